@@ -1,0 +1,87 @@
+"""Tokens as interacting particles: softmax and Krause dynamics, their analysis, and the same rule as attention layers.
+
+>>> import krause_dynamics as kd
+>>> sphere = kd.Sphere()
+>>> run = kd.simulate(kd.Dynamics(kd.softmax(beta=4.0), sphere), sphere.sample(64, 3, rng=0), t_end=20.0)
+
+The core needs numpy only and is imported here; everything heavier loads on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from krause_dynamics.aggregate import aggregate, plan, supported, weights
+from krause_dynamics.errors import SimulationDiverged, UnsupportedImplementation, UnsupportedModel
+from krause_dynamics.interaction import (
+    Causal,
+    DotProduct,
+    Everyone,
+    Flat,
+    Gaussian,
+    Graph,
+    Grid,
+    Interaction,
+    Others,
+    Radial,
+    TopK,
+    Window,
+    Within,
+    bounded_confidence,
+    from_dict,
+    krause,
+    softmax,
+)
+from krause_dynamics.spaces import Circle, Euclidean, Interval, Sphere, Torus
+
+__version__ = "0.1.0"
+
+# Loaded on first access (PEP 562). A function listed here must not bear the name of its module: importing the
+# module would replace it.
+_SUBMODULES: tuple[str, ...] = ()
+_FUNCTIONS: dict[str, str] = {}
+
+__all__ = [
+    "Causal",
+    "Circle",
+    "DotProduct",
+    "Euclidean",
+    "Everyone",
+    "Flat",
+    "Gaussian",
+    "Graph",
+    "Grid",
+    "Interaction",
+    "Interval",
+    "Others",
+    "Radial",
+    "SimulationDiverged",
+    "Sphere",
+    "TopK",
+    "Torus",
+    "UnsupportedImplementation",
+    "UnsupportedModel",
+    "Window",
+    "Within",
+    "aggregate",
+    "bounded_confidence",
+    "from_dict",
+    "krause",
+    "plan",
+    "softmax",
+    "supported",
+    "weights",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"krause_dynamics.{name}")
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+    raise AttributeError(f"module 'krause_dynamics' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_SUBMODULES, *_FUNCTIONS])

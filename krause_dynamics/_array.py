@@ -1,0 +1,103 @@
+"""Which array library the arguments belong to (array API: numpy or torch), and the checks made once at the border."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_torch_array
+
+Array = Any  # jaxtyping's Float[Array, "*batch n d"] then accepts every library
+
+
+def is_torch(x: object) -> bool:
+    """Whether ``x`` is a torch tensor, without importing torch."""
+    return "torch" in sys.modules and bool(is_torch_array(x))
+
+
+def namespace(**arrays: Array) -> Any:
+    """The array namespace shared by the named arrays (``None`` is skipped).
+
+    Args:
+        **arrays: Arrays by the name that an error message should use.
+
+    Returns:
+        The array-API namespace (``array_api_compat.numpy`` or ``array_api_compat.torch``).
+
+    Raises:
+        TypeError: An argument is no array, or two belong to different libraries, dtypes or devices.
+    """
+    given = {name: x for name, x in arrays.items() if x is not None}
+    first_name, first = next(iter(given.items()))
+    for name, x in given.items():
+        _check_is_array(name, x)
+        if is_torch(x) != is_torch(first):
+            raise TypeError(
+                f"{first_name} and {name} must come from one array library, got {_kind(first)} and {_kind(x)}; "
+                "convert one of them (torch.from_numpy(x), x.numpy())"
+            )
+        if x.dtype != first.dtype:
+            raise TypeError(
+                f"{first_name} and {name} must have one dtype, got {first.dtype} and {x.dtype}; convert one of them"
+            )
+        if device(x) != device(first):
+            raise TypeError(
+                f"{first_name} and {name} must be on one device, got {device(first)} and {device(x)}; move one of them"
+            )
+    return array_namespace(first)
+
+
+def _check_is_array(name: str, x: object) -> None:
+    if not (isinstance(x, np.ndarray | np.generic) or is_torch(x)):
+        raise TypeError(f"{name} must be a numpy array or a torch tensor, got {type(x).__name__}")
+
+
+def _kind(x: object) -> str:
+    return "torch.Tensor" if is_torch(x) else "numpy.ndarray"
+
+
+def as_floating(name: str, x: Any) -> Array:
+    """``x`` as a floating array: lists and integers become float64, floating arrays are returned as they are."""
+    if is_torch(x):
+        return x if x.is_floating_point() else x.double()
+    array = np.asarray(x)
+    if array.dtype.kind in "iub":
+        return array.astype(np.float64)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    return array
+
+
+def like(x: Any, reference: Array) -> Array:
+    """A parameter (number or array) with the library, dtype and device of ``reference``."""
+    if is_torch(x) and not is_torch(reference):
+        raise TypeError("a parameter is a torch tensor but the positions are numpy; pass parameter.numpy() or a number")
+    if is_torch(reference):
+        import torch
+
+        return torch.as_tensor(x, dtype=reference.dtype, device=reference.device)
+    return np.asarray(x, dtype=reference.dtype)
+
+
+def to_numpy(x: Any) -> np.ndarray:
+    """A numpy copy (on the host, detached) of an array of either library."""
+    return x.detach().cpu().numpy() if is_torch(x) else np.asarray(x)
+
+
+def all_finite(x: Array) -> bool:
+    """Whether no entry is NaN or infinite."""
+    return bool(x.isfinite().all()) if is_torch(x) else bool(np.isfinite(x).all())
+
+
+def as_generator(rng: int | np.random.Generator | None) -> np.random.Generator:
+    """A numpy generator from a seed or a generator; randomness is always an argument.
+
+    Raises:
+        TypeError: ``rng`` is ``None`` or of another type (a hidden global seed would make the run irreproducible).
+    """
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, int | np.integer) and not isinstance(rng, bool):
+        return np.random.default_rng(int(rng))
+    raise TypeError(f"rng must be an int seed or a numpy Generator, got {rng!r}; pass for example rng=0")

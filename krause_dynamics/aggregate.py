@@ -1,0 +1,167 @@
+"""The one operation of the package: checks its arguments, picks an implementation, returns mean and log-partition."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from krause_dynamics._array import Array, all_finite, as_floating, is_torch
+from krause_dynamics.errors import UnsupportedImplementation
+from krause_dynamics.interaction import Aggregate, Interaction, Request, reference
+
+logger = logging.getLogger(__name__)
+
+# Each module exposes supports(interaction, request) -> reason or None, aggregate(interaction, request), and, where
+# "auto" may take it, pays(interaction, request) -> bool: whether it is expected to beat the reference.
+MODULES = {
+    "reference": "krause_dynamics.interaction.reference",
+    "blocked": "krause_dynamics.exact.blocked",
+}
+AUTO = ("blocked",)  # asked in this order; the reference is what remains
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A choice made once, for use in a loop.
+
+    Attributes:
+        interaction: The rule.
+        impl: Name of the implementation that runs.
+        reason: Why this one, in words.
+    """
+
+    interaction: Interaction
+    impl: str
+    reason: str
+
+    def __call__(
+        self, queries: Array, sources: Array | None = None, values: Array | None = None, **rest: Any
+    ) -> Aggregate:
+        """`aggregate` with fresh arrays of the planned kind; arguments as there, without the search and its checks."""
+        return _module(self.impl).aggregate(self.interaction, Request.of(queries, sources, values, **rest))
+
+
+def aggregate(
+    interaction: Interaction,
+    queries: Array,
+    sources: Array | None = None,
+    values: Array | None = None,
+    *,
+    log_mass: Array | None = None,
+    query_index: Array | None = None,
+    source_index: Array | None = None,
+    impl: str = "auto",
+) -> Aggregate:
+    """Weighted mean of values under an interaction, and its log-partition.
+
+    ``Z_i = sum_{j in N(i)} m_j exp s(x_i, y_j)``, ``A_i = (1/Z_i) sum_{j in N(i)} m_j exp s(x_i, y_j) v_j``.
+
+    Args:
+        interaction: Score, neighbourhood and normalisation.
+        queries: Who listens, (*batch, n, d), numpy or torch.
+        sources: Who is heard, (*batch, m, d); by default the queries.
+        values: What is heard, (*batch, m, d_v); by default the sources.
+        log_mass: log m_j, (*batch, m); by default unit masses; -inf takes a source out (padding).
+        query_index: Where index rules (`Causal, Window, Grid, Graph, Others`) see the queries; default 0, 1, ...
+        source_index: Likewise for the sources (one query meeting a cache gives both).
+        impl: ``"auto"``, or a name from `MODULES`; an explicit name never falls back.
+
+    Returns:
+        `Aggregate(mean, log_partition)`; a row that admits nobody has mean 0 and log-partition -inf.
+
+    Raises:
+        TypeError: Mixed array libraries, dtypes or devices.
+        ValueError: Shapes that do not fit, or NaN among particles that have mass.
+        UnsupportedImplementation: ``impl`` cannot compute this; the message says why.
+
+    Example:
+        >>> import numpy as np, krause_dynamics as kd
+        >>> x = np.array([[0.0], [1.0], [5.0]])
+        >>> kd.aggregate(kd.bounded_confidence(radius=1.0), x).mean[:, 0].tolist()
+        [0.5, 0.5, 5.0]
+    """
+    request = Request.of(
+        queries, sources, values, log_mass=log_mass, query_index=query_index, source_index=source_index
+    )
+    _check_finite(request)
+    name, _ = _choose(interaction, request, impl)
+    return _module(name).aggregate(interaction, request)  # type: ignore[no-any-return]
+
+
+def weights(interaction: Interaction, queries: Array, sources: Array | None = None, **rest: Any) -> Array:
+    """The row-stochastic matrix a_ij = m_j exp s_ij / Z_i, dense, for analysis.
+
+    Args:
+        interaction: The rule.
+        queries: (*batch, n, d).
+        sources: (*batch, m, d); by default the queries.
+        **rest: ``log_mass, query_index, source_index`` as in `aggregate`.
+
+    Returns:
+        (*batch, n, m); rows sum to 1, or are 0 where nobody is admitted.
+
+    Raises:
+        TypeError, ValueError: As `aggregate`.
+    """
+    request = Request.of(queries, sources, **rest)
+    _check_finite(request)
+    return reference.weights(interaction, request)
+
+
+def plan(interaction: Interaction, queries: Array, *arrays: Array | None, impl: str = "auto", **rest: Any) -> Plan:
+    """Choose the implementation once for arrays of this kind; arguments as in `aggregate`."""
+    name, reason = _choose(interaction, Request.of(queries, *arrays, **rest), impl)
+    logger.debug("aggregate: %s (%s)", name, reason)
+    return Plan(interaction, name, reason)
+
+
+def supported(interaction: Interaction, queries: Array, *arrays: Array | None, **rest: Any) -> dict[str, str | None]:
+    """For every implementation ``None`` if it can compute this, else the reason why not; arguments as in `aggregate`."""
+    request = Request.of(queries, *arrays, **rest)
+    return {name: _module(name).supports(interaction, request) for name in MODULES}
+
+
+def _choose(interaction: Interaction, request: Request, impl: str) -> tuple[str, str]:
+    if impl != "auto":
+        if impl not in MODULES:
+            raise UnsupportedImplementation(f"impl must be 'auto' or one of {sorted(MODULES)}, got {impl!r}")
+        reason = _module(impl).supports(interaction, request)
+        if reason is not None:
+            raise UnsupportedImplementation(f"impl={impl!r} cannot compute this interaction: {reason}; use impl='auto'")
+        return impl, "asked for"
+    for name in AUTO:
+        module = _module(name)
+        if module.pays(interaction, request) and module.supports(interaction, request) is None:
+            return name, "fastest known for this rule and size"
+    return "reference", "small, or no faster form supports this rule"
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(MODULES[name])
+
+
+def _check_finite(request: Request) -> None:
+    """NaN would spread through every mean; padding (log-mass -inf) may hold anything."""
+    if is_torch(request.queries) and request.queries.device.type != "cpu":
+        return  # asking a GPU for the answer would stall it at every call
+    sources, values = reference.present(request, request.sources), reference.present(request, request.values)
+    for name, x in (("queries", request.queries), ("sources", sources), ("values", values)):
+        if name == "queries" and x is request.sources and request.log_mass is not None:
+            continue  # padded queries equal padded sources and are nobody's concern
+        if not all_finite(x):
+            raise ValueError(f"{name} must be finite, got NaN or infinity; set log_mass=-inf for padding")
+
+
+def as_points(name: str, x: Any) -> Array:
+    """Positions as a floating (..., n, d) array; one dimension (n,) becomes (n, 1).
+
+    Raises:
+        ValueError: Empty, or not finite.
+    """
+    points = as_floating(name, x)
+    points = points[:, None] if points.ndim == 1 else points
+    if points.ndim < 2 or points.shape[-1] == 0 or points.shape[-2] == 0:
+        raise ValueError(f"{name} must have shape (n,) or (..., n, d) with n, d >= 1, got {tuple(points.shape)}")
+    return points

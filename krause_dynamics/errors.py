@@ -1,0 +1,28 @@
+"""The few exceptions of our own; everything else is a ``ValueError`` or ``TypeError`` raised at the public border."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from krause_dynamics.trajectory import Trajectory
+
+
+class UnsupportedImplementation(ValueError):
+    """An implementation was asked for by name and cannot compute this interaction; the message carries the reason."""
+
+
+class UnsupportedModel(ValueError):
+    """A trained model whose attention cannot be recorded faithfully; the message says why and what would work."""
+
+
+class SimulationDiverged(RuntimeError):
+    """A state became infinite or NaN.
+
+    Attributes:
+        trajectory: What was saved up to the last finite state, so that nothing computed is lost.
+    """
+
+    def __init__(self, message: str, trajectory: Trajectory) -> None:
+        super().__init__(message)
+        self.trajectory = trajectory

@@ -1,0 +1,41 @@
+"""Scores, neighbourhoods, rules, and the dense reference: what an interaction is."""
+
+from krause_dynamics.interaction._value import from_dict
+from krause_dynamics.interaction.neighbourhoods import (
+    Causal,
+    Everyone,
+    Graph,
+    Grid,
+    Neighbourhood,
+    Others,
+    TopK,
+    Window,
+    Within,
+)
+from krause_dynamics.interaction.request import Aggregate, Request
+from krause_dynamics.interaction.rules import Interaction, bounded_confidence, krause, softmax
+from krause_dynamics.interaction.scores import DotProduct, Flat, Gaussian, Radial, Score
+
+__all__ = [
+    "Aggregate",
+    "Causal",
+    "DotProduct",
+    "Everyone",
+    "Flat",
+    "Gaussian",
+    "Graph",
+    "Grid",
+    "Interaction",
+    "Neighbourhood",
+    "Others",
+    "Radial",
+    "Request",
+    "Score",
+    "TopK",
+    "Window",
+    "Within",
+    "bounded_confidence",
+    "from_dict",
+    "krause",
+    "softmax",
+]

@@ -1,0 +1,56 @@
+"""Squared distances of all pairs, in the two forms that differ by rounding only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from krause_dynamics._array import Array, is_torch
+
+DIRECT_DIMENSIONS = 8  # up to here the sum over coordinates is as cheap as a matrix product, and exact near coincidence
+
+
+def direct(queries: Array, sources: Array) -> Array:
+    """``|x_i - y_j|^2`` by direct differences, one coordinate at a time: memory O(n m), never O(n m d).
+
+    Args:
+        queries: (..., n, d).
+        sources: (..., m, d).
+
+    Returns:
+        (..., n, m), each with relative error of a few roundings whatever the offset of the cloud.
+    """
+    total: Any = 0
+    for axis in range(queries.shape[-1]):
+        difference = queries[..., :, None, axis] - sources[..., None, :, axis]
+        total = total + difference * difference
+    return total
+
+
+def expanded(xp: Any, queries: Array, sources: Array) -> Array:
+    """``|x|^2 + |y|^2 - 2 <x, y>`` after centring on the sources, clamped at 0: one matrix product.
+
+    Centring keeps float32 usable for offset clouds (40 normal points shifted by 100 are wrong by 2e-2 without it).
+    """
+    detached = sources.detach() if is_torch(sources) else sources
+    # A NaN key (a padded or future one) may spoil its own column, never the centre of all.
+    centre = xp.mean(xp.where(xp.isfinite(detached), detached, xp.zeros_like(detached)), axis=-2, keepdims=True)
+    x, y = queries - centre, sources - centre
+    squared = xp.sum(x * x, axis=-1)[..., :, None] + xp.sum(y * y, axis=-1)[..., None, :]
+    squared = squared - 2 * (x @ xp.matrix_transpose(y))
+    return xp.where(squared < 0, xp.zeros_like(squared), squared)
+
+
+def squared_distances(xp: Any, queries: Array, sources: Array) -> Array:
+    """``|x_i - y_j|^2`` for a score: direct in few dimensions, centred expansion in many.
+
+    Args:
+        xp: Array namespace.
+        queries: (..., n, d).
+        sources: (..., m, d).
+
+    Returns:
+        (..., n, m).
+    """
+    if queries.shape[-1] <= DIRECT_DIMENSIONS:
+        return direct(queries, sources)
+    return expanded(xp, queries, sources)

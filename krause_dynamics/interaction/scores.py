@@ -1,0 +1,125 @@
+"""Scores s(x, y): the log-affinity of a pair. Most are quadratic, s = a<x,y> + b|x|^2 + c|y|^2."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from krause_dynamics._array import Array, like
+from krause_dynamics.interaction._value import Value, check_number
+from krause_dynamics.interaction.distance import direct, squared_distances
+
+
+class Coefficients(NamedTuple):
+    """Coefficients of a quadratic score ``inner <x,y> + query |x|^2 + source |y|^2`` (numbers or parameter arrays)."""
+
+    inner: Any
+    query: Any
+    source: Any
+
+
+class Score(Value, ABC):
+    """A log-affinity. Parameters broadcast against log Z, (*batch, n): ``(n,)`` is one per query, ``(heads, 1)`` per head."""
+
+    @abstractmethod
+    def coefficients(self) -> Coefficients | None:
+        """The quadratic form, or ``None`` where the score has none (then only the dense reference computes it)."""
+
+    @abstractmethod
+    def __call__(self, xp: Any, queries: Array, sources: Array) -> Array:
+        """Scores of all pairs: queries (..., n, d), sources (..., m, d) -> (..., n, m)."""
+
+
+def _column(parameter: Any, reference: Array) -> Array:
+    """A parameter (*batch, n) as a factor of the pairs (*batch, n, m)."""
+    parameter = like(parameter, reference)
+    return parameter[..., None] if parameter.ndim else parameter
+
+
+@dataclass(frozen=True, eq=False)
+class DotProduct(Score):
+    """Softmax attention's score ``s = beta <x, y>`` (Vaswani et al. 1706.03762 with beta = 1/sqrt(d)).
+
+    Attributes:
+        beta: Inverse temperature, any finite number (negative repels); unit: 1 / position^2.
+    """
+
+    beta: Any = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("beta", self.beta, positive=False)
+
+    def coefficients(self) -> Coefficients:
+        return Coefficients(self.beta, 0.0, 0.0)
+
+    def __call__(self, xp: Any, queries: Array, sources: Array) -> Array:
+        return _column(self.beta, queries) * (queries @ xp.matrix_transpose(sources))
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian(Score):
+    """Krause attention's score ``s = -|x - y|^2 / (2 sigma^2)`` (2602.11534).
+
+    Attributes:
+        sigma: Bandwidth, positive; unit: position.
+    """
+
+    sigma: Any = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("sigma", self.sigma, positive=True)
+
+    def coefficients(self) -> Coefficients:
+        inverse = self.sigma**-2
+        return Coefficients(inverse, -0.5 * inverse, -0.5 * inverse)
+
+    def __call__(self, xp: Any, queries: Array, sources: Array) -> Array:
+        return squared_distances(xp, queries, sources) * (-0.5 * _column(self.sigma, queries) ** -2)
+
+
+@dataclass(frozen=True, eq=False)
+class Flat(Score):
+    """``s = 0``: all admitted count alike; with `Within` this is bounded confidence (Hegselmann & Krause 2002)."""
+
+    def coefficients(self) -> Coefficients:
+        return Coefficients(0.0, 0.0, 0.0)
+
+    def __call__(self, xp: Any, queries: Array, sources: Array) -> Array:
+        # Multiplying keeps the batch shape, dtype and device without naming a library.
+        return xp.zeros_like(queries[..., :, None, 0] + sources[..., None, :, 0])
+
+
+@dataclass(frozen=True, eq=False)
+class Radial(Score):
+    """A user's influence function: ``s = log phi(|x - y|)`` (Cucker-Smale 2007; Motsch & Tadmor 2011 when normalised).
+
+    Attributes:
+        phi: Maps an array of distances to non-negative affinities of the same shape and library;
+            for example ``lambda r: (1 + r**2) ** -0.5``. Zero means "not heard".
+    """
+
+    phi: Callable[[Array], Array]
+
+    def __post_init__(self) -> None:
+        if not callable(self.phi):
+            raise TypeError(f"phi must be a function of the distance, got {self.phi!r}")
+
+    def coefficients(self) -> None:
+        return None
+
+    def __call__(self, xp: Any, queries: Array, sources: Array) -> Array:
+        squared = direct(queries, sources)
+        # sqrt has no gradient at 0 (every particle meets itself); a tiny shift keeps gradients finite there.
+        safe = xp.where(squared > 0, squared, xp.ones_like(squared))
+        distance = xp.where(squared > 0, xp.sqrt(safe), xp.zeros_like(squared))
+        affinity = self.phi(distance)
+        if not bool(xp.all(affinity >= 0)):
+            raise ValueError("phi must return non-negative affinities without NaN; check the influence function")
+        positive = affinity > 0
+        return xp.where(
+            positive,
+            xp.log(xp.where(positive, affinity, xp.ones_like(affinity))),
+            xp.full_like(affinity, -float("inf")),
+        )
