@@ -1,0 +1,122 @@
+"""Causal attention: leaders, slow rates and Renyi centres.
+
+Token i listens to tokens 1..i. With V = I on the sphere the first token is fixed and every other one converges to it
+(arXiv 2411.04990, theorem 4.1); on the way tokens gather around Renyi centres.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from krause_dynamics.theory._checks import positive_integer, within
+
+
+def causal_rates(tokens: int) -> np.ndarray:
+    r"""Rates at which tokens of causal attention approach the leader, near it: 1 - 1/i, i = 1..n.
+
+    The linearisation is triangular, d_i' = (1/i) sum_{j<=i} d_j - d_i. The first is 0 (the leader, fixed), the slowest
+    other is 1/2 (i = 2): |x_i - x_1| ~ e^{-t/2} and 1 - <x_i, x_1> ~ e^{-t}.
+
+    Source: derived.
+    """
+    return 1.0 - 1.0 / np.arange(1, positive_integer("tokens", tokens) + 1)
+
+
+def causal_layer_factors(tokens: int, *, window: int | None = None, step: float = 1.0) -> np.ndarray:
+    r"""Factors per layer of deviations from consensus, causal attention with an optional window, relaxation tau.
+
+    1 - tau (1 - 1/min(i, w)), i = 1..n: the matrix is triangular with self weights 1/min(i, w). Slowest decaying for w
+    >= 2 and any n: 1 - tau/2.
+
+    Args:
+        tokens: n.
+        window: w, the last w tokens, own included; all when None.
+        step: tau.
+    """
+    reach = np.arange(1, positive_integer("tokens", tokens) + 1)
+    if window is not None:
+        reach = np.minimum(reach, positive_integer("window", window))
+    return 1.0 - step * (1.0 - 1.0 / reach)
+
+
+def causal_gap_rate(gap: ArrayLike, beta: float) -> np.ndarray:
+    r"""Speed of the angle of a follower to the leader: phi' = -sin(phi) e/(1 + e), e = exp(beta (cos phi - 1)).
+
+    Half the speed of two tokens that both move (``gap_rate``).
+
+    Args:
+        gap: angle phi in [0, pi], any shape.
+        beta: inverse temperature.
+    """
+    phi = np.asarray(gap, dtype=float)
+    return -np.sin(phi) / (1.0 + np.exp(beta * (1.0 - np.cos(phi))))
+
+
+def causal_gap_time(start: float, stop: float, beta: float) -> float:
+    """Time in which the angle of a follower goes from ``start`` to ``stop``, by quadrature of 1/speed."""
+    from scipy.integrate import quad
+
+    within("start", start, 0.0, np.pi)
+    within("stop", stop, 0.0, np.pi)
+    value, _ = quad(
+        lambda phi: 1.0 / float(causal_gap_rate(phi, beta)), start, stop, epsabs=0.0, epsrel=1e-12, limit=400
+    )
+    return value
+
+
+def parking_constant() -> float:
+    r"""Renyi's parking constant, int_0^inf exp(-2 int_0^t (1 - e^{-u})/u du) dt = 0.7475979.
+
+    With Ein(t) = log t + gamma + E_1(t) for the inner integral.
+
+    Source: Renyi 1958.
+    """
+    from scipy.integrate import quad
+    from scipy.special import exp1
+
+    def integrand(t: float) -> float:
+        # Below 1e-3 the series avoids the cancellation of log t and E_1.
+        ein = t - t * t / 4.0 + t**3 / 18.0 if t < 1e-3 else np.log(t) + np.euler_gamma + exp1(t)
+        return float(np.exp(-2.0 * ein))
+
+    head, _ = quad(integrand, 0.0, 1.0, epsabs=1e-14, epsrel=1e-13)
+    body, _ = quad(integrand, 1.0, 40.0, epsabs=1e-14, epsrel=1e-13, limit=200)
+    # Beyond 40, E_1 < 1e-19: the integrand is e^{-2 gamma}/t^2.
+    return head + body + float(np.exp(-2.0 * np.euler_gamma)) / 40.0
+
+
+def expected_renyi_centres(separation: float, *, circumference: float = 2.0 * np.pi) -> float:
+    r"""Expected number of Renyi centres of many i.i.d. uniform tokens on a circle: 0.7475979 x 2 pi/delta.
+
+    A token is a centre when no earlier *centre* lies within delta: random sequential adsorption of intervals of length
+    delta.
+
+    Args:
+        separation: delta, much smaller than the circumference.
+        circumference: 2 pi.
+
+    Returns:
+        The limit of many tokens; the finite-size correction on a ring is exponentially small in circumference/delta.
+
+    Source: arXiv 2411.04990, section 5.
+    """
+    within("separation", separation, 0.0, circumference)
+    return parking_constant() * circumference / separation
+
+
+def expected_strong_renyi_centres(tokens: int, separation: float) -> float:
+    r"""Expected number of strong Renyi centres on the circle: (pi/delta)(1 - (1 - delta/pi)^n).
+
+    n tokens are i.i.d. uniform. One is a strong centre when no earlier *token* lies within delta; token i is one with
+    probability (1 - delta/pi)^{i-1}.
+
+    Args:
+        tokens: n.
+        separation: delta in (0, pi).
+
+    Source: arXiv 2411.04990, section 5; exact for every n.
+    """
+    n = positive_integer("tokens", tokens)
+    share = within("separation", separation, 0.0, np.pi) / np.pi
+    return float(-np.expm1(n * np.log1p(-share)) / share)

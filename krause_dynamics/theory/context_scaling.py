@@ -1,0 +1,107 @@
+"""Long contexts: how fast the inverse temperature has to grow with the number of tokens, and rank collapse.
+
+With all pairwise inner products equal to rho and beta = gamma log n, attention changes from uniform to self-attending
+at gamma_c = 1/(1 - rho) (arXiv 2510.05554).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from krause_dynamics.theory._checks import positive_integer, within
+
+
+def critical_scaling(similarity: float) -> float:
+    r"""gamma_c = 1/(1 - rho): the self weight tends to 0, 1/2, 1 below, at, above it as n grows, beta = gamma log n.
+
+    The collapse of angles in one layer has the same threshold only for rho > 0; see
+    :func:`orthogonal_critical_scaling`.
+
+    Source: arXiv 2510.05554.
+    """
+    return 1.0 / (1.0 - within("similarity", similarity, -1.0, 1.0))
+
+
+def orthogonal_critical_scaling() -> float:
+    r"""1/2: at rho = 0 the inner product after a layer tends to 1, 1/2, 0 below, at, above gamma = 1/2, not 1."""
+    return 0.5
+
+
+def self_weight(tokens: float, scaling: float, similarity: float) -> float:
+    r"""Weight of a token on itself: 1/(1 + (n-1) n^{-gamma (1 - rho)}), beta = gamma log n.
+
+    Args:
+        tokens: n; floats such as 1e30 are accepted, the formula needs no tokens in memory.
+        scaling: gamma.
+        similarity: common inner product rho.
+
+    Source: arXiv 2510.05554.
+    """
+    n = float(tokens)
+    return float(1.0 / (1.0 + (n - 1.0) * n ** (-scaling * (1.0 - similarity))))
+
+
+def gram_map(similarity: float, tokens: float, scaling: float) -> float:
+    r"""Inner product (cosine) of two outputs of one attention layer without residual, equal inner products rho.
+
+    rho' = (1 + (n-1) rho - s (1-rho)) / (1 + (n-1) rho + (n-1) s (1-rho)),   s = (p - q)^2,
+
+    p the self weight, q = (1-p)/(n-1) the weight of each other. Limits n -> infinity: 1, 4 rho/(1 + 3 rho), rho below,
+    at, above gamma_c, for rho > 0.
+
+    Args:
+        similarity: rho in (-1/(n-1), 1).
+        tokens: n >= 2, may be a float.
+        scaling: gamma of beta = gamma log n.
+
+    Source: derived, setting of arXiv 2510.05554.
+    """
+    n = float(tokens)
+    rho = within("similarity", similarity, -1.0 / (n - 1.0), 1.0)
+    p = self_weight(tokens, scaling, rho)
+    q = (1.0 - p) / (n - 1.0)
+    s = (p - q) ** 2
+    common = 1.0 + (n - 1.0) * rho
+    return (common - s * (1.0 - rho)) / (common + (n - 1.0) * s * (1.0 - rho))
+
+
+def gram_map_limit(similarity: float, scaling: float) -> float:
+    r"""Limit of :func:`gram_map` as n grows: 1, 4 rho/(1 + 3 rho), rho (rho > 0); 1, 1/2, 0 around 1/2 at rho = 0."""
+    rho = within("similarity", similarity, -1e-12, 1.0)
+    threshold = critical_scaling(rho) if rho > 0.0 else orthogonal_critical_scaling()
+    if np.isclose(scaling, threshold, rtol=1e-12):
+        return 4.0 * rho / (1.0 + 3.0 * rho) if rho > 0.0 else 0.5
+    return 1.0 if scaling < threshold else rho
+
+
+def uniform_keys_scaling(tokens: float, dimension: int) -> float:
+    r"""Scale n^{2/(d-1)} of beta at which attention localises for independent keys uniform on S^{d-1}.
+
+    The squared distance to the nearest of n keys is of order n^{-2/(d-1)}. A power of n, not log n: inner products are
+    not equal here.
+
+    Source: arXiv 2605.08505.
+    """
+    d = positive_integer("dimension", dimension, at_least=2)
+    return float(tokens) ** (2.0 / (d - 1))
+
+
+def rank_collapse_step(residual: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    r"""Leading order of one layer of pure attention near rank one: R' = R W C,  C = R^T R/n.
+
+    X = 1 m^T + R with 1^T R = 0 and scores x_i^T W x_j; the output is again rank one up to R' + o(|R|^3), after
+    centring of its columns. The Gaussian rule has W = I/sigma^2. Collapse is cubic: |R'| = O(|R|^3).
+
+    Args:
+        residual: R, shape (n, d), columns summing to 0.
+        weight: W, shape (d, d).
+
+    Raises:
+        ValueError: columns of ``residual`` do not sum to zero.
+
+    Source: cubic bound, arXiv 2103.03404; leading term derived.
+    """
+    r = np.asarray(residual, dtype=float)
+    if np.max(np.abs(r.sum(axis=0))) > 1e-9 * max(1.0, float(np.abs(r).sum())):
+        raise ValueError("residual must have columns that sum to zero; subtract the mean token first")
+    return r @ np.asarray(weight, dtype=float) @ (r.T @ r) / r.shape[0]

@@ -1,0 +1,65 @@
+"""Contraction of one attention layer: bounds of the Dobrushin coefficient from the scores.
+
+tau(A) = max over pairs of rows of their total variation. diam(A X) <= tau(A) diam(X), |lambda_2| <= tau(A),
+tau(A B) <= tau(A) tau(B).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from krause_dynamics.theory._checks import positive
+
+
+def softmax_total_variation_bound(oscillation: ArrayLike) -> np.ndarray:
+    r"""Largest total variation between softmax rows whose score difference oscillates by D: tanh(D/4).
+
+    TV(softmax(u), softmax(v)) <= tanh(osc(u - v)/4), osc(w) = max w - min w. Equality for u = (1, -1), v = (-1, 1) (D
+    = 4).
+
+    Args:
+        oscillation: D >= 0, any shape.
+
+    Source: classical (Birkhoff's contraction of positive vectors).
+    """
+    return np.tanh(np.asarray(oscillation, dtype=float) / 4.0)
+
+
+def score_oscillation(scores: ArrayLike) -> float:
+    r"""Largest oscillation of the difference of two rows: max_{i,k} [max_j (s_ij - s_kj) - min_j (s_ij - s_kj)].
+
+    Args:
+        scores: shape (n, m), all finite: with a truncated neighbourhood rows may have disjoint support, tau = 1.
+
+    Returns:
+        D; infinite when a score is not finite.
+    """
+    s = np.asarray(scores, dtype=float)
+    if not np.all(np.isfinite(s)):
+        return float("inf")
+    largest = 0.0
+    for row in s:
+        difference = s - row
+        largest = max(largest, float(np.max(difference.max(axis=1) - difference.min(axis=1))))
+    return largest
+
+
+def dobrushin_bound(scores: ArrayLike) -> float:
+    r"""Bound of the Dobrushin coefficient of softmax(scores): tanh(D/4), D from :func:`score_oscillation`."""
+    return float(softmax_total_variation_bound(score_oscillation(scores)))
+
+
+def attention_contraction_bound(coupling: float, query_diameter: float, key_diameter: float) -> float:
+    r"""Bound of the Dobrushin coefficient before looking at tokens: tanh(a diam(Q) diam(K)/4).
+
+    For scores a <q, k> + (any function of the key) + (any function of the query): D <= |a| diam(Q) diam(K). Softmax: a
+    = beta; Gaussian: a = 1/sigma^2; on the unit sphere both diameters are at most 2.
+
+    Args:
+        coupling: a > 0.
+        query_diameter: largest distance of two queries.
+        key_diameter: largest distance of two keys.
+    """
+    a = positive("coupling", coupling)
+    return float(softmax_total_variation_bound(a * query_diameter * key_diameter))

@@ -1,0 +1,88 @@
+"""Gaussian laws stay Gaussian under Gaussian and dot-product attention in R^d: closed forms for their variances.
+
+Multiplying N(m, S) by exp(-|x - y|^2/2 sigma^2) gives a normal law of mean m + S (S + sigma^2)^{-1}(x - m);
+multiplying by exp(beta <x, y>) one of mean m + beta S x. Drifts are therefore linear, the law stays normal (arXiv
+2501.18322), and the variance along each principal axis obeys a scalar equation. These are statements about the
+mean-field limit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from krause_dynamics.theory._checks import positive
+
+
+def gaussian_rule_variance(times: ArrayLike, variance: ArrayLike, sigma: float = 1.0) -> np.ndarray:
+    r"""Variance of a normal law under the Gaussian rule in continuous time, relative form, per principal axis.
+
+    v(t)^2 = sigma^2 W(u0 e^{u0 - 2t}),  u0 = v0^2/sigma^2, W Lambert's function; the mean stays. Solves
+    u + log u = u0 + log u0 - 2t. For t large the variance decays as e^{-2t}.
+
+    Args:
+        times: t >= 0, broadcast against ``variance``.
+        variance: initial variance(s) v0^2 > 0, one per principal axis.
+        sigma: bandwidth.
+
+    Source: normality kept, arXiv 2501.18322; closed form derived.
+    """
+    from scipy.special import wrightomega
+
+    s2 = positive("sigma", sigma) ** 2
+    u0 = np.asarray(variance, dtype=float) / s2
+    # W(e^y) is Wright's omega of y: no overflow for wide laws.
+    return s2 * np.real(wrightomega(u0 + np.log(u0) - 2.0 * np.asarray(times, dtype=float)))
+
+
+def gaussian_rule_deviation_step(deviation: ArrayLike, sigma: float = 1.0, *, step: float = 1.0) -> np.ndarray:
+    r"""Standard deviation after one layer of the Gaussian rule: v -> v (1 - tau sigma^2/(v^2 + sigma^2)).
+
+    tau = 1 is the full step, blurring mean shift: v -> v^3/(v^2 + sigma^2), cubic convergence.
+
+    Args:
+        deviation: v > 0 per principal axis, any shape.
+        sigma: bandwidth.
+        step: tau, the relaxation of the layer; 1 replaces each point by its local mean.
+    """
+    v = np.asarray(deviation, dtype=float)
+    s2 = positive("sigma", sigma) ** 2
+    return v * (v * v + (1.0 - step) * s2) / (v * v + s2)
+
+
+def dot_product_variance(times: ArrayLike, variance: float, beta: float, *, relative: bool = False) -> np.ndarray:
+    r"""Variance of a centred normal law under dot-product attention in R^d, per principal axis.
+
+    Plain, x' = sum a y:            l(t) = l0/(1 - 2 beta l0 t)
+    relative, x' = sum a (y - x):   l(t) = 1/(beta + (1/l0 - beta) e^{2t});  1/beta is an unstable fixed point.
+
+    Args:
+        times: times before the blow-up, any shape.
+        variance: l0 > 0.
+        beta: inverse temperature > 0.
+        relative: which form.
+
+    Raises:
+        ValueError: a time at or beyond :func:`dot_product_blow_up`.
+
+    Source: derived (Riccati); normality kept, arXiv 2501.18322.
+    """
+    t = np.asarray(times, dtype=float)
+    l0, b = positive("variance", variance), positive("beta", beta)
+    limit = dot_product_blow_up(l0, b, relative=relative)
+    if np.any(t >= limit):
+        raise ValueError(f"times must lie before the blow-up at {limit:g}, got {float(np.max(t)):g}")
+    if relative:
+        return 1.0 / (b + (1.0 / l0 - b) * np.exp(2.0 * t))
+    return l0 / (1.0 - 2.0 * b * l0 * t)
+
+
+def dot_product_blow_up(variance: float, beta: float, *, relative: bool = False) -> float:
+    r"""Time of infinite variance: 1/(2 beta l0), or (1/2) log(beta l0/(beta l0 - 1)) in relative form.
+
+    Infinite in relative form when beta l0 <= 1.
+    """
+    strength = positive("beta", beta) * positive("variance", variance)
+    if not relative:
+        return 1.0 / (2.0 * strength)
+    return 0.5 * float(np.log(strength / (strength - 1.0))) if strength > 1.0 else float("inf")

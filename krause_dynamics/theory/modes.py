@@ -1,0 +1,156 @@
+"""Linear instability of the uniform law on the sphere: growth of each degree, the winning mode, counts of modes.
+
+The uniform law mu on S^{d-1} is a fixed point of SA and USA. A perturbation by a spherical harmonic of degree l
+grows at the rate given by :func:`mode_growth`; the fastest degree predicts the number of metastable clusters
+(arXiv 2410.23228). Four counts of clusters that scale like sqrt(beta) are kept apart here: the winning mode
+(sqrt(2 beta)), the modes of the initial field (sqrt(3 beta / 2)), the modes of a kernel density estimate of Gaussian
+data (sqrt(beta log beta)), and the Renyi centres of causal attention (in ``causal``).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from krause_dynamics.theory._checks import positive, positive_integer
+
+
+def kernel_coefficient(degree: ArrayLike, beta: float, dimension: int, *, scaled: bool = False) -> np.ndarray:
+    r"""Funk-Hecke coefficient of exp(beta <x, y>) on S^{d-1} under the uniform probability.
+
+    kappa_l = Gamma(d/2) (2/beta)^{d/2 - 1} I_{l + d/2 - 1}(beta);  d = 2: kappa_l = I_l(beta).
+
+    Args:
+        degree: degree l >= 0, any shape.
+        beta: inverse temperature > 0.
+        dimension: d >= 2 of the ambient space.
+        scaled: multiply by exp(-beta), which keeps large beta representable.
+
+    Source: Funk-Hecke formula; used as in arXiv 2410.23228.
+    """
+    from scipy.special import gammaln, ive
+
+    b = positive("beta", beta)
+    d = positive_integer("dimension", dimension, at_least=2)
+    order = np.asarray(degree, dtype=float) + d / 2 - 1
+    log_factor = gammaln(d / 2) + (d / 2 - 1) * np.log(2.0 / b) + (0.0 if scaled else b)
+    return np.exp(log_factor) * ive(order, b)
+
+
+def mode_growth(degree: ArrayLike, beta: float, dimension: int, *, normalised: bool = True) -> np.ndarray:
+    r"""Growth rate of a perturbation of degree l of the uniform law.
+
+    USA: l (l + d - 2) kappa_l / beta;   SA: the same divided by kappa_0.
+
+    Args:
+        degree: degree l >= 0, any shape.
+        beta: inverse temperature > 0.
+        dimension: d >= 2.
+        normalised: True for SA, False for USA.
+
+    Source: linearisation of the continuity equation (velocity grad(K*mu)/beta, or grad log(K*mu)/beta);
+    the rule of arXiv 2410.23228.
+    """
+    ell = np.asarray(degree, dtype=float)
+    eigenvalue = ell * (ell + dimension - 2)
+    kappa = kernel_coefficient(ell, beta, dimension, scaled=normalised)
+    if normalised:
+        kappa = kappa / kernel_coefficient(0, beta, dimension, scaled=True)
+    return eigenvalue * kappa / beta
+
+
+def winning_mode(beta: float, dimension: int = 2) -> int:
+    r"""Degree with the largest growth rate, the same for SA and USA (they differ by the factor kappa_0).
+
+    Searches l up to 4 sqrt(beta) + 20; the maximum sits near sqrt(2 beta) for d = 2.
+
+    Source: arXiv 2410.23228.
+    """
+    degrees = np.arange(1, int(4 * np.sqrt(positive("beta", beta))) + 20)
+    return int(degrees[np.argmax(mode_growth(degrees, beta, dimension))])
+
+
+def switching_beta(degree: int, dimension: int = 2) -> float:
+    r"""The beta at which degrees l and l + 1 grow equally fast: below it l wins, above it l + 1.
+
+    Root of l (l+d-2) kappa_l = (l+1)(l+d-1) kappa_{l+1}; the ratio kappa_{l+1}/kappa_l increases with beta, so
+    there is exactly one.
+
+    Args:
+        degree: l >= 1.
+        dimension: d >= 2.
+
+    Source: derived from the rule of arXiv 2410.23228.
+    """
+    from scipy.optimize import brentq
+
+    ell = positive_integer("degree", degree)
+
+    def difference(beta: float) -> float:
+        lower, upper = mode_growth(np.array([ell, ell + 1]), beta, dimension)
+        return float(upper / lower - 1.0)
+
+    return brentq(difference, 1e-3 * ell, 10.0 * (ell + dimension) ** 2, xtol=1e-12, rtol=1e-14)
+
+
+def large_beta_mode(beta: ArrayLike) -> np.ndarray:
+    r"""Winning degree on the circle for large beta, l* ~ sqrt(2 beta); the SA rate there tends to 2/e.
+
+    From kappa_l/kappa_0 ~ exp(-l^2 / (2 beta)): the maximum of l^2 exp(-l^2 / (2 beta))/beta. Relative error of the
+    rate is O(1/beta).
+    """
+    return np.sqrt(2.0 * np.asarray(beta, dtype=float))
+
+
+def expected_initial_modes(beta: float, *, tokens: int | None = None) -> float:
+    r"""Expected number of local maxima of the field f(x) = sum_j exp(beta cos(x - x_j)) of uniform tokens on a circle.
+
+    sqrt(sum_l l^4 I_l(beta)^2 / sum_l l^2 I_l(beta)^2), which tends to sqrt(3 beta / 2).
+
+    Args:
+        beta: inverse temperature > 0.
+        tokens: when given, checked to be many (n >= 10 sqrt(beta)): the formula treats f' as Gaussian.
+
+    Raises:
+        ValueError: fewer tokens than the Gaussian approximation needs.
+
+    Source: Rice's formula for the down-crossings of f'.
+    """
+    from scipy.special import ive
+
+    b = positive("beta", beta)
+    if tokens is not None and tokens < 10.0 * np.sqrt(b):
+        raise ValueError(
+            f"tokens must be at least 10 sqrt(beta) = {10 * np.sqrt(b):.0f} for Rice's count, got {tokens}"
+        )
+    ell = np.arange(1.0, 12.0 * np.sqrt(b) + 40.0)
+    power = ell**2 * ive(ell, b) ** 2
+    return float(np.sqrt(np.sum(ell**2 * power) / np.sum(power)))
+
+
+def expected_density_modes_on_line(samples: int, beta: float) -> float:
+    r"""Modes of a Gaussian kernel density estimate, bandwidth beta^{-1/2}, of n samples of N(0, 1) (leading order).
+
+    (sqrt(3 beta log n)/pi) (sqrt(1 - a/2) - sqrt(max(0, 1 - 3a/2))),   a = log(beta)/log(n).
+
+    Noise decides where phi(t) < sqrt(beta)^3/n, samples end where phi(t) ~ sqrt(beta)/n, and between the two the modes
+    have Rice's density sqrt(3 beta / 2)/(2 pi) a unit length.
+
+    Args:
+        samples: n >= 2.
+        beta: inverse squared bandwidth, n^c < beta < n^{2-c} for some c > 0.
+
+    Returns:
+        The leading term. At a = 1 it is 0.39 sqrt(beta log beta) against about 0.44 measured for n = 10^3..10^5:
+        logarithmic corrections are of order 10 %. Use it for the scaling.
+
+    Source: scaling of Geshkovski, Rigollet and Sun, arXiv 2412.09080; the constant is heuristic.
+    """
+    n = positive_integer("samples", samples, at_least=2)
+    b = positive("beta", beta)
+    log_n = np.log(n)
+    exponent = np.log(b) / log_n
+    if not 0.0 < exponent < 2.0:
+        raise ValueError(f"beta must lie between 1 and samples^2 = {n**2}, got {b!r}")
+    window = np.sqrt(1.0 - exponent / 2.0) - np.sqrt(max(0.0, 1.0 - 1.5 * exponent))
+    return float(np.sqrt(3.0 * b * log_n) / np.pi * window)

@@ -1,0 +1,107 @@
+"""Krause attention near consensus: when all admitted scores are equal, a layer averages over the neighbourhood.
+
+The rate of synchronisation is then the spectrum of the uniform row-stochastic matrix of the neighbourhood: lambda
+contracts by 1 - tau (1 - lambda) per layer of relaxation tau, or e^{-(1 - lambda) t} in continuous time.
+Top-k breaks the degeneracy by rank and is not covered.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from krause_dynamics.theory._checks import positive_integer
+
+
+def _odd_half_width(window: int, tokens: int) -> int:
+    size = positive_integer("window", window)
+    n = positive_integer("tokens", tokens)
+    if size % 2 == 0:
+        raise ValueError(f"window must be odd for a two-sided neighbourhood, got {size}; use {size - 1} or {size + 1}")
+    if size > n:
+        raise ValueError(f"window must not exceed the number of tokens {n}, got {size}")
+    return (size - 1) // 2
+
+
+def layer_factor(eigenvalue: float, *, step: float = 1.0) -> float:
+    r"""Contraction per layer of the mode with eigenvalue lambda: 1 - tau (1 - lambda)."""
+    return 1.0 - step * (1.0 - eigenvalue)
+
+
+def ring_eigenvalues(tokens: int, window: int) -> np.ndarray:
+    r"""Eigenvalues of averaging over a two-sided window on a ring: (1 + 2 sum_{j<=w} cos(2 pi m j/n))/(2w + 1).
+
+    Args:
+        tokens: n.
+        window: 2w + 1, odd.
+
+    Returns:
+        Shape (n,), in the order of the Fourier mode m = 0..n-1; m = 1 is the slowest but one.
+    """
+    w, n = _odd_half_width(window, tokens), int(tokens)
+    offset = np.arange(-w, w + 1)
+    angle = 2.0 * np.pi * np.arange(n)[:, None] * offset / n
+    return np.cos(angle).mean(axis=1)
+
+
+def band_eigenvalues(tokens: int, window: int) -> np.ndarray:
+    r"""Eigenvalues, descending, of averaging over a two-sided window that shrinks at both ends.
+
+    D^{-1} A is similar to the symmetric D^{-1/2} A D^{-1/2}, hence real eigenvalues.
+
+    Args:
+        tokens: n.
+        window: 2w + 1, odd.
+    """
+    w, n = _odd_half_width(window, tokens), int(tokens)
+    index = np.arange(n)
+    return _averaging_eigenvalues(np.abs(index[:, None] - index[None, :]) <= w)
+
+
+def vit_allowed_pairs(height: int, width: int, *, pattern: Literal["cross", "square"], radius: int = 1) -> int:
+    r"""Number of allowed pairs of a patch mask with a class token that sees and is seen by all.
+
+    Square: sum over offsets of (H - |dr|)(W - |dc|), Chebyshev distance up to r; cross: cells at city-block distance
+    up to r. The class token adds 2 H W + 1.
+
+    Args:
+        height: H patches.
+        width: W patches.
+        pattern: "cross" (4 neighbours and self at radius 1, CIFAR) or "square" (5 x 5 at radius 2, ImageNet).
+        radius: r.
+    """
+    h, w = positive_integer("height", height), positive_integer("width", width)
+    pairs = 0
+    for row in range(-radius, radius + 1):
+        for column in range(-radius, radius + 1):
+            if pattern == "cross" and abs(row) + abs(column) > radius:
+                continue
+            pairs += max(h - abs(row), 0) * max(w - abs(column), 0)
+    return pairs + 2 * h * w + 1
+
+
+def vit_eigenvalues(height: int, width: int, *, pattern: Literal["cross", "square"], radius: int = 1) -> np.ndarray:
+    """Eigenvalues, descending, of averaging over a patch neighbourhood with a class token (index 0).
+
+    Args:
+        height: H patches.
+        width: W patches.
+        pattern: "cross" or "square", as in :func:`vit_allowed_pairs`.
+        radius: r.
+
+    Returns:
+        Shape (H W + 1,).
+    """
+    h, w = positive_integer("height", height), positive_integer("width", width)
+    row, column = np.divmod(np.arange(h * w), w)
+    down, across = np.abs(row[:, None] - row), np.abs(column[:, None] - column)
+    near = (down + across if pattern == "cross" else np.maximum(down, across)) <= radius
+    support = np.ones((h * w + 1, h * w + 1), dtype=bool)
+    support[1:, 1:] = near
+    return _averaging_eigenvalues(support)
+
+
+def _averaging_eigenvalues(support: np.ndarray) -> np.ndarray:
+    degree = np.sqrt(support.sum(axis=1))
+    return np.linalg.eigvalsh(support / np.outer(degree, degree))[::-1]

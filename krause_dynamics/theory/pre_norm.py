@@ -1,0 +1,61 @@
+"""Pre-norm self-attention: tokens in R^d which are normalised before attention, so that radii grow and angles freeze.
+
+dx_i/dt = sum_j a_ij y_j with y = x/|x| and s_ij = beta <y_i, y_j>. With equal radii r and equal inner products
+rho = <y_i, y_j>:
+
+    r'   = rho + (1 - rho) a_ii,        rho' = (1/r) (equiangular rate of SA at rho)
+
+hence r ~ t and 1 - rho ~ t^-2: consensus is reached polynomially, not exponentially. Source: arXiv 2510.22026 (pre-norm
+against post-norm); the equiangular reduction is derived.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from krause_dynamics.theory._checks import positive, positive_integer, within
+
+
+def pre_norm_equiangular(
+    times: ArrayLike, start: float, beta: float, tokens: int, *, radius: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""Inner product and radius of equiangular tokens under pre-norm attention.
+
+    Args:
+        times: increasing times >= 0, shape (t,).
+        start: initial inner product in (-1/(n-1), 1).
+        beta: inverse temperature.
+        tokens: number of tokens n.
+        radius: common initial norm of the tokens; 1, a layer-normalised start.
+
+    Returns:
+        (rho, r), each of shape (t,), relative error about 1e-10.
+
+    Source: arXiv 2510.22026; reduction derived.
+    """
+    from scipy.integrate import solve_ivp
+
+    n = positive_integer("tokens", tokens, at_least=2)
+    within("start", start, -1.0 / (n - 1), 1.0)
+    t = np.atleast_1d(np.asarray(times, dtype=float))
+
+    def rates(_: float, state: np.ndarray) -> list[float]:
+        # y = log((1 + (n-1) rho)/(1 - rho)) keeps the relative accuracy of 1 - rho.
+        rho = 1.0 - n / (np.exp(state[0]) + (n - 1))
+        others = (n - 1) / (np.exp(beta * (1.0 - rho)) + (n - 1))
+        return [2.0 * n * others / (n - 1) / state[1], 1.0 - others * (1.0 - rho)]
+
+    y0 = np.log1p((n - 1) * start) - np.log1p(-start)
+    solution = solve_ivp(
+        rates, (0.0, float(t[-1])), [y0, positive("radius", radius)], "DOP853", t_eval=t, rtol=1e-12, atol=1e-12
+    )
+    return 1.0 - n / (np.exp(solution.y[0]) + (n - 1)), solution.y[1]
+
+
+def pre_norm_exponents() -> tuple[float, float]:
+    r"""Long-time exponents (p, q) of r ~ t^p and 1 - rho ~ t^q for pre-norm attention: (1, -2).
+
+    From r' -> 1 and (1 - rho)' = -2 (1 - rho)/r. Source: arXiv 2510.22026.
+    """
+    return 1.0, -2.0

@@ -1,0 +1,171 @@
+"""Softmax self-attention on the unit sphere: equiangular tokens, the beta = 0 limit, local rates.
+
+Notation: tokens x_i on S^{d-1}, s_ij = beta <x_i, x_j>,
+
+    SA  (``normalised=True``)   dx_i/dt = P_i sum_j softmax_j(s_ij) x_j
+    USA (``normalised=False``)  dx_i/dt = P_i (1/n) sum_j exp(s_ij) x_j
+
+with P_i the projection onto the tangent space at x_i. Sources: Geshkovski, Letrouit, Polyanskiy and Rigollet,
+arXiv 2312.10794 (section 6 for equiangular tokens).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from krause_dynamics.theory._checks import positive_integer, within
+
+
+def equiangular_rate(similarity: ArrayLike, beta: float, tokens: int, *, normalised: bool = True) -> np.ndarray:
+    r"""Speed of the common inner product of n tokens with equal pairwise inner products.
+
+    SA:  rho' = 2 e^{beta rho} (1 - rho)(1 + (n-1) rho) / (e^beta + (n-1) e^{beta rho})
+    USA: rho' = (2/n) e^{beta rho} (1 - rho)(1 + (n-1) rho)
+
+    Args:
+        similarity: common inner product rho, any shape, in [-1/(n-1), 1].
+        beta: inverse temperature, any sign.
+        tokens: number of tokens n >= 2; the configuration needs d >= n (d >= n - 1 at rho = -1/(n-1)).
+        normalised: True for SA, False for USA.
+
+    Returns:
+        drho/dt, shape of ``similarity``. It vanishes at consensus (rho = 1) and at the simplex, rho = -1/(n-1).
+
+    Source: arXiv 2312.10794, section 6.
+    """
+    n = positive_integer("tokens", tokens, at_least=2)
+    rho = np.asarray(similarity, dtype=float)
+    shape = 2.0 * (1.0 - rho) * (1.0 + (n - 1) * rho)
+    if normalised:
+        return shape / (np.exp(beta * (1.0 - rho)) + (n - 1))
+    return shape * np.exp(beta * rho) / n
+
+
+def equiangular_time(start: float, stop: float, beta: float, tokens: int, *, normalised: bool = True) -> float:
+    r"""Time in which equiangular tokens go from inner product ``start`` to ``stop``, by quadrature of 1/rho'.
+
+    Args:
+        start: initial inner product, above -1/(n-1).
+        stop: final inner product, below 1.
+        beta: inverse temperature.
+        tokens: number of tokens n.
+        normalised: True for SA, False for USA.
+
+    Raises:
+        ValueError: when an end is not inside (-1/(n-1), 1), where the time is infinite.
+
+    Source: arXiv 2312.10794, section 6; the quadrature is exact to about 1e-12 relative.
+    """
+    from scipy.integrate import quad
+
+    n = positive_integer("tokens", tokens, at_least=2)
+    within("start", start, -1.0 / (n - 1), 1.0)
+    within("stop", stop, -1.0 / (n - 1), 1.0)
+    value, _ = quad(
+        lambda rho: 1.0 / float(equiangular_rate(rho, beta, n, normalised=normalised)),
+        start,
+        stop,
+        epsabs=0.0,
+        epsrel=1e-12,
+        limit=400,
+    )
+    return value
+
+
+def equiangular_similarity(
+    times: ArrayLike, start: float, beta: float, tokens: int, *, normalised: bool = True
+) -> np.ndarray:
+    r"""Inner product rho(t) of equiangular tokens, rho(0) = ``start``.
+
+    Integrated in y = log((1 + (n-1) rho) / (1 - rho)), in which consensus and the simplex are at infinity and
+    y' is smooth: y' = n rho' / ((1 - rho)(1 + (n-1) rho)); at beta = 0, y' = 2 exactly.
+
+    Args:
+        times: increasing times >= 0, shape (t,).
+        start: initial inner product in (-1/(n-1), 1).
+        beta: inverse temperature.
+        tokens: number of tokens n.
+        normalised: True for SA, False for USA.
+
+    Returns:
+        rho at ``times``, shape (t,), relative error about 1e-11.
+
+    Source: arXiv 2312.10794, section 6.
+    """
+    from scipy.integrate import solve_ivp
+
+    n = positive_integer("tokens", tokens, at_least=2)
+    within("start", start, -1.0 / (n - 1), 1.0)
+    t = np.atleast_1d(np.asarray(times, dtype=float))
+
+    def similarity(y: np.ndarray) -> np.ndarray:
+        # Both forms are exact; the second does not overflow at consensus.
+        return 1.0 - n / (np.exp(y) + (n - 1))
+
+    def rate(_: float, y: np.ndarray) -> np.ndarray:
+        rho = similarity(y)
+        return 2.0 * n / (np.exp(beta * (1.0 - rho)) + (n - 1)) if normalised else 2.0 * np.exp(beta * rho)
+
+    y0 = np.log1p((n - 1) * start) - np.log1p(-start)
+    solution = solve_ivp(rate, (0.0, float(t[-1])), [y0], "DOP853", t_eval=t, rtol=1e-12, atol=1e-13)
+    return similarity(solution.y[0])
+
+
+def orthogonal_similarity_without_temperature(times: ArrayLike, tokens: int) -> np.ndarray:
+    r"""Inner product at beta = 0 from orthogonal tokens: rho = (e^{2t} - 1)/(e^{2t} + n - 1), SA and USA alike.
+
+    Args:
+        times: times t >= 0, any shape.
+        tokens: number of tokens n >= 2.
+
+    Source: derived from the equiangular equation of arXiv 2312.10794, section 6.
+    """
+    n = positive_integer("tokens", tokens, at_least=2)
+    decay = np.exp(-2.0 * np.asarray(times, dtype=float))
+    return (1.0 - decay) / (1.0 + (n - 1) * decay)
+
+
+def consensus_rate(beta: float, *, normalised: bool = True) -> float:
+    r"""Exponential rate of 1 - <x_i, x_j> near consensus on the sphere: 2 for SA, 2 e^beta for USA.
+
+    The distance itself, and angles, decay at half of this. Independent of the number of tokens and of d.
+
+    Source: linearisation of arXiv 2312.10794 at one point.
+    """
+    return 2.0 if normalised else 2.0 * float(np.exp(beta))
+
+
+def gap_rate(gap: ArrayLike, beta: float, *, normalised: bool = True) -> np.ndarray:
+    r"""Speed of the angle between two tokens.
+
+    SA:  phi' = -2 sin(phi) e/(1 + e),  e = exp(beta (cos phi - 1))
+    USA: phi' = -sin(phi) exp(beta cos phi)
+
+    Args:
+        gap: angle phi in [0, pi], any shape.
+        beta: inverse temperature.
+        normalised: True for SA, False for USA.
+
+    Source: the case n = 2 of arXiv 2312.10794, section 6.
+    """
+    phi = np.asarray(gap, dtype=float)
+    if normalised:
+        return -2.0 * np.sin(phi) / (1.0 + np.exp(beta * (1.0 - np.cos(phi))))
+    return -np.sin(phi) * np.exp(beta * np.cos(phi))
+
+
+def kuramoto_order_parameter(times: ArrayLike, start: float) -> np.ndarray:
+    r"""Order parameter at beta = 0 on the circle: r(t) = r0 e^{t/2} / sqrt(1 - r0^2 + r0^2 e^t).
+
+    Args:
+        times: times t >= 0, any shape.
+        start: r(0) in [0, 1]; the initial density is the Poisson kernel with mean resultant length r0
+            (the manifold of Ott and Antonsen). For other densities this is not the solution.
+
+    Source: Ott and Antonsen 2008 for identical oscillators with unit coupling, r' = r (1 - r^2)/2.
+    """
+    r0 = float(start)
+    within("start", r0, 0.0, 1.0, closed=True)
+    decay = np.exp(-np.asarray(times, dtype=float))
+    return r0 / np.sqrt((1.0 - r0**2) * decay + r0**2)
