@@ -13,7 +13,9 @@ import importlib
 from typing import Any
 
 from krause_dynamics.aggregate import aggregate, plan, supported, weights
+from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.errors import SimulationDiverged, UnsupportedImplementation, UnsupportedModel
+from krause_dynamics.integrators import RK4, Euler, LayerStep
 from krause_dynamics.interaction import (
     Causal,
     DotProduct,
@@ -33,7 +35,9 @@ from krause_dynamics.interaction import (
     krause,
     softmax,
 )
+from krause_dynamics.simulate import simulate
 from krause_dynamics.spaces import Circle, Euclidean, Interval, Sphere, Torus
+from krause_dynamics.trajectory import Trajectory
 
 __version__ = "0.1.0"
 
@@ -43,10 +47,13 @@ _SUBMODULES: tuple[str, ...] = ()
 _FUNCTIONS: dict[str, str] = {}
 
 __all__ = [
+    "RK4",
     "Causal",
     "Circle",
     "DotProduct",
+    "Dynamics",
     "Euclidean",
+    "Euler",
     "Everyone",
     "Flat",
     "Gaussian",
@@ -54,12 +61,14 @@ __all__ = [
     "Grid",
     "Interaction",
     "Interval",
+    "LayerStep",
     "Others",
     "Radial",
     "SimulationDiverged",
     "Sphere",
     "TopK",
     "Torus",
+    "Trajectory",
     "UnsupportedImplementation",
     "UnsupportedModel",
     "Window",
@@ -69,6 +78,7 @@ __all__ = [
     "from_dict",
     "krause",
     "plan",
+    "simulate",
     "softmax",
     "supported",
     "weights",

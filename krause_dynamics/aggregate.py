@@ -118,7 +118,7 @@ def plan(interaction: Interaction, queries: Array, *arrays: Array | None, impl: 
 
 
 def supported(interaction: Interaction, queries: Array, *arrays: Array | None, **rest: Any) -> dict[str, str | None]:
-    """For every implementation ``None`` if it can compute this, else the reason why not; arguments as in `aggregate`."""
+    """For every implementation ``None`` if it computes this, else the reason why not; arguments as in `aggregate`."""
     request = Request.of(queries, *arrays, **rest)
     return {name: _module(name).supports(interaction, request) for name in MODULES}
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
+from array_api_compat import device
 
-from krause_dynamics._array import Array, as_generator, namespace
+from krause_dynamics._array import Array, as_generator, namespace, to_numpy
 from krause_dynamics.interaction._value import Value, check_number
 
 
@@ -147,9 +150,8 @@ class Torus(Space):
         if not np.isfinite(reach):
             raise ValueError("a rule of unbounded reach has no periodic form; add Within(radius) or use kd.Circle()")
         copies = int(np.ceil(reach / self.length))
-        shifts = np.arange(-copies, copies + 1) * self.length
-        grid = np.stack(np.meshgrid(*[shifts] * x.shape[-1], indexing="ij"), axis=-1).reshape(-1, x.shape[-1])
-        return _copies(x, [x + _like(x, shift) for shift in grid])
+        images = [lambda y, k=k: y + k * self.length for k in (0, *_both_signs(copies))]
+        return _ghosts(x, images, -reach, self.length + reach)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,10 +161,13 @@ class Interval(Space):
     Attributes:
         lower: Left end; unit: position.
         upper: Right end, larger.
+        mirror: Whether particles also hear the mirror images behind the walls (the even extension of the measure).
+            By default they do not: then edges attract, as in Hegselmann-Krause on an interval.
     """
 
     lower: float = 0.0
     upper: float = 1.0
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         check_number("lower", self.lower, positive=False)
@@ -180,13 +185,33 @@ class Interval(Space):
         """Uniform points (n, d)."""
         return as_generator(rng).uniform(self.lower, self.upper, (n, d))
 
+    def ghosts(self, x: Array, reach: float) -> tuple[Array, np.ndarray] | None:
+        """Mirror images within reach of the walls, where ``mirror`` asks for them.
 
-def _like(x: Array, shift: Any) -> Array:
-    from krause_dynamics._array import like
+        Raises:
+            ValueError: The reach exceeds the width, so that one reflection is not enough.
+        """
+        if not self.mirror:
+            return None
+        if not reach <= self.upper - self.lower:
+            raise ValueError(f"mirror images need a reach of at most the width, got {reach}; add Within(radius)")
+        images = [lambda y: y, lambda y: 2 * self.lower - y, lambda y: 2 * self.upper - y]
+        return _ghosts(x, images, self.lower - reach, self.upper + reach)
 
-    return like(shift, x)
+
+def _both_signs(copies: int) -> list[int]:
+    return [sign * k for k in range(1, copies + 1) for sign in (1, -1)]
 
 
-def _copies(x: Array, copies: list[Array]) -> tuple[Array, np.ndarray]:
-    owner = np.tile(np.arange(x.shape[-2]), len(copies))
-    return namespace(x=x).concat(copies, axis=-2), owner
+def _ghosts(x: Array, images: list[Callable[[Array], Array]], lower: float, upper: float) -> tuple[Array, np.ndarray]:
+    """All combinations of per-coordinate images that some run of the batch sees within [lower, upper]."""
+    xp, n = namespace(x=x), x.shape[-2]
+    positions, owners = [], []
+    for combination in itertools.product(images, repeat=x.shape[-1]):
+        copy = xp.stack([image(x[..., axis]) for axis, image in enumerate(combination)], axis=-1)
+        inside = to_numpy(xp.all((copy >= lower) & (copy <= upper), axis=-1)).reshape(-1, n).any(axis=0)
+        keep = np.flatnonzero(inside)
+        if keep.size:
+            positions.append(xp.take(copy, xp.asarray(keep, device=device(x)), axis=-2))
+            owners.append(keep)
+    return xp.concat(positions, axis=-2), np.concatenate(owners)

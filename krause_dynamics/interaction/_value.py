@@ -1,4 +1,4 @@
-"""Immutable values: equality by content, and a round trip through plain dictionaries for metadata, sweeps and the CLI."""
+"""Immutable values: equality by content, and a round trip through dictionaries for metadata, sweeps and the CLI."""
 
 from __future__ import annotations
 

@@ -53,9 +53,13 @@ def _accumulating(request: Request) -> Request:
     """Half types accumulate in float32 (log Z stays float32 then)."""
     if request.queries.dtype.itemsize >= 4:
         return request
-    arrays = {name: getattr(request, name) for name in ("queries", "sources", "values", "log_mass")}
     single = request.xp.float32
-    return replace(request, **{n: x if x is None else request.xp.astype(x, single) for n, x in arrays.items()})
+
+    def cast(x: Array | None) -> Array | None:
+        return x if x is None else request.xp.astype(x, single)
+
+    q, s, v, m = (cast(x) for x in (request.queries, request.sources, request.values, request.log_mass))
+    return replace(request, queries=q, sources=s, values=v, log_mass=m)
 
 
 def present(request: Request, points: Array) -> Array:

@@ -21,7 +21,7 @@ class Coefficients(NamedTuple):
 
 
 class Score(Value, ABC):
-    """A log-affinity. Parameters broadcast against log Z, (*batch, n): ``(n,)`` is one per query, ``(heads, 1)`` per head."""
+    """A log-affinity. Parameters broadcast against log Z: ``(n,)`` is one per query, ``(heads, 1)`` one per head."""
 
     @abstractmethod
     def coefficients(self) -> Coefficients | None:

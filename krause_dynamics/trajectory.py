@@ -1,0 +1,142 @@
+"""The one result type: positions (or hidden states) over times (or layers), with what is needed to reproduce them."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from krause_dynamics._array import Array, to_numpy
+
+if TYPE_CHECKING:
+    import xarray
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """States over time. Arrays are whatever library the run used; `numpy` moves them.
+
+    Attributes:
+        times: (T,) increasing; layers of a checkpoint are times 0..L. ``meta["axis"]`` says which.
+        positions: (T, *batch, n, d).
+        log_mass: ``None`` (equal masses), (*batch, n), or (T, *batch, n) where masses move (mean field).
+        steps: Number of steps in which something moved, where the producer counts them.
+        extras: Further arrays by name, first axis T unless their name says otherwise.
+        meta: JSON-ready description: rule, parameters, seed, version, implementation, why it stopped.
+    """
+
+    times: Array
+    positions: Array
+    log_mass: Array | None = None
+    steps: int | None = None
+    extras: dict[str, Array] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.positions.ndim < 3 or self.times.shape != self.positions.shape[:1]:
+            raise ValueError(
+                "positions must have shape (T, *batch, n, d) with T = len(times), got "
+                f"{tuple(self.positions.shape)} for times {tuple(self.times.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return int(self.positions.shape[0])
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """``run[i]``: the positions saved i-th; ``run[a:b]``: a shorter `Trajectory`."""
+        if not isinstance(index, slice):
+            return self.positions[index]
+        log_mass = self.log_mass[index] if self._masses_move() else self.log_mass  # type: ignore[index]
+        extras = {k: v[index] if len(v) == len(self) else v for k, v in self.extras.items()}
+        return replace(self, times=self.times[index], positions=self.positions[index], log_mass=log_mass, extras=extras)
+
+    @property
+    def final(self) -> Array:
+        """Positions at the last saved time, (*batch, n, d)."""
+        return self.positions[-1]
+
+    def log_mass_at(self, index: int) -> Array | None:
+        """Log m at one saved time, (*batch, n), or ``None`` for equal masses."""
+        return self.log_mass[index] if self._masses_move() else self.log_mass  # type: ignore[index]
+
+    def _masses_move(self) -> bool:
+        return self.log_mass is not None and self.log_mass.ndim == self.positions.ndim - 1
+
+    def numpy(self) -> Trajectory:
+        """The same trajectory with numpy arrays on the host."""
+        return replace(
+            self,
+            times=to_numpy(self.times),
+            positions=to_numpy(self.positions),
+            log_mass=None if self.log_mass is None else to_numpy(self.log_mass),
+            extras={name: to_numpy(x) for name, x in self.extras.items()},
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write an ``.npz`` file (no pickle); it is written beside and renamed, so that a kill leaves no half file.
+
+        Args:
+            path: Target; ``.npz`` is added when missing.
+
+        Returns:
+            The path written.
+
+        Raises:
+            TypeError: ``meta`` holds something that JSON cannot.
+        """
+        host, path = self.numpy(), _with_suffix(path)
+        arrays = {"times": host.times, "positions": host.positions}
+        if host.log_mass is not None:
+            arrays["log_mass"] = host.log_mass
+        arrays |= {f"extra_{name}": x for name, x in host.extras.items()}
+        header = json.dumps({"steps": self.steps, "meta": self.meta})
+        beside = path.with_name(path.name + ".part")
+        with beside.open("wb") as stream:
+            np.savez(stream, header=np.array(header), **arrays)
+        beside.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Trajectory:
+        """Read a file written by `save`; numpy arrays.
+
+        Raises:
+            FileNotFoundError: No such file.
+            ValueError: Not a trajectory file.
+        """
+        path = _with_suffix(path)
+        if not path.exists():
+            raise FileNotFoundError(f"path must be a trajectory file, but {path} does not exist")
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            header = json.loads(str(arrays.pop("header")))
+        except (ValueError, KeyError, OSError, EOFError) as error:
+            raise ValueError(f"path must be a file written by Trajectory.save, {path} is not: {error}") from error
+        extras = {k.removeprefix("extra_"): arrays.pop(k) for k in list(arrays) if k.startswith("extra_")}
+        return cls(**arrays, extras=extras, **header)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """A labelled Dataset: ``positions (time, [batch_0, ...], particle, dimension)``, and ``log_mass`` if any."""
+        import xarray
+
+        host = self.numpy()
+        axis = str(self.meta.get("axis", "time"))
+        batch = [f"batch_{i}" for i in range(host.positions.ndim - 3)]
+        variables: dict[str, Any] = {"positions": ([axis, *batch, "particle", "dimension"], host.positions)}
+        if host.log_mass is not None:
+            leading = [axis] if self._masses_move() else []
+            own = batch[len(batch) - (host.log_mass.ndim - len(leading) - 1) :]
+            variables["log_mass"] = ([*leading, *own, "particle"], host.log_mass)
+        dataset = xarray.Dataset(variables, coords={axis: host.times})
+        dataset.attrs["meta"] = json.dumps(self.meta)
+        return dataset
+
+
+def _with_suffix(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
