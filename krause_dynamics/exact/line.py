@@ -1,0 +1,87 @@
+"""A classical Hegselmann-Krause run on a line as a plan: sorted atoms which merge when they meet, advanced many steps at once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from krause_dynamics.exact import line_kernels as kernels
+
+MOVED = 1e-12  # of the initial range: less than this is rounding, not motion
+
+
+class SortedLine:
+    """Opinions on a line under the synchronous rule ``x_i <- mean of {x_j : |x_j - x_i| <= radius}``, own opinion counted.
+
+    Equal opinions stay equal, so they become one atom of larger mass: late steps are nearly free. A start that is symmetric
+    up to rounding is held as an odd state about its centre, half of it computed and reflected, so that it stays symmetric.
+
+    Attributes:
+        steps: Steps so far in which some opinion moved by more than 1e-12 of the initial range.
+        frozen: Whether the last call met a state in which nothing moves.
+        mirrored: Whether the start was symmetric.
+    """
+
+    def __init__(self, x0: np.ndarray, radius: float, *, masses: np.ndarray | None = None) -> None:
+        """Sort and merge the start.
+
+        Args:
+            x0: Opinions (n,), finite.
+            radius: Closed confidence bound (`krause_dynamics.exact.sorted1d.effective_radius` for an open one).
+            masses: Weights (n,), positive; by default 1.
+        """
+        order = np.argsort(x0, kind="stable")
+        self._rank = np.empty(order.size, np.int64)
+        self._rank[order] = np.arange(order.size)
+        position = x0[order]
+        mass = np.ones(x0.size) if masses is None else masses[order]
+        self.mirrored = _is_symmetric(position, mass)
+        self._centre = 0.5 * (position[0] + position[-1]) if self.mirrored else 0.0
+        self._position = 0.5 * (position - position[::-1]) if self.mirrored else position
+        self._mass, self._count = mass.copy(), np.ones(order.size, np.int64)
+        self._weighted = bool((mass != np.round(mass)).any())
+        self._radius, self._tolerance = float(radius), MOVED * float(position[-1] - position[0])
+        self._atoms = kernels.merge(self._position, self._mass, self._count, order.size)
+        self.steps, self.frozen = 0, False
+
+    def advance(self, steps: int) -> int:
+        """Take at most ``steps`` steps and return how many moved something; fewer means frozen."""
+        self._atoms, done, self.frozen = kernels.advance(
+            self._position,
+            self._mass,
+            self._count,
+            self._atoms,
+            self._radius,
+            self._weighted,
+            self.mirrored,
+            self._tolerance,
+            steps,
+        )
+        self.steps += done
+        return int(done)
+
+    @property
+    def atoms(self) -> np.ndarray:
+        """Positions of the atoms, increasing: (k,)."""
+        return self._centre + self._position[: self._atoms]
+
+    @property
+    def masses(self) -> np.ndarray:
+        """Masses of the atoms: (k,)."""
+        return self._mass[: self._atoms].copy()
+
+    @property
+    def owner(self) -> np.ndarray:
+        """Which atom each opinion belongs to, in the order of ``x0``: (n,)."""
+        return np.repeat(np.arange(self._atoms), self._count[: self._atoms])[self._rank]
+
+    @property
+    def positions(self) -> np.ndarray:
+        """All opinions in the order of ``x0``: (n,)."""
+        return np.repeat(self.atoms, self._count[: self._atoms])[self._rank]
+
+
+def _is_symmetric(position: np.ndarray, mass: np.ndarray) -> bool:
+    """Whether sorted positions and masses are symmetric about their centre up to the rounding of the positions."""
+    rounding = 4 * np.finfo(float).eps * float(np.abs(position).max())
+    asymmetry = np.abs((position + position[::-1]) - (position[0] + position[-1])).max()
+    return bool(asymmetry <= rounding and (mass == mass[::-1]).all())
