@@ -1,0 +1,157 @@
+"""Compiled loops of the clusters: direct distances, union-find over tiles, Prim's spanning tree. Needs numba."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+CHUNK = 64  # coordinates summed before asking whether the pair is already too far apart
+REASSOCIATE = {"reassoc", "contract"}  # lets the sum be vectorised; NaN and infinity keep their meaning
+
+
+@njit(cache=True, nogil=True, fastmath=REASSOCIATE)
+def squared_distance(points, i, j, limit):
+    """``|x_i - x_j|^2`` by direct differences in float64, or a partial sum above ``limit`` once it is passed."""
+    x, y = points[i], points[j]
+    total = 0.0
+    for start in range(0, points.shape[1], CHUNK):
+        u, v = x[start : start + CHUNK], y[start : start + CHUNK]
+        part = 0.0
+        for k in range(u.shape[0]):
+            difference = np.float64(u[k]) - np.float64(v[k])
+            part += difference * difference
+        total += part
+        if total > limit:
+            break
+    return total
+
+
+@njit(cache=True, nogil=True)
+def root(parent, i):
+    """The representative of i's set, halving the path on the way."""
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@njit(cache=True, nogil=True)
+def merge_tile(points, gram, squares, norms, first, limits, parent, budget):
+    """Join the pairs of one tile that are within the radius; the gram decides unless rounding could.
+
+    Args:
+        points: (n, d), for direct distances.
+        gram: (rows, columns) inner products of scaled, centred points in any precision.
+        squares: (n,) squared norms of the scaled, centred points.
+        norms: (n,) square roots of ``squares`` times the root of the relative rounding bound of the gram.
+        first: Row and column of the points where the tile starts.
+        limits: Squared radius (closed) in scaled units, and in units of the points.
+        parent: (n,) union-find forest, changed in place.
+        budget: Direct distances allowed, so that a tile which needs many can come back with a better gram.
+
+    Returns:
+        How many joins were made, and whether the tile was finished.
+    """
+    joined = 0
+    for a in range(gram.shape[0]):
+        i = first[0] + a
+        mine = root(parent, i)
+        for b in range(max(0, i + 1 - first[1]), gram.shape[1]):
+            j = first[1] + b
+            squared = squares[i] + squares[j] - 2.0 * gram[a, b]
+            band = (norms[i] + norms[j]) ** 2
+            if squared - band > limits[0]:
+                continue
+            other = root(parent, j)
+            if other == mine:
+                continue
+            if not squared + band < limits[0]:
+                if budget <= 0:
+                    return joined, False
+                budget -= 1
+                if squared_distance(points, i, j, limits[1]) > limits[1]:
+                    continue
+            parent[max(mine, other)] = min(mine, other)
+            mine = min(mine, other)
+            joined += 1
+    return joined, True
+
+
+@njit(cache=True, nogil=True)
+def spanning_tree(points):
+    """Minimum spanning tree by Prim's algorithm with direct distances: O(n^2 d) time, O(n) memory.
+
+    Args:
+        points: (n, d), n >= 1.
+
+    Returns:
+        Edges (n - 1, 2) and their squared lengths (n - 1,), in the order of growth.
+    """
+    n = points.shape[0]
+    edges = np.empty((n - 1, 2), np.int64)
+    squares = np.empty(n - 1)
+    nearest = np.full(n, np.inf)
+    partner = np.zeros(n, np.int64)
+    outside = np.arange(1, n)
+    newest = 0
+    for step in range(n - 1):
+        best, place = np.inf, 0
+        for q in range(n - 1 - step):
+            j = outside[q]
+            squared = squared_distance(points, newest, j, nearest[j])
+            if squared < nearest[j]:
+                nearest[j], partner[j] = squared, newest
+            if nearest[j] < best:
+                best, place = nearest[j], q
+        newest = outside[place]
+        outside[place] = outside[n - 2 - step]
+        edges[step, 0], edges[step, 1], squares[step] = partner[newest], newest, best
+    return edges, squares
+
+
+@njit(cache=True, nogil=True)
+def merge_statistics(edges, masses, least):
+    """Follow the partition while the edges join it in the given order.
+
+    Args:
+        edges: (n - 1, 2), shortest first.
+        masses: (n,) shares of the points.
+        least: Smallest number of members of what counts as a group.
+
+    Returns:
+        Four arrays (n,) after 0, 1, ..., n - 1 joins: sum of squared shares, number of groups, share of the mass
+        outside groups, largest share.
+    """
+    n = masses.shape[0]
+    parent, size, mass = np.arange(n), np.ones(n, np.int64), masses.copy()
+    squares, groups, noise, largest = np.empty(n), np.empty(n, np.int64), np.empty(n), np.empty(n)
+    squares[0], largest[0] = np.sum(mass * mass), np.max(mass)
+    groups[0], noise[0] = (n, 0.0) if least <= 1 else (0, np.sum(mass))
+    for step in range(n - 1):
+        a, b = root(parent, edges[step, 0]), root(parent, edges[step, 1])
+        joined = size[a] + size[b]
+        groups[step + 1], noise[step + 1] = groups[step], noise[step]
+        for part in (a, b):
+            if size[part] >= least:
+                groups[step + 1] -= 1
+            elif joined >= least:
+                noise[step + 1] -= mass[part]
+        groups[step + 1] += joined >= least
+        squares[step + 1] = squares[step] + 2.0 * mass[a] * mass[b]
+        parent[b], size[a] = a, joined
+        mass[a] += mass[b]
+        largest[step + 1] = max(largest[step], mass[a])
+    return squares, groups, np.maximum(noise, 0.0), largest
+
+
+@njit(cache=True, nogil=True)
+def forest_labels(edges, count, n):
+    """Representative of every point after the first ``count`` edges joined it: (n,)."""
+    parent = np.arange(n)
+    for step in range(count):
+        a, b = root(parent, edges[step, 0]), root(parent, edges[step, 1])
+        parent[max(a, b)] = min(a, b)
+    labels = np.empty(n, np.int64)
+    for i in range(n):
+        labels[i] = root(parent, i)
+    return labels

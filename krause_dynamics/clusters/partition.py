@@ -1,0 +1,187 @@
+"""Connected components at one radius."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from krause_dynamics._array import Array
+from krause_dynamics.clusters._points import Cloud, Metric, check_radius, closed_radius
+
+ROWS, COLUMNS = 512, 2048  # of a tile of inner products: 4 MiB in float32, which stays in the cache
+DIRECT = 4096  # exact distances per tile before its inner products are recomputed in float64
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """A partition into clusters, largest first (by members, then by first member). All arrays are numpy.
+
+    Attributes:
+        labels: (n,) cluster of each point; -1 for a point without mass.
+        sizes: (count,) members.
+        masses: (count,) shares of the total mass; without ``log_mass`` they are sizes / n.
+        positions: (count, d) weighted means of the members, as given (not normalised).
+        radius: The radius asked for.
+        metric: The distance it is measured in.
+    """
+
+    labels: np.ndarray
+    sizes: np.ndarray
+    masses: np.ndarray
+    positions: np.ndarray
+    radius: float
+    metric: str
+
+    @property
+    def count(self) -> int:
+        """Number of clusters, single points included."""
+        return len(self.sizes)
+
+    @property
+    def groups(self) -> int:
+        """Number of clusters of at least two points."""
+        return int(np.sum(self.sizes >= 2))
+
+    @property
+    def effective_number(self) -> float:
+        """``1 / sum p^2`` of the clusters' shares p (inverse Simpson index): between 1 and `count`."""
+        return float(1 / np.sum(self.masses**2))
+
+    @property
+    def noise_share(self) -> float:
+        """Share of the mass in clusters of one point."""
+        return float(np.sum(self.masses[self.sizes == 1]))
+
+
+def find(
+    points: Array,
+    radius: float,
+    *,
+    metric: Metric = "euclidean",
+    log_mass: Array | None = None,
+    closed: bool = True,
+) -> Clusters:
+    """Connected components of the graph that joins points at distance at most ``radius``.
+
+    What bounded confidence cannot bridge. Pairs within rounding of the radius are decided on direct differences in
+    float64; chains count as one cluster. O(n^2 d) time and O(n d) memory; O(n log n) on a line.
+
+    Args:
+        points: (n, d), or (n,) on a line; numpy or torch.
+        radius: At least 0; in the unit of the metric.
+        metric: ``"euclidean"`` |x - y|, ``"chord"`` |u - v| of the unit vectors, ``"cosine"`` 1 - <u, v>
+            (= chord^2 / 2). A point at the origin has no direction: its u is 0.
+        log_mass: (n,) log-masses; -inf takes a point out.
+        closed: Whether the radius itself joins (the rule of Hegselmann & Krause 2002).
+
+    Returns:
+        The partition.
+
+    Raises:
+        ValueError: Negative radius, unknown metric, NaN, or more than one state.
+
+    Example:
+        >>> find(np.array([0.0, 0.1, 1.0]), radius=0.2).sizes
+        array([2, 1])
+    """
+    cloud = Cloud.of(points, metric, log_mass)
+    radius = check_radius("radius", radius)
+    reach = closed_radius(radius, closed)
+    line = cloud.points.shape[1] == 1
+    roots = _components_on_a_line(cloud, reach) if line else _components(cloud.points, cloud.limit(reach))
+    return partition(cloud, roots, radius)
+
+
+def partition(cloud: Cloud, roots: np.ndarray, radius: float) -> Clusters:
+    """The result from one representative per present point, (m,)."""
+    _, first, inverse, sizes = np.unique(roots, return_index=True, return_inverse=True, return_counts=True)
+    order = np.lexsort((first, -sizes))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    inside = rank[inverse]
+    sizes = sizes[order]
+    masses = np.bincount(inside, weights=cloud.masses)
+    # A cluster whose mass underflows still has a place: its plain mean.
+    total = masses[inside]
+    weights = np.where(total > 0, cloud.masses / np.where(total > 0, total, 1.0), 1 / sizes[inside])
+    members = np.argsort(inside, kind="stable")
+    weighed = weights[members, None].astype(cloud.given.dtype) * cloud.given[members]
+    positions = np.add.reduceat(weighed, np.cumsum(sizes) - sizes, axis=0)
+    labels = np.full(cloud.n, -1)
+    labels[cloud.index] = inside
+    return Clusters(labels, sizes, masses, positions, radius, cloud.metric)
+
+
+def _components_on_a_line(cloud: Cloud, radius: float) -> np.ndarray:
+    """Runs of sorted points whose gaps the radius bridges."""
+    x = cloud.points[:, 0].astype(np.float64)
+    order = np.argsort(x, kind="stable")
+    gaps = cloud.length(np.diff(x[order]) ** 2) if cloud.metric == "cosine" else np.diff(x[order])
+    runs = np.concatenate([[0], np.cumsum(gaps > radius)])
+    roots = np.empty(len(x), np.int64)
+    roots[order] = runs
+    return roots
+
+
+def _components(points: np.ndarray, limit: float) -> np.ndarray:
+    """Representative of each point's component, (m,), from tiles of inner products."""
+    from krause_dynamics.clusters import _kernels
+
+    m = len(points)
+    grams = _Grams(points)
+    parent = np.arange(m)
+    count = m
+    for row in range(0, m, ROWS):
+        for column in range(row, m, COLUMNS):
+            if count == 1:
+                return np.zeros(m, np.int64)
+            first = (row, column)
+            for precision, budget in ((points.dtype, DIRECT), (np.float64, m * m)):
+                limits = (limit / grams.unit**2, limit)
+                gram, norms = grams.tile(precision, row, column)
+                joined, finished = _kernels.merge_tile(
+                    points, gram, grams.squares, norms, first, limits, parent, budget
+                )
+                count -= joined
+                if finished:
+                    break
+    return _kernels.forest_labels(np.column_stack([parent, np.arange(m)]), m, m)
+
+
+class _Grams:
+    """Tiles of inner products of the points, centred and scaled, and a bound of their rounding.
+
+    Centred, since ``|x|^2 + |y|^2 - 2 <x, y>`` cancels; scaled by a power of two (exact), so that no square overflows.
+
+    Attributes:
+        unit: The scale.
+        squares: (m,) squared norms.
+    """
+
+    def __init__(self, points: np.ndarray) -> None:
+        self._points, self._centre = points, points.mean(axis=0)
+        centred = points - self._centre
+        extent = float(max(centred.max(), -centred.min()))
+        self.unit = 2.0 ** np.ceil(np.log2(extent)) if extent > 0 else 1.0
+        centred *= points.dtype.type(1 / self.unit)
+        self._scaled = {points.dtype: centred}
+        self.squares = np.einsum("nd,nd->n", centred, centred).astype(np.float64)
+        self._norms = np.sqrt(self.squares)
+
+    def tile(self, precision: Any, row: int, column: int) -> tuple[np.ndarray, np.ndarray]:
+        """Inner products (rows, columns) of one tile, and each point's share of the bound of their error.
+
+        Sums of d products in precision eps are wrong by at most ``d eps |x| |y|``, the cast of x by ``eps |x|``:
+        together ``(d + 4) eps (|x| + |y|)^2`` on the squared distance.
+        """
+        scaled = self._in(np.dtype(precision))
+        bound = (scaled.shape[1] + 4) * float(np.finfo(scaled.dtype).eps)
+        return scaled[row : row + ROWS] @ scaled[column : column + COLUMNS].T, np.sqrt(bound) * self._norms
+
+    def _in(self, precision: np.dtype) -> np.ndarray:
+        if precision not in self._scaled:
+            self._scaled[precision] = (self._points.astype(precision) - self._centre) / self.unit
+            self.squares = np.einsum("nd,nd->n", self._scaled[precision], self._scaled[precision])
+        return self._scaled[precision]

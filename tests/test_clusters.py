@@ -1,0 +1,194 @@
+"""Components and the curve K(radius) against scipy's graph components and single linkage, and against themselves."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from scipy.cluster.hierarchy import linkage
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import pdist, squareform
+
+from krause_dynamics import clusters
+
+METRICS = ("euclidean", "chord", "cosine")
+
+
+def distances(points: np.ndarray, metric: str) -> np.ndarray:
+    """All distances by scipy, in float64."""
+    points = points.astype(np.float64)
+    if metric == "euclidean":
+        return squareform(pdist(points))
+    cosine = squareform(pdist(points, "cosine"))
+    return cosine if metric == "cosine" else np.sqrt(2 * np.maximum(cosine, 0))
+
+
+def same_partition(a: np.ndarray, b: np.ndarray) -> bool:
+    return len(set(zip(a.tolist(), b.tolist(), strict=True))) == len(set(a.tolist())) == len(set(b.tolist()))
+
+
+def blobs(n: int, d: int, dtype: str = "float64", seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((5, d))
+    return (centres[rng.integers(0, 5, n)] + 0.05 * rng.standard_normal((n, d))).astype(dtype)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(("d", "dtype"), [(1, "float64"), (3, "float32"), (200, "float32")])
+def test_components_and_curve_against_scipy(metric: str, d: int, dtype: str) -> None:
+    points = blobs(120, d, dtype) + 0.1
+    exact = distances(points, metric)
+    # Radii in the middle of the gaps between tree edges, where rounding cannot decide.
+    edges = np.sort(linkage(squareform(exact, checks=False), "single")[:, 2])
+    curve = clusters.curve(points, metric=metric)
+    # pdist and the unit vectors (kept in the dtype of the points) round differently; sqrt doubles it near 0
+    tolerance = {"float32": 1e-3, "float64": 1e-7}[dtype] if metric == "chord" else 1e-6
+    np.testing.assert_allclose(curve.lengths, edges, rtol=1e-5, atol=tolerance)
+    wide = np.flatnonzero(np.diff(edges) > 4 * tolerance)[:: max(1, len(edges) // 12)]
+    for radius in [*(edges[wide] + edges[wide + 1]) / 2, 2 * edges[-1]]:
+        count, labels = connected_components(exact <= radius)
+        found = clusters.find(points, radius, metric=metric)
+        assert found.count == count
+        assert same_partition(found.labels, labels)
+
+
+def test_two_blobs_and_one_stray_point() -> None:
+    points = np.array([[0.0, 0], [0, 1], [5, 5], [5, 6], [5, 7], [20, 20]])
+    found = clusters.find(points, 1.0)
+    assert found.sizes.tolist() == [3, 2, 1]
+    assert found.labels.tolist() == [1, 1, 0, 0, 0, 2]
+    np.testing.assert_allclose(found.masses, [1 / 2, 1 / 3, 1 / 6])
+    np.testing.assert_allclose(found.positions, [[5, 6], [0, 0.5], [20, 20]])
+    assert (found.count, found.groups) == (3, 2)
+    assert found.effective_number == pytest.approx(1 / (1 / 4 + 1 / 9 + 1 / 36))
+    assert found.noise_share == pytest.approx(1 / 6)
+
+
+def test_a_chain_is_one_component() -> None:
+    angle = np.linspace(0, 2 * math.pi, 50, endpoint=False)
+    ring = np.column_stack([np.cos(angle), np.sin(angle)])
+    step = 2 * math.sin(math.pi / 50)
+    assert clusters.find(ring, 1.0001 * step).count == 1
+    assert clusters.find(ring, 0.9999 * step).count == 50
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 40])
+def test_closed_and_open_ball_on_a_lattice(dimension: int) -> None:
+    """Gaps equal to the radius: the expanded form of the distance would decide by rounding, direct differences not."""
+    points = np.zeros((30, dimension), np.float32)
+    points[:, -1] = 1000 + 3 * np.arange(30)
+    assert clusters.find(points, 3.0).count == 1
+    assert clusters.find(points, 3.0, closed=False).count == 30
+    curve = clusters.curve(points, [2.9, 3.0])
+    assert curve.count.tolist() == [30, 1]
+    assert curve.at(3.0, closed=False).count == 30
+
+
+def test_radius_zero_joins_equal_points() -> None:
+    points = np.repeat(blobs(10, 6), 3, axis=0)
+    assert clusters.find(points, 0.0).count == 10
+    assert clusters.find(points, 0.0, closed=False).count == 30
+    assert clusters.curve(points).count[0] == 10
+
+
+@given(
+    npst.arrays(np.float64, npst.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(-6, 6)),
+    st.sampled_from(METRICS),
+)
+def test_curve_and_find_agree_at_every_edge(points: np.ndarray, metric: str) -> None:
+    """Also exactly at the merge radii, both balls: the two forms round alike."""
+    curve = clusters.curve(points, metric=metric)
+    for position, radius in enumerate(curve.radii):
+        found = clusters.find(points, radius, metric=metric)
+        assert curve.count[position] == found.count
+        assert np.array_equal(curve.at(radius).labels, found.labels)
+        assert curve.effective_number[position] == pytest.approx(found.effective_number, rel=1e-12)
+        assert curve.noise_share[position] == pytest.approx(found.noise_share, abs=1e-12)
+        assert curve.groups[position] == found.groups
+        assert curve.at(radius, closed=False).count == clusters.find(points, radius, metric=metric, closed=False).count
+
+
+@pytest.mark.parametrize("spread", [1e-1, 1e-4, 1e-6])
+def test_tight_clusters_far_apart(spread: float) -> None:
+    """float32 inner products cannot see inside these clusters; the partition must equal the float64 tree's."""
+    rng = np.random.default_rng(3)
+    points = (rng.standard_normal((2, 70))[rng.integers(0, 2, 700)] + spread * rng.standard_normal((700, 70))).astype(
+        np.float32
+    )
+    curve = clusters.curve(points)
+    for radius in np.quantile(curve.lengths, [0.0, 0.2, 0.7, 0.99]):
+        assert np.array_equal(clusters.find(points, radius).labels, curve.at(radius).labels)
+    exact = np.sort(linkage(pdist(points.astype(np.float64)), "single")[:, 2])
+    np.testing.assert_allclose(curve.lengths, exact, rtol=1e-12)  # both in float64
+
+
+def test_tiles_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = blobs(90, 4)
+    radius = float(np.median(clusters.curve(points).lengths))
+    whole = clusters.find(points, radius)
+    monkeypatch.setattr("krause_dynamics.clusters.partition.ROWS", 7)
+    monkeypatch.setattr("krause_dynamics.clusters.partition.COLUMNS", 11)
+    assert np.array_equal(clusters.find(points, radius).labels, whole.labels)
+
+
+def test_masses_and_absent_points() -> None:
+    points = np.array([[0.0, 0.0], [1.0, 0.0], [np.nan, 0.0], [9.0, 0.0]])
+    log_mass = np.log([1.0, 3.0, 1.0, 4.0])
+    log_mass[2] = -np.inf
+    found = clusters.find(points, 1.0, log_mass=log_mass)
+    assert found.labels.tolist() == [0, 0, -1, 1]
+    np.testing.assert_allclose(found.masses, [0.5, 0.5])
+    np.testing.assert_allclose(found.positions, [[0.75, 0], [9, 0]])
+    curve = clusters.curve(points, [1.0, 100.0], log_mass=log_mass)
+    assert curve.count.tolist() == [2, 1]
+    np.testing.assert_allclose(curve.effective_number, [2.0, 1.0])
+    assert curve.at(1.0).labels.tolist() == [0, 0, -1, 1]
+
+
+def test_torch_gives_the_same_partition() -> None:
+    points = blobs(40, 9, "float32")
+    found = clusters.find(torch.from_numpy(points), 0.5)
+    assert np.array_equal(found.labels, clusters.find(points, 0.5).labels)
+    assert clusters.find(torch.from_numpy(points).bfloat16(), 5.0).count >= 1
+
+
+def test_scale_does_not_matter() -> None:
+    """Squares of 1e25 overflow float32; a power of two as unit keeps the partition the same."""
+    points, unit = blobs(60, 20, "float32"), np.float32(2.0**80)
+    assert np.array_equal(clusters.find(points * unit, 0.4 * 2.0**80).labels, clusters.find(points, 0.4).labels)
+
+
+def test_curve_needs_memory_linear_in_n() -> None:
+    points = blobs(1500, 3)
+    clusters.curve(points[:10])  # compiled code and imports are not the curve's memory
+    tracemalloc.start()
+    try:
+        clusters.curve(points)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 500 * len(points)  # one float64 matrix would be 12 000 bytes a point
+
+
+def test_bad_input() -> None:
+    points = blobs(6, 2)
+    with pytest.raises(ValueError, match="radius must be at least 0, got -1"):
+        clusters.find(points, -1.0)
+    with pytest.raises(ValueError, match="radius must be at least 0, got nan"):
+        clusters.find(points, math.nan)
+    with pytest.raises(TypeError, match="radius must be a number"):
+        clusters.find(points, "wide")
+    with pytest.raises(ValueError, match="metric must be one of"):
+        clusters.find(points, 1.0, metric="manhattan")
+    with pytest.raises(ValueError, match="over_time"):
+        clusters.find(np.zeros((2, 3, 4)), 1.0)
+    with pytest.raises(ValueError, match="finite"):
+        clusters.find(np.full((3, 2), np.nan), 1.0)
+    with pytest.raises(ValueError, match="radii"):
+        clusters.curve(points, [-0.1])
