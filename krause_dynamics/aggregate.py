@@ -146,11 +146,10 @@ def _check_finite(request: Request) -> None:
     """NaN would spread through every mean; padding (log-mass -inf) may hold anything."""
     if is_torch(request.queries) and request.queries.device.type != "cpu":
         return  # asking a GPU for the answer would stall it at every call
-    sources, values = reference.present(request, request.sources), reference.present(request, request.values)
-    for name, x in (("queries", request.queries), ("sources", sources), ("values", values)):
-        if name == "queries" and x is request.sources and request.log_mass is not None:
-            continue  # padded queries equal padded sources and are nobody's concern
-        if not all_finite(x):
+    distinct = {id(x): (n, x) for n, x in ((n, getattr(request, n)) for n in ("values", "sources", "queries"))}
+    for name, x in distinct.values():
+        padded = request.log_mass is not None and (name != "queries" or x is request.sources)
+        if not all_finite(reference.present(request, x) if padded else x):
             raise ValueError(f"{name} must be finite, got NaN or infinity; set log_mass=-inf for padding")
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from krause_dynamics._array import Array, is_torch, like
-from krause_dynamics.interaction.neighbourhoods import Pairs
+from krause_dynamics.interaction.neighbourhoods import Everyone, Pairs
 from krause_dynamics.interaction.request import Aggregate, Request
 from krause_dynamics.interaction.rules import Interaction
 
@@ -77,6 +77,8 @@ def _scores(interaction: Interaction, request: Request) -> Array:
     scores = interaction.score(xp, request.queries, sources)
     if interaction.pair_bias is not None:
         scores = scores + _pair_bias(interaction, request)
+    if request.log_mass is None and isinstance(interaction.neighbourhood, Everyone):
+        return scores
     pairs = Pairs(xp, request.queries, sources, request.query_index, request.source_index)
     allowed = interaction.neighbourhood.admits(pairs)
     if request.log_mass is not None:
