@@ -79,11 +79,26 @@ def singular_values(points: Array, *, log_mass: Array | None = None, centred: bo
     xp, x = state.xp, state.points
     root = xp.sqrt(state.share)[..., None]
     if not centred:
-        return xp.linalg.svdvals(root * x)
-    values = xp.linalg.svdvals(root * (x - mean(xp, state.share, x)[..., None, :]))
+        return _values(xp, root * x)
+    values = _values(xp, root * (x - mean(xp, state.share, x)[..., None, :]))
     # What subtracting the mean leaves of equal points is rounding, not a direction.
     rounding = ROUNDINGS * xp.finfo(x.dtype).eps * xp.sqrt(xp.sum((root * x) ** 2, axis=(-2, -1)))
     return xp.where(values > rounding[..., None], values, xp.zeros_like(values))
+
+
+def _values(xp: Any, matrix: Array) -> Array:
+    """Singular values, largest first.
+
+    In float32 from the float64 Gram matrix of the shorter side: its rounding, 1e-8 of the largest value, is below
+    float32's own, and hidden states of wide models take a tenth of the time. In float64 it would cost half the digits.
+    """
+    if matrix.dtype != xp.float32:
+        return xp.linalg.svdvals(matrix)
+    exact = xp.astype(matrix, xp.float64)
+    turned = xp.linalg.matrix_transpose(exact)
+    gram = exact @ turned if matrix.shape[-2] <= matrix.shape[-1] else turned @ exact
+    squares = xp.flip(xp.linalg.eigvalsh(gram), axis=-1)
+    return xp.astype(xp.sqrt(xp.where(squares > 0, squares, xp.zeros_like(squares))), xp.float32)
 
 
 def effective_rank(points: Array, *, log_mass: Array | None = None, centred: bool = False) -> Array:
