@@ -47,7 +47,7 @@ bench: $(VENV)/.test  ## tables of benchmarks/, each after its correctness check
 	for file in benchmarks/*.py; do case $$file in *_gpu.py) ;; *) $(BIN)/python $$file || exit 1 ;; esac; done
 
 theory: $(VENV)/.test  ## predicted against measured for every result of the literature: figures/theory.md
-	$(BIN)/python -m benchmarks.theory
+	$(BIN)/python -m krause_dynamics.theory_table
 
 notebooks: $(VENV)/.demo
 	$(PIP) -e '.[hf,notebooks]'
