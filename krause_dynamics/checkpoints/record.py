@@ -1,0 +1,149 @@
+"""A forward pass of a trained model as a Trajectory: depth is time, hidden states are positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from krause_dynamics.checkpoints.forward import Batch, forward_passes, model_tokens
+from krause_dynamics.checkpoints.inputs import Tokens
+from krause_dynamics.checkpoints.load import Checkpoint, load
+from krause_dynamics.trajectory import Trajectory
+
+STATISTICS = ("importance", "first_token_score", "entropy", "strongest_key")
+
+
+def record(
+    model: Any,
+    inputs: Any,
+    *,
+    tokenizer: Any = None,
+    attention: str | None = "statistics",
+    batch_size: int = 8,
+    sequence_length: int | None = None,
+    max_sequences: int | None = None,
+    truncate: bool = False,
+    pad_token: int | None = None,
+    min_queries: int = 8,
+    blocks: Sequence[nn.Module] | None = None,
+    trust_remote_code: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Trajectory:
+    """Run a trained model and keep its tokens' positions after every block.
+
+    Args:
+        model: What :func:`~krause_dynamics.checkpoints.load` takes.
+        inputs: What :func:`~krause_dynamics.checkpoints.prepare` takes. Padding is cut off and sequences of equal
+            length are run together, so that padding on the left, on the right or none give the same numbers.
+        tokenizer: Instead of the checkpoint's own.
+        attention: ``"statistics"`` (default) puts importance, first_token_score, entropy and strongest_key of every
+            block into ``extras``; ``"weights"`` also the weights themselves, (blocks, sequences, heads, T, T);
+            ``"eager"`` reads what the model itself returns instead of using the registry; None leaves attention out.
+        batch_size: Sequences per forward pass; 8 keeps the memory of a small model's states low.
+        sequence_length: Cut text into consecutive sequences of this many tokens.
+        max_sequences: Keep only the first ones.
+        truncate: Cut what is longer than the model's context, which otherwise is an error.
+        pad_token: Id that is padding wherever it stands at either end of a row of ids.
+        min_queries: A key needs that many queries to be a ``strongest_key`` (the last ones average a row or two).
+        blocks: The blocks in order, when the search cannot find them.
+        trust_remote_code: Only True runs Python files of a checkpoint.
+        on_progress: Called as ``on_progress(sequences done, all sequences)``.
+
+    Returns:
+        Trajectory with ``times`` 0..L, ``positions`` (L + 1, sequences, T, d) in float32 on the CPU, zero on padding;
+        ``log_mass`` (sequences, T), 0 on tokens and -inf on padding; ``extras["final_norm"]`` apart where there is one.
+
+    Raises:
+        UnsupportedModel: If a layer would be missing or a mask lost; the message says why.
+        ValueError: If the inputs do not fit the model.
+    """
+    checkpoint = load(model, tokenizer=tokenizer, trust_remote_code=trust_remote_code)
+    tokens = model_tokens(
+        checkpoint,
+        inputs,
+        tokenizer=tokenizer,
+        sequence_length=sequence_length,
+        max_sequences=max_sequences,
+        truncate=truncate,
+        pad_token=pad_token,
+    )
+    done = list(
+        forward_passes(
+            checkpoint,
+            tokens,
+            attention=attention,
+            batch_size=batch_size,
+            min_queries=min_queries,
+            blocks=blocks,
+            on_progress=on_progress,
+        )
+    )
+    return _assemble(checkpoint, tokens, done)
+
+
+def _assemble(checkpoint: Checkpoint, tokens: Tokens, batches: list[Batch]) -> Trajectory:
+    lengths, count = tokens.lengths, len(tokens)
+    longest, layers, width = int(lengths.max()), len(batches[0].states), batches[0].states.shape[-1]
+    positions = np.zeros((layers, count, longest, width), dtype=np.float32)
+    ids = np.full((count, longest), -1)
+    log_mass = np.full((count, longest), -np.inf, dtype=np.float32)
+    extras: dict[str, np.ndarray] = {"lengths": lengths, "token_ids": ids}
+    for i, sequence in enumerate(tokens.sequences):
+        ids[i, : len(sequence)], log_mass[i, : len(sequence)] = sequence, 0.0
+    for batch in batches:
+        length = batch.states.shape[2]
+        positions[:, batch.sequences, :length] = batch.states
+        if batch.final_norm is not None:
+            extras.setdefault("final_norm", np.zeros(positions.shape[1:], dtype=np.float32))
+            extras["final_norm"][batch.sequences, :length] = batch.final_norm
+        if batch.attention:
+            _put_attention(extras, batch, count, longest)
+    return Trajectory(
+        times=np.arange(layers, dtype=float),
+        positions=positions,
+        log_mass=log_mass,
+        extras=extras,
+        meta=describe(checkpoint, tokens, batches[0].path),
+    )
+
+
+def _put_attention(extras: dict[str, np.ndarray], batch: Batch, count: int, longest: int) -> None:
+    """Statistics with the axes (blocks, sequences, heads, ...); what lies beyond a sequence's end stays zero."""
+    names = (*STATISTICS, "weights") if batch.attention[0].weights is not None else STATISTICS
+    for name in names:
+        blocks = np.stack([getattr(statistics, name).cpu().numpy() for statistics in batch.attention])
+        key = "attention" if name == "weights" else name
+        shape = (len(blocks), count, *(blocks.shape[2:3]), *(longest for _ in blocks.shape[3:]))
+        extras.setdefault(key, np.zeros(shape, dtype=blocks.dtype))
+        part: Any = (slice(None), batch.sequences, slice(None), *(slice(n) for n in blocks.shape[3:]))
+        extras[key][part] = blocks
+
+
+def describe(checkpoint: Checkpoint, tokens: Tokens, path: str) -> dict[str, Any]:
+    """Facts that make a result repeatable; they go into the metadata of every result."""
+    import transformers
+
+    config = checkpoint.model.base_model.config
+    lengths = tokens.lengths
+    return {
+        "axis": "layer",
+        "model": checkpoint.name,
+        "model_type": config.model_type,
+        "source": checkpoint.meta.get("source", ""),
+        "tensors_not_used": checkpoint.meta.get("tensors_not_used", []),
+        "layers": int(config.num_hidden_layers),
+        "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
+        "statistics_dtype": "float32",
+        "attention_path": path,
+        "inputs": tokens.source,
+        "sequences": len(tokens),
+        "tokens_shortest": int(lengths.min()),
+        "tokens_longest": int(lengths.max()),
+        "tokens_left_out": tokens.left_out,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }

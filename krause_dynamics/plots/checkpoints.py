@@ -1,0 +1,146 @@
+"""How tokens of a trained model synchronize, cluster and form sinks, layer by layer; also for simulated particles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+from krause_dynamics import observables
+from krause_dynamics.plots.style import new_axes
+from krause_dynamics.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    import xarray
+
+_QUANTITIES = {
+    "order_parameter": "order parameter R (1 = all tokens point one way)",
+    "mean_cosine": "mean cosine between tokens",
+    "residual": "distance from consensus |X - mean| / |X|",
+    "effective_rank": "effective rank of the token matrix",
+}
+
+
+def synchronization(
+    run: Trajectory | xarray.Dataset,
+    *,
+    ax: Axes | None = None,
+    quantity: str = "order_parameter",
+    tokens: str = "all",
+    **line: Any,
+) -> Axes:
+    """An observable over layers or time; with several sequences their mean, and a band over the middle 80 per cent.
+
+    Args:
+        run: A Trajectory (of ``kd.simulate`` or ``kd.checkpoints.record``) or the Dataset of ``kd.analyze``.
+        ax: Where to draw.
+        quantity: ``order_parameter``, ``mean_cosine``, ``residual`` or ``effective_rank``.
+        tokens: ``all`` or ``without_first``: with or without the token that most often is the attention sink.
+        **line: For ``Axes.plot``, such as ``label`` and ``color``.
+    """
+    if quantity not in _QUANTITIES:
+        raise ValueError(f"quantity must be one of {sorted(_QUANTITIES)}, received {quantity!r}")
+    times, values, axis = _curve(run, quantity, tokens)
+    ax = new_axes(ax)
+    drawn = ax.plot(times, values.mean(0), **line)[0]
+    if len(values) > 1:
+        low, high = np.quantile(values, [0.1, 0.9], axis=0)
+        ax.fill_between(times, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
+    ax.set(xlabel=_axis_label(axis), ylabel=_QUANTITIES[quantity])
+    if quantity in ("order_parameter", "residual"):
+        ax.set_ylim(0, 1.02)
+    if axis == "layer":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return ax
+
+
+def _curve(run: Any, quantity: str, tokens: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """(times (T,), values (sequences, T), name of the axis)."""
+    if not isinstance(run, Trajectory):
+        chosen = run[quantity].sel(tokens=tokens).transpose("sequence", "layer")
+        return run["layer"].values, chosen.values, "layer"
+    host = run.numpy()
+    first = 1 if tokens == "without_first" else 0
+    values = []
+    for i in range(len(host)):
+        mass = host.log_mass_at(i)
+        log_mass = None if mass is None else mass[..., first:]
+        values.append(getattr(observables, quantity)(host.positions[i][..., first:, :], log_mass=log_mass))
+    return host.times, np.stack(values).reshape(len(host), -1).T, str(host.meta.get("axis", "time"))
+
+
+def _axis_label(axis: str) -> str:
+    return "layer (0 = embedding, i = after block i)" if axis == "layer" else axis
+
+
+def clusters(
+    dataset: xarray.Dataset,
+    *,
+    ax: Axes | None = None,
+    radii: Sequence[float] | None = None,
+    tokens: str = "without_first",
+    quantity: str = "clusters",
+    **line: Any,
+) -> Axes:
+    """Number of clusters over layers, one line a radius; darker is larger.
+
+    Args:
+        dataset: Of ``kd.analyze``.
+        ax: Where to draw.
+        radii: Some of the radii of the Dataset (default: at most five, spread over them).
+        tokens: ``all`` or ``without_first``.
+        quantity: ``clusters`` or ``effective_clusters``.
+        **line: For ``Axes.plot``.
+    """
+    ax = new_axes(ax)
+    have = dataset["radius"].values
+    if radii is None:
+        radii = have[np.unique(np.linspace(0, len(have) - 1, 5).round().astype(int))].tolist()
+    shades = plt.get_cmap("viridis_r")(np.linspace(0.15, 1.0, len(radii)))
+    for radius, shade in zip(radii, shades, strict=True):
+        counts = dataset[quantity].sel(tokens=tokens).sel(radius=radius, method="nearest").mean("sequence")
+        ax.plot(dataset["layer"], counts.values, **({"color": shade, "label": f"{float(radius):.2g}"} | line))
+    ax.set(xlabel=_axis_label("layer"), ylabel="clusters of tokens" if quantity == "clusters" else "effective clusters")
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(title="joined when the chord\nbetween directions is at most", ncols=2)
+    return ax
+
+
+def sink_map(dataset: xarray.Dataset, *, ax: Axes | None = None, eps: float | None = None, **image: Any) -> Axes:
+    """Heat map, block by head: in how many sequences the first token is an attention sink.
+
+    Args:
+        dataset: Of ``kd.analyze``.
+        ax: Where to draw.
+        eps: One of the thresholds of the Dataset (default: its first).
+        **image: For ``Axes.imshow``.
+    """
+    ax = new_axes(ax)
+    chosen = float(dataset["eps"].values[0] if eps is None else eps)
+    rate = dataset["sink_rate"].sel(eps=chosen, method="nearest").transpose("block", "head")
+    options: dict[str, Any] = {"vmin": 0, "vmax": 100, "aspect": "auto", "cmap": "viridis"} | image
+    picture = ax.imshow(rate.values, **options)
+    blocks, heads = rate["block"].values, rate["head"].values
+    ax.grid(visible=False)
+    every = max(1, len(blocks) // 10)
+    ax.set_yticks(range(0, len(blocks), every), blocks[::every])
+    ax.set_xticks(range(0, len(heads), max(1, len(heads) // 12)), heads[:: max(1, len(heads) // 12)])
+    ax.set(xlabel="head", ylabel="block")
+    label = f"sequences in which the first token receives\nmore than {100 * chosen:.0f} % of the attention (%)"
+    ax.figure.colorbar(picture, ax=ax, label=label)
+    return ax
+
+
+def norm_ratio(dataset: xarray.Dataset, *, ax: Axes | None = None, **line: Any) -> Axes:
+    """Norm of the first token over the median norm of its sequence, layer by layer: massive activations stand out."""
+    ax = new_axes(ax)
+    ax.plot(dataset["layer"], dataset["norm_ratio"].mean("sequence").values, **line)
+    ax.set(xlabel=_axis_label("layer"), ylabel="norm of first token / median norm", yscale="log")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return ax
