@@ -1,9 +1,41 @@
 """Clusters of a cloud of points: connected components at a radius, and how they change with the radius and in time.
 
-A number of clusters without a radius means nothing: `find` answers for one radius, `curve` for all.
+A number of clusters without a radius means nothing: `find` answers for one radius, `curve` for all, `over_time` for all
+states of a run, `choose_radius` gives a radius with the reason for it. Chains count as one cluster.
 """
 
+from krause_dynamics.clusters._points import Cloud, Metric
+from krause_dynamics.clusters.history import (
+    Event,
+    History,
+    Plateau,
+    events,
+    labels,
+    merge_times,
+    over_time,
+    plateaus,
+)
 from krause_dynamics.clusters.partition import Clusters, find
+from krause_dynamics.clusters.persistence import Choice, Persistence, choose_radius, persistence
 from krause_dynamics.clusters.tree import Curve, curve
 
-__all__ = ["Clusters", "Curve", "curve", "find"]
+__all__ = [
+    "Choice",
+    "Cloud",
+    "Clusters",
+    "Curve",
+    "Event",
+    "History",
+    "Metric",
+    "Persistence",
+    "Plateau",
+    "choose_radius",
+    "curve",
+    "events",
+    "find",
+    "labels",
+    "merge_times",
+    "over_time",
+    "persistence",
+    "plateaus",
+]

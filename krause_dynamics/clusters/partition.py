@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -131,22 +130,24 @@ def _components(points: np.ndarray, limit: float) -> np.ndarray:
 
     m = len(points)
     grams = _Grams(points)
+    limits = (limit / grams.unit**2, limit)
     parent = np.arange(m)
     count = m
     for row in range(0, m, ROWS):
         for column in range(row, m, COLUMNS):
             if count == 1:
                 return np.zeros(m, np.int64)
-            first = (row, column)
-            for precision, budget in ((points.dtype, DIRECT), (np.float64, m * m)):
-                limits = (limit / grams.unit**2, limit)
-                gram, norms = grams.tile(precision, row, column)
+            while True:
+                gram, norms = grams.tile(row, column)
+                # float32 gives up after a few exact distances: tight clusters need a better gram, not patience.
+                budget = m * m if grams.precise else DIRECT
                 joined, finished = _kernels.merge_tile(
-                    points, gram, grams.squares, norms, first, limits, parent, budget
+                    points, gram, grams.squares, norms, (row, column), limits, parent, budget
                 )
                 count -= joined
                 if finished:
                     break
+                grams.refine()
     return _kernels.forest_labels(np.column_stack([parent, np.arange(m)]), m, m)
 
 
@@ -158,6 +159,7 @@ class _Grams:
     Attributes:
         unit: The scale.
         squares: (m,) squared norms.
+        precise: Whether the tiles are in float64.
     """
 
     def __init__(self, points: np.ndarray) -> None:
@@ -165,23 +167,23 @@ class _Grams:
         centred = points - self._centre
         extent = float(max(centred.max(), -centred.min()))
         self.unit = 2.0 ** np.ceil(np.log2(extent)) if extent > 0 else 1.0
-        centred *= points.dtype.type(1 / self.unit)
-        self._scaled = {points.dtype: centred}
+        self._set(centred)
+
+    def _set(self, centred: np.ndarray) -> None:
+        centred *= centred.dtype.type(1 / self.unit)
+        self._scaled, self.precise = centred, centred.dtype == np.float64
         self.squares = np.einsum("nd,nd->n", centred, centred).astype(np.float64)
-        self._norms = np.sqrt(self.squares)
+        # Sums of d products in precision eps are wrong by at most d eps |x| |y|, the cast of x by eps |x|: together
+        # (d + 4) eps (|x| + |y|)^2 on the squared distance.
+        bound = (centred.shape[1] + 4) * float(np.finfo(centred.dtype).eps)
+        self._norms = np.sqrt(bound * self.squares)
 
-    def tile(self, precision: Any, row: int, column: int) -> tuple[np.ndarray, np.ndarray]:
-        """Inner products (rows, columns) of one tile, and each point's share of the bound of their error.
+    def refine(self) -> None:
+        """Compute all further tiles in float64."""
+        centred = self._points.astype(np.float64)
+        centred -= self._centre
+        self._set(centred)
 
-        Sums of d products in precision eps are wrong by at most ``d eps |x| |y|``, the cast of x by ``eps |x|``:
-        together ``(d + 4) eps (|x| + |y|)^2`` on the squared distance.
-        """
-        scaled = self._in(np.dtype(precision))
-        bound = (scaled.shape[1] + 4) * float(np.finfo(scaled.dtype).eps)
-        return scaled[row : row + ROWS] @ scaled[column : column + COLUMNS].T, np.sqrt(bound) * self._norms
-
-    def _in(self, precision: np.dtype) -> np.ndarray:
-        if precision not in self._scaled:
-            self._scaled[precision] = (self._points.astype(precision) - self._centre) / self.unit
-            self.squares = np.einsum("nd,nd->n", self._scaled[precision], self._scaled[precision])
-        return self._scaled[precision]
+    def tile(self, row: int, column: int) -> tuple[np.ndarray, np.ndarray]:
+        """Inner products (rows, columns) of one tile, and each point's share of the bound of their error."""
+        return self._scaled[row : row + ROWS] @ self._scaled[column : column + COLUMNS].T, self._norms
