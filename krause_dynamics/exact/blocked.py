@@ -1,10 +1,35 @@
-"""The reference on blocks of rows: O(block x m) memory instead of O(n m), for any rule and both array libraries."""
+"""Blocks of pairs instead of all pairs: O(block) memory, both array libraries, and two matrix products where possible.
+
+Quadratic scores separate: ``exp(a<x,y> + b|x|^2 + c|y|^2) = exp(b|x|^2) exp(a<x,y>) exp(c|y|^2)``. While all exponents stay
+moderate no row maximum is needed, so a tile is one product, one exponential in place and one product with the values
+(a column of ones gives Z); where queries are the sources the tile serves its mirror image too. Everything else (steep
+scores, thresholds, ranks, biases, gradients) takes the reference's definition, a block of rows at a time.
+"""
 
 from __future__ import annotations
 
-from krause_dynamics.interaction import Aggregate, Interaction, Request, reference
+from typing import Any, NamedTuple
 
-BLOCK_PAIRS = 1 << 18  # pairs held at once: 2 MB in float64, so that a block stays in the cache between its passes
+import numpy as np
+
+from krause_dynamics._array import Array, is_torch, like, namespace
+from krause_dynamics.interaction import Aggregate, Causal, Everyone, Gaussian, Interaction, Request, Window, reference
+
+BLOCK_PAIRS = 1 << 18  # pairs held at once on a CPU: 2 MB in float64, so that a block stays in the cache between passes
+DEVICE_PAIRS = 1 << 26  # on a GPU, where blocks must be large enough to fill it
+TILE = 256  # rows and columns of a symmetric tile: 0.5 MB in float64; 384 and 512 are equally fast
+STEEPEST = {4: 40.0, 8: 300.0}  # largest exponent taken without a row maximum, by itemsize: rounding grows with it
+SMALLEST = {4: 1e-25, 8: 1e-250}  # a row sum below has lost terms to underflow and is computed with a row maximum
+
+
+class Separated(NamedTuple):
+    """``Z_i = exp(rows_i) sum_j exp(<queries_i, sources_j>) weights_j``, and the same sums of ``weights_j v_j``."""
+
+    queries: Array  # (..., n, d), scaled by a
+    sources: Array  # (..., m, d)
+    weighted: Array  # (..., m, d_v + 1): weights_j (v_j, 1)
+    rows: Array | float  # (..., n): b |x_i|^2 and the largest log-mass
+    symmetric: bool
 
 
 def supports(interaction: Interaction, request: Request) -> str | None:
@@ -15,14 +40,176 @@ def supports(interaction: Interaction, request: Request) -> str | None:
 
 
 def pays(interaction: Interaction, request: Request) -> bool:
-    """From the size at which all pairs no longer fit a cache."""
-    return request.queries.shape[-2] * request.sources.shape[-2] > 4 * BLOCK_PAIRS
+    """Where the score separates, and else from the size at which all pairs no longer fit a cache."""
+    pairs = request.queries.shape[-2] * request.sources.shape[-2]
+    return pairs > 4 * BLOCK_PAIRS or _is_separable(interaction, request)
 
 
 def aggregate(interaction: Interaction, request: Request) -> Aggregate:
-    """`reference.aggregate`, a block of queries at a time."""
-    n, m = request.queries.shape[-2], request.sources.shape[-2]
-    block = max(1, BLOCK_PAIRS // m)
+    """`reference.aggregate` within rounding; memory O(block) and, without gradients, never all pairs at once."""
+    form = _separate(interaction, request) if _is_separable(interaction, request) else None
+    if form is None:
+        return _by_rows(interaction, request)
+    low, high = _band(interaction)
+    everyone = low == -np.inf and high == np.inf
+    sums = _symmetric(form) if everyone and form.symmetric else _banded(form, low, high)
+    total = sums[..., -1]
+    if not total.min() > SMALLEST[total.dtype.itemsize]:
+        return _by_rows(interaction, request)
+    return Aggregate(sums[..., :-1] / total[..., None], request.xp.log(total) + form.rows)
+
+
+# --- separable scores
+
+
+def _is_separable(interaction: Interaction, request: Request) -> bool:
+    """A quadratic score with at most one parameter per run or head, index windows at most, and no gradient asked for."""
+    parts, coefficients = interaction.parts, interaction.score.coefficients()
+    if coefficients is None or interaction.pair_bias is not None:
+        return False
+    everyone = all(isinstance(p, Everyone) for p in parts)
+    banded = request.positions_are_ranks and all(isinstance(p, Everyone | Causal) or _is_plain(p) for p in parts)
+    return (
+        (everyone or banded)
+        and request.queries.dtype.itemsize in STEEPEST
+        and all(getattr(c, "ndim", 0) == 0 or c.shape[-1] == 1 for c in coefficients)
+        and not _needs_gradient(interaction, request)
+    )
+
+
+def _is_plain(part: Any) -> bool:
+    return isinstance(part, Window) and not part.periodic
+
+
+def _needs_gradient(interaction: Interaction, request: Request) -> bool:
+    """Whether torch records the arguments: then nothing may be done in place."""
+    if not is_torch(request.queries):
+        return False
+    arguments = (request.queries, request.sources, request.values, request.log_mass, *vars(interaction.score).values())
+    return any(getattr(x, "requires_grad", False) for x in arguments)
+
+
+def _separate(interaction: Interaction, request: Request) -> Separated | None:
+    """The separated form, or ``None`` where an exponent might exceed `STEEPEST` (or is NaN)."""
+    inner, query, source = (_factor(c, request.queries) for c in interaction.score.coefficients() or ())
+    x, y, masses = request.queries, reference.present(request, request.sources), request.log_mass
+    same = x is y or (x is request.sources and masses is None)
+    if isinstance(interaction.score, Gaussian):
+        centre = y.mean(-2)[..., None, :]  # translation-invariant: centring keeps the digits of the expansion
+        y = y - centre
+        x = y if same else x - centre
+    x2 = _squares(x)
+    y2 = x2 if x is y else _squares(y)
+    bound = _largest(inner) * float(x2.max() * y2.max()) ** 0.5 + _largest(source) * float(y2.max())
+    if not bound <= STEEPEST[x.dtype.itemsize]:
+        return None
+    rows, logs = query * x2, source * y2
+    if masses is not None:
+        top = masses.max(-1, keepdims=True) if not is_torch(masses) else masses.amax(-1, keepdim=True)
+        if not float(top.min()) > reference.NEVER:
+            return None
+        rows, logs = rows + top, logs + (masses - top)
+    scale = inner if isinstance(inner, float) else inner[..., None]
+    return Separated(x * scale, y, _weighted(request, logs), rows, x is y)
+
+
+def _weighted(request: Request, logs: Array) -> Array:
+    """``exp(logs_j) (v_j, 1)``: (..., m, d_v + 1)."""
+    xp, weights = request.xp, request.xp.exp(logs)[..., None]
+    values = reference.present(request, request.values)
+    shape = np.broadcast_shapes(tuple(weights.shape[:-1]), tuple(values.shape[:-1]))
+    columns = [xp.broadcast_to(weights * values, (*shape, values.shape[-1])), xp.broadcast_to(weights, (*shape, 1))]
+    return xp.concat(columns, axis=-1)
+
+
+def _factor(parameter: Any, queries: Array) -> Any:
+    """A parameter, a number or (..., 1), as a factor of (..., n)."""
+    return like(parameter, queries) if getattr(parameter, "ndim", 0) else float(parameter)
+
+
+def _largest(factor: Any) -> float:
+    return abs(factor) if isinstance(factor, float) else float(abs(factor).max())
+
+
+def _squares(x: Array) -> Array:
+    return (x * x).sum(-1)
+
+
+def _affinities(x: Array, y: Array) -> Array:
+    """``exp(<x_i, y_j>)``, the exponential in place."""
+    products = x @ y.mT
+    return products.exp_() if is_torch(products) else np.exp(products, out=products)
+
+
+# --- sums over tiles
+
+
+def _band(interaction: Interaction) -> tuple[float, float]:
+    """``low <= i - j <= high`` for the index windows of a rule; infinite where everyone is heard."""
+    low, high = -np.inf, np.inf
+    for part in interaction.parts:
+        if isinstance(part, Causal):
+            low = max(low, 0)
+        elif isinstance(part, Window):
+            half = (part.size - 1) // 2
+            low = max(low, -half if part.two_sided else 0)
+            high = min(high, half if part.two_sided else part.size - 1)
+    return low, high
+
+
+def _symmetric(form: Separated) -> Array:
+    """Sums of ``exp(<x_i, y_j>) weighted_j`` over all j; each tile above the diagonal also serves its mirror image."""
+    x, y, v, n = form.queries, form.sources, form.weighted, form.queries.shape[-2]
+    if n <= TILE:
+        return _affinities(x, y) @ v
+    sums = 0 * v
+    for i in range(0, n, TILE):
+        rows = slice(i, i + TILE)
+        for j in range(i, n, TILE):
+            columns = slice(j, j + TILE)
+            tile = _affinities(x[..., rows, :], y[..., columns, :])
+            sums[..., rows, :] += tile @ v[..., columns, :]
+            if j > i:
+                sums[..., columns, :] += tile.mT @ v[..., rows, :]
+    return sums
+
+
+def _banded(form: Separated, low: float, high: float) -> Array:
+    """The same sums over ``low <= i - j <= high``, a block of rows at a time, only the columns in reach computed."""
+    x, y, v = form.queries, form.sources, form.weighted
+    n, m = x.shape[-2], y.shape[-2]
+    block = _block_rows(x, min(m, high - low + TILE))
+    parts = []
+    for i in range(0, n, block):
+        end = min(i + block, n)
+        first, last = int(max(0, i - high)), int(min(m, end - low))
+        tile = _affinities(x[..., i:end, :], y[..., first:last, :])
+        if last - first > 1 and (low > -np.inf or high < np.inf):
+            tile *= _inside(x, i, end, first, last, low, high)
+        parts.append(tile @ v[..., first:last, :])
+    return parts[0] if len(parts) == 1 else namespace(parts=parts[0]).concat(parts, axis=-2)
+
+
+def _inside(x: Array, i: int, end: int, first: int, last: int, low: float, high: float) -> Array:
+    offset = np.arange(i, end)[:, None] - np.arange(first, last)
+    return like((offset >= low) & (offset <= high), x)
+
+
+def _block_rows(x: Array, width: float) -> int:
+    on_device = is_torch(x) and x.device.type != "cpu"
+    return max(1, int((DEVICE_PAIRS if on_device else BLOCK_PAIRS) // max(width, 1)))
+
+
+# --- every rule, by rows
+
+
+def _by_rows(interaction: Interaction, request: Request) -> Aggregate:
+    """The reference, a block of queries at a time."""
+    if _varies_by_query(interaction, request):
+        return reference.aggregate(interaction, request)
+    n, block = request.queries.shape[-2], _block_rows(request.queries, request.sources.shape[-2])
+    if block >= n:
+        return reference.aggregate(interaction, request)
     parts = [reference.aggregate(interaction, request.rows(i, min(i + block, n))) for i in range(0, n, block)]
     means, logs = zip(*parts, strict=True)
     return Aggregate(request.xp.concat(means, axis=-2), request.xp.concat(logs, axis=-1))
