@@ -1,9 +1,9 @@
 """Blocks of pairs instead of all pairs: O(block) memory, both array libraries, and two matrix products where possible.
 
-Quadratic scores separate: ``exp(a<x,y> + b|x|^2 + c|y|^2) = exp(b|x|^2) exp(a<x,y>) exp(c|y|^2)``. While all exponents stay
-moderate no row maximum is needed, so a tile is one product, one exponential in place and one product with the values
-(a column of ones gives Z); where queries are the sources the tile serves its mirror image too. Everything else (steep
-scores, thresholds, ranks, biases, gradients) takes the reference's definition, a block of rows at a time.
+Quadratic scores separate: ``exp(a<x,y> + b|x|^2 + c|y|^2) = exp(b|x|^2) exp(a<x,y>) exp(c|y|^2)``. While all exponents
+stay moderate no row maximum is needed, so a tile is one product, one exponential in place and one product with the
+values (a column of ones gives Z); where queries are the sources the tile serves its mirror image too. Everything else
+(steep scores, thresholds, ranks, biases, gradients) takes the reference's definition, a block of rows at a time.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
 
 
 def _is_separable(interaction: Interaction, request: Request) -> bool:
-    """A quadratic score with at most one parameter per run or head, index windows at most, and no gradient asked for."""
+    """A quadratic score with one parameter per run or head, index windows at most, and no gradient asked for."""
     parts, coefficients = interaction.parts, interaction.score.coefficients()
     if coefficients is None or interaction.pair_bias is not None:
         return False
