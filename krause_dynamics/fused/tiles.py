@@ -1,0 +1,188 @@
+"""Banded attention in plain torch operations, for any device: blocks of queries meet the slab of keys they reach.
+
+Differentiable by autograd as it stands (forward mode too); `banded` runs it without a graph and recomputes a block
+for its gradient, so that memory stays O(N W).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from krause_dynamics.fused.lowering import UNBOUNDED, Rule
+
+NEVER = -float("inf")
+
+
+class Block(NamedTuple):
+    """Queries ``rows`` (T, B) in T tiles and the keys ``columns`` (T, S) each tile looks at; ``fresh`` marks the
+    columns that are real, and not a repetition of a prefix column or beyond the ends.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    fresh: Tensor
+
+
+def bounds(
+    rule: Rule, n: int, m: int, offset: int, segments: Tensor | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """First and last admitted key of each row by window and segment, (n,) each; grids restrict further."""
+    position = torch.arange(n, device=device) + offset
+    lower = torch.zeros_like(position) if rule.left == UNBOUNDED else position - rule.left
+    upper = torch.full_like(position, m - 1) if rule.right == UNBOUNDED else position + rule.right
+    if segments is not None:
+        owner = torch.searchsorted(segments.to(position.dtype), position, right=True)
+        edges = torch.cat([segments.to(position.dtype), segments.new_full((1,), m, dtype=position.dtype)])
+        lower = torch.maximum(lower, edges[owner - 1])
+        upper = torch.minimum(upper, edges[owner] - 1)
+    return lower.clamp(min=0), upper.clamp(max=m - 1)
+
+
+def blocks(rule: Rule, n: int, m: int, offset: int, limit: int, device: torch.device) -> list[Block]:
+    """Cover all rows: prefix rows against all keys, the others against prefix and band; `limit` pairs a block."""
+    left, right = rule.band
+    wide = min(n, max(0, rule.prefix - offset)) if rule.grid else 0
+    if UNBOUNDED in (left, right) or left + right + 1 >= m:
+        return [_dense(begin, end, m, device) for begin, end in _pieces(0, n, max(1, limit // m))]
+    found = [_dense(begin, end, m, device) for begin, end in _pieces(0, wide, max(1, limit // m))]
+    size = max(16, min(128, (left + right + 1) // 2))
+    slab = size + left + right + rule.prefix
+    for begin, end in _pieces(wide, n, size * max(1, limit // (size * slab))):
+        starts = torch.arange(begin, end, size, device=device)
+        rows = starts[:, None] + torch.arange(size, device=device)
+        band = starts[:, None] + (offset - left) + torch.arange(size + left + right, device=device)
+        fresh = (band >= rule.prefix) & (band < m)
+        prefix = torch.arange(rule.prefix, device=device).expand(len(starts), -1)
+        columns = torch.cat([prefix, band.clamp(0, m - 1)], 1)
+        found.append(
+            Block(rows.clamp(max=n), columns, torch.cat([torch.ones_like(prefix, dtype=torch.bool), fresh], 1))
+        )
+    return found
+
+
+def _pieces(begin: int, end: int, size: int) -> list[tuple[int, int]]:
+    return [(i, min(end, i + size)) for i in range(begin, end, size)]
+
+
+def _dense(begin: int, end: int, m: int, device: torch.device) -> Block:
+    columns = torch.arange(m, device=device)[None]
+    return Block(torch.arange(begin, end, device=device)[None], columns, torch.ones_like(columns, dtype=torch.bool))
+
+
+def admitted(block: Block, rule: Rule, offset: int, lower: Tensor, upper: Tensor) -> Tensor:
+    """Which pairs of a block index rules admit: boolean (T, B, S)."""
+    n = lower.shape[0]
+    i = block.rows.clamp(max=n - 1)[..., None]
+    j = block.columns[:, None, :]
+    allowed = (j >= lower[i]) & (j <= upper[i]) & block.fresh[:, None, :] & (block.rows < n)[..., None]
+    if rule.grid:
+        _, width, radius, metric, prefix = rule.grid
+        cell, other = i + offset - prefix, j - prefix
+        rows = (cell.div(width, rounding_mode="floor") - other.div(width, rounding_mode="floor")).abs()
+        columns = (cell % width - other % width).abs()
+        near = (rows + columns if metric else torch.maximum(rows, columns)) <= radius
+        allowed = allowed & (near | (cell < 0) | (other < 0))
+    return allowed
+
+
+def select(scores: Tensor, top_k: int, keep_ties: bool) -> Tensor:
+    """Which scores (..., S), -inf where not admitted, are among the k largest; columns ascend, so earlier ones win."""
+    some = scores > NEVER
+    if not 0 < top_k < scores.shape[-1]:
+        return some
+    bound = scores.topk(top_k, dim=-1).values[..., -1:]
+    if keep_ties:
+        return some & (scores >= bound)
+    above, tie = scores > bound, scores == bound
+    quota = top_k - above.sum(-1, keepdim=True)
+    return some & (above | (tie & (tie.cumsum(-1) <= quota)))
+
+
+class Tile(NamedTuple):
+    """What a block's computation depends on differentiably: (b, h, T, B or S, d) and the like."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    scale: Tensor
+    log_mass: Tensor | None
+    pair_bias: Tensor | None
+
+
+def gather(
+    block: Block, q: Tensor, k: Tensor, v: Tensor, scale: Tensor, log_mass: Tensor | None, pair_bias: Tensor | None
+) -> Tile:
+    """Rows and slabs of a block; half types become float32."""
+    dtype, group = scale.dtype, q.shape[1] // k.shape[1]
+    rows = block.rows.clamp(max=q.shape[2] - 1)
+    k, v = (x[:, :, block.columns].to(dtype).repeat_interleave(group, 1) for x in (k, v))
+    if pair_bias is not None:
+        pair_bias = pair_bias[:, :, rows[..., None], block.columns[:, None, :]].to(dtype)
+    return Tile(
+        q[:, :, rows].to(dtype), k, v, scale, None if log_mass is None else log_mass[:, :, block.columns], pair_bias
+    )
+
+
+def attend(
+    tile: Tile, allowed: Tensor, distance: bool, top_k: int, keep_ties: bool, keep: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Output (b, h, T, B, d_v) and log-partition (b, h, T, B) of a block.
+
+    Args:
+        tile: Gathered inputs.
+        allowed: Admitted pairs by index, (T, B, S).
+        distance: Which score.
+        top_k: k or 0.
+        keep_ties: Rule at ties.
+        keep: Dropout's factors (b, h, T, B, S), or ``None``.
+    """
+    if tile.log_mass is not None:
+        allowed = allowed & (tile.log_mass > NEVER)[..., None, :]
+    # A key may hold NaN or infinity as long as nobody hears it: it is set to 0 and only those who hear it get NaN.
+    # Likewise a padded query may: its own row is NaN, and no gradient flows through it.
+    broken, lame = (~torch.isfinite(x).all(-1) for x in (tile.k, tile.q))
+    tile = tile._replace(q=tile.q.masked_fill(lame[..., None], 0.0), k=tile.k.masked_fill(broken[..., None], 0.0))
+    scores = _scores(tile, broken, distance).masked_fill(~allowed, NEVER)
+    with torch.no_grad():
+        spoilt = (allowed & (broken[..., None, :] | lame[..., None])).any(-1, keepdim=True)
+        spoilt = spoilt | scores.isnan().any(-1, keepdim=True)
+        chosen = select(scores, top_k, keep_ties)
+    logs = scores if tile.log_mass is None else scores + tile.log_mass[..., None, :]
+    logs = logs.masked_fill(~chosen, NEVER)
+    log_partition = logs.masked_fill(~chosen.any(-1, keepdim=True), 0.0).logsumexp(-1, keepdim=True)
+    weights = (logs - log_partition).exp() if keep is None else (logs - log_partition).exp() * keep
+    absent = ~torch.isfinite(tile.v)
+    out = weights @ tile.v.masked_fill(absent, 0.0)
+    with torch.no_grad():
+        lost = chosen.to(out.dtype) @ absent.to(out.dtype) > 0
+    nan = float("nan")
+    log_partition = log_partition.masked_fill(~chosen.any(-1, keepdim=True), NEVER).masked_fill(spoilt, nan)
+    return out.masked_fill(lost | spoilt, nan), log_partition[..., 0]
+
+
+def _scores(tile: Tile, broken: Tensor, distance: bool) -> Tensor:
+    k, scale = tile.k, tile.scale[..., None, None, None]
+    if distance:
+        # Centred block by block: far from the origin the expanded square would lose all digits.
+        count = (~broken).sum(-1, keepdim=True).clamp(min=1)[..., None]
+        centre = (k.sum(-2, keepdim=True) / count).detach()
+        q, k = tile.q - centre, k - centre
+        squared = q.square().sum(-1, keepdim=True) + k.square().sum(-1)[..., None, :] - 2 * q @ k.mT
+        scores = -0.5 * scale * squared.clamp(min=0)
+    else:
+        scores = scale * (tile.q @ k.mT)
+    return scores if tile.pair_bias is None else scores + tile.pair_bias
+
+
+def dropout_factors(block: Block, heads: tuple[int, int], n: int, dropout: float, seed: int) -> Tensor:
+    """0 or 1/(1-p) for each pair, (b, h, T, B, S), from a counter-based hash: the same in forward and backward."""
+    device = block.rows.device
+    row = torch.arange(heads[0] * heads[1], device=device).view(*heads, 1, 1, 1) * n + block.rows[..., None]
+    hashed = (seed ^ (row * 73856093) ^ (block.columns[:, None, :] * 19349663)) & 0xFFFFFFFF
+    for _ in range(3):
+        hashed = ((hashed ^ (hashed >> 16)) * 0x45D9F3B) & 0xFFFFFFFF
+    hashed = hashed ^ (hashed >> 16)
+    return (hashed >= dropout * 4294967296.0) / (1.0 - dropout)
