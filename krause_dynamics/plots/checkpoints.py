@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from krause_dynamics import observables
 from krause_dynamics.plots.style import new_axes
@@ -17,6 +17,8 @@ from krause_dynamics.trajectory import Trajectory
 if TYPE_CHECKING:
     import xarray
 
+# Chords; smaller ones leave tokens of a trained model alone, larger ones join independent directions.
+CLUSTER_RADII = (0.4, 0.6, 0.8, 0.9, 1.0)
 _QUANTITIES = {
     "order_parameter": "order parameter R (1 = all tokens point one way)",
     "mean_cosine": "mean cosine between tokens",
@@ -91,7 +93,7 @@ def clusters(
     Args:
         dataset: Of ``kd.analyze``.
         ax: Where to draw.
-        radii: Some of the radii of the Dataset (default: at most five, spread over them).
+        radii: Some of the radii of the Dataset (default: those nearest to ``CLUSTER_RADII``).
         tokens: ``all`` or ``without_first``.
         quantity: ``clusters`` or ``effective_clusters``.
         **line: For ``Axes.plot``.
@@ -99,14 +101,16 @@ def clusters(
     ax = new_axes(ax)
     have = dataset["radius"].values
     if radii is None:
-        radii = have[np.unique(np.linspace(0, len(have) - 1, 5).round().astype(int))].tolist()
+        radii = np.unique([have[np.argmin(np.abs(have - radius))] for radius in CLUSTER_RADII]).tolist()
     shades = plt.get_cmap("viridis_r")(np.linspace(0.15, 1.0, len(radii)))
     for radius, shade in zip(radii, shades, strict=True):
         counts = dataset[quantity].sel(tokens=tokens).sel(radius=radius, method="nearest").mean("sequence")
         ax.plot(dataset["layer"], counts.values, **({"color": shade, "label": f"{float(radius):.2g}"} | line))
     ax.set(xlabel=_axis_label("layer"), ylabel="clusters of tokens" if quantity == "clusters" else "effective clusters")
     ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(title="joined when the chord\nbetween directions is at most", ncols=2)
     return ax
@@ -141,6 +145,6 @@ def norm_ratio(dataset: xarray.Dataset, *, ax: Axes | None = None, **line: Any) 
     """Norm of the first token over the median norm of its sequence, layer by layer: massive activations stand out."""
     ax = new_axes(ax)
     ax.plot(dataset["layer"], dataset["norm_ratio"].mean("sequence").values, **line)
-    ax.set(xlabel=_axis_label("layer"), ylabel="norm of first token / median norm", yscale="log")
+    ax.set(xlabel=_axis_label("layer"), ylabel="norm of first token\n/ median norm", yscale="log")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return ax

