@@ -15,7 +15,8 @@ from typing import Any
 from krause_dynamics.aggregate import aggregate, plan, supported, weights
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.errors import SimulationDiverged, UnsupportedImplementation, UnsupportedModel
-from krause_dynamics.integrators import RK4, Euler, LayerStep
+from krause_dynamics.events import Event
+from krause_dynamics.integrators import RK4, Adaptive, Euler, EulerMaruyama, LayerStep, Stiff
 from krause_dynamics.interaction import (
     Causal,
     DotProduct,
@@ -43,7 +44,7 @@ __version__ = "0.1.0"
 
 # Loaded on first access (PEP 562). A function listed here must not bear the name of its module: importing the
 # module would replace it.
-_SUBMODULES: tuple[str, ...] = ()
+_SUBMODULES: tuple[str, ...] = ("mean_field",)
 _FUNCTIONS: dict[str, str] = {}
 
 __all__ = [

@@ -1,0 +1,34 @@
+"""Densities instead of particles: what many tokens or agents do in the limit.
+
+>>> import krause_dynamics as kd
+>>> density = kd.mean_field.von_mises(cells=128, kappa=0.5)
+>>> run = kd.mean_field.solve(kd.Dynamics(kd.softmax(beta=4.0), kd.Circle()), density, t_end=1.0)
+"""
+
+from krause_dynamics.mean_field.cells import Cells, CircleCells, LatitudeCells, LineCells
+from krause_dynamics.mean_field.density import (
+    Density,
+    from_function,
+    from_particles,
+    gaussian,
+    gaussian_nodes,
+    uniform,
+    von_mises,
+)
+from krause_dynamics.mean_field.solver import density_at, solve
+
+__all__ = [
+    "Cells",
+    "CircleCells",
+    "Density",
+    "LatitudeCells",
+    "LineCells",
+    "density_at",
+    "from_function",
+    "from_particles",
+    "gaussian",
+    "gaussian_nodes",
+    "solve",
+    "uniform",
+    "von_mises",
+]

@@ -1,0 +1,211 @@
+"""Densities as masses of cells, and the ways to make one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from krause_dynamics._array import to_numpy
+from krause_dynamics.mean_field.cells import Cells, CircleCells, LatitudeCells, LineCells
+
+NODES_PER_CELL = 6  # Gauss-Legendre nodes for the mass of a cell: exact to degree 11
+
+
+@dataclass(frozen=True, eq=False)
+class Density:
+    """A measure on a row of cells.
+
+    Attributes:
+        cells: Where it lives.
+        mass: Mass of every cell, (count,), not negative, not all zero. The total is 1 unless a constructor was told.
+    """
+
+    cells: Cells
+    mass: np.ndarray
+
+    def __post_init__(self) -> None:
+        mass = np.asarray(self.mass, dtype=np.float64)
+        if mass.shape != (self.cells.count,):
+            raise ValueError(f"mass must have shape (cells,) = ({self.cells.count},), got {mass.shape}")
+        if not np.isfinite(mass).all():
+            raise ValueError("mass must be finite, got NaN or infinity")
+        if mass.min() < 0:
+            raise ValueError(f"a density must not be negative, got {mass.min():.3g} in cell {int(mass.argmin())}")
+        if not mass.sum() > 0:
+            raise ValueError("a density must have positive mass, all cells are empty; does it lie outside the cells?")
+        object.__setattr__(self, "mass", mass)
+
+    @property
+    def total(self) -> float:
+        """Total mass."""
+        return float(self.mass.sum())
+
+    @property
+    def values(self) -> np.ndarray:
+        """Mass per volume, (count,): per length on lines, per radian on the circle, relative to uniform on spheres."""
+        return self.mass / self.cells.volumes
+
+    @property
+    def log_mass(self) -> np.ndarray:
+        """Log of the masses, (count,); -inf in empty cells."""
+        return log_of(self.mass)
+
+    @property
+    def mean(self) -> float:
+        """Mean of the coordinate (of no use on periodic spaces)."""
+        return float(self.mass @ self.cells.centres / self.total)
+
+    @property
+    def variance(self) -> float:
+        """Variance of the coordinate, the width of the cells included."""
+        spread = self.mass @ (self.cells.centres - self.mean) ** 2 / self.total
+        return float(spread + self.cells.width**2 / 12)
+
+    def quantiles(self, count: int) -> np.ndarray:
+        """Positions (count, d) of equal masses: the coordinates where the distribution function is (k + 1/2)/count.
+
+        Deterministic particles for the Lagrangian form; not for latitudes, which are no points.
+
+        Raises:
+            ValueError: A zonal density.
+        """
+        if isinstance(self.cells, LatitudeCells):
+            raise ValueError(
+                "quantiles need points on a line or circle; a latitude is a ring, sample the sphere instead"
+            )
+        cumulative = np.concatenate([[0.0], np.cumsum(self.mass)])
+        levels = (np.arange(count) + 0.5) / count * cumulative[-1]
+        return self.cells.points(_inverse(cumulative, self.cells.edges, levels))
+
+
+def log_of(mass: np.ndarray) -> np.ndarray:
+    """Log of masses without a warning for the empty ones."""
+    with np.errstate(divide="ignore"):
+        return np.log(mass)
+
+
+def _inverse(cumulative: np.ndarray, edges: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Where the piecewise linear distribution function takes the levels; flat pieces are skipped."""
+    cell = np.clip(np.searchsorted(cumulative, levels, side="right") - 1, 0, len(edges) - 2)
+    mass = cumulative[cell + 1] - cumulative[cell]
+    share = (levels - cumulative[cell]) / np.where(mass > 0, mass, 1.0)
+    return edges[cell] + np.clip(share, 0.0, 1.0) * (edges[cell + 1] - edges[cell])
+
+
+def from_function(cells: Cells, function: Callable[[np.ndarray], np.ndarray], *, mass: float | None = 1.0) -> Density:
+    """A density given as a function of the coordinate.
+
+    Args:
+        cells: Where.
+        function: Density at coordinates (any shape -> same shape), not negative: per length, per radian, or relative to
+            the uniform law on a sphere.
+        mass: Total mass after scaling; ``None`` keeps the integral.
+
+    Raises:
+        ValueError: Negative or NaN somewhere, or zero everywhere.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(NODES_PER_CELL)
+    where = (cells.edges[:-1] + cells.edges[1:])[:, None] / 2 + cells.width / 2 * nodes
+    values = np.asarray(function(where), dtype=np.float64) * np.ones_like(where)
+    if not (values >= 0).all():
+        raise ValueError(f"a density must not be negative or NaN, its smallest value is {values.min():.3g}")
+    return _scaled(cells, (values * cells.weight(where)) @ weights * (cells.width / 2), mass)
+
+
+def _scaled(cells: Cells, masses: np.ndarray, mass: float | None) -> Density:
+    density = Density(cells, masses)
+    return density if mass is None else Density(cells, masses * (mass / density.total))
+
+
+def uniform(cells: Cells, support: tuple[float, float] | None = None, *, mass: float = 1.0) -> Density:
+    """The uniform law on all cells, or on an interval of the coordinate (cells that it cuts get their exact share).
+
+    Args:
+        cells: Where.
+        support: Ends of the interval; by default everything.
+        mass: Total mass. With ``mass=upper - lower`` on a line the density is 1.
+
+    Raises:
+        ValueError: A support outside the cells.
+    """
+    if support is None:
+        return _scaled(cells, cells.volumes.copy(), mass)
+    covered = np.minimum(cells.edges[1:], support[1]) - np.maximum(cells.edges[:-1], support[0])
+    return _scaled(cells, cells.volumes * np.maximum(covered, 0.0) / cells.width, mass)
+
+
+def gaussian(cells: LineCells, mean: float = 0.0, deviation: float = 1.0) -> Density:
+    """The normal law, exact masses of all cells (relative precision in both tails); cut at the ends, total 1.
+
+    Raises:
+        ValueError: deviation not positive, or cells that miss the law.
+    """
+    from scipy.special import ndtr
+
+    if not deviation > 0:
+        raise ValueError(f"deviation must be positive, got {deviation!r}")
+    z = (cells.edges - mean) / deviation
+    left, right = ndtr(z), ndtr(-z)
+    return _scaled(cells, np.where(z[:-1] > 0, right[:-1] - right[1:], left[1:] - left[:-1]), 1.0)
+
+
+def von_mises(cells: int | Cells, kappa: float, mean: float = 0.0) -> Density:
+    """Density proportional to ``exp(kappa cos(angle - mean))``: on the circle, or as von Mises-Fisher on latitudes.
+
+    Args:
+        cells: Number of cells of the circle, or the cells (`LatitudeCells` need ``mean=0``).
+        kappa: Concentration, any finite number; 0 is the uniform law.
+        mean: Angle of the maximum.
+
+    Raises:
+        ValueError: Cells on a line, or a maximum off the axis of a sphere.
+    """
+    where = CircleCells(cells) if isinstance(cells, int) else cells
+    if isinstance(where, LineCells):
+        raise ValueError("von_mises needs CircleCells or LatitudeCells, got LineCells; take gaussian on a line")
+    if isinstance(where, LatitudeCells) and mean != 0.0:
+        raise ValueError(f"mean must be 0 on a sphere (the first axis), got {mean!r}")
+    return from_function(where, lambda angle: np.exp(kappa * (np.cos(angle - mean) - np.sign(kappa))))
+
+
+def from_particles(cells: Cells, x: Any, log_mass: Any = None) -> Density:
+    """Each particle gives its mass to the two nearest cells, in shares that keep its position as their mean.
+
+    Args:
+        cells: Where; on `LatitudeCells` the angle to the first axis is taken, the rest averaged away.
+        x: Positions (n, d) or (n,).
+        log_mass: log m, (n,); by default -log n each.
+
+    Raises:
+        ValueError: A particle outside the cells.
+    """
+    points = to_numpy(x).astype(np.float64)
+    coordinate = cells.coordinate(points[:, None] if points.ndim == 1 else points)
+    mass = np.full(len(coordinate), 1 / len(coordinate)) if log_mass is None else np.exp(to_numpy(log_mass))
+    lower, upper = cells.bounds
+    present = mass > 0
+    if not ((coordinate[present] >= lower) & (coordinate[present] <= upper)).all():
+        raise ValueError(f"particles must lie in the cells [{lower:g}, {upper:g}]; they reach {coordinate.max():g}")
+    place = (coordinate[present] - lower) / cells.width - 0.5
+    first = np.floor(place).astype(int)
+    share = place - first
+    masses = np.zeros(cells.count)
+    for cell, part in ((first, 1 - share), (first + 1, share)):
+        cell = cell % cells.count if isinstance(cells, CircleCells) else np.clip(cell, 0, cells.count - 1)
+        np.add.at(masses, cell, mass[present] * part)
+    return Density(cells, masses)
+
+
+def gaussian_nodes(count: int, mean: float = 0.0, deviation: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Hermite points of a normal law as weighted particles, for `simulate`: exact moments to degree 2 count - 1.
+
+    40 of them follow a normal law under a smooth rule to 1e-11.
+
+    Returns:
+        Positions (count, 1) and log-masses (count,).
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(count)
+    return mean + deviation * nodes[:, None], np.log(weights) - 0.5 * np.log(2 * np.pi)

@@ -1,0 +1,250 @@
+"""The drift of a density at the faces between its cells: `aggregate` with faces as queries and cells as sources."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from krause_dynamics._array import to_numpy
+from krause_dynamics.aggregate import Plan, plan, supported
+from krause_dynamics.dynamics import Dynamics
+from krause_dynamics.interaction import Aggregate, DotProduct, Gaussian, Interaction, Within
+from krause_dynamics.mean_field.cells import Cells, CircleCells, LatitudeCells, LineCells
+from krause_dynamics.mean_field.density import log_of
+
+SNAP = 1e-6  # a radius this near to a whole number of cells counts as one; it misplaces 1e-6 of one cell's mass
+CONVOLVE_FROM = 1 << 17  # pairs; below, all pairs are as cheap as transforms
+CELLS_PER_LENGTH = 4  # fewest cells per radius or bandwidth that show a drift at all
+
+
+@dataclass(frozen=True)
+class Sources:
+    """One lattice of sources: part ``start..stop`` (in cell widths) of every cell, ghost copies included.
+
+    Attributes:
+        points: (m, d), sorted along the coordinate.
+        values: (m, d_v).
+        owner: Which cell each belongs to, (m,).
+        log_share: log of the share of the cell's mass, (m,) or 0.
+        start: Left end within the cell, 0..1.
+        stop: Right end.
+    """
+
+    points: np.ndarray
+    values: np.ndarray
+    owner: np.ndarray
+    log_share: Any = 0.0
+    start: float = 0.0
+    stop: float = 1.0
+
+
+class Velocity:
+    """The drift along the coordinate at given places, as a function of time and masses.
+
+    Cells that a radius cuts are split where it cuts them, the same places in every cell, so that each source is wholly
+    heard or wholly not: the jump is integrated exactly for the reconstructed density.
+    """
+
+    def __init__(
+        self, dynamics: Dynamics, cells: Cells, where: np.ndarray, *, impl: str = "auto", nodes: int | None = None
+    ) -> None:
+        self.dynamics, self.cells, self.where, self.nodes = dynamics, cells, where, nodes
+        self.points = _face_points(cells, where)
+        self.queries = _apply(dynamics.query, self.points, 0.0)
+        self._prepare(dynamics.rule_at(0.0))
+        self.impl = _implementation(dynamics.rule_at(0.0), self.queries, self.parts[0], impl)
+
+    def _prepare(self, rule: Interaction) -> None:
+        """Lay out the sources for the reach of ``rule``."""
+        self.reach = rule.reach
+        if isinstance(self.cells, LatitudeCells):
+            self.parts = [_rings(self.cells, self.nodes or _ring_nodes(rule, self.cells))]
+            return
+        cuts = _cuts(rule, self.cells)
+        self.parts = [_lattice(self.dynamics, rule, self.cells, a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+
+    def __call__(self, t: float, mass: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+        """Drift at the places, (n,), from masses (count,) and slopes of the density (count,)."""
+        dynamics, rule = self.dynamics, self.dynamics.rule_at(t)
+        if rule.reach != self.reach:
+            self._prepare(rule)
+        chosen = Plan(rule, self.impl, "chosen for the run")
+        results = []
+        for part in self.parts:
+            log_mass = log_of(self._share(part, mass, slopes))[part.owner] + part.log_share
+            results.append(chosen(self.queries, part.points, _apply(dynamics.value, part.values, t), log_mass=log_mass))
+        velocity = self._drift(t, rule, _joined(results))
+        if dynamics.external is not None:
+            velocity = velocity + dynamics.external(t, self.points)
+        return self.cells.speed(self.where, velocity)
+
+    def _share(self, part: Sources, mass: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+        if part.start == 0.0 and part.stop == 1.0:
+            return mass
+        a, b = part.start - 0.5, part.stop - 0.5
+        return np.maximum(mass * (b - a) + slopes * self.cells.width**2 * (b * b - a * a) / 2, 0.0)
+
+    def _drift(self, t: float, rule: Interaction, result: Aggregate) -> np.ndarray:
+        heard = result.mean
+        if self.dynamics.is_relative:
+            heard = heard - _apply(self.dynamics.value, self.points[:, : heard.shape[-1]], t)
+        some = (result.log_partition > -np.inf)[:, None]
+        if not rule.normalised:
+            return np.where(some, heard * np.exp(result.log_partition)[:, None], 0.0)
+        if rule.find(Within) and self.dynamics.is_relative and self.dynamics.value is None:
+            heard = np.clip(heard, -rule.reach, rule.reach)  # a mean of neighbours is no farther than they are
+        return np.where(some, heard, 0.0)
+
+
+def _joined(results: list[Aggregate]) -> Aggregate:
+    """The aggregate over the union of disjoint sources."""
+    if len(results) == 1:
+        return results[0]
+    logs = np.stack([r.log_partition for r in results])
+    top = logs.max(axis=0)
+    shares = np.exp(logs - np.where(top > -np.inf, top, 0.0))
+    total = shares.sum(axis=0)
+    safe = np.where(total > 0, total, 1.0)
+    mean = sum(s[:, None] * r.mean for s, r in zip(shares, results, strict=True)) / safe[:, None]
+    return Aggregate(mean, np.where(total > 0, np.log(safe) + top, -np.inf))
+
+
+def _apply(matrix: Any, points: np.ndarray, t: float) -> np.ndarray:
+    matrix = matrix(t) if callable(matrix) else matrix
+    return points if matrix is None else points @ to_numpy(matrix).astype(np.float64).T
+
+
+def _face_points(cells: Cells, where: np.ndarray) -> np.ndarray:
+    if isinstance(cells, LatitudeCells):  # the ring is met in three dimensions, whatever d
+        return np.stack([np.cos(where), np.sin(where), np.zeros_like(where)], axis=-1)
+    return cells.points(where)
+
+
+def _lattice(dynamics: Dynamics, rule: Interaction, cells: Cells, start: float, stop: float) -> Sources:
+    middle = cells.centres + ((start + stop) / 2 - 0.5) * cells.width
+    points = cells.points(middle)
+    keys = _apply(dynamics.key, points, 0.0)
+    owner = np.arange(cells.count)
+    ghosts = dynamics.space.ghosts(keys, rule.reach)
+    if ghosts is not None:
+        order = np.argsort(ghosts[0][:, 0], kind="stable")
+        keys, owner = ghosts[0][order], ghosts[1][order]
+        return Sources(keys, keys, owner, start=start, stop=stop)
+    return Sources(keys, points, owner, start=start, stop=stop)
+
+
+def _rings(cells: LatitudeCells, nodes: int) -> Sources:
+    """Every latitude as a ring of Gauss-Jacobi nodes in the direction of the meridian of the queries.
+
+    For a uniform omega on S^{d-2} the part along the meridian has density (1 - u^2)^{(d-4)/2}; the third coordinate
+    only completes unit length, so that scores by distance see points of the sphere.
+    """
+    from scipy.special import roots_jacobi
+
+    if cells.dimension == 2:
+        u, weights = np.array([-1.0, 1.0]), np.array([0.5, 0.5])
+    else:
+        u, weights = roots_jacobi(nodes, (cells.dimension - 4) / 2, (cells.dimension - 4) / 2)
+        weights = weights / weights.sum()
+    angle = cells.centres[:, None]
+    axis, ring = np.cos(angle) * np.ones_like(u), np.sin(angle)
+    points = np.stack([axis, ring * u, ring * np.sqrt(1 - u * u)], axis=-1).reshape(-1, 3)
+    values = np.concatenate([points[:, :2], np.zeros((len(points), 1))], axis=-1)
+    owner = np.repeat(np.arange(cells.count), len(u))
+    return Sources(points, values, owner, np.tile(np.log(weights), cells.count))
+
+
+def _ring_nodes(rule: Interaction, cells: LatitudeCells) -> int:
+    """16 nodes are exact to rounding up to beta = 8; sharper affinities take more."""
+    return 16 + int(np.ceil(length_scale(rule, cells) ** -2 / 2))
+
+
+def _cuts(rule: Interaction, cells: Cells) -> list[float]:
+    """Where the radius cuts a cell when its middle is a face: ends of the parts, in cell widths."""
+    cuts = {0.0, 1.0}
+    for part in rule.find(Within):
+        radius = float(to_numpy(part.radius))
+        if isinstance(cells, CircleCells):  # the radius is a chord
+            radius = 2 * np.arcsin(min(radius / 2, 1.0))
+        share = (radius / cells.width) % 1.0
+        if SNAP < share < 1 - SNAP:
+            cuts |= {share, 1 - share}
+    ordered = sorted(cuts)
+    kept = [ordered[0], *(b for a, b in zip(ordered[:-1], ordered[1:], strict=True) if b - a > SNAP)]
+    return [*kept[:-1], 1.0]
+
+
+def length_scale(rule: Interaction, cells: Cells) -> float:
+    """The shortest length over which the affinity changes, in units of the coordinate; inf where unknown."""
+    lengths = [float(to_numpy(part.radius)) for part in rule.find(Within)]
+    score = rule.score
+    if isinstance(score, Gaussian):
+        lengths.append(float(to_numpy(score.sigma)))
+    if isinstance(score, DotProduct) and float(to_numpy(score.beta)) != 0:
+        beta = abs(float(to_numpy(score.beta)))
+        lengths.append(1 / (beta * max(map(abs, cells.bounds))) if isinstance(cells, LineCells) else beta**-0.5)
+    return min(lengths, default=np.inf)
+
+
+def check_resolution(rule: Interaction, cells: Cells) -> None:
+    """Refuse cells that cannot show the rule.
+
+    Raises:
+        ValueError: Fewer than `CELLS_PER_LENGTH` cells per radius or bandwidth; the message says how many are needed.
+    """
+    length = length_scale(rule, cells)
+    needed = int(np.ceil(CELLS_PER_LENGTH * (cells.bounds[1] - cells.bounds[0]) / length - 1e-9))
+    if cells.count < needed:
+        raise ValueError(
+            f"cells must be at least {needed} ({CELLS_PER_LENGTH} per length {length:.4g} of the rule), "
+            f"got {cells.count}; use more cells"
+        )
+
+
+def check_rule(dynamics: Dynamics, cells: Cells) -> None:
+    """Refuse what is no function of the measure, or not of this kind of measure.
+
+    Raises:
+        ValueError: With the reason.
+    """
+    rule = dynamics.rule_at(0.0)
+    if not rule.is_exchangeable:
+        raise ValueError(f"a mean field needs a rule of positions alone, but {_unfit(rule)}; use kd.simulate")
+    if any(np.ndim(to_numpy(p)) for p in vars(rule.score).values() if not callable(p)):
+        raise ValueError("a mean field needs one parameter for all, but the score has an array; use kd.simulate")
+    for name in ("fixed", "read"):
+        if getattr(dynamics, name) is not None:
+            raise ValueError(
+                f"a mean field has no particles to single out, but dynamics.{name} is set; use kd.simulate"
+            )
+    matrices = {name: getattr(dynamics, name) for name in ("query", "key", "value")}
+    for name, matrix in matrices.items():
+        if np.ndim(matrix(0.0) if callable(matrix) else matrix) == 3:
+            raise ValueError(f"a mean field knows one head, but dynamics.{name} has several; use kd.simulate")
+        if name != "value" and callable(matrix):
+            raise ValueError(f"dynamics.{name} must not vary in time in a mean field; only the value matrix may")
+        if matrix is not None and isinstance(cells, LatitudeCells):
+            raise ValueError(f"dynamics.{name} breaks the symmetry of a zonal density; use kd.simulate")
+    if isinstance(cells, LatitudeCells) and (rule.find(Within) or dynamics.external is not None):
+        raise ValueError(
+            "zonal densities need a smooth score and no external drift: rings of nodes cannot follow the jump of Within"
+        )
+
+
+def _unfit(rule: Interaction) -> str:
+    if rule.pair_bias is not None:
+        return "pair_bias names pairs of particles"
+    names = [type(part).__name__ for part in rule.parts if not part.is_exchangeable]
+    return f"{' and '.join(names)} looks at indices or ranks" if names else "the radius differs between particles"
+
+
+def _implementation(rule: Interaction, queries: np.ndarray, part: Sources, impl: str) -> str:
+    """The convolution where it applies and pays, else what `plan` finds; a name is checked and taken."""
+    log_mass = np.zeros(len(part.points))
+    if impl == "auto" and len(queries) * len(part.points) >= CONVOLVE_FROM:
+        reasons = supported(rule, queries, part.points, part.values, log_mass=log_mass)
+        if reasons.get("convolution", "absent") is None:
+            return "convolution"
+    return plan(rule, queries, part.points, part.values, log_mass=log_mass, impl=impl).impl
