@@ -31,9 +31,14 @@ def supports(interaction: Interaction, request: Request) -> str | None:
         return "sorted1d needs exactly one Within, joined with Others at most"
     if interaction.pair_bias is not None:
         return "sorted1d has no pair_bias"
-    if Others in kinds and not _own_sources_are_plain(request):
+    if Others in kinds and not own_sources_are_plain(request):
         return "sorted1d with Others needs query and source indices without batch axes, and no source index twice"
-    return None if _finite(request) else "sorted1d needs finite positions"
+    return None if positions_are_finite(request) else "sorted1d needs finite positions"
+
+
+def pays(interaction: Interaction, request: Request) -> bool:
+    """Where all pairs are so many that loading compiled code is worth it."""
+    return bool(interaction.find(Within)) and request.queries.shape[-2] * request.sources.shape[-2] > 1_000_000
 
 
 def aggregate(interaction: Interaction, request: Request) -> Aggregate:
@@ -70,12 +75,14 @@ def own_sources(request: Request) -> np.ndarray:
     return np.where(request.source_index[found] == request.query_index, found, -1)
 
 
-def _own_sources_are_plain(request: Request) -> bool:
+def own_sources_are_plain(request: Request) -> bool:
+    """Whether each query has at most one source of its own, the same in every batch entry."""
     indices = request.source_index
     return request.query_index.ndim == 1 and indices.ndim == 1 and np.unique(indices).size == indices.size
 
 
-def _finite(request: Request) -> bool:
+def positions_are_finite(request: Request) -> bool:
+    """Whether queries, and sources that have mass, hold neither NaN nor infinity."""
     sources = request.sources
     if request.log_mass is not None:
         sources = np.where((request.log_mass > -np.inf)[..., None], sources, 0.0)
