@@ -49,12 +49,15 @@ _FUNCTIONS: dict[str, str] = {}
 
 __all__ = [
     "RK4",
+    "Adaptive",
     "Causal",
     "Circle",
     "DotProduct",
     "Dynamics",
     "Euclidean",
     "Euler",
+    "EulerMaruyama",
+    "Event",
     "Everyone",
     "Flat",
     "Gaussian",
@@ -67,6 +70,7 @@ __all__ = [
     "Radial",
     "SimulationDiverged",
     "Sphere",
+    "Stiff",
     "TopK",
     "Torus",
     "Trajectory",

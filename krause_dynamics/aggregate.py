@@ -40,7 +40,7 @@ class Plan:
         self, queries: Array, sources: Array | None = None, values: Array | None = None, **rest: Any
     ) -> Aggregate:
         """`aggregate` with fresh arrays of the planned kind; arguments as there, without the search and its checks."""
-        return _module(self.impl).aggregate(self.interaction, Request.of(queries, sources, values, **rest))
+        return implementation(self.impl).aggregate(self.interaction, Request.of(queries, sources, values, **rest))
 
 
 def aggregate(
@@ -86,8 +86,8 @@ def aggregate(
         queries, sources, values, log_mass=log_mass, query_index=query_index, source_index=source_index
     )
     _check_finite(request)
-    name, _ = _choose(interaction, request, impl)
-    return _module(name).aggregate(interaction, request)  # type: ignore[no-any-return]
+    name, _ = choose(interaction, request, impl)
+    return implementation(name).aggregate(interaction, request)  # type: ignore[no-any-return]
 
 
 def weights(interaction: Interaction, queries: Array, sources: Array | None = None, **rest: Any) -> Array:
@@ -112,7 +112,7 @@ def weights(interaction: Interaction, queries: Array, sources: Array | None = No
 
 def plan(interaction: Interaction, queries: Array, *arrays: Array | None, impl: str = "auto", **rest: Any) -> Plan:
     """Choose the implementation once for arrays of this kind; arguments as in `aggregate`."""
-    name, reason = _choose(interaction, Request.of(queries, *arrays, **rest), impl)
+    name, reason = choose(interaction, Request.of(queries, *arrays, **rest), impl)
     logger.debug("aggregate: %s (%s)", name, reason)
     return Plan(interaction, name, reason)
 
@@ -120,25 +120,27 @@ def plan(interaction: Interaction, queries: Array, *arrays: Array | None, impl: 
 def supported(interaction: Interaction, queries: Array, *arrays: Array | None, **rest: Any) -> dict[str, str | None]:
     """For every implementation ``None`` if it computes this, else the reason why not; arguments as in `aggregate`."""
     request = Request.of(queries, *arrays, **rest)
-    return {name: _module(name).supports(interaction, request) for name in MODULES}
+    return {name: implementation(name).supports(interaction, request) for name in MODULES}
 
 
-def _choose(interaction: Interaction, request: Request, impl: str) -> tuple[str, str]:
+def choose(interaction: Interaction, request: Request, impl: str) -> tuple[str, str]:
+    """Name of the implementation that computes this, and why; for callers that hold a `Request`."""
     if impl != "auto":
         if impl not in MODULES:
             raise UnsupportedImplementation(f"impl must be 'auto' or one of {sorted(MODULES)}, got {impl!r}")
-        reason = _module(impl).supports(interaction, request)
+        reason = implementation(impl).supports(interaction, request)
         if reason is not None:
             raise UnsupportedImplementation(f"impl={impl!r} cannot compute this interaction: {reason}; use impl='auto'")
         return impl, "asked for"
     for name in AUTO:
-        module = _module(name)
+        module = implementation(name)
         if module.pays(interaction, request) and module.supports(interaction, request) is None:
             return name, "fastest known for this rule and size"
     return "reference", "small, or no faster form supports this rule"
 
 
-def _module(name: str) -> Any:
+def implementation(name: str) -> Any:
+    """The module behind a name of `MODULES`."""
     return importlib.import_module(MODULES[name])
 
 

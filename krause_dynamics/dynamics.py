@@ -6,11 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from krause_dynamics._array import Array, like, namespace
-from krause_dynamics.aggregate import Plan, aggregate, plan
-from krause_dynamics.interaction import Aggregate, Interaction
+from krause_dynamics._array import Array, is_torch
+from krause_dynamics.flow import Flow
+from krause_dynamics.interaction import Interaction
 from krause_dynamics.interaction._value import Value, check_number
 from krause_dynamics.spaces import Euclidean, Space
 
@@ -67,14 +65,24 @@ class Dynamics(Value):
         """The interaction in force at time ``t``."""
         return self.rule if isinstance(self.rule, Interaction) else self.rule(t)
 
-    def plan(self, x: Array, log_mass: Array | None = None, impl: str = "auto") -> Plan:
-        """The implementation for states like ``x``, chosen once for a whole run."""
-        queries, sources, values, rest = self._arguments(0.0, x, log_mass)
-        return plan(self.rule_at(0.0), queries, sources, values, impl=impl, **rest)
+    def flow(self, x: Array, log_mass: Array | None = None, *, impl: str = "auto") -> Flow:
+        """Bound to states like ``x`` (shape, library, dtype), with the implementation chosen once: for loops.
+
+        Args:
+            x: A state, (*batch, n, d).
+            log_mass: log m_i, (n,) or (*batch, n); by default -log n each; -inf is padding.
+            impl: How the interaction is computed; ``"auto"`` chooses.
+
+        Raises:
+            TypeError: Mixed array libraries, dtypes or devices.
+            ValueError: Shapes that do not fit.
+            UnsupportedImplementation: ``impl`` cannot compute this; the message says why.
+        """
+        return Flow(self, x, log_mass, impl)
 
     def attention(self, t: float, x: Array, log_mass: Array | None = None, *, impl: str = "auto") -> Array:
         """What each particle hears, ``sum_j a_ij V y_j`` summed over heads: (..., n, d). Nobody heard gives 0."""
-        return self._heard(t, x, log_mass, impl, relative=False)
+        return self._checked(x, log_mass, impl).attention(t, x)
 
     def drift(
         self, t: float, x: Array, log_mass: Array | None = None, *, impl: str = "auto", project: bool = True
@@ -85,92 +93,20 @@ class Dynamics(Value):
             t: Time; it matters to rules, matrices or external drifts that vary.
             x: Positions (*batch, n, d).
             log_mass: log m_i, (n,) or (*batch, n); by default -log n each, so that they sum to one.
-            impl: How the interaction is computed; a run passes the name that its plan chose.
+            impl: How the interaction is computed.
             project: Project to the tangent space; a post-norm layer does not (`LayerStep`).
 
         Returns:
             (*batch, n, d), tangent to the space unless ``project`` is false.
 
         Raises:
-            ValueError: Shapes that do not fit.
+            ValueError: Shapes that do not fit, or NaN among particles that have mass.
         """
-        velocity = self._heard(t, x, log_mass, impl, relative=self.is_relative)
-        if self.external is not None:
-            velocity = velocity + self.external(t, x)
-        return self.hold(x, self.space.project(x, velocity) if project else velocity)
+        return self._checked(x, log_mass, impl).drift(t, x, project=project)
 
-    def hold(self, x: Array, velocity: Array) -> Array:
-        """``velocity`` with 0 for the fixed particles."""
-        if self.fixed is None:
-            return velocity
-        fixed = like(np.asarray(self.fixed), x) != 0
-        if tuple(fixed.shape) != (x.shape[-2],):
-            raise ValueError(f"fixed must have shape (n,) = ({x.shape[-2]},), got {tuple(fixed.shape)}")
-        xp = namespace(x=x)
-        return xp.where(fixed[:, None], xp.zeros_like(velocity), velocity)
-
-    def _heard(self, t: float, x: Array, log_mass: Array | None, impl: str, *, relative: bool) -> Array:
-        rule = self.rule_at(t)
-        queries, sources, values, rest = self._arguments(t, x, log_mass)
-        if impl == "auto":
-            result = aggregate(rule, queries, sources, values, **rest)
-        else:
-            result = Plan(rule, impl, "chosen for the run")(queries, sources, values, **rest)
-        own = self._own_value(t, x) if relative else None
-        heard = _combine(namespace(x=x), rule, result, own)
-        return namespace(x=x).sum(heard, axis=-3) if self._heads(t) else heard
-
-    def _arguments(self, t: float, x: Array, log_mass: Array | None) -> tuple[Array, Array, Array, dict[str, Any]]:
-        """queries, sources, values and the remaining arguments of `aggregate`, heads and ghost copies included."""
-        rule, y = self.rule_at(t), x if self.read is None else self.read(x)
-        if log_mass is None and not rule.normalised:
-            log_mass = like(np.full(x.shape[-2], -np.log(x.shape[-2])), x)
-        heads = self._heads(t)
-        queries, keys, values = (_apply(_at(matrix, t), y, heads) for matrix in (self.query, self.key, self.value))
-        rest: dict[str, Any] = {}
-        ghosts = self.space.ghosts(keys, rule.reach)
-        if ghosts is not None:
-            keys, owner = ghosts
-            values = _apply(_at(self.value, t), keys, heads=False)
-            index = namespace(x=x).asarray(owner, device=getattr(x, "device", None))
-            rest = {"source_index": index}
-            log_mass = None if log_mass is None else log_mass[..., index]
-        if log_mass is not None:
-            rest["log_mass"] = log_mass[..., None, :] if heads and log_mass.ndim > 1 else log_mass
-        return queries, keys, values, rest
-
-    def _own_value(self, t: float, x: Array) -> Array:
-        return _apply(_at(self.value, t), x if self.read is None else self.read(x), self._heads(t))
-
-    def _heads(self, t: float) -> bool:
-        """Whether any matrix carries a leading axis of heads."""
-        return any(getattr(_at(m, t), "ndim", 0) == 3 for m in (self.query, self.key, self.value))
-
-
-def _at(matrix: Matrix, t: float) -> Any:
-    return matrix(t) if callable(matrix) else matrix
-
-
-def _apply(matrix: Any, y: Array, heads: bool) -> Array:
-    """``M y`` for every particle: (..., n, d) -> (..., n, d'), or (..., heads, n, d') in the presence of heads."""
-    y = y[..., None, :, :] if heads else y
-    if matrix is None:
-        return y
-    matrix = like(matrix, y)
-    if matrix.ndim not in (2, 3) or matrix.shape[-1] != y.shape[-1]:
-        raise ValueError(
-            f"query, key and value must have shape (d', d) or (heads, d', d) with d = {y.shape[-1]}, "
-            f"got {tuple(matrix.shape)}"
-        )
-    return y @ namespace(y=y).matrix_transpose(matrix)
-
-
-def _combine(xp: Any, rule: Interaction, result: Aggregate, own: Array | None) -> Array:
-    """A, or Z A per capita; minus the own value where relative. Rows that hear nobody give 0."""
-    heard = result.mean if own is None else result.mean - own
-    if not rule.normalised:
-        return heard * xp.exp(result.log_partition)[..., None]
-    if own is None:
-        return heard
-    some = (result.log_partition > -float("inf"))[..., None]
-    return xp.where(some, heard, xp.zeros_like(heard))
+    def _checked(self, x: Array, log_mass: Array | None, impl: str) -> Flow:
+        flow = self.flow(x, log_mass, impl=impl)
+        on_device = is_torch(x) and x.device.type != "cpu"  # asking a GPU for the answer would stall it at every call
+        if not on_device and not flow.is_finite(x):
+            raise ValueError("x must be finite, got NaN or infinity; set log_mass=-inf for padding")
+        return flow

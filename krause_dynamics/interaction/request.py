@@ -70,6 +70,19 @@ class Request:
         source_index = _index(xp, "source_index", source_index, sources)
         return cls(xp, queries, sources, values, log_mass, query_index, source_index, default)
 
+    def meeting(self, queries: Array, sources: Array, values: Array, log_mass: Array | None) -> Request:
+        """Fresh arrays of the same shapes and kind, unchecked: for loops."""
+        return Request(
+            self.xp,
+            queries,
+            sources,
+            values,
+            log_mass,
+            self.query_index,
+            self.source_index,
+            self.positions_are_ranks,
+        )
+
     def rows(self, start: int, stop: int) -> Request:
         """The same sources met by queries ``start:stop`` only, at their own indices."""
         return replace(

@@ -1,0 +1,91 @@
+"""What an integrator is: one step of a flow, and how a run takes such steps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from krause_dynamics._array import Array
+from krause_dynamics.flow import Flow
+from krause_dynamics.interaction._value import Value
+
+Random = Any  # numpy.random.Generator, torch.Generator, or None for methods without noise
+
+
+class StepFailed(RuntimeError):
+    """A step could not be taken; the loop turns it into `SimulationDiverged` with what was computed so far."""
+
+
+class Stepper(ABC):
+    """An integrator at work in one run; it holds what changes from step to step, so that a run can be continued.
+
+    Attributes:
+        taken: Number of steps so far.
+    """
+
+    taken: int = 0
+
+    @abstractmethod
+    def step(self, t: float, x: Array, limit: float) -> tuple[float, Array]:
+        """One step from ``t``, never beyond ``limit``: the new time and state."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on beside t and x: JSON-ready numbers."""
+        return {"taken": self.taken}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+class Integrator(Value, ABC):
+    """A one-step method.
+
+    Attributes:
+        order: Order of the global error in dt for smooth rules (strong order for noise).
+        stability: Largest dt times decay rate for which a decaying mode decays (its reach on the negative real axis).
+        noisy: Whether the method handles ``Dynamics.noise``.
+    """
+
+    order: ClassVar[int]
+    stability: ClassVar[float] = float("inf")
+    noisy: ClassVar[bool] = False
+
+    @abstractmethod
+    def step(self, flow: Flow, t: float, x: Array, dt: float, rng: Random = None) -> Array:
+        """Positions at ``t + dt`` from positions ``x`` (*batch, n, d) at ``t``.
+
+        Args:
+            flow: The velocity field, made by `Dynamics.flow`.
+            t: Time.
+            x: Positions.
+            dt: Step.
+            rng: Randomness, for methods that need it.
+        """
+
+    def start(self, flow: Flow, dt: float, rng: Random) -> Stepper:
+        """The method at work on the grid of multiples of ``dt``."""
+        return FixedSteps(self, flow, dt, rng)
+
+
+class FixedSteps(Stepper):
+    """Steps to the next multiple of dt, shortened where a limit comes first; times never accumulate rounding."""
+
+    def __init__(self, integrator: Integrator, flow: Flow, dt: float, rng: Random) -> None:
+        self._integrator, self._flow, self._dt, self._rng = integrator, flow, dt, rng
+        self._tiny = 1e-9 * dt
+        self.passed = 0  # multiples of dt behind us
+
+    def step(self, t: float, x: Array, limit: float) -> tuple[float, Array]:
+        on_grid = abs(t - self.passed * self._dt) <= self._tiny
+        grid = (self.passed + 1) * self._dt
+        reached = grid <= limit + self._tiny
+        t_next = grid if grid < limit - self._tiny else limit
+        x = self._integrator.step(self._flow, t, x, self._dt if on_grid and reached else t_next - t, self._rng)
+        self.passed += reached
+        self.taken += 1
+        return t_next, x
+
+    def state(self) -> dict[str, Any]:
+        return {"taken": self.taken, "passed": self.passed}

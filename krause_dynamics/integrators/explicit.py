@@ -1,0 +1,41 @@
+"""Explicit methods of fixed step: Euler and the classical Runge-Kutta method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from krause_dynamics._array import Array
+from krause_dynamics.flow import Flow
+from krause_dynamics.integrators.base import Integrator, Random
+
+
+@dataclass(frozen=True, eq=False)
+class Euler(Integrator):
+    """``x + dt f``, retracted. Order 1. With dt = 1 and bounded confidence it is the Hegselmann-Krause step."""
+
+    order: ClassVar[int] = 1
+    stability: ClassVar[float] = 2.0
+
+    def step(self, flow: Flow, t: float, x: Array, dt: float, rng: Random = None) -> Array:
+        return flow.space.retract(x + dt * flow.drift(t, x))
+
+
+@dataclass(frozen=True, eq=False)
+class RK4(Integrator):
+    """The classical Runge-Kutta method (Kutta 1901), stages in the ambient space and retracted. Order 4.
+
+    On the sphere the field is extended off it by retracting each stage: the extension keeps every sphere invariant, so
+    the order is that of the method in the ambient space.
+    """
+
+    order: ClassVar[int] = 4
+    stability: ClassVar[float] = 2.785
+
+    def step(self, flow: Flow, t: float, x: Array, dt: float, rng: Random = None) -> Array:
+        retract = flow.space.retract
+        first = flow.drift(t, x)
+        second = flow.drift(t + dt / 2, retract(x + dt / 2 * first))
+        third = flow.drift(t + dt / 2, retract(x + dt / 2 * second))
+        fourth = flow.drift(t + dt, retract(x + dt * third))
+        return retract(x + dt / 6 * (first + 2 * second + 2 * third + fourth))
