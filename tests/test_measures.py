@@ -60,6 +60,19 @@ def test_equal_masses_take_the_same_value_by_both_routes() -> None:
         assert measures.wasserstein(x, y, p=p) == pytest.approx(by_masses, rel=1e-10)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-300, 1e-13])
+def test_weighted_sorting_of_close_and_signed_positions(scale: float) -> None:
+    """Positions that differ in their last bits only, where sorting by leading bits must be put right."""
+    rng = np.random.default_rng(9)
+    x = np.concatenate([scale * rng.standard_normal(500), [0.0, -0.0]]) + (1.0 if scale == 1e-13 else 0.0)
+    mass = rng.random(502)
+    to_zero = measures.wasserstein(x, np.zeros(1), x_log_mass=np.log(mass), y_log_mass=np.zeros(1))
+    assert to_zero == pytest.approx(np.sum(mass * np.abs(x)) / mass.sum(), rel=1e-12)
+    other = 2 * x[::-1].copy()
+    ours = measures.wasserstein(x, other, x_log_mass=np.log(mass), y_log_mass=np.log(mass[::-1].copy()))
+    assert ours == pytest.approx(wasserstein_distance(x, other, mass, mass[::-1]), rel=1e-11)
+
+
 def test_quantiles_of_the_uniform_law() -> None:
     """Midpoints on [0, 1] are 1 / (2 sqrt(3) N) from the uniform law: here against a grid 1000 times finer."""
     n, fine = 20, 20_000

@@ -23,6 +23,12 @@ class Measure(NamedTuple):
 
 
 def as_measure(name: str, points: Array, log_mass: Array | None) -> Measure:
+    """Check one state and normalise its masses; points without mass are left out.
+
+    Raises:
+        TypeError: Mixed libraries, dtypes or devices.
+        ValueError: A batch of states, NaN, or no mass.
+    """
     namespace(**{name: points, f"log_mass of {name}": log_mass})
     points = to_numpy(points).astype(np.float64, copy=False)
     points = points[:, None] if points.ndim == 1 else points
@@ -36,15 +42,18 @@ def as_measure(name: str, points: Array, log_mass: Array | None) -> Measure:
                 f"log_mass of {name} must have shape {points.shape[:1]} and one finite entry at least, "
                 f"got shape {log_mass.shape}"
             )
-        mass = np.exp(log_mass - largest)
-        points, mass = points[mass > 0], mass[mass > 0]
-        mass = mass / mass.sum()
+        mass = log_mass - largest
+        np.exp(mass, out=mass)
+        if not mass.min() > 0:
+            points, mass = points[mass > 0], mass[mass > 0]
+        mass /= mass.sum()
     if not np.all(np.isfinite(points)):
         raise ValueError(f"{name} must be finite, got NaN or infinity; take points out with log_mass = -inf")
     return Measure(points, mass)
 
 
 def two(x: Array, y: Array, x_log_mass: Array | None, y_log_mass: Array | None, p: float) -> tuple[Measure, Measure]:
+    """Both measures of a distance, checked against each other."""
     if not p >= 1:
         raise ValueError(f"p must be at least 1, got {p}")
     first, second = as_measure("x", x, x_log_mass), as_measure("y", y, y_log_mass)

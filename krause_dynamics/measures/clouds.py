@@ -8,7 +8,9 @@ import numpy as np
 
 from krause_dynamics._array import Array, as_generator
 from krause_dynamics.measures._measure import Measure, two
-from krause_dynamics.measures.line import line_cost
+from krause_dynamics.measures.line import line_cost, mean_power
+
+TOGETHER = 10  # directions projected at once: 10 doubles a point, whatever their number
 
 
 def sliced(
@@ -45,10 +47,21 @@ def sliced(
     first, second = two(x, y, x_log_mass, y_log_mass, p)
     unit = as_generator(rng).standard_normal((directions, first.points.shape[1]))
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    total = 0.0
-    for along_u in unit:
-        total += line_cost(first.points @ along_u, first.mass, second.points @ along_u, second.mass, p)
+    total = sum(
+        _projected_cost(first, second, unit[start : start + TOGETHER], p) for start in range(0, directions, TOGETHER)
+    )
     return (total / directions) ** (1 / p)
+
+
+def _projected_cost(first: Measure, second: Measure, unit: np.ndarray, p: float) -> float:
+    """Sum of ``W_p^p`` over a few directions (k, d), from one matrix product each."""
+    a, b = unit @ first.points.T, unit @ second.points.T
+    if first.mass is not None or second.mass is not None or a.shape != b.shape:
+        return sum(line_cost(x, first.mass, y, second.mass, p) for x, y in zip(a, b, strict=True))
+    a.sort(axis=1)
+    b.sort(axis=1)
+    a -= b
+    return mean_power(a, p) * len(unit)
 
 
 def exact(
