@@ -49,6 +49,7 @@ class Flow:
         self._padded = log_mass is not None and bool((log_mass == -float("inf")).any())
         self._template: Request | None = None
         rule = dynamics.rule_at(0.0)
+        self._has_ghosts = self.space.ghosts(x, rule.reach) is not None
         request, _, _ = self._request(0.0, x, rule)
         self.impl, self.reason = choose(rule, request, impl)
         self._aggregate: Callable[[Interaction, Request], Aggregate] = implementation(self.impl).aggregate
@@ -107,7 +108,7 @@ class Flow:
             queries, keys, values = (_apply(matrix, y, heads) for matrix in (query, key, value))
         own = values
         masses = self._uniform if self.log_mass is None and not rule.normalised else self.log_mass
-        ghosts = self.space.ghosts(keys, rule.reach)
+        ghosts = self.space.ghosts(keys, rule.reach) if self._has_ghosts else None
         if ghosts is not None:
             keys, owner = ghosts
             values = _apply(_at(self._matrices[2], t), keys, heads=False)

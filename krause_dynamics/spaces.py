@@ -66,13 +66,11 @@ class Sphere(Space):
 
     def project(self, x: Array, v: Array) -> Array:
         """``v - <x, v> x``."""
-        xp = namespace(x=x, v=v)
-        return v - xp.sum(x * v, axis=-1, keepdims=True) * x
+        return v - (x * v).sum(axis=-1, keepdims=True) * x
 
     def retract(self, x: Array) -> Array:
         """``x / |x|``."""
-        xp = namespace(x=x)
-        return x / xp.sqrt(xp.sum(x * x, axis=-1, keepdims=True))
+        return x / (x * x).sum(axis=-1, keepdims=True) ** 0.5
 
     def check(self, x: Array) -> None:
         xp = namespace(x=x)

@@ -14,6 +14,7 @@ import numpy as np
 
 from krause_dynamics._array import Array, is_torch, like, namespace
 from krause_dynamics.interaction import Aggregate, Causal, Everyone, Gaussian, Interaction, Request, Window, reference
+from krause_dynamics.interaction.scores import Coefficients
 
 BLOCK_PAIRS = 1 << 18  # pairs held at once on a CPU: 2 MB in float64, so that a block stays in the cache between passes
 DEVICE_PAIRS = 1 << 26  # on a GPU, where blocks must be large enough to fill it
@@ -42,12 +43,15 @@ def supports(interaction: Interaction, request: Request) -> str | None:
 def pays(interaction: Interaction, request: Request) -> bool:
     """Where the score separates, and else from the size at which all pairs no longer fit a cache."""
     pairs = request.queries.shape[-2] * request.sources.shape[-2]
-    return pairs > 4 * BLOCK_PAIRS or _is_separable(interaction, request)
+    return pairs > 4 * BLOCK_PAIRS or _is_separable(interaction, request, interaction.score.coefficients())
 
 
 def aggregate(interaction: Interaction, request: Request) -> Aggregate:
     """`reference.aggregate` within rounding; memory O(block) and, without gradients, never all pairs at once."""
-    form = _separate(interaction, request) if _is_separable(interaction, request) else None
+    coefficients = interaction.score.coefficients()
+    form = None
+    if coefficients is not None and _is_separable(interaction, request, coefficients):
+        form = _separate(interaction, request, coefficients)
     if form is None:
         return _by_rows(interaction, request)
     low, high = _band(interaction)
@@ -62,9 +66,9 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
 # --- separable scores
 
 
-def _is_separable(interaction: Interaction, request: Request) -> bool:
+def _is_separable(interaction: Interaction, request: Request, coefficients: Coefficients | None) -> bool:
     """A quadratic score with one parameter per run or head, index windows at most, and no gradient asked for."""
-    parts, coefficients = interaction.parts, interaction.score.coefficients()
+    parts = interaction.parts
     if coefficients is None or interaction.pair_bias is not None:
         return False
     everyone = all(isinstance(p, Everyone) for p in parts)
@@ -89,9 +93,9 @@ def _needs_gradient(interaction: Interaction, request: Request) -> bool:
     return any(getattr(x, "requires_grad", False) for x in arguments)
 
 
-def _separate(interaction: Interaction, request: Request) -> Separated | None:
+def _separate(interaction: Interaction, request: Request, coefficients: Coefficients) -> Separated | None:
     """The separated form, or ``None`` where an exponent might exceed `STEEPEST` (or is NaN)."""
-    inner, query, source = (_factor(c, request.queries) for c in interaction.score.coefficients() or ())
+    inner, query, source = (_factor(c, request.queries) for c in coefficients)
     x, y, masses = request.queries, reference.present(request, request.sources), request.log_mass
     same = x is y or (x is request.sources and masses is None)
     if isinstance(interaction.score, Gaussian):
@@ -100,26 +104,34 @@ def _separate(interaction: Interaction, request: Request) -> Separated | None:
         x = y if same else x - centre
     x2 = _squares(x)
     y2 = x2 if x is y else _squares(y)
-    bound = _largest(inner) * float(x2.max() * y2.max()) ** 0.5 + _largest(source) * float(y2.max())
+    widest = float(y2.max())
+    bound = _largest(inner) * (widest if x is y else (widest * float(x2.max())) ** 0.5) + _largest(source) * widest
     if not bound <= STEEPEST[x.dtype.itemsize]:
         return None
-    rows, logs = query * x2, source * y2
+    radial = isinstance(interaction.score, Gaussian)
+    rows, logs = (query * x2, source * y2) if radial else (0.0, None)
     if masses is not None:
         top = masses.max(-1, keepdims=True) if not is_torch(masses) else masses.amax(-1, keepdim=True)
         if not float(top.min()) > reference.NEVER:
             return None
-        rows, logs = rows + top, logs + (masses - top)
+        rows, logs = rows + top, masses - top if logs is None else logs + (masses - top)
     scale = inner if isinstance(inner, float) else inner[..., None]
     return Separated(x * scale, y, _weighted(request, logs), rows, x is y)
 
 
-def _weighted(request: Request, logs: Array) -> Array:
+def _weighted(request: Request, logs: Array | None) -> Array:
     """``exp(logs_j) (v_j, 1)``: (..., m, d_v + 1)."""
-    xp, weights = request.xp, request.xp.exp(logs)[..., None]
     values = reference.present(request, request.values)
-    shape = np.broadcast_shapes(tuple(weights.shape[:-1]), tuple(values.shape[:-1]))
-    columns = [xp.broadcast_to(weights * values, (*shape, values.shape[-1])), xp.broadcast_to(weights, (*shape, 1))]
-    return xp.concat(columns, axis=-1)
+    weights = None if logs is None else request.xp.exp(logs)
+    leading = values.shape[:-1] if weights is None else np.broadcast_shapes(values.shape[:-1], weights.shape)
+    result = _empty(values, (*leading, values.shape[-1] + 1))
+    result[..., :-1] = values if weights is None else weights[..., None] * values
+    result[..., -1] = 1.0 if weights is None else weights
+    return result
+
+
+def _empty(x: Array, shape: tuple[int, ...]) -> Array:
+    return x.new_empty(shape) if is_torch(x) else np.empty(shape, x.dtype)
 
 
 def _factor(parameter: Any, queries: Array) -> Any:
