@@ -20,38 +20,49 @@ def power(distance, p):
 
 
 @njit(cache=True, nogil=True)
-def sortable_keys(x, bits):
-    """Integers in the order of the doubles x, up to their last ``bits`` bits, which hold the index: (n,)."""
-    keys = np.empty(x.shape[0], np.int64)
+def sortable_keys(x, bits, keys):
+    """Fill ``keys`` (n,) with integers in the order of the doubles x; their last ``bits`` bits hold the index."""
     raw = x.view(np.int64)
     for i in range(x.shape[0]):
         key = raw[i]
         if key < 0:
             key ^= np.int64(0x7FFFFFFFFFFFFFFF)  # negative doubles order backwards
         keys[i] = ((key >> bits) << bits) | i
-    return keys
 
 
 @njit(cache=True, nogil=True)
-def take_in_order(keys, bits, x, mass):
-    """Positions and masses in the order of sorted keys; neighbours that the cut bits confused are put right.
+def take_in_order(keys, bits, x, mass, places, masses):
+    """Fill ``places`` and ``masses`` in the order of sorted keys; neighbours that the cut bits confused are put right.
 
     Returns:
-        Positions (n,), masses (n,), and whether the few moves allowed were enough.
+        Whether the few moves allowed were enough.
     """
     n = x.shape[0]
-    places, masses = np.empty(n), np.empty(n)
-    moves = 4 * n
     mask = (np.int64(1) << bits) - 1
     for k in range(n):
         i = keys[k] & mask
-        place, weight, hole = x[i], mass[i], k
+        places[k], masses[k] = x[i], mass[i]
+    moves = 4 * n
+    for k in range(1, n):
+        if places[k] >= places[k - 1]:
+            continue
+        place, weight, hole = places[k], masses[k], k
         while hole > 0 and places[hole - 1] > place and moves > 0:
             places[hole], masses[hole] = places[hole - 1], masses[hole - 1]
             hole -= 1
             moves -= 1
         places[hole], masses[hole] = place, weight
-    return places, masses, moves > 0
+    return moves > 0
+
+
+@njit(cache=True, nogil=True)
+def cumulate(masses):
+    """Cumulated masses in place, at most 1 and 1 at the end whatever the rounding."""
+    total = 0.0
+    for k in range(masses.shape[0]):
+        total += masses[k]
+        masses[k] = min(total, 1.0)
+    masses[-1] = 1.0
 
 
 @njit(cache=True, nogil=True)

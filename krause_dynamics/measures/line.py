@@ -42,13 +42,19 @@ def wasserstein(
 
 def line_cost(x: np.ndarray, x_mass: np.ndarray | None, y: np.ndarray, y_mass: np.ndarray | None, p: float) -> float:
     """``W_p^p`` on the line."""
-    if x_mass is None and y_mass is None and len(x) == len(y):
-        gaps = np.sort(x)
-        gaps -= np.sort(y)
-        return mean_power(gaps, p)
+    # All scratch memory is one block: pages of several blocks go back to the system after each call, and touching new
+    # ones costs as much as the sort.
+    n, m = len(x), len(y)
+    if x_mass is None and y_mass is None and n == m:
+        both = np.empty((2, n))
+        both[0], both[1] = x, y
+        both.sort(axis=1)
+        both[0] -= both[1]
+        return mean_power(both[0], p)
     from krause_dynamics.measures._kernels import coupled_cost
 
-    return float(coupled_cost(*_sorted(x, x_mass), *_sorted(y, y_mass), float(p)))
+    work = np.empty(3 * (n + m))
+    return float(coupled_cost(*_sorted(x, x_mass, work[: 3 * n]), *_sorted(y, y_mass, work[3 * n :]), float(p)))
 
 
 def mean_power(gaps: np.ndarray, p: float) -> float:
@@ -60,21 +66,23 @@ def mean_power(gaps: np.ndarray, p: float) -> float:
     return float(np.mean(gaps if p in (1, 2) else gaps**p))
 
 
-def _sorted(x: np.ndarray, mass: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in ascending order and the cumulated masses."""
+def _sorted(x: np.ndarray, mass: np.ndarray | None, work: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in ascending order and the cumulated masses, in the memory of ``work`` (3 n,)."""
+    n = len(x)
+    places, levels = work[:n], work[n : 2 * n]
     if mass is None:
-        return np.sort(x), np.arange(1, len(x) + 1) / len(x)
-    from krause_dynamics.measures._kernels import sortable_keys, take_in_order
+        places[:] = x
+        places.sort()
+        levels[:] = np.arange(1, n + 1) / n
+        return places, levels
+    from krause_dynamics.measures._kernels import cumulate, sortable_keys, take_in_order
 
     # numpy sorts integers several times faster than it argsorts, so each key carries its own index in its low bits.
-    bits = len(x).bit_length()
-    keys = sortable_keys(x, bits)
+    bits, keys = n.bit_length(), work[2 * n :].view(np.int64)
+    sortable_keys(x, bits, keys)
     keys.sort()
-    places, masses, ordered = take_in_order(keys, bits, x, mass)
-    if not ordered:
+    if not take_in_order(keys, bits, x, mass, places, levels):
         order = np.argsort(x)
-        places, masses = x[order], mass[order]
-    levels = np.cumsum(masses)
-    np.minimum(levels, 1.0, out=levels)
-    levels[-1] = 1.0
+        places[:], levels[:] = x[order], mass[order]
+    cumulate(levels)
     return places, levels
