@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 MODULES = {
     "reference": "krause_dynamics.interaction.reference",
     "blocked": "krause_dynamics.exact.blocked",
+    "compiled": "krause_dynamics.exact.compiled",
+    "convolution": "krause_dynamics.exact.convolution",
 }
 AUTO = ("blocked",)  # asked in this order; the reference is what remains
 

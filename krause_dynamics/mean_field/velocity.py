@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from krause_dynamics._array import to_numpy
-from krause_dynamics.aggregate import Plan, plan, supported
+from krause_dynamics.aggregate import Plan, plan
 from krause_dynamics.dynamics import Dynamics
+from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.interaction import Aggregate, DotProduct, Gaussian, Interaction, Within
 from krause_dynamics.mean_field.cells import Cells, CircleCells, LatitudeCells, LineCells
 from krause_dynamics.mean_field.density import log_of
 
 SNAP = 1e-6  # a radius this near to a whole number of cells counts as one; it misplaces 1e-6 of one cell's mass
-CONVOLVE_FROM = 1 << 17  # pairs; below, all pairs are as cheap as transforms
+CONVOLVE_FROM = 1 << 12  # pairs; below, all pairs are as cheap as a convolution and its checks
 CELLS_PER_LENGTH = 4  # fewest cells per radius or bandwidth that show a drift at all
 
 
@@ -244,7 +246,6 @@ def _implementation(rule: Interaction, queries: np.ndarray, part: Sources, impl:
     """The convolution where it applies and pays, else what `plan` finds; a name is checked and taken."""
     log_mass = np.zeros(len(part.points))
     if impl == "auto" and len(queries) * len(part.points) >= CONVOLVE_FROM:
-        reasons = supported(rule, queries, part.points, part.values, log_mass=log_mass)
-        if reasons.get("convolution", "absent") is None:
-            return "convolution"
+        with contextlib.suppress(UnsupportedImplementation):
+            return plan(rule, queries, part.points, part.values, log_mass=log_mass, impl="convolution").impl
     return plan(rule, queries, part.points, part.values, log_mass=log_mass, impl=impl).impl
