@@ -15,7 +15,7 @@ from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.errors import SimulationDiverged
 from krause_dynamics.events import Event, Watch
 from krause_dynamics.flow import Flow
-from krause_dynamics.integrators import RK4, EulerMaruyama, Integrator, StepFailed, Stepper, refuse_if_stiff
+from krause_dynamics.integrators import RK4, EulerMaruyama, Integrator, ManySteps, StepFailed, Stepper, refuse_if_stiff
 from krause_dynamics.interrupting import Interrupts
 from krause_dynamics.progress import ProgressBar
 from krause_dynamics.recording import Record, Save
@@ -96,10 +96,10 @@ def simulate(
     meta = _meta(flow, integrator, x, rng, t_end=t_end, dt=dt)
     targets = _targets(t_end, dt, save_every, save_at)
     generator = _generator(rng, needed=dynamics.noise > 0)
-    stepper = None if stop is not None or events else _compiled(flow, integrator, dt)
+    watched = stop is not None or len(events) > 0
     run = _Run(
         flow,
-        stepper or integrator.start(flow, dt, generator),
+        _stepper(flow, integrator, dt, generator, watched),
         generator,
         Record(save, 0.0, x),
         Watch(events, flow, 0.0, x),
@@ -210,10 +210,11 @@ def _targets(t_end: float, dt: float, save_every: int, save_at: Sequence[float] 
     return [(k * save_every) * dt for k in range(1, count)] + [t_end]
 
 
-def _compiled(flow: Flow, integrator: Integrator, dt: float) -> Stepper | None:
+def _stepper(flow: Flow, integrator: Integrator, dt: float, rng: Any, watched: bool) -> Stepper:
     """Many steps in one call, where the implementation offers that and nobody looks at the steps between."""
-    offer = getattr(implementation(flow.impl), "stepper", None)
-    return None if offer is None else offer(flow, integrator, dt)
+    offer = getattr(implementation(flow.impl), "advance", None)
+    advance = None if offer is None or watched else offer(flow, integrator, dt)
+    return integrator.start(flow, dt, rng) if advance is None else ManySteps(integrator, flow, dt, rng, advance)
 
 
 def _generator(rng: Any, *, needed: bool) -> Any:

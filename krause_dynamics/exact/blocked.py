@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from krause_dynamics._array import Array, is_torch, like, namespace
-from krause_dynamics.interaction import Aggregate, Causal, Everyone, Gaussian, Interaction, Request, Window, reference
+from krause_dynamics.exact.bands import band, is_banded
+from krause_dynamics.interaction import Aggregate, Everyone, Gaussian, Interaction, Request, reference
 from krause_dynamics.interaction.scores import Coefficients
 
 BLOCK_PAIRS = 1 << 18  # pairs held at once on a CPU: 2 MB in float64, so that a block stays in the cache between passes
@@ -54,7 +55,7 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
         form = _separate(interaction, request, coefficients)
     if form is None:
         return _by_rows(interaction, request)
-    low, high = _band(interaction)
+    low, high = band(interaction)
     everyone = low == -np.inf and high == np.inf
     sums = _symmetric(form) if everyone and form.symmetric else _banded(form, low, high)
     total = sums[..., -1]
@@ -72,17 +73,13 @@ def _is_separable(interaction: Interaction, request: Request, coefficients: Coef
     if coefficients is None or interaction.pair_bias is not None:
         return False
     everyone = all(isinstance(p, Everyone) for p in parts)
-    banded = request.positions_are_ranks and all(isinstance(p, Everyone | Causal) or _is_plain(p) for p in parts)
+    banded = request.positions_are_ranks and is_banded(interaction)
     return (
         (everyone or banded)
         and request.queries.dtype.itemsize in STEEPEST
         and all(getattr(c, "ndim", 0) == 0 or c.shape[-1] == 1 for c in coefficients)
         and not _needs_gradient(interaction, request)
     )
-
-
-def _is_plain(part: Any) -> bool:
-    return isinstance(part, Window) and not part.periodic
 
 
 def _needs_gradient(interaction: Interaction, request: Request) -> bool:
@@ -154,19 +151,6 @@ def _affinities(x: Array, y: Array) -> Array:
 
 
 # --- sums over tiles
-
-
-def _band(interaction: Interaction) -> tuple[float, float]:
-    """``low <= i - j <= high`` for the index windows of a rule; infinite where everyone is heard."""
-    low, high = -np.inf, np.inf
-    for part in interaction.parts:
-        if isinstance(part, Causal):
-            low = max(low, 0)
-        elif isinstance(part, Window):
-            half = (part.size - 1) // 2
-            low = max(low, -half if part.two_sided else 0)
-            high = min(high, half if part.two_sided else part.size - 1)
-    return low, high
 
 
 def _symmetric(form: Separated) -> Array:

@@ -1,7 +1,7 @@
 """One step each: what a solver does with the drift. Every class states order and source."""
 
 from krause_dynamics.integrators.adaptive import Adaptive
-from krause_dynamics.integrators.base import FixedSteps, Integrator, StepFailed, Stepper
+from krause_dynamics.integrators.base import FixedSteps, Integrator, ManySteps, StepFailed, Stepper
 from krause_dynamics.integrators.explicit import RK4, Euler
 from krause_dynamics.integrators.layer import LayerStep
 from krause_dynamics.integrators.stiff import Stiff, fastest_rate, refuse_if_stiff
@@ -15,6 +15,7 @@ __all__ = [
     "FixedSteps",
     "Integrator",
     "LayerStep",
+    "ManySteps",
     "StepFailed",
     "Stepper",
     "Stiff",
