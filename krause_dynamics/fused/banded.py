@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.fused import tiles
-from krause_dynamics.fused.lowering import Lowered, Rule, flatten, leading_shape, lower
+from krause_dynamics.fused.lowering import UNBOUNDED, Lowered, Rule, flatten, leading_shape, lower
 from krause_dynamics.interaction import Aggregate, Interaction, Request
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -138,8 +138,10 @@ def _spread(run: Callable[[int, int], None], total: int, smallest: int) -> None:
 
 def _array(x: Tensor, dtype: torch.dtype) -> np.ndarray:
     """(b, h, n, d) -> (b h, n, d), a C-contiguous numpy view where possible."""
-    x = x.detach()
-    return x.to(dtype).reshape(-1, *x.shape[2:]).contiguous().numpy()
+    if x.dtype != dtype or not x.is_contiguous():
+        x = x.to(dtype).contiguous()
+    array = x.detach().numpy()
+    return array.reshape(-1, *array.shape[2:])
 
 
 def _prepare(call: Call, options: Options) -> tuple[Any, Any, int]:
@@ -153,7 +155,7 @@ def _prepare(call: Call, options: Options) -> tuple[Any, Any, int]:
         heads, call.k.shape[1], 0 if mass is None else mass.shape[1], options.offset, int(options.distance),
         rule.top_k, int(rule.keep_ties), *grid, *packing, options.seed,
     )  # fmt: skip
-    lower, upper = tiles.bounds(rule, n, m, options.offset, call.segments, call.q.device)
+    lower, upper = _bounds(call, options)
     flat, strides = np.empty(0, _numpy_dtype(dtype)), np.zeros(4, np.int64)
     if pair is not None:
         pair = pair.detach().to(dtype)
@@ -164,9 +166,19 @@ def _prepare(call: Call, options: Options) -> tuple[Any, Any, int]:
         _array(call.q, dtype), _array(call.k, dtype), _array(call.v, dtype),
         call.scale.detach().reshape(-1).contiguous().numpy(),
         np.empty((0, 0), _numpy_dtype(dtype)) if mass is None else _array(mass.unsqueeze(-1), dtype)[..., 0],
-        flat, strides, lower.numpy(), upper.numpy(),
+        flat, strides, lower, upper,
     )  # fmt: skip
     return layout, arrays, m if packing[0] else max(1, rule.row_length(m))
+
+
+def _bounds(call: Call, options: Options) -> tuple[np.ndarray, np.ndarray]:
+    n, m, rule = call.q.shape[2], call.k.shape[2], options.rule
+    if call.segments is not None:
+        lower, upper = tiles.bounds(rule, n, m, options.offset, call.segments, call.q.device)
+        return lower.numpy(), upper.numpy()
+    position = np.arange(options.offset, options.offset + n)
+    lower = np.zeros(n, np.int64) if rule.left == UNBOUNDED else position - rule.left
+    return lower, np.full(n, m - 1) if rule.right == UNBOUNDED else position + rule.right
 
 
 def _numpy_dtype(dtype: torch.dtype) -> Any:

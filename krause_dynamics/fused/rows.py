@@ -193,7 +193,7 @@ def _kth_largest(values, count, k, cell, cell_bits, mask):
 
 @njit(**_SUMS)
 def _exponentials(values, count, integers, floats):
-    """Exp in place for float32 values <= 0 (or NaN), to about two units in the last place; branch-free, so it vectorises.
+    """Exp in place for float32 values <= 0 (or NaN), to about two units in the last place, without branches.
 
     Cephes' polynomial after splitting off the power of two, whose bits are written through the integer view of
     ``floats``; what is below exp(-87), the smallest normal number, becomes 0.
@@ -475,7 +475,10 @@ def _scatter_differences(weights, columns, count, vector, keys, out):
 
 @njit(**_PLAIN)
 def _is_zero(row):
-    return all(row[c] == 0 for c in range(row.shape[0]))
+    for c in range(row.shape[0]):  # noqa: SIM110  (numba has no generator expressions)
+        if row[c] != 0:
+            return False
+    return True
 
 
 @njit(**_PLAIN)

@@ -141,6 +141,32 @@ def attend(
     """
     if tile.log_mass is not None:
         allowed = allowed & (tile.log_mass > NEVER)[..., None, :]
+    logs, chosen, spoilt = _log_weights(tile, allowed, distance, top_k, keep_ties)
+    some, nan = chosen.any(-1, keepdim=True), float("nan")
+    log_partition = logs.masked_fill(~some, 0.0).logsumexp(-1, keepdim=True)
+    weights = (logs - log_partition).exp()
+    weights = weights if keep is None else weights * keep
+    absent = ~torch.isfinite(tile.v)
+    out = weights @ tile.v.masked_fill(absent, 0.0)
+    with torch.no_grad():
+        lost = chosen.to(out.dtype) @ absent.to(out.dtype) > 0
+    log_partition = log_partition.masked_fill(~some, NEVER).masked_fill(spoilt, nan)
+    return out.masked_fill(lost | spoilt, nan), log_partition[..., 0]
+
+
+def weigh(tile: Tile, allowed: Tensor, distance: bool, top_k: int, keep_ties: bool) -> tuple[Tensor, Tensor]:
+    """Weights of a block's pairs and which of them are chosen, both (b, h, T, B, S)."""
+    logs, chosen, spoilt = _log_weights(tile, allowed, distance, top_k, keep_ties)
+    log_partition = logs.masked_fill(~chosen.any(-1, keepdim=True), 0.0).logsumexp(-1, keepdim=True)
+    return (logs - log_partition).exp().masked_fill(spoilt, float("nan")), chosen
+
+
+def _log_weights(
+    tile: Tile, allowed: Tensor, distance: bool, top_k: int, keep_ties: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores plus masses of the chosen pairs (-inf elsewhere), the choice, and rows that a NaN has spoilt."""
+    if tile.log_mass is not None:
+        allowed = allowed & (tile.log_mass > NEVER)[..., None, :]
     # A key may hold NaN or infinity as long as nobody hears it: it is set to 0 and only those who hear it get NaN.
     # Likewise a padded query may: its own row is NaN, and no gradient flows through it.
     broken, lame = (~torch.isfinite(x).all(-1) for x in (tile.k, tile.q))
@@ -151,30 +177,29 @@ def attend(
         spoilt = spoilt | scores.isnan().any(-1, keepdim=True)
         chosen = select(scores, top_k, keep_ties)
     logs = scores if tile.log_mass is None else scores + tile.log_mass[..., None, :]
-    logs = logs.masked_fill(~chosen, NEVER)
-    log_partition = logs.masked_fill(~chosen.any(-1, keepdim=True), 0.0).logsumexp(-1, keepdim=True)
-    weights = (logs - log_partition).exp() if keep is None else (logs - log_partition).exp() * keep
-    absent = ~torch.isfinite(tile.v)
-    out = weights @ tile.v.masked_fill(absent, 0.0)
-    with torch.no_grad():
-        lost = chosen.to(out.dtype) @ absent.to(out.dtype) > 0
-    nan = float("nan")
-    log_partition = log_partition.masked_fill(~chosen.any(-1, keepdim=True), NEVER).masked_fill(spoilt, nan)
-    return out.masked_fill(lost | spoilt, nan), log_partition[..., 0]
+    return logs.masked_fill(~chosen, NEVER), chosen, spoilt
 
 
 def _scores(tile: Tile, broken: Tensor, distance: bool) -> Tensor:
     k, scale = tile.k, tile.scale[..., None, None, None]
     if distance:
-        # Centred block by block: far from the origin the expanded square would lose all digits.
-        count = (~broken).sum(-1, keepdim=True).clamp(min=1)[..., None]
-        centre = (k.sum(-2, keepdim=True) / count).detach()
+        centre = _centre(k.detach(), broken)
         q, k = tile.q - centre, k - centre
         squared = q.square().sum(-1, keepdim=True) + k.square().sum(-1)[..., None, :] - 2 * q @ k.mT
         scores = -0.5 * scale * squared.clamp(min=0)
     else:
         scores = scale * (tile.q @ k.mT)
     return scores if tile.pair_bias is None else scores + tile.pair_bias
+
+
+def _centre(k: Tensor, broken: Tensor) -> Tensor:
+    """The key nearest to the mean of a slab, (b, h, T, 1, d): far from the origin the expanded square would lose all
+    digits, and with a key as the centre differences of small integers stay integers, so that ties stay ties.
+    """
+    count = (~broken).sum(-1, keepdim=True).clamp(min=1)[..., None]
+    spread = (k - k.sum(-2, keepdim=True) / count).square().sum(-1).masked_fill(broken, float("inf"))
+    nearest = spread.argmin(-1)[..., None, None].expand(*k.shape[:-2], 1, k.shape[-1])
+    return k.gather(-2, nearest)
 
 
 def dropout_factors(block: Block, heads: tuple[int, int], n: int, dropout: float, seed: int) -> Tensor:

@@ -1,0 +1,18 @@
+"""The rule as torch layers: `krause_attention` on tensors, `KrauseAttention` as a module, `WindowCache` to decode."""
+
+from krause_dynamics.nn.attention import explain, krause_attention
+from krause_dynamics.nn.cache import WindowCache
+from krause_dynamics.nn.layer import KrauseAttention, LogSigma, Rotary
+from krause_dynamics.nn.pattern import Pattern
+from krause_dynamics.nn.sparse import sparse_weights
+
+__all__ = [
+    "KrauseAttention",
+    "LogSigma",
+    "Pattern",
+    "Rotary",
+    "WindowCache",
+    "explain",
+    "krause_attention",
+    "sparse_weights",
+]

@@ -1,0 +1,385 @@
+"""Banded attention, both engines, against the dense definition: outputs, log-partitions, selected sets, all gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import krause_dynamics as kd
+from krause_dynamics.fused import banded, lowering, operators
+from krause_dynamics.interaction import Request, reference
+
+NEVER = -float("inf")
+
+NEIGHBOURHOODS = {
+    "window": kd.Window(9),
+    "window top-k": kd.Window(9) & kd.TopK(4),
+    "centred, ties kept": kd.Window(9, two_sided=True) & kd.TopK(4, ties="keep"),
+    "window beyond the row": kd.Window(500) & kd.TopK(600),
+    "causal top-k": kd.Causal() & kd.TopK(6),
+    "everyone": kd.Everyone(),
+    "squares": kd.Grid(7, 7, 2, prefix=1) & kd.TopK(5),
+    "diamonds": kd.Grid(6, 8, 1, metric="manhattan", prefix=2),
+    "one row of cells": kd.Grid(1, 49, 3, prefix=1) & kd.TopK(3),
+}
+
+
+def points(*shape, dtype=torch.float64, seed=0, grad=True):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(*shape, dtype=torch.float64, generator=generator).to(dtype)
+    return x.requires_grad_(grad)
+
+
+def lower(neighbourhood, parameter, score="gaussian", **rest):
+    """parameter: sigma or beta, (heads,)."""
+    gaussian = score == "gaussian"
+    a = parameter**-2 if gaussian else parameter
+    rule = lowering.lower_neighbourhood(neighbourhood.parts)
+    assert not isinstance(rule, str), rule
+    return lowering.Lowered(a[None], gaussian, rule, **rest)
+
+
+def by_reference(q, k, v, neighbourhood, parameter, score="gaussian", mass=None, pair=None, offset=0):
+    """The definition; also for queries that stand at ``offset`` among the keys."""
+    group = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+    score = kd.Gaussian(parameter[:, None]) if score == "gaussian" else kd.DotProduct(parameter[:, None])
+    indices = {}
+    if offset:
+        indices = {
+            "query_index": torch.arange(q.shape[2]) + offset,
+            "source_index": torch.arange(k.shape[2]),
+        }
+    mass = None if mass is None else mass.expand(*k.shape[:3])
+    request = Request.of(q, k, v, log_mass=mass, **indices)
+    return reference.aggregate(kd.Interaction(score, neighbourhood, pair_bias=pair), request)
+
+
+def by_rows(q, k, v, lowered):
+    return operators.banded(q, k, v, lowered)
+
+
+class ByTiles(torch.autograd.Function):
+    """The engine of other devices, run on the CPU."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, scale, mass, pair, lowered):
+        if pair is not None:
+            pair = pair.expand(*q.shape[:3], k.shape[2])
+        mass = None if mass is None else mass.expand(q.shape[0], -1, -1)
+        ctx.call = banded.Call(q, k, v, scale.expand(q.shape[:2]), mass, pair, lowered.segments)
+        ctx.options = banded.Options(lowered.rule, lowered.distance, lowered.query_offset, 0.0, 0)
+        ctx.shapes = scale.shape, None if lowered.log_mass is None else lowered.log_mass.shape, lowered.pair_bias
+        return banded._forward_tiles(ctx.call, ctx.options)
+
+    @staticmethod
+    def backward(ctx, grad_out, grad_log):
+        g = banded._backward_tiles(ctx.call, ctx.options, grad_out, grad_log)
+        scale, mass, pair = ctx.shapes
+        return (
+            g.q, g.k, g.v, g.scale.sum_to_size(scale),
+            None if mass is None else g.log_mass.sum_to_size(mass),
+            None if pair is None else g.pair_bias.sum_to_size(pair.shape), None,
+        )  # fmt: skip
+
+
+def by_tiles(q, k, v, lowered):
+    return ByTiles.apply(q, k, v, lowered.scale, lowered.log_mass, lowered.pair_bias, lowered)
+
+
+ENGINES = pytest.mark.parametrize("engine", [by_rows, by_tiles])
+
+
+def gradients(outcome, leaves, seed=9):
+    """Of a random functional of output and log-partition, empty rows left out of the latter."""
+    out, log_partition = outcome
+    weights = points(*out.shape, seed=seed, grad=False), points(*log_partition.shape, seed=seed + 1, grad=False)
+    finite = torch.where(log_partition > NEVER, log_partition, 0.0)
+    return torch.autograd.grad((out * weights[0]).sum() + (finite * weights[1]).sum(), leaves)
+
+
+def agree(mine, theirs, leaves, tolerance=1e-11):
+    """Outputs, log-partitions and gradients; 1e-11 leaves room for a few hundred roundings of float64."""
+    assert torch.equal(mine[1] == NEVER, theirs[1] == NEVER)
+    torch.testing.assert_close(mine[0], theirs[0], rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(mine[1], theirs[1], rtol=tolerance, atol=tolerance)
+    for a, b in zip(gradients(mine, leaves), gradients(theirs, leaves), strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=100 * tolerance)
+
+
+@ENGINES
+@pytest.mark.parametrize("score", ["gaussian", "dot"])
+@pytest.mark.parametrize("name", list(NEIGHBOURHOODS))
+def test_equals_the_definition_with_all_gradients(name, score, engine):
+    q, k, v = points(2, 2, 50, 8, seed=1), points(2, 2, 50, 8, seed=2), points(2, 2, 50, 5, seed=3)
+    parameter = torch.tensor([1.3, 0.8], dtype=torch.float64, requires_grad=True)
+    mine = engine(q, k, v, lower(NEIGHBOURHOODS[name], parameter, score))
+    theirs = by_reference(q, k, v, NEIGHBOURHOODS[name], parameter, score)
+    agree(mine, theirs, [q, k, v, parameter])
+
+
+@ENGINES
+@pytest.mark.parametrize("shape", [(2, 1, 50), (1, 4, 50)])
+def test_masses_weigh_but_do_not_rank_and_biases_rank(shape, engine):
+    q, k, v = points(2, 4, 50, 8, seed=1), points(2, 2, 50, 8, seed=2), points(2, 2, 50, 5, seed=3)
+    mass = points(*shape, seed=4, grad=False)
+    mass[..., [3, 4, 5, 30]] = NEVER
+    mass.requires_grad_()
+    pair = points(4, 50, 50, seed=5)
+    parameter = torch.tensor([1.3, 0.8, 1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    rule = kd.Window(7) & kd.TopK(3)
+    mine = engine(q, k, v, lower(rule, parameter, log_mass=mass, pair_bias=pair[None]))
+    agree(mine, by_reference(q, k, v, rule, parameter, mass=mass, pair=pair), [q, k, v, parameter, mass, pair])
+
+
+@ENGINES
+@pytest.mark.parametrize(("n", "m", "offset"), [(1, 30, 29), (7, 30, 23), (5, 40, 3)])
+def test_queries_inside_a_longer_row_of_keys(n, m, offset, engine):
+    q, k, v = points(1, 2, n, 8, seed=1), points(1, 2, m, 8, seed=2), points(1, 2, m, 8, seed=3)
+    parameter = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    rule = kd.Window(9) & kd.TopK(4)
+    mine = engine(q, k, v, lower(rule, parameter, query_offset=offset))
+    agree(mine, by_reference(q, k, v, rule, parameter, offset=offset), [q, k, v, parameter])
+
+
+@ENGINES
+@pytest.mark.parametrize("n", [1, 63, 129, 1000])
+def test_odd_lengths(n, engine):
+    q, k, v = (points(1, 1, n, 4, seed=s) for s in range(3))
+    parameter = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    rule = kd.Window(32) & kd.TopK(7)
+    agree(engine(q, k, v, lower(rule, parameter)), by_reference(q, k, v, rule, parameter), [q, k, v, parameter])
+
+
+def test_gradcheck():
+    q, k, v = points(1, 2, 6, 3, seed=1), points(1, 1, 6, 3, seed=2), points(1, 1, 6, 2, seed=3)
+    scale = torch.tensor([[0.7, 1.2]], dtype=torch.float64, requires_grad=True)
+    mass, pair = points(1, 1, 6, seed=4), points(1, 1, 6, 6, seed=5)
+
+    def run(q, k, v, scale, mass, pair):
+        rule = lowering.rule_of(3, 0, (), 2)
+        return operators.banded(q, k, v, lowering.Lowered(scale, True, rule, mass, pair))
+
+    # Scores stay apart by more than gradcheck's step of 1e-6, so that no perturbation changes the selection.
+    assert torch.autograd.gradcheck(run, (q, k, v, scale, mass, pair))
+
+
+def weights_of(engine, q, k, rule, sigma=1.0, **rest):
+    """The row-stochastic matrix, read off with values = identity."""
+    v = torch.eye(k.shape[2], dtype=q.dtype).expand(*k.shape[:2], -1, -1)
+    parameter = torch.full((q.shape[1],), sigma, dtype=torch.float64 if q.dtype == torch.float64 else torch.float32)
+    return engine(q, k, v, lower(rule, parameter, **rest))[0]
+
+
+@ENGINES
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_equal_scores_admit_the_earliest_keys_or_all(engine, dtype):
+    x = torch.ones(1, 1, 20, 4, dtype=dtype)
+    first = weights_of(engine, x, x, kd.Window(8) & kd.TopK(3))[0, 0]
+    for i in range(20):
+        begin = max(0, i - 7)
+        expected = torch.arange(begin, min(i + 1, begin + 3))
+        assert torch.equal(first[i].nonzero()[:, 0], expected)
+    kept = weights_of(engine, x, x, kd.Window(8) & kd.TopK(3, ties="keep"))[0, 0]
+    assert torch.equal((kept > 0).sum(1), torch.arange(1, 21).clamp(max=8))
+
+
+@ENGINES
+@pytest.mark.parametrize("ties", ["index", "keep"])
+def test_small_integers_give_the_sets_of_the_definition(engine, ties):
+    """Squared distances of small integers are exact in every form, so that ties are ties everywhere."""
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randint(-2, 3, (2, 2, 90, 3), generator=generator).float() for _ in range(2))
+    rule = kd.Window(21, two_sided=True) & kd.TopK(6, ties=ties)
+    mine = weights_of(engine, q, k, rule, sigma=2.0) > 0
+    request = Request.of(q, k)
+    assert torch.equal(mine, reference.admitted(kd.krause(2.0, rule), request))
+
+
+@ENGINES
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: torch.where((torch.arange(x.shape[2]) % 50 == 7)[:, None], 30 * x, x),
+        lambda x: x[:, :, torch.arange(x.shape[2]) % 8],
+        lambda x: x + 100,
+        lambda x: x,
+    ],
+    ids=["far keys", "few distinct tokens", "offset tokens", "plain"],
+)
+def test_single_precision_stays_close_to_double(make, engine):
+    """Errors against float64: differences of coordinates lose eps |x| each, which scores multiply by their slope."""
+    x = make(points(1, 2, 300, 16, grad=False))
+    q, k, v = x.float(), x.float().roll(1, -2), points(1, 2, 300, 8, seed=3, grad=False).float()
+    parameter = torch.full((2,), 2.0)
+    rule = kd.Window(64)
+    mine = engine(q, k, v, lower(rule, parameter))
+    theirs = by_reference(q.double(), k.double(), v.double(), rule, parameter.double())
+    eps = torch.finfo(torch.float32).eps
+    spread = (q.double() - q.double().mean(-2, keepdim=True)).abs().amax()
+    bound = 40 * eps * float(1 + spread**2)
+    assert float((mine[0] - theirs.mean).abs().max()) < bound
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_types_round_once(dtype):
+    """Scores and sums are float32: the only rounding of size eps is that of the result."""
+    q, k, v = (points(1, 2, 100, 16, seed=s, grad=False).to(dtype) for s in range(3))
+    parameter = torch.full((2,), 2.0)
+    rule = kd.Window(32) & kd.TopK(9)
+    out, log_partition = by_rows(q, k, v, lower(rule, parameter))
+    theirs = by_reference(q.double(), k.double(), v.double(), rule, parameter.double())
+    assert out.dtype == dtype
+    assert log_partition.dtype == torch.float32
+    eps = torch.finfo(dtype).eps
+    assert float((out.double() - theirs.mean).abs().max()) < 0.51 * eps * float(theirs.mean.abs().max()) + 1e-5
+    torch.testing.assert_close(log_partition.double(), theirs.log_partition, rtol=1e-5, atol=1e-5)
+
+
+@ENGINES
+def test_padding_and_the_future_may_hold_nan(engine):
+    """Left padding and a NaN in a later key: rows that cannot hear them, and their gradients, are untouched."""
+    q, k, v = (points(2, 2, 40, 8, seed=s, grad=False) for s in range(3))
+    valid = torch.arange(40) >= torch.tensor([[0], [6]])
+    mass = torch.zeros(2, 1, 40, dtype=torch.float64).masked_fill(~valid[:, None], NEVER)
+    rule, parameter = kd.Window(5) & kd.TopK(3), torch.ones(2, dtype=torch.float64)
+    clean = engine(q, k, v, lower(rule, parameter, log_mass=mass))
+    dirty = [x.masked_fill(~valid[:, None, :, None], float("nan")) for x in (q, k, v)]
+    for x in dirty:
+        x[:, :, 35:] = float("nan")
+        x.requires_grad_()
+    out, log_partition = engine(*dirty, lower(rule, parameter, log_mass=mass))
+    heard = valid[:, None, :, None].expand_as(out) & (torch.arange(40) < 35)[:, None]
+    # Tiles choose their centre among the keys that are numbers, hence the few roundings.
+    torch.testing.assert_close(out[heard], clean[0][heard], rtol=1e-12, atol=1e-12)
+    assert bool(out[:, :, 35:].isnan().all())
+    assert bool((log_partition[1, :, :6] == NEVER).all())
+    assert bool((out[1, :, :6] == 0).all())
+    for gradient in torch.autograd.grad(torch.where(heard, out, 0.0).sum(), dirty):
+        assert bool(gradient[:, :, :35].isfinite().all())
+        assert bool((gradient[1, :, :6] == 0).all())
+
+
+@ENGINES
+def test_every_entry_of_the_results_is_written(engine):
+    """torch.empty is filled with NaN here, so that anything left out would show."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        q, k, v = (points(1, 2, 70, 8, seed=s) for s in range(3))
+        mass = torch.zeros(1, 1, 70, dtype=torch.float64).masked_fill(torch.arange(70) < 20, NEVER)
+        parameter = torch.ones(2, dtype=torch.float64, requires_grad=True)
+        outcome = engine(q, k, v, lower(kd.Window(9) & kd.TopK(4), parameter, log_mass=mass))
+        assert not any(bool(x.isnan().any()) for x in (*outcome, *gradients(outcome, [q, k, v, parameter])))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@ENGINES
+def test_strides_do_not_matter(engine):
+    x = points(1, 33, 3, 2, 8, grad=False)
+    q, k, v = (x[:, :, i].transpose(1, 2) for i in range(3))
+    rule, parameter = kd.Window(9) & kd.TopK(4), torch.ones(2, dtype=torch.float64)
+    strided = engine(q, k, v, lower(rule, parameter))
+    contiguous = engine(q.contiguous(), k.contiguous(), v.contiguous(), lower(rule, parameter))
+    assert torch.equal(strided[0], contiguous[0])
+    assert torch.equal(strided[1], contiguous[1])
+
+
+@ENGINES
+def test_packed_sequences_do_not_hear_each_other(engine):
+    q, k, v = (points(1, 2, 45, 8, seed=s, grad=False) for s in range(3))
+    edges = [0, 10, 10, 31, 45]
+    rule, parameter = kd.Window(9, two_sided=True) & kd.TopK(4), torch.ones(2, dtype=torch.float64)
+    packed = engine(q, k, v, lower(rule, parameter, segments=torch.tensor(edges, dtype=torch.int32)))
+    for begin, end in ((0, 10), (10, 31), (31, 45)):
+        one = engine(*(x[:, :, begin:end] for x in (q, k, v)), lower(rule, parameter))
+        torch.testing.assert_close(packed[0][:, :, begin:end], one[0], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(packed[1][:, :, begin:end], one[1], rtol=1e-12, atol=1e-12)
+
+
+class CountBytes(torch.utils._python_dispatch.TorchDispatchMode):
+    """Bytes of everything that torch operations allocate."""
+
+    def __init__(self):
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for x in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(x, torch.Tensor) and not function.is_view:
+                self.total += x.numel() * x.element_size()
+        return result
+
+
+@pytest.mark.parametrize("engine", ["rows", "tiles"])
+def test_allocations_grow_linearly_with_the_number_of_tokens(engine, monkeypatch):
+    allocated = {}
+    rule = lowering.rule_of(31, 0, (), 9)
+    for n in (1024, 4096):
+        q, k, v = (points(1, 2, n, 16, seed=s, grad=False).float() for s in range(3))
+        call = banded.Call(q, k, v, torch.ones(1, 2), None, None, None)
+        options = banded.Options(rule, True, 0, 0.0, 0)
+        numpy_bytes = []
+        for name in ("empty", "zeros"):
+            make = getattr(banded.np, name)
+            counted = lambda *a, make=make, **kw: (x := make(*a, **kw), numpy_bytes.append(x.nbytes))[0]  # noqa: E731
+            monkeypatch.setattr(banded.np, name, counted)
+        with CountBytes() as count:
+            if engine == "rows":
+                out, log_partition, bits = banded._forward_rows(call, options, True)
+                banded._backward_rows(call, options, log_partition, bits, out, log_partition)
+            else:
+                out, log_partition = banded._forward_tiles(call, options)
+                banded._backward_tiles(call, options, out, log_partition)
+        monkeypatch.undo()
+        allocated[n] = count.total + sum(numpy_bytes)
+    assert allocated[4096] <= 4.4 * allocated[1024]
+
+
+def test_aggregate_takes_torch_arrays_of_any_batch_shape():
+    x = points(3, 2, 70, 4, grad=False)
+    rule = kd.krause(torch.tensor([[0.5], [1.0]], dtype=torch.float64), kd.Window(9) & kd.TopK(3))
+    request = Request.of(x)
+    assert banded.supports(rule, request) is None
+    mine, theirs = banded.aggregate(rule, request), reference.aggregate(rule, request)
+    torch.testing.assert_close(mine.mean, theirs.mean, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(mine.log_partition, theirs.log_partition, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("rule", "word"),
+    [
+        (kd.krause(1.0, kd.Others()), "Others"),
+        (kd.krause(1.0, kd.Window(5, periodic=True)), "Window"),
+        (kd.bounded_confidence(1.0), "Within"),
+        (kd.Interaction(kd.Radial(lambda r: 1 / (1 + r))), "Radial"),
+        (kd.krause(torch.ones(70, dtype=torch.float64)), "query to query"),
+        (kd.krause(1.0, kd.Grid(3, 3)), "Grid"),
+    ],
+)
+def test_what_has_no_banded_form_says_why(rule, word):
+    assert word in banded.supports(rule, Request.of(points(70, 4, grad=False)))
+
+
+def test_flops_are_those_of_the_admitted_pairs():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    q, k, v = points(2, 3, 100, 8), points(2, 3, 100, 8), points(2, 3, 100, 5)
+    with FlopCounterMode(display=False) as counter:
+        out, _ = operators.banded(q, k, v, lower(kd.Window(9), torch.ones(3, dtype=torch.float64)))
+        forward = counter.get_total_flops()
+        out.sum().backward()
+    assert forward == 2 * 2 * 3 * 100 * 9 * (8 + 5)
+    assert counter.get_total_flops() == forward + forward * 5 // 2
+
+
+def test_operator_contract():
+    q, k, v = points(2, 2, 20, 8), points(2, 1, 20, 8), points(2, 1, 20, 8)
+    scale = torch.ones(2, 2, dtype=torch.float64, requires_grad=True)
+    arguments = (q, k, v, scale, None, None, None, None, [8, 0, 4, 0], True, 0, 0.0, True)
+    torch.library.opcheck(
+        torch.ops.krause_dynamics.banded.default,
+        arguments,
+        test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+    )
