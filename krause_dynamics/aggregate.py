@@ -19,9 +19,10 @@ MODULES = {
     "reference": "krause_dynamics.interaction.reference",
     "blocked": "krause_dynamics.exact.blocked",
     "compiled": "krause_dynamics.exact.compiled",
+    "sdpa": "krause_dynamics.fused.sdpa",
     "convolution": "krause_dynamics.exact.convolution",
 }
-AUTO = ("blocked",)  # asked in this order; the reference is what remains
+AUTO = ("sdpa", "blocked")  # asked in this order; the reference is what remains
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def plan(interaction: Interaction, queries: Array, *arrays: Array | None, impl: 
 def supported(interaction: Interaction, queries: Array, *arrays: Array | None, **rest: Any) -> dict[str, str | None]:
     """For every implementation ``None`` if it computes this, else the reason why not; arguments as in `aggregate`."""
     request = Request.of(queries, *arrays, **rest)
-    return {name: implementation(name).supports(interaction, request) for name in MODULES}
+    return {name: _refusal(name, interaction, request) for name in MODULES}
 
 
 def choose(interaction: Interaction, request: Request, impl: str) -> tuple[str, str]:
@@ -130,15 +131,24 @@ def choose(interaction: Interaction, request: Request, impl: str) -> tuple[str, 
     if impl != "auto":
         if impl not in MODULES:
             raise UnsupportedImplementation(f"impl must be 'auto' or one of {sorted(MODULES)}, got {impl!r}")
-        reason = implementation(impl).supports(interaction, request)
+        reason = _refusal(impl, interaction, request)
         if reason is not None:
             raise UnsupportedImplementation(f"impl={impl!r} cannot compute this interaction: {reason}; use impl='auto'")
         return impl, "asked for"
     for name in AUTO:
-        module = implementation(name)
-        if module.pays(interaction, request) and module.supports(interaction, request) is None:
+        if _refusal(name, interaction, request, only_if_it_pays=True) is None:
             return name, "fastest known for this rule and size"
     return "reference", "small, or no faster form supports this rule"
+
+
+def _refusal(name: str, interaction: Interaction, request: Request, *, only_if_it_pays: bool = False) -> str | None:
+    """Why an implementation cannot (or, if asked, should not) compute this; ``None`` where it does."""
+    if MODULES[name].startswith("krause_dynamics.fused.") and not is_torch(request.queries):
+        return "it takes torch tensors"  # known without importing torch
+    module = implementation(name)
+    if only_if_it_pays and not module.pays(interaction, request):
+        return "another form is faster"
+    return module.supports(interaction, request)  # type: ignore[no-any-return]
 
 
 def implementation(name: str) -> Any:
