@@ -36,6 +36,7 @@ from krause_dynamics.interaction import (
     krause,
     softmax,
 )
+from krause_dynamics.schedules import PerLayer
 from krause_dynamics.simulate import simulate
 from krause_dynamics.spaces import Circle, Euclidean, Interval, Sphere, Torus
 from krause_dynamics.trajectory import Trajectory
@@ -44,8 +45,11 @@ __version__ = "0.1.0"
 
 # Loaded on first access (PEP 562). A function listed here must not bear the name of its module: importing the
 # module would replace it.
-_SUBMODULES: tuple[str, ...] = ("mean_field",)
-_FUNCTIONS: dict[str, str] = {}
+_SUBMODULES: tuple[str, ...] = ("matrices", "mean_field")
+_FUNCTIONS: dict[str, str] = {
+    "jacobian": "krause_dynamics.linearise",
+    "spectrum": "krause_dynamics.linearise",
+}
 
 __all__ = [
     "RK4",
@@ -67,6 +71,7 @@ __all__ = [
     "Interval",
     "LayerStep",
     "Others",
+    "PerLayer",
     "Radial",
     "SimulationDiverged",
     "Sphere",

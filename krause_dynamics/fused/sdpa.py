@@ -20,7 +20,7 @@ ALIGNMENT = 8
 
 
 def supports(interaction: Interaction, request: Request) -> str | None:
-    """Torch tensors of 32 or 16 bits without gradients; quadratic scores; everyone, or causal (one query per source)."""
+    """Torch tensors of 32 or 16 bits without gradients; quadratic scores; everyone, or causal (a query per source)."""
     q, v = request.queries, request.values
     if not isinstance(q, Tensor) or q.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return "it takes torch tensors of float32, float16 or bfloat16"
