@@ -6,6 +6,7 @@
 """
 
 from krause_dynamics.mean_field.cells import Cells, CircleCells, LatitudeCells, LineCells
+from krause_dynamics.mean_field.cluster_list import Cluster, clusters
 from krause_dynamics.mean_field.density import (
     Density,
     from_function,
@@ -15,19 +16,27 @@ from krause_dynamics.mean_field.density import (
     uniform,
     von_mises,
 )
+from krause_dynamics.mean_field.lagrangian import Outcome, follow, settle
+from krause_dynamics.mean_field.maps import iterate
 from krause_dynamics.mean_field.solver import density_at, solve
 
 __all__ = [
     "Cells",
     "CircleCells",
+    "Cluster",
     "Density",
     "LatitudeCells",
     "LineCells",
+    "Outcome",
+    "clusters",
     "density_at",
+    "follow",
     "from_function",
     "from_particles",
     "gaussian",
     "gaussian_nodes",
+    "iterate",
+    "settle",
     "solve",
     "uniform",
     "von_mises",

@@ -1,0 +1,135 @@
+"""Layers of a density: one step of the rule as a map, and the density pushed forward by it, on the same cells.
+
+With bounded confidence and dt = 1 this is the Hegselmann-Krause map of a density, which makes atoms: a cell whose image
+is one point gives its mass to the two nearest cells, in shares that keep the point as their mean, so that an atom stays
+where it is and weighs what it should. Sharing smears a little mass over a cell at each layer; where the outcome hangs on
+less than 1e-3 of the mass (near a branch point), take the Lagrangian form.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from krause_dynamics.dynamics import Dynamics
+from krause_dynamics.interaction._value import check_count, check_number
+from krause_dynamics.mean_field.cells import LineCells
+from krause_dynamics.mean_field.density import Density, log_of
+from krause_dynamics.mean_field.finite_volumes import Transport
+from krause_dynamics.mean_field.velocity import Velocity, check_resolution, check_rule
+from krause_dynamics.trajectory import Trajectory
+
+NARROW = 1e-4  # cells; a narrower image is treated as a point
+STILL = 1e-12  # of the mass: what may move in a step that counts as none
+
+
+def iterate(
+    dynamics: Dynamics, density: Density, steps: int, *, dt: float = 1.0, save_every: int = 1, impl: str = "auto"
+) -> Trajectory:
+    """Push a density on a line forward by ``x -> x + dt drift(x)``, up to ``steps`` times, or until it stands still.
+
+    The edges of the cells move, each cell spreads its mass evenly between the images of its edges, and the images are
+    shared out to the fixed cells with linear weights: mass and mean are kept to rounding, the variance grows by at most
+    width^2/4 a step (second order).
+
+    Args:
+        dynamics: An exchangeable rule in a Euclidean space, an interval or a torus, without noise.
+        density: On `LineCells`.
+        steps: Most layers.
+        dt: Length of a layer, in units of time; 1 replaces each position by the mean that it hears (relative drift).
+        save_every: Keep every so-many states (first and last always).
+        impl: As in `solve`.
+
+    Returns:
+        A `Trajectory` over layers, as `solve` returns it; ``steps`` counts the layers in which something moved.
+
+    Raises:
+        ValueError: A rule or space that has no such map, or cells too coarse.
+    """
+    check_count("steps", steps)
+    check_count("save_every", save_every)
+    check_number("dt", dt, positive=True)
+    cells = _checked(dynamics, density)
+    periodic = cells.is_periodic(dynamics.space)
+    velocity = Velocity(dynamics, cells, cells.edges, impl=impl)
+    slopes = Transport(cells, periodic, velocity).slopes
+    mass, layers, saved, reason = density.mass, [0], [density.mass], "steps"
+    for layer in range(1, steps + 1):
+        images = cells.edges + dt * velocity(layer * dt, mass, slopes(mass / cells.width))
+        new = _deposit(mass, (images - cells.lower) / cells.width - 0.5, periodic)
+        moved = np.abs(np.cumsum(new - mass)).max() > STILL * mass.sum()
+        mass = new
+        last = layer == steps or not moved
+        if layer % save_every == 0 or last:
+            layers.append(layer)
+            saved.append(mass)
+        if not moved:
+            reason = "still"
+            break
+    meta = _meta(dynamics, cells, velocity.impl, dt=dt, stopped=reason)
+    positions = np.broadcast_to(cells.centres[:, None], (len(layers), cells.count, 1))
+    done = layer if reason == "steps" else layer - 1
+    return Trajectory(np.asarray(layers, float), positions, log_of(np.stack(saved)), steps=done, meta=meta)
+
+
+def _checked(dynamics: Dynamics, density: Density) -> LineCells:
+    cells = density.cells
+    if not isinstance(cells, LineCells):
+        raise ValueError(f"density must live on LineCells, got {type(cells).__name__}; layers on spheres: kd.simulate")
+    cells.check_space(dynamics.space)
+    check_rule(dynamics, cells)
+    check_resolution(dynamics.rule_at(0.0), cells)
+    if dynamics.noise:
+        raise ValueError(f"a map has no noise, got noise={dynamics.noise}; mean_field.solve has")
+    return cells
+
+
+def _meta(dynamics: Dynamics, cells: LineCells, impl: str, **rest: Any) -> dict[str, Any]:
+    from krause_dynamics import __version__
+
+    kept = {"dynamics": dynamics.to_dict(), "cells": cells.to_dict(), "impl": impl, "version": __version__}
+    return {"axis": "layer", "library": "numpy", "dtype": "float64", **kept, **rest}
+
+
+@njit(cache=True)
+def _hat_integral(s):
+    """Integral from -infinity of the hat function of unit half-width."""
+    if s <= -1.0:
+        return 0.0
+    if s >= 1.0:
+        return 1.0
+    return 0.5 * (s + 1.0) ** 2 if s < 0 else 0.5 + s - 0.5 * s * s
+
+
+@njit(cache=True)
+def _share(a, b, k):
+    """Mean over [a, b] of the hat function about k; its value where a = b."""
+    if b > a:
+        return (_hat_integral(b - k) - _hat_integral(a - k)) / (b - a)
+    return max(1.0 - abs(a - k), 0.0)
+
+
+@njit(cache=True)
+def _deposit(mass, images, periodic):
+    """Share the masses out: cell i, spread evenly over ``images[i]..images[i + 1]`` (in cells, centres at integers)."""
+    n = len(mass)
+    result = np.zeros(n)
+    for i in range(n):
+        if mass[i] == 0.0:
+            continue
+        a, b = min(images[i], images[i + 1]), max(images[i], images[i + 1])
+        if b - a < NARROW:
+            a = b = 0.5 * (a + b)
+        first, last = int(np.floor(a)), int(np.floor(b)) + 1
+        total = 0.0
+        for turn in range(2):
+            for k in range(first, last + 1):
+                share = _share(a, b, k)
+                if turn == 0:
+                    total += share
+                else:
+                    place = k % n if periodic else min(max(k, 0), n - 1)
+                    result[place] += mass[i] * (share / total)
+    return result
