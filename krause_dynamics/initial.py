@@ -71,7 +71,7 @@ def gaussian(n: int, d: int = 1, *, mean: Any = 0.0, std: Any = 1.0, rng: int | 
 
 
 def dumbbell(n: int) -> np.ndarray:
-    """n opinions at -1/n, one at each of 0, 1, ..., n, and n at n + 1/n: (3 n + 1, 1).
+    """Dumbbell: n opinions at -1/n, one at each of 0, 1, ..., n, and n at n + 1/n: (3 n + 1, 1).
 
     With radius 1 it freezes after a time of order n^2 (Wedin & Hegarty 1406.0769): 8, 9, 12 steps for n = 2, 3, 4.
 

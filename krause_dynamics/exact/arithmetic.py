@@ -28,7 +28,9 @@ def two_sum(a: float, b: float) -> tuple[float, float]:
 
 @njit(cache=True, inline="always")
 def quotient(high: float, low: float, divisor: float, divisor_low: float) -> float:
-    """``(high + low) / (divisor + divisor_low)``, correctly rounded but for ties within 2^-100; odd in the numerator."""
+    """``(high + low) / (divisor + divisor_low)``, correctly rounded but for ties within 2^-100; odd in the
+    numerator.
+    """
     inverse = 1.0 / divisor
     first = high * inverse
     return first + (fma(-first, divisor, high) + (low - first * divisor_low)) * inverse

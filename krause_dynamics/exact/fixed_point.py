@@ -50,10 +50,12 @@ def join(high, low, unit):
 
 
 def columns(mass, values):
-    """Integer columns of masses (m,) and of ``mass * values``, given as (dv, m), with what `means` needs to read their sums.
+    """Integer columns of masses (m,) and of ``mass * values``, given as (dv, m), with what `means` needs to read
+    their sums.
 
     Returns:
-        columns (1 + 2 dv, m), or (2 + 2 dv, m) where masses are no whole multiples of a power of two; bits; scales (1 + dv,).
+        columns (1 + 2 dv, m), or (2 + 2 dv, m) where masses are no whole multiples of a power of two; bits; scales (1
+        + dv,).
     """
     bits, dv = limb_bits(mass.size), values.shape[0]
     result, scales = np.empty((2 + 2 * dv, mass.size), np.int64), np.empty(1 + dv)

@@ -1,4 +1,6 @@
-"""A classical Hegselmann-Krause run on a line as a plan: sorted atoms which merge when they meet, advanced many steps at once."""
+"""A classical Hegselmann-Krause run on a line as a plan: sorted atoms which merge when they meet, advanced many steps
+at once.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +8,28 @@ import numpy as np
 
 from krause_dynamics.exact import line_kernels as kernels
 
-MOVED = 1e-12  # of the initial range: less than this is rounding, not motion
-
 
 class SortedLine:
-    """Opinions on a line under the synchronous rule ``x_i <- mean of {x_j : |x_j - x_i| <= radius}``, own opinion counted.
+    """Opinions on a line under the synchronous rule ``x_i <- mean of {x_j : |x_j - x_i| <= radius}``, own opinion
+    counted.
 
-    Equal opinions stay equal, so they become one atom of larger mass: late steps are nearly free. A start that is symmetric
-    up to rounding is held as an odd state about its centre, half of it computed and reflected, so that it stays symmetric.
+    Equal opinions stay equal, so they become one atom of larger mass: late steps are nearly free. A start that is
+    symmetric up to rounding is held as an odd state about its centre, half of it computed and reflected, so that it
+    stays symmetric.
 
     Attributes:
-        steps: Steps so far in which some opinion moved by more than 1e-12 of the initial range.
+        steps: Steps so far in which some opinion moved by more than the tolerance.
         frozen: Whether the last call met a state in which nothing moves.
         mirrored: Whether the start was symmetric.
     """
 
-    def __init__(self, x0: np.ndarray, radius: float, *, masses: np.ndarray | None = None) -> None:
+    def __init__(self, x0: np.ndarray, radius: float, tolerance: float, *, masses: np.ndarray | None = None) -> None:
         """Sort and merge the start.
 
         Args:
             x0: Opinions (n,), finite.
             radius: Closed confidence bound (`krause_dynamics.exact.sorted1d.effective_radius` for an open one).
+            tolerance: Less than this is no motion.
             masses: Weights (n,), positive; by default 1.
         """
         order = np.argsort(x0, kind="stable")
@@ -39,7 +42,7 @@ class SortedLine:
         self._position = 0.5 * (position - position[::-1]) if self.mirrored else position
         self._mass, self._count = mass.copy(), np.ones(order.size, np.int64)
         self._weighted = bool((mass != np.round(mass)).any())
-        self._radius, self._tolerance = float(radius), MOVED * float(position[-1] - position[0])
+        self._radius, self._tolerance = float(radius), float(tolerance)
         self._atoms = kernels.merge(self._position, self._mass, self._count, order.size)
         self.steps, self.frozen = 0, False
 

@@ -1,8 +1,8 @@
 """Compiled loops for sorted positions on a line: two pointers and compensated prefix sums.
 
 A prefix sum is kept as a rounded total and the sum of its rounding errors (Ogita, Rump & Oishi 2005, Sum2), so a window
-is the difference of two prefixes with relative error near 2^-100 of the whole sum: the mean of a window is correctly rounded,
-whereas plain prefixes lose so much that lattice starts freeze at the wrong time.
+is the difference of two prefixes with relative error near 2^-100 of the whole sum: the mean of a window is correctly
+rounded, whereas plain prefixes lose so much that lattice starts freeze at the wrong time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ POLISHING_STEPS = 64  # uncounted steps below the tolerance that let the last ro
 
 @njit(cache=True)
 def prefixes(x, mass, atoms, weighted, high, low, total, total_low):
-    """Prefix sums of ``mass * x`` and of ``mass``, each as a rounded sum and its error; ``total_low`` only if ``weighted``."""
+    """Prefix sums of ``mass * x`` and of ``mass``, each as a rounded sum and its error; ``total_low`` only if
+    ``weighted``.
+    """
     high[0] = low[0] = total[0] = total_low[0] = 0.0
     s, s_low, w, w_low = 0.0, 0.0, 0.0, 0.0
     for j in range(atoms):
@@ -73,7 +75,8 @@ def windows(x, atoms, half, radius, first, last):
 
 @njit(cache=True)
 def step(x, mass, atoms, radius, weighted, mirrored, high, low, total, total_low, first, last, y):
-    """One Hegselmann-Krause step of sorted atoms ``x[:atoms]`` into ``y``: largest move, and whether two new ones agree.
+    """One Hegselmann-Krause step of sorted atoms ``x[:atoms]`` into ``y``: largest move, and whether two new ones
+    agree.
 
     ``mirrored``: the state is odd about 0, so the left half is computed and reflected: symmetry is kept exactly.
     """
@@ -166,7 +169,9 @@ def advance(x, mass, count, atoms, radius, weighted, mirrored, tolerance, steps)
 
 @njit(cache=True)
 def search(q, radii, y, first, last):
-    """``first[i]:last[i]`` are the sorted ``y`` within ``radii[i]`` of ``q[i]``, each query by bisection on differences."""
+    """``first[i]:last[i]`` are the sorted ``y`` within ``radii[i]`` of ``q[i]``, each query by bisection on
+    differences.
+    """
     for i in range(q.size):
         x, radius = q[i], radii[i if radii.size > 1 else 0]
         low, high = 0, y.size

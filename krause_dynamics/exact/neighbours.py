@@ -1,7 +1,9 @@
-"""Bounded confidence and truncated scores in any dimension: only near sources are looked at, the ball is decided exactly.
+"""Bounded confidence and truncated scores in any dimension: only near sources are looked at, the ball is decided
+exactly.
 
-Cells or a k-d tree, whichever suits the data (`search`); no box, no number of cells to give. `Flat` means come from integer
-sums, which no order of summation can change; other scores come from the lists of admitted pairs and the score itself.
+Cells or a k-d tree, whichever suits the data (`search`); no box, no number of cells to give. `Flat` means come from
+integer sums, which no order of summation can change; other scores come from the lists of admitted pairs and the score
+itself.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ WORTH = 4_000_000  # pairs from which the dense form is slower than loading comp
 
 
 def supports(interaction: Interaction, request: Request) -> str | None:
-    """``None``, or the reason: float64 numpy points, one `Within`, `Others` at most beside it, scalar score parameters."""
+    """``None``, or the reason: float64 numpy points, one `Within`, `Others` at most beside it, scalar score
+    parameters.
+    """
     if is_torch(request.queries) or request.queries.dtype != np.float64:
         return "neighbours computes numpy float64 arrays only"
     kinds = [type(part) for part in interaction.parts]

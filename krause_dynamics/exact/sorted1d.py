@@ -1,7 +1,8 @@
-"""Bounded confidence on a line: sources sorted once, each neighbourhood a window, each mean a difference of prefix sums.
+"""Bounded confidence on a line: sources sorted once, each neighbourhood a window, each mean a difference of prefix
+sums.
 
-O((n + m) log m) for any values, masses and radii; the mean agrees with exact summation to about one rounding. A run of many
-steps keeps its sorted state in `krause_dynamics.exact.line.SortedLine`, where a step costs O(n).
+O((n + m) log m) for any values, masses and radii; the mean agrees with exact summation to about one rounding. A run
+of many steps keeps its sorted state in `krause_dynamics.exact.line.SortedLine`, where a step costs O(n).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from krause_dynamics.interaction.scores import Flat
 
 
 def supports(interaction: Interaction, request: Request) -> str | None:
-    """``None``, or the reason: float64 numpy opinions in one dimension, `Flat`, one `Within`, `Others` at most beside it."""
+    """``None``, or the reason: float64 numpy opinions in one dimension, `Flat`, one `Within`, `Others` at most beside
+    it.
+    """
     if is_torch(request.queries) or request.queries.dtype != np.float64:
         return "sorted1d computes numpy float64 arrays only"
     if request.queries.shape[-1] != 1:

@@ -119,7 +119,9 @@ def _box(queries, i, lower, upper, node):
 
 @njit(cache=True)
 def ranges(queries, block, radii, first, last, right, lower, upper):
-    """Candidate ranges of ``queries[block]``: (starts (n + 1,), firsts, lasts, whole); ``whole`` ones need no judging."""
+    """Candidate ranges of ``queries[block]``: (starts (n + 1,), firsts, lasts, whole); ``whole`` ones need no
+    judging.
+    """
     starts = np.empty(block.size + 1, np.int64)
     firsts, lasts = np.empty(64 + block.size, np.int64), np.empty(64 + block.size, np.int64)
     whole, stack = np.empty(64 + block.size, np.bool_), np.empty(128, np.int64)

@@ -1,0 +1,222 @@
+"""What advances a run by one unit of time: one synchronous step, or n draws of an agent or a pair."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from krause_dynamics.aggregate import plan
+from krause_dynamics.exact import neighbours, sorted1d
+from krause_dynamics.exact.cloud import Cloud
+from krause_dynamics.exact.line import SortedLine
+from krause_dynamics.exact.neighbours import Ball
+from krause_dynamics.interaction import Aggregate, Others, Request
+from krause_dynamics.opinions import sequential_kernels
+from krause_dynamics.opinions.disturbances import TruthSeeking
+from krause_dynamics.opinions.model import Model
+from krause_dynamics.opinions.schedules import Deffuant, Sequential
+
+SMALL = 128  # below this the dense reference takes a step sooner than sorting and searching
+
+
+class Engine(ABC):
+    """A state that advances.
+
+    Attributes:
+        time: Units of time so far (a unit in which nothing moves ends a deterministic run and is not counted).
+        steps: Units in which some coordinate moved by more than the tolerance.
+        ended: Why the run cannot change any more, or ``None``.
+        impl: What computes the means.
+    """
+
+    time: int = 0
+    steps: int = 0
+    ended: str | None = None
+    impl: str
+
+    @abstractmethod
+    def advance(self, steps: int) -> None:
+        """At most ``steps`` units of time; fewer when the run ends."""
+
+    @property
+    @abstractmethod
+    def positions(self) -> np.ndarray:
+        """All opinions: (n, d)."""
+
+
+class PlanEngine(Engine):
+    """The classical rule through a compiled plan with merging atoms (`SortedLine`, `Cloud`)."""
+
+    def __init__(self, model: Model, x: np.ndarray, tolerance: float) -> None:
+        self.plan: SortedLine | Cloud
+        if x.shape[1] == 1:
+            radius = float(sorted1d.effective_radius(model.within))
+            self.plan, self.impl = SortedLine(x[:, 0], radius, tolerance, masses=model.masses), "sorted1d"
+        else:
+            ball = Ball.of(model.within, np.atleast_1d(np.asarray(model.within.radius, np.float64)), x.shape[1])
+            self.plan, self.impl = Cloud(x, ball, tolerance, masses=model.masses), "neighbours"
+
+    def advance(self, steps: int) -> None:
+        self.steps = self.time = self.time + self.plan.advance(steps)
+        self.ended = "frozen" if self.plan.frozen else None
+
+    @property
+    def positions(self) -> np.ndarray:
+        return self.plan.positions.reshape(self.plan.owner.size, -1)
+
+
+class Stepwise(Engine):
+    """Any rule, all agents at once, through `aggregate`; a period of two is recognised."""
+
+    def __init__(self, model: Model, x: np.ndarray, tolerance: float, rng: Any, impl: str) -> None:
+        self.model, self.rng, self._tolerance = model, rng, tolerance
+        self._x, self._before = x, None
+        self.impl = self._choose(x, impl)
+
+    @property
+    def positions(self) -> np.ndarray:
+        return self._x
+
+    def advance(self, steps: int) -> None:
+        for _ in range(steps):
+            x = self._x
+            new = self._unit(x)
+            moved = float(np.abs(new - x).max())
+            if moved <= self._tolerance and self.model.is_deterministic and self._rests(new):
+                self.ended = "frozen"
+                return
+            if self.model.is_deterministic and self._returns(new, moved):
+                self.ended = "period of two"
+            self._before, self._x, self.time = x, new, self.time + 1
+            self.steps += moved > self._tolerance
+            if self.ended or not np.isfinite(moved):
+                return
+
+    def _unit(self, x: np.ndarray) -> np.ndarray:
+        """One unit of time, noise included."""
+        return self._disturb(x, self.target(self.time, x))
+
+    def _rests(self, x: np.ndarray) -> bool:
+        return True
+
+    def _returns(self, new: np.ndarray, moved: float) -> bool:
+        """Whether this is the state before the last, while the last was another."""
+        if self._before is None or moved <= self._tolerance:
+            return False
+        return float(np.abs(new - self._before).max()) <= self._tolerance
+
+    def _disturb(self, x: np.ndarray, new: np.ndarray) -> np.ndarray:
+        new = new if self.model.noise is None else self.model.noise.disturb(new, self.rng)
+        return new if self.model.fixed is None else np.where(self.model.fixed[:, None], x, new)
+
+    def target(self, t: float, x: np.ndarray) -> np.ndarray:
+        """Where the deterministic synchronous rule moves everybody: (n, d)."""
+        result = self._aggregate(x)
+        heard = (result.log_partition > -np.inf)[:, None]
+        weight = 1.0 if self.model.rule.normalised else np.exp(result.log_partition)[:, None]
+        new = np.where(heard, result.mean if self.model.rule.normalised else x + weight * (result.mean - x), x)
+        external = self.model.external
+        if isinstance(external, TruthSeeking):
+            new = external.mix(new)
+        elif external is not None:
+            new = new + external(t, x)
+        return new if self.model.fixed is None else np.where(self.model.fixed[:, None], x, new)
+
+    def _aggregate(self, x: np.ndarray) -> Aggregate:
+        log_mass = self.model.log_mass
+        if log_mass is None and not self.model.rule.normalised:
+            log_mass = np.full(x.shape[0], -np.log(x.shape[0]))
+        module = {"sorted1d": sorted1d, "neighbours": neighbours}.get(self.impl)
+        if module is not None:
+            return module.aggregate(self.model.rule, Request.of(x, log_mass=log_mass))
+        return self._plan(x, log_mass=log_mass)
+
+    def _choose(self, x: np.ndarray, impl: str) -> str:
+        """A compiled form also below the size where one call alone would pay: a run makes many."""
+        request = Request.of(x, log_mass=self.model.log_mass)
+        if impl == "auto" and x.shape[0] >= SMALL:
+            for name, module in (("sorted1d", sorted1d), ("neighbours", neighbours)):
+                if module.supports(self.model.rule, request) is None:
+                    return name
+        self._plan = plan(self.model.rule, x, log_mass=self.model.log_mass, impl=impl)
+        return self._plan.impl
+
+
+class OneByOne(Stepwise):
+    """Sequential updates: n draws are a unit of time; at rest when the synchronous rule moves nobody."""
+
+    def __init__(self, model: Model, x: np.ndarray, tolerance: float, rng: Any, impl: str) -> None:
+        super().__init__(model, x, tolerance, rng, impl)
+        n, within = x.shape[0], model.within
+        ball = Ball.of(within, np.broadcast_to(np.asarray(within.radius, np.float64), (n,)), x.shape[1])
+        self._limits = np.ascontiguousarray(ball.limits)
+        self._fixed = np.zeros(n, bool) if model.fixed is None else model.fixed
+        self._mass = np.ones(n) if model.masses is None else model.masses
+        adjacency = model.adjacency
+        self._bounds, self._heard = np.zeros(1, np.int64), np.zeros(0, np.int64)
+        if adjacency is not None:
+            self._bounds = np.concatenate([[0], np.cumsum(adjacency.sum(axis=1))]).astype(np.int64)
+            self._heard = np.nonzero(adjacency)[1].astype(np.int64)
+
+    def _unit(self, x: np.ndarray) -> np.ndarray:
+        new, include_self = x.copy(), not self.model.rule.find(Others)
+        sequential_kernels.move_agents(
+            new,
+            self._draw(x.shape[0]),
+            self._limits,
+            self._mass,
+            self._fixed,
+            self._bounds,
+            self._heard,
+            include_self,
+            np.empty(x.shape[1]),
+        )
+        return self._disturb(x, new)
+
+    def _draw(self, n: int) -> np.ndarray:
+        assert isinstance(self.model.schedule, Sequential)
+        if self.model.schedule.order == "random":
+            return self.rng.integers(n, size=n)
+        return np.arange(n) if self.model.schedule.order == "cyclic" else self.rng.permutation(n)
+
+    def _rests(self, x: np.ndarray) -> bool:
+        return bool(np.abs(self.target(self.time, x) - x).max() <= self._tolerance)
+
+    def _returns(self, new: np.ndarray, moved: float) -> bool:
+        return False  # chance may lead back; only rest is final
+
+
+class Pairwise(OneByOne):
+    """Deffuant's meetings: n random pairs (edges of a network) are a unit of time."""
+
+    def __init__(self, model: Model, x: np.ndarray, tolerance: float, rng: Any, impl: str) -> None:
+        super().__init__(model, x, tolerance, rng, impl)
+        adjacency, self._edges = model.adjacency, None
+        if adjacency is not None:
+            first, second = np.nonzero(np.triu(adjacency | adjacency.T, 1))
+            self._edges = first, second, adjacency[first, second], adjacency[second, first]
+
+    def _unit(self, x: np.ndarray) -> np.ndarray:
+        schedule, new, n = self.model.schedule, x.copy(), x.shape[0]
+        assert isinstance(schedule, Deffuant)
+        if n < 2 or (self._edges is not None and self._edges[0].size == 0):
+            return self._disturb(x, new)
+        if self._edges is None:
+            first = self.rng.integers(n, size=n)
+            second = (first + self.rng.integers(1, n, size=n)) % n
+            forward = backward = np.ones(n, bool)
+        else:
+            drawn = self.rng.integers(self._edges[0].size, size=n)
+            first, second, forward, backward = (column[drawn] for column in self._edges)
+        sequential_kernels.meet(new, first, second, self._limits, self._fixed, forward, backward, schedule.mu)
+        return self._disturb(x, new)
+
+
+def engine(model: Model, x: np.ndarray, tolerance: float, rng: Any, impl: str) -> Engine:
+    """The engine for a model; ``impl`` other than ``"auto"`` goes step by step through that implementation."""
+    if model.is_classical and impl == "auto":
+        return PlanEngine(model, x, tolerance)
+    kind = {Sequential: OneByOne, Deffuant: Pairwise}.get(type(model.schedule), Stepwise)
+    return kind(model, x, tolerance, rng, impl)

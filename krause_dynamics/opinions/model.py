@@ -1,0 +1,201 @@
+"""The arguments of a bounded-confidence run, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from krause_dynamics._array import is_torch, to_numpy
+from krause_dynamics.aggregate import as_points
+from krause_dynamics.interaction import Flat, Graph, Interaction, Others, Within
+from krause_dynamics.interaction.scores import Score
+from krause_dynamics.opinions.disturbances import Noise, TruthSeeking
+from krause_dynamics.opinions.schedules import Deffuant, Schedule, Sequential, Synchronous
+
+MOVED = 1e-12  # of the initial range: less than this is rounding, not motion
+
+External = Callable[[float, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Who hears whom, and what else moves them; build it with `model`.
+
+    Attributes:
+        rule: The interaction.
+        masses: (n,) weights, or ``None`` for equal ones.
+        fixed: (n,) stubborn agents, or ``None``.
+        external: A drift per step, or `TruthSeeking`.
+        noise: What disturbs the opinions after each unit of time.
+        schedule: Who moves when.
+    """
+
+    rule: Interaction
+    masses: np.ndarray | None
+    fixed: np.ndarray | None
+    external: External | TruthSeeking | None
+    noise: Noise | None
+    schedule: Schedule
+
+    @property
+    def within(self) -> Within:
+        """The ball."""
+        return self.rule.find(Within)[0]  # type: ignore[no-any-return]
+
+    @property
+    def adjacency(self) -> np.ndarray | None:
+        """The network, (n, n) booleans."""
+        graphs = self.rule.find(Graph)
+        return to_numpy(graphs[0].adjacency) != 0 if graphs else None
+
+    @property
+    def log_mass(self) -> np.ndarray | None:
+        """Log of the weights' shares, ``None`` for equal ones."""
+        return None if self.masses is None else np.log(self.masses / self.masses.sum())
+
+    @property
+    def is_classical(self) -> bool:
+        """The plain synchronous rule, own opinion counted: what the compiled plans run."""
+        plain = isinstance(self.rule.score, Flat) and self.rule.normalised and len(self.rule.parts) == 1
+        alone = self.fixed is None and self.external is None and self.noise is None
+        return plain and alone and np.ndim(self.within.radius) == 0 and isinstance(self.schedule, Synchronous)
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether a state that does not move stays for ever."""
+        timeless = self.external is None or isinstance(self.external, TruthSeeking)
+        return self.noise is None and timeless
+
+    @property
+    def needs_rng(self) -> bool:
+        """Whether anything is drawn."""
+        drawn = isinstance(self.schedule, Deffuant)
+        drawn |= isinstance(self.schedule, Sequential) and self.schedule.order != "cyclic"
+        return drawn or self.noise is not None
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-ready; the network by its size only."""
+        parts = [part.to_dict() for part in self.rule.parts if not isinstance(part, Graph)]
+        adjacency = self.adjacency
+        graph = None if adjacency is None else {"nodes": len(adjacency), "links": int(adjacency.sum())}
+        external = self.external.to_dict() if isinstance(self.external, TruthSeeking) else None
+        if external is None and self.external is not None:
+            external = {"type": "callable", "name": getattr(self.external, "__qualname__", repr(self.external))}
+        return {
+            "score": self.rule.score.to_dict(),
+            "neighbourhood": parts,
+            "graph": graph,
+            "normalised": self.rule.normalised,
+            "fixed": None if self.fixed is None else np.flatnonzero(self.fixed).tolist(),
+            "external": external,
+            "noise": None if self.noise is None else self.noise.to_dict(),
+            "schedule": self.schedule.to_dict(),
+        }
+
+
+def opinions(x0: Any) -> np.ndarray:
+    """Initial opinions as (n, d) float64 numpy.
+
+    Raises:
+        TypeError: A torch tensor.
+        ValueError: Empty, not finite, or a batch.
+    """
+    if is_torch(x0):
+        raise TypeError(
+            "x0 must be a numpy array for the exact form, got a torch tensor; pass x0.numpy(force=True), or run "
+            "kd.simulate(kd.Dynamics(kd.bounded_confidence(radius)), x0, t_end, dt=1.0, integrator=kd.Euler())"
+        )
+    points = as_points("x0", x0)
+    if points.ndim != 2:
+        raise ValueError(
+            f"x0 must have shape (n,) or (n, d), got {points.shape}; for many runs use kd.hegselmann_krause_batch "
+            "or kd.simulate"
+        )
+    if not np.isfinite(points).all():
+        raise ValueError("x0 must be finite, got NaN or infinity; take those agents out")
+    return points.astype(np.float64)
+
+
+def interaction(
+    n: int, radius: Any, closed: bool, include_self: bool, normalised: bool, influence: Score | None, graph: Any
+) -> Interaction:
+    """The rule of a run with n agents.
+
+    Raises:
+        TypeError: ``influence`` is no score, or ``graph`` no network.
+        ValueError: A radius that is not positive or not (n,), a network that does not fit n agents.
+    """
+    radius = to_numpy(radius) if np.ndim(radius) else radius
+    if np.ndim(radius) and np.shape(radius) != (n,):
+        raise ValueError(f"radius must be a number or one per agent, shape ({n},), got shape {np.shape(radius)}")
+    if influence is not None and not isinstance(influence, Score):
+        raise TypeError(f"influence must be a score such as kd.Radial(phi), got {influence!r}")
+    neighbourhood = Within(radius, closed=closed)
+    if graph is not None:
+        neighbourhood = neighbourhood & as_graph(graph, n)
+    if not include_self:
+        neighbourhood = neighbourhood & Others()
+    return Interaction(influence or Flat(), neighbourhood, normalised)
+
+
+def as_graph(graph: Any, n: int) -> Graph:
+    """A network of n agents from a `Graph`, a square array, or a networkx graph; each agent may hear itself.
+
+    Nodes ``0 .. n-1`` are the agents of those numbers; other names are taken in the graph's own order.
+
+    Raises:
+        TypeError: None of these.
+        ValueError: Not n nodes, or numbered nodes that are no agents.
+    """
+    if isinstance(graph, Graph):
+        adjacency = to_numpy(graph.adjacency) != 0
+    elif hasattr(graph, "nodes") and hasattr(graph, "edges"):
+        nodes = list(graph.nodes)
+        if all(isinstance(node, int | np.integer) for node in nodes):
+            unknown = sorted(set(nodes) - set(range(n)))
+            if unknown:
+                raise ValueError(f"graph must have nodes 0 .. {n - 1} for {n} agents, unknown: {unknown[:5]}")
+            nodes = sorted(nodes)
+        if len(nodes) != n:
+            raise ValueError(f"graph must have one node per agent, {n}, got {len(nodes)}")
+        adjacency = Graph.from_networkx(graph, nodes).adjacency
+    elif isinstance(graph, np.ndarray):
+        adjacency = graph != 0
+    else:
+        raise TypeError(f"graph must be a kd.Graph, a networkx graph or an (n, n) array, got {type(graph).__name__}")
+    if adjacency.shape != (n, n):
+        raise ValueError(f"graph must have one node per agent, shape ({n}, {n}), got {adjacency.shape}")
+    return Graph(adjacency | np.eye(n, dtype=bool))
+
+
+def weights_of(weights: Any, n: int) -> np.ndarray | None:
+    """Positive weights (n,), or ``None``.
+
+    Raises:
+        ValueError: Another shape, or not positive and finite.
+    """
+    if weights is None:
+        return None
+    masses = np.asarray(weights, dtype=np.float64)
+    if masses.shape != (n,):
+        raise ValueError(f"weights must have shape (n,) = ({n},), got {masses.shape}")
+    if not (np.isfinite(masses).all() and (masses > 0).all()):
+        raise ValueError("weights must be positive and finite; leave agents without weight out")
+    return masses
+
+
+def stubborn(fixed: Any, n: int) -> np.ndarray | None:
+    """Booleans (n,) of who never moves, or ``None`` when that is nobody.
+
+    Raises:
+        ValueError: Another shape or type.
+    """
+    if fixed is None:
+        return None
+    chosen = np.asarray(fixed)
+    if chosen.shape != (n,) or chosen.dtype != bool:
+        raise ValueError(f"fixed must be booleans of shape (n,) = ({n},), got {chosen.dtype} of shape {chosen.shape}")
+    return chosen if chosen.any() else None
