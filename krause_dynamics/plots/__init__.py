@@ -7,6 +7,7 @@
 from krause_dynamics.plots.angles import angles
 from krause_dynamics.plots.checkpoints import clusters, norm_ratio, sink_map, synchronization
 from krause_dynamics.plots.style import new_axes, save_figure, style
+from krause_dynamics.plots.theory import verdicts
 
 __all__ = [
     "angles",
@@ -17,4 +18,5 @@ __all__ = [
     "sink_map",
     "style",
     "synchronization",
+    "verdicts",
 ]

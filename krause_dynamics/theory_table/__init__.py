@@ -5,10 +5,15 @@
 """
 
 from krause_dynamics.theory_table import (  # noqa: F401  (importing registers the checks)
+    densities,
+    energies,
+    fragmented_consensus,
     gaussian_laws,
     instability,
     long_contexts,
     near_consensus,
+    opinion_lattices,
+    opinion_waves,
     sphere,
 )
 from krause_dynamics.theory_table._row import CHECKS, Check, Comparison, Row, run

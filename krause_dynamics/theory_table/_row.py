@@ -76,6 +76,7 @@ class Check:
         tolerance: largest deviation that passes.
         kind: how the deviation is measured.
         slow: left out of the fast subset.
+        disputed: why the measured number is believed where it contradicts the published one; empty otherwise.
         function: returns a `Comparison`.
     """
 
@@ -87,6 +88,7 @@ class Check:
     tolerance: float
     kind: Kind
     slow: bool
+    disputed: str
     function: Callable[[], Comparison]
 
     def run(self) -> Row:
@@ -113,6 +115,7 @@ def check(
     tolerance: float,
     kind: Kind = "absolute",
     slow: bool = False,
+    disputed: str = "",
 ) -> Callable[[Callable[[], Comparison]], Callable[[], Comparison]]:
     """Register a function as a row of the table; its docstring names the result. See `Check` for the arguments."""
 
@@ -121,7 +124,7 @@ def check(
         if name in CHECKS:
             raise ValueError(f"checks must have different names, got {name!r} twice")
         result = (function.__doc__ or name).strip().rstrip(".")
-        CHECKS[name] = Check(name, section, result, source, setting, tolerance, kind, slow, function)
+        CHECKS[name] = Check(name, section, result, source, setting, tolerance, kind, slow, disputed, function)
         return function
 
     return register

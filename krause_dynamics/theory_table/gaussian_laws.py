@@ -59,8 +59,8 @@ def gaussian_rule_plane() -> Comparison:
 
 def _layer(variance: float, step: float) -> float:
     x0, log_mass = gauss_hermite(variance)
-    x1 = kd.Euler().step(kd.Dynamics(kd.krause(sigma=1.0)), 0.0, x0, step, log_mass=log_mass)
-    return float(np.sqrt(np.exp(log_mass) @ x1[:, 0] ** 2))
+    run = kd.simulate(kd.Dynamics(kd.krause(sigma=1.0)), x0, step, dt=step, integrator=kd.Euler(), log_mass=log_mass)
+    return float(np.sqrt(np.exp(log_mass) @ run.final[:, 0] ** 2))
 
 
 @check(

@@ -70,7 +70,7 @@ def equiangular_times() -> Comparison:
 
 @check(3, source="derived", setting="n = 16 orthogonal, SA and USA", tolerance=1e-8)
 def zero_temperature() -> Comparison:
-    """beta = 0 is linear."""
+    """Linear dynamics at beta = 0."""
     times = [0.5, 1.0, 2.0]
     predicted = theory.orthogonal_similarity_without_temperature(times, 16)
     measured = [_curve(0.0, kind, times, tokens=16, start=0.0) for kind in (True, False)]

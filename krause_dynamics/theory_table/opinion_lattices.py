@@ -1,0 +1,235 @@
+"""Section 1: discrete Hegselmann-Krause in one dimension, structure, freezing times, branch points."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+import krause_dynamics as kd
+from krause_dynamics import theory
+from krause_dynamics.exact.line import SortedLine
+from krause_dynamics.theory_table._row import Comparison, check, compare
+
+
+def settle(start: np.ndarray, radius: float = 1.0) -> SortedLine:
+    """The frozen state of a synchronous run."""
+    x0 = np.asarray(start, dtype=float)
+    line = SortedLine(x0, radius, 1e-12 * float(np.ptp(x0)))
+    line.advance(10_000_000)
+    return line
+
+
+def equally_spaced(length: float, agents: int) -> SortedLine:
+    """The frozen state from ``agents`` equally spaced opinions on [0, length], radius 1."""
+    return settle(np.linspace(0.0, length, agents))
+
+
+def step(x: np.ndarray, radius: float = 1.0) -> np.ndarray:
+    """One synchronous step through the public operation."""
+    return kd.aggregate(kd.bounded_confidence(radius), x[:, None]).mean[:, 0]
+
+
+@check(1, source="1406.0819", setting="gap = radius, n = 2..60", tolerance=0.0)
+def lattice_sizes() -> Comparison:
+    """Equally spaced start: final cluster sizes."""
+    agents = range(2, 61)
+    predicted = [theory.equally_spaced_final_sizes(n) for n in agents]
+    measured = [settle(np.arange(n)).masses for n in agents]
+    return compare(np.concatenate(predicted), np.concatenate(measured))
+
+
+@check(1, source="1406.0819", setting="gap = radius, n = 36", tolerance=0.0)
+def lattice_splits() -> Comparison:
+    """Equally spaced start: a triple leaves each end every 5 steps."""
+    x, parts, splits = np.arange(36.0), 1, []
+    for t in range(1, 32):
+        x = step(x)
+        now = 1 + int(np.sum(np.diff(x) > 1.0))
+        if now > parts:
+            splits.append(t)
+        parts = now
+    return compare(5 * np.arange(1, 7), splits)
+
+
+@check(1, source="1406.0819, refined", setting="gap = radius, n = 2..200", tolerance=0.0)
+def lattice_freezing() -> Comparison:
+    """Equally spaced start: exact freezing time."""
+    agents = range(2, 201)
+    return compare(
+        [theory.equally_spaced_freezing_time(n) for n in agents], [settle(np.arange(n)).steps for n in agents]
+    )
+
+
+@check(1, source="1406.0769", setting="3n + 1 agents, n = 2, 3, 4; ties decided in exact fractions", tolerance=0.0)
+def dumbbell() -> Comparison:
+    """Dumbbell start: freezing time."""
+    measured = []
+    for n in (2, 3, 4):
+        x = [Fraction(-1, n)] * n + [Fraction(i) for i in range(n + 1)] + [n + Fraction(1, n)] * n
+        steps = 0
+        while (moved := _exact_step(x)) != x:
+            x, steps = moved, steps + 1
+        measured.append(steps)
+    return compare([theory.DUMBBELL_FREEZING_TIMES[n] for n in (2, 3, 4)], measured)
+
+
+def _exact_step(x: list[Fraction]) -> list[Fraction]:
+    near = [[b for b in x if abs(b - a) <= 1] for a in x]
+    return [sum(group, Fraction(0)) / len(group) for group in near]
+
+
+@check(
+    1,
+    source="1211.1909",
+    setting="40 random starts, n = 12..200; freezing time against n^3",
+    tolerance=0.0,
+    kind="at most",
+)
+def cubic_bound() -> Comparison:
+    """Freezing time is O(n^3)."""
+    rng = np.random.default_rng(0)
+    agents = rng.integers(12, 200, 40)
+    steps = [settle(rng.uniform(0, rng.uniform(1, 12), n)).steps for n in agents]
+    return compare(agents.astype(float) ** 3, steps, f"largest steps/n: {np.max(steps / agents):.2f}")
+
+
+@check(1, source="classical", setting="20 random starts, n = 60, L = 8; largest violation", tolerance=1e-9)
+def structure() -> Comparison:
+    """Order is kept, the hull shrinks, gaps above the radius stay, frozen gaps exceed it."""
+    rng, violations = np.random.default_rng(1), np.zeros(4)
+    for _ in range(20):
+        x = np.sort(rng.uniform(0, 8, 60))
+        for _ in range(80):
+            moved = step(x)
+            open_gaps = np.diff(x) > 1.0
+            now = (
+                np.max(-np.diff(moved)),
+                max(x[0] - moved[0], moved[-1] - x[-1]),
+                np.max(np.where(open_gaps, np.diff(x) - np.diff(moved), 0.0)),
+            )
+            violations[:3] = np.maximum(violations[:3], now)
+            x = moved
+        gaps = np.diff(x)
+        violations[3] = max(violations[3], np.max(np.where(gaps > 1e-9, 1.0 - gaps, 0.0), initial=0.0))
+    return compare(np.zeros(4), np.maximum(violations, 0.0))
+
+
+@check(1, source="0807.2028", setting="weights (1, 1), (3, 2), (5, 1); a third opinion of mass 1e-7", tolerance=1e-3)
+def cluster_stability() -> Comparison:
+    """Two clusters are stable from a distance of 1 + min/max of their weights."""
+    from scipy.optimize import bisect
+
+    pairs = [(1.0, 1.0), (3.0, 2.0), (5.0, 1.0)]
+    rule, between = kd.bounded_confidence(1.0), np.linspace(0.01, 0.99, 491)
+
+    def bridged(distance: float, weights: tuple[float, float]) -> float:
+        log_mass = np.log([weights[0], 1e-7, weights[1]])
+        x = np.stack([np.zeros(491), between * distance, np.full(491, distance)], axis=-1)[..., None]
+        moved = kd.aggregate(rule, x, log_mass=np.broadcast_to(log_mass, (491, 3))).mean[..., 0]
+        # After one step the light one sits at the mean of those it heard; hearing both again, it pulls both together.
+        both = (np.abs(moved[:, 1] - moved[:, 0]) <= 1.0) & (np.abs(moved[:, 2] - moved[:, 1]) <= 1.0)
+        return 1.0 if both.any() else -1.0
+
+    measured = [bisect(bridged, 1.01, 2.2, args=(w,), xtol=1e-5) for w in pairs]
+    return compare([theory.two_cluster_stability_distance(*w) for w in pairs], measured)
+
+
+@check(1, source="computed", setting="uniform on [0, L], n = 20 001; L = 3, 7.5, 8, 12, 16", tolerance=0.0)
+def cluster_numbers() -> Comparison:
+    """Number of clusters of a uniform density."""
+    lengths = list(theory.UNIFORM_DENSITY_CLUSTERS)
+    measured = [len(equally_spaced(length, 20_001).atoms) for length in lengths]
+    return compare(list(theory.UNIFORM_DENSITY_CLUSTERS.values()), measured)
+
+
+def branch_point(lower: float, upper: float, agents: int, *, width: float = 1e-3) -> float:
+    """Length at which consensus is lost or found between two lengths of different fate, by bisection."""
+    fate = len(equally_spaced(lower, agents).atoms) == 1
+    while upper - lower > width:
+        middle = 0.5 * (lower + upper)
+        if (len(equally_spaced(middle, agents).atoms) == 1) == fate:
+            lower = middle
+        else:
+            upper = middle
+    return 0.5 * (lower + upper)
+
+
+@check(1, source="Lorenz 2006; 2107.12906", setting="equally spaced, n = 100 001 and 1 000 001", tolerance=0.01)
+def first_branch_point() -> Comparison:
+    """Consensus is first lost at L1 (odd n)."""
+    measured = [branch_point(5.1, 5.4, n) for n in (100_001, 1_000_001)]
+    middle = equally_spaced(5.3, 100_001)
+    return compare([theory.CONSENSUS_BRANCH_POINTS[0]] * 2, measured, f"{len(middle.atoms)} clusters at L = 5.3")
+
+
+@check(1, source="2107.12906 (consensus strikes back)", setting="equally spaced, n = 1 000 001", tolerance=0.02)
+def second_branch_point() -> Comparison:
+    """Consensus is found again at L2 (odd n)."""
+    return compare(theory.CONSENSUS_BRANCH_POINTS[1], branch_point(5.6, 5.69, 1_000_001))
+
+
+@check(
+    1,
+    source="2107.12906",
+    setting="L = 5.7: n = 10 001, 100 001; steps of the latter in tens of thousands",
+    tolerance=0.0,
+)
+def finite_size_holes() -> Comparison:
+    """Finite populations have holes: three clusters, then one."""
+    small, large = equally_spaced(5.7, 10_001), equally_spaced(5.7, 100_001)
+    return compare([3, 1], [len(small.atoms), len(large.atoms)], f"{large.steps} steps at n = 100 001")
+
+
+def first_split(agents: int, lower: float) -> float:
+    """Smallest length, in steps of 0.01 from ``lower``, at which equally spaced opinions end in two clusters."""
+    lengths = np.arange(lower, 5.4, 0.01)
+    return float(next((length for length in lengths if len(equally_spaced(length, agents).atoms) == 2), np.nan))
+
+
+@check(1, source="Deffuant 2024; computed", setting="first split for n = 10 000, 100 000", tolerance=0.05)
+def parity() -> Comparison:
+    """Even n splits in two earlier, at a length that grows slowly with n."""
+    return compare([5.1, 5.2], [first_split(10_000, 4.9), first_split(100_000, 5.0)])
+
+
+@check(
+    1,
+    source="Deffuant 2024; computed",
+    setting="first split for n = 100",
+    tolerance=0.05,
+    disputed="exact fractions split in two at L = 4.32 and from 4.40 on (consensus between), so 4.6 is not the first",
+)
+def parity_small() -> Comparison:
+    """Even n splits in two earlier: n = 100."""
+    return compare(4.6, first_split(100, 4.1))
+
+
+def consensus_probability(radius: float, agents: int, draws: int, seed: int) -> int:
+    """How many of ``draws`` i.i.d. uniform starts on [0, 1] end in consensus."""
+    rng = np.random.default_rng(seed)
+    return sum(len(settle(rng.uniform(size=agents), radius).atoms) == 1 for _ in range(draws))
+
+
+@check(
+    1,
+    source="computed; conjecture 0.2 for N -> infinity in cond-mat/0408648",
+    setting="N = 1000, 600 draws at each of 7 radii, probit fit",
+    tolerance=0.006,
+    slow=True,
+)
+def random_start() -> Comparison:
+    """Random uniform start: P(consensus) = 1/2 at a radius of."""
+    from scipy.optimize import minimize
+    from scipy.stats import norm
+
+    radii, draws = np.linspace(0.200, 0.224, 7), 600
+    hits = np.array([consensus_probability(r, 1000, draws, seed) for seed, r in enumerate(radii)])
+
+    def loss(parameters: np.ndarray) -> float:
+        z = (radii - parameters[0]) / np.exp(parameters[1])
+        return -float(np.sum(hits * norm.logcdf(z) + (draws - hits) * norm.logcdf(-z)))
+
+    best = minimize(loss, [0.2125, np.log(0.01)], method="BFGS")
+    half_width = 1.96 * float(np.sqrt(best.hess_inv[0, 0]))
+    return compare(theory.RANDOM_START_THRESHOLD[0], best.x[0], f"95 % interval +- {half_width:.4f}")
