@@ -45,8 +45,18 @@ __version__ = "0.1.0"
 
 # Loaded on first access (PEP 562). A function listed here must not bear the name of its module: importing the
 # module would replace it.
-_SUBMODULES: tuple[str, ...] = ("matrices", "mean_field")
+_SUBMODULES: tuple[str, ...] = ("initial", "matrices", "mean_field", "opinions", "stopping")
 _FUNCTIONS: dict[str, str] = {
+    "Deffuant": "krause_dynamics.opinions",
+    "RandomRelocation": "krause_dynamics.opinions",
+    "RoundingWarning": "krause_dynamics.opinions",
+    "Sequential": "krause_dynamics.opinions",
+    "StepNoise": "krause_dynamics.opinions",
+    "Synchronous": "krause_dynamics.opinions",
+    "TruthSeeking": "krause_dynamics.opinions",
+    "final_clusters": "krause_dynamics.opinions",
+    "hegselmann_krause": "krause_dynamics.opinions",
+    "hegselmann_krause_flow": "krause_dynamics.opinions",
     "jacobian": "krause_dynamics.linearise",
     "spectrum": "krause_dynamics.linearise",
 }

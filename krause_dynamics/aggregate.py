@@ -19,10 +19,12 @@ MODULES = {
     "reference": "krause_dynamics.interaction.reference",
     "blocked": "krause_dynamics.exact.blocked",
     "compiled": "krause_dynamics.exact.compiled",
+    "sorted1d": "krause_dynamics.exact.sorted1d",
+    "neighbours": "krause_dynamics.exact.neighbours",
     "sdpa": "krause_dynamics.fused.sdpa",
     "convolution": "krause_dynamics.exact.convolution",
 }
-AUTO = ("sdpa", "blocked")  # asked in this order; the reference is what remains
+AUTO = ("sorted1d", "neighbours", "sdpa", "blocked")  # asked in this order; the reference is what remains
 
 
 @dataclass(frozen=True)

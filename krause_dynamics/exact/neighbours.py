@@ -24,6 +24,7 @@ from krause_dynamics.interaction.scores import Flat, Score
 
 CELLS_PER_POINT = 4  # more cells than that would be mostly empty: outliers or many dimensions, left to the tree
 FLAT_BLOCK, SCORED_BLOCK = 1 << 16, 1 << 10  # queries at once: bounds the memory for ranges, and for lists of pairs
+NEAR_SHARE = 0.1  # of the box around all: lists of pairs cost about ten times a dense pair
 WORTH = 4_000_000  # pairs from which the dense form is slower than loading compiled code and building cells
 
 
@@ -46,8 +47,14 @@ def supports(interaction: Interaction, request: Request) -> str | None:
 
 
 def pays(interaction: Interaction, request: Request) -> bool:
-    """Where a radius exists and all pairs are many."""
-    return bool(interaction.find(Within)) and request.queries.shape[-2] * request.sources.shape[-2] > WORTH
+    """Where all pairs are many, and with a score to evaluate, few of them near."""
+    if not interaction.find(Within) or request.queries.shape[-2] * request.sources.shape[-2] <= WORTH:
+        return False
+    if isinstance(interaction.score, Flat) or is_torch(request.sources):
+        return True
+    extent = np.ptp(request.sources, axis=-2)
+    share = np.prod(np.minimum(2 * interaction.reach / np.where(extent > 0, extent, np.inf), 1.0), axis=-1)
+    return bool(np.mean(share) < NEAR_SHARE)
 
 
 def aggregate(interaction: Interaction, request: Request) -> Aggregate:
