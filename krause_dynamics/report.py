@@ -218,6 +218,21 @@ def synchronization_figure(dataset: xarray.Dataset) -> Any:
     return fig
 
 
+def clusters_and_sinks_figure(dataset: xarray.Dataset) -> Any:
+    """Clusters over layers beside the map of sinks, in one picture."""
+    import matplotlib.pyplot as plt
+
+    from krause_dynamics import plots
+
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6), width_ratios=(6, 5))
+    plots.clusters(dataset, ax=left)
+    left.set_title("clusters of tokens (without the first)")
+    plots.sink_map(dataset, ax=right, eps=EPS)
+    right.set_title("attention sinks")
+    fig.suptitle(_short(dataset))
+    return fig
+
+
 def _short(dataset: xarray.Dataset) -> str:
     return f"{json.loads(dataset.attrs['meta'])['model']} (T = {token_count(dataset)})"
 

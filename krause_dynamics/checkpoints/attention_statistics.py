@@ -101,9 +101,13 @@ def attend(
             if extra is not None:
                 scores = scores + _rows(extra, rows)[..., :seen]
         scores = scores.masked_fill(~_rows(visible, rows)[..., :seen], torch.finfo(exact).min)
-        weights = torch.softmax(scores, dim=-1)
-        # A masked score is finite and its weight exactly 0, so the product below is 0 there, not NaN.
-        entropy = torch.logsumexp(scores, dim=-1) - (weights * scores).sum(-1)
+        # With t = s - max s and z = sum exp t, the entropy is ln z - sum A t. A masked score is finite and its weight
+        # exactly 0, so its product is 0, not NaN.
+        scores -= scores.amax(-1, keepdim=True)
+        weights = scores.exp()
+        partition = weights.sum(-1, keepdim=True)
+        weights /= partition
+        entropy = partition.squeeze(-1).log() - (weights * scores).sum(-1)
         total.add(weights, entropy, rows)
         outputs.append(weights.to(value.dtype) @ values[:, :, :seen])
     return torch.cat(outputs, dim=2), total.finish(min_queries)

@@ -88,7 +88,7 @@ def clusters(
     quantity: str = "clusters",
     **line: Any,
 ) -> Axes:
-    """Number of clusters over layers, one line a radius; darker is larger.
+    """Number of clusters over layers, one line an angle within which directions are joined; darker is wider.
 
     Args:
         dataset: Of ``kd.analyze``.
@@ -102,18 +102,27 @@ def clusters(
     have = dataset["radius"].values
     if radii is None:
         radii = np.unique([have[np.argmin(np.abs(have - radius))] for radius in CLUSTER_RADII]).tolist()
-    shades = plt.get_cmap("viridis_r")(np.linspace(0.15, 1.0, len(radii)))
+    radii = sorted(radii, reverse=True)
+    shades = plt.get_cmap("viridis_r")(np.linspace(1.0, 0.15, len(radii)))
     for radius, shade in zip(radii, shades, strict=True):
         counts = dataset[quantity].sel(tokens=tokens).sel(radius=radius, method="nearest").mean("sequence")
-        ax.plot(dataset["layer"], counts.values, **({"color": shade, "label": f"{float(radius):.2g}"} | line))
-    ax.set(xlabel=_axis_label("layer"), ylabel="clusters of tokens" if quantity == "clusters" else "effective clusters")
+        ax.plot(dataset["layer"], counts.values, **({"color": shade, "label": _angle(radius)} | line))
+    ax.set(
+        xlabel=_axis_label("layer"),
+        ylabel="clusters of token directions" if quantity == "clusters" else "effective clusters",
+    )
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(title="joined when the chord\nbetween directions is at most", ncols=2)
+    ax.legend(title="joined within", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
+
+
+def _angle(chord: float) -> str:
+    """The angle between two directions whose tips are a chord apart."""
+    return f"{np.degrees(2 * np.arcsin(chord / 2)):.0f}\N{DEGREE SIGN}"
 
 
 def sink_map(dataset: xarray.Dataset, *, ax: Axes | None = None, eps: float | None = None, **image: Any) -> Axes:
