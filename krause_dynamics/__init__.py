@@ -56,6 +56,7 @@ _FUNCTIONS: dict[str, str] = {
     "TruthSeeking": "krause_dynamics.opinions",
     "final_clusters": "krause_dynamics.opinions",
     "hegselmann_krause": "krause_dynamics.opinions",
+    "hegselmann_krause_batch": "krause_dynamics.opinions",
     "hegselmann_krause_flow": "krause_dynamics.opinions",
     "jacobian": "krause_dynamics.linearise",
     "spectrum": "krause_dynamics.linearise",

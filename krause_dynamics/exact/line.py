@@ -37,11 +37,9 @@ class SortedLine:
         self._rank[order] = np.arange(order.size)
         position = x0[order]
         mass = np.ones(x0.size) if masses is None else masses[order]
-        self.mirrored = _is_symmetric(position, mass)
-        self._centre = 0.5 * (position[0] + position[-1]) if self.mirrored else 0.0
-        self._position = 0.5 * (position - position[::-1]) if self.mirrored else position
+        self.mirrored, self._centre, self._position = arrange(position, mass)
         self._mass, self._count = mass.copy(), np.ones(order.size, np.int64)
-        self._weighted = bool((mass != np.round(mass)).any())
+        self._weighted = bool((mass != np.round(mass)).any() or mass.sum() > 2.0**53)
         self._radius, self._tolerance = float(radius), float(tolerance)
         self._atoms = kernels.merge(self._position, self._mass, self._count, order.size)
         self.steps, self.frozen = 0, False
@@ -83,8 +81,14 @@ class SortedLine:
         return np.repeat(self.atoms, self._count[: self._atoms])[self._rank]
 
 
-def _is_symmetric(position: np.ndarray, mass: np.ndarray) -> bool:
-    """Whether sorted positions and masses are symmetric about their centre up to the rounding of the positions."""
+def arrange(position: np.ndarray, mass: np.ndarray) -> tuple[bool, float, np.ndarray]:
+    """Whether sorted positions and masses are symmetric, the centre to subtract, and a copy of the positions about it.
+
+    Symmetric means up to the rounding of the positions; the copy is then exactly odd. Otherwise nothing is subtracted.
+    """
     rounding = 4 * np.finfo(float).eps * float(np.abs(position).max())
-    asymmetry = np.abs((position + position[::-1]) - (position[0] + position[-1])).max()
-    return bool(asymmetry <= rounding and (mass == mass[::-1]).all())
+    centre = 0.5 * position[0] + 0.5 * position[-1]
+    odd = 0.5 * position - 0.5 * position[::-1]
+    if np.abs(position - centre - odd).max() > rounding or (mass != mass[::-1]).any():
+        return False, 0.0, position.copy()
+    return True, float(centre), odd

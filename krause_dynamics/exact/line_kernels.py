@@ -222,3 +222,26 @@ def window_means(first, last, own, mass, value, weighted, high, low, total, tota
             mean[i] = value[a]
         else:
             mean[i] = quotient(d, e, divisor, divisor_low)
+
+
+@njit(cache=True)
+def run_batch(samples, mirrored, tolerances, radii, max_steps, largest, clusters, steps, frozen):
+    """Runs from every sorted sample (S, n) with every radius (R,) to the end; results are (R, S).
+
+    ``largest``: members of the largest group of atoms linked by the radius; ``clusters``: number of groups.
+    """
+    size = samples.shape[1]
+    for r in range(radii.size):
+        for k in range(samples.shape[0]):
+            x, mass, count = samples[k].copy(), np.ones(size), np.ones(size, np.int64)
+            atoms = merge(x, mass, count, size)
+            atoms, done, frozen[r, k] = advance(
+                x, mass, count, atoms, radii[r], False, mirrored[k], tolerances[k], max_steps
+            )
+            best, groups, members = 0.0, 0, 0.0
+            for a in range(atoms):
+                if a == 0 or x[a] - x[a - 1] > radii[r]:
+                    groups, members = groups + 1, 0.0
+                members += mass[a]
+                best = max(best, members)
+            largest[r, k], clusters[r, k], steps[r, k] = best, groups, done

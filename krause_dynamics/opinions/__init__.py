@@ -1,5 +1,6 @@
 """Opinion dynamics under bounded confidence (Hegselmann-Krause, Deffuant) in discrete and continuous time."""
 
+from krause_dynamics.opinions.batch import Batch, hegselmann_krause_batch
 from krause_dynamics.opinions.disturbances import Noise, RandomRelocation, StepNoise, TruthSeeking
 from krause_dynamics.opinions.result import FinalClusters, final_clusters
 from krause_dynamics.opinions.rounding import RoundingWarning
@@ -7,6 +8,7 @@ from krause_dynamics.opinions.run import hegselmann_krause, hegselmann_krause_fl
 from krause_dynamics.opinions.schedules import Deffuant, Schedule, Sequential, Synchronous
 
 __all__ = [
+    "Batch",
     "Deffuant",
     "FinalClusters",
     "Noise",
@@ -19,5 +21,6 @@ __all__ = [
     "TruthSeeking",
     "final_clusters",
     "hegselmann_krause",
+    "hegselmann_krause_batch",
     "hegselmann_krause_flow",
 ]
