@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
@@ -139,6 +138,9 @@ def _rule_numbers(*options: Any) -> tuple[Any, ...]:
 
 def _cast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Under autocast the inputs take its dtype, as with torch's own attention; scores stay float32 all the same."""
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} must be a torch tensor, got {type(x).__name__}; kd.aggregate takes numpy arrays")
     kind = q.device.type
     if not torch.is_autocast_enabled(kind) or q.dtype == torch.float64:
         return q, k, v
@@ -191,8 +193,6 @@ def lower_call(
 
 def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
     for name, x in (("q", q), ("k", k), ("v", v)):
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name} must be a torch tensor, got {type(x).__name__}; kd.aggregate takes numpy arrays")
         if x.ndim != 4:
             raise ValueError(f"{name} must have shape (batch, heads, tokens, dim), got {tuple(x.shape)}")
         if x.dtype != q.dtype or x.device != q.device:
@@ -269,14 +269,15 @@ def _coefficient(q: Tensor, sigma: Any, score: str, scale: Any) -> Tensor:
 
 def _check_positive(name: str, value: Any, score: str) -> None:
     """Check sigma > 0, and a > 0 of a Gaussian; on a device or while compiling the value is not looked at."""
+    if name == "scale" and score == "dot":
+        return
     if isinstance(value, Tensor):
-        if value.device.type != "cpu" or torch.compiler.is_compiling() or _transformed():
-            return
-        smallest = float(value.detach().min()) if not value.isnan().any() else math.nan
+        unseen = value.device.type != "cpu" or torch.compiler.is_compiling() or _transformed()
+        positive = unseen or bool((value.detach() > 0).all())
     else:
-        smallest = float(value)
-    if math.isnan(smallest) or (smallest <= 0 and not (name == "scale" and score == "dot")):
-        raise ValueError(f"{name} must be positive, got {smallest}; learn its logarithm to keep it so")
+        positive = float(value) > 0  # false for NaN
+    if not positive:
+        raise ValueError(f"{name} must be positive, got {value}; learn its logarithm to keep it so")
 
 
 def _log_mass(q: Tensor, k: Tensor, key_bias: Tensor | None, key_valid: Tensor | None) -> Tensor | None:

@@ -202,7 +202,7 @@ class KrauseAttention(nn.Module):
         Returns:
             (batch, tokens, dim), or that and the weights before dropout.
         """
-        if cache is not None and positions is None:
+        if self.rotary is not None and cache is not None and positions is None:
             positions = torch.arange(cache.seen, cache.seen + x.shape[1], device=x.device)
         q, k, v = self.project(x, positions)
         options: dict[str, Any] = {

@@ -1,0 +1,209 @@
+"""The layer: decoding equals the full pass, the bandwidth survives half precision, padding, packing and weights."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from krause_dynamics.nn import KrauseAttention, LogSigma, Rotary, WindowCache
+
+OPTIONS = {
+    "window": {"window": 16, "top_k": 6},
+    "rotary, grouped": {"window": 16, "top_k": 6, "rotary": 1e4, "kv_heads": 2},
+    "causal without window": {"causal": True, "top_k": 5},
+    "one key": {"window": 1},
+    "no selection": {"window": 9, "sigma_per_head": True},
+}
+
+
+def layer_of(name="window", dtype=torch.float32, **more):
+    torch.manual_seed(0)
+    return KrauseAttention(32, 4, **{**OPTIONS[name], **more}).to(dtype).eval()
+
+
+def tokens(batch=2, n=70, dim=32, seed=0, dtype=torch.float32):
+    return torch.randn(batch, n, dim, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+@torch.no_grad()
+def decode(layer, x, chunks, valid=None):
+    cache, done, outputs = layer.new_cache(), 0, []
+    for n in chunks:
+        part = None if valid is None else valid[:, done : done + n]
+        outputs.append(layer(x[:, done : done + n], cache=cache, key_valid=part))
+        done += n
+    assert cache.seen == done == x.shape[1]
+    return torch.cat(outputs, 1)
+
+
+CHUNKS = [[1] * 70, [70], [30, 1, 1, 38], [7] * 10, [17, 53]]
+
+
+@pytest.mark.parametrize("chunks", CHUNKS, ids=["step by step", "at once", "mixed", "sevens", "past the window"])
+@pytest.mark.parametrize("name", list(OPTIONS))
+def test_chunks_and_steps_equal_the_full_pass(name, chunks):
+    """In float64 no two scores of random tokens are closer than rounding, so the selected sets are the same."""
+    layer, x = layer_of(name, torch.float64), tokens(dtype=torch.float64)
+    with torch.no_grad():
+        full = layer(x)
+    torch.testing.assert_close(decode(layer, x, chunks), full, rtol=1e-11, atol=1e-11)
+
+
+@torch.no_grad()
+def test_single_precision_decoding_differs_only_where_scores_tie_to_rounding():
+    """Rows whose k-th and next score differ by more than rounding agree within 1e-5; the others are counted."""
+    layer, x = layer_of("window"), tokens(batch=4, n=200)
+    full, steps = layer(x), decode(layer, x, [1] * 200)
+    q, k, _ = layer.project(x)
+    scores = -0.5 * (q[:, :, :, None] - k[:, :, None]).square().sum(-1) * layer.sigma**-2
+    i = torch.arange(200)
+    scores = scores.masked_fill((i > i[:, None]) | (i < i[:, None] - 15), -torch.inf)
+    ordered = scores.sort(-1, descending=True).values
+    close = (ordered[..., 5] - ordered[..., 6]).abs() < 1e-5 * (1 + ordered[..., 5].abs())
+    clear = ~close.any(1)
+    assert int(clear.sum()) > 700, "nearly all of the 800 rows must count"
+    torch.testing.assert_close(steps[clear], full[clear], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_exactly_representable_inputs_decode_bit_for_bit():
+    layer = layer_of("window")
+    for projection in (layer.q_proj, layer.k_proj, layer.v_proj, layer.out_proj):
+        projection.weight.copy_(torch.eye(32))
+        projection.bias.zero_()
+    x = torch.randint(-3, 4, (2, 70, 32), generator=torch.Generator().manual_seed(3)).float()
+    assert torch.equal(decode(layer, x, [1] * 70), layer(x))
+
+
+@torch.no_grad()
+def test_left_padding_decodes_as_the_unpadded_row():
+    layer, x = layer_of("window", torch.float64), tokens(dtype=torch.float64)
+    valid = torch.arange(70) >= torch.tensor([[0], [11]])
+    x[1, :11] = float("nan")
+    alone = layer(x[1:, 11:])
+    for chunks in ([70], [20, 1, 1, 48], [1] * 70):
+        padded = decode(layer, x, chunks, valid)
+        torch.testing.assert_close(padded[1:, 11:], alone, rtol=1e-11, atol=1e-11)
+
+
+@torch.no_grad()
+def test_beams_are_reordered():
+    layer, x = layer_of("window", torch.float64), tokens(batch=3, n=40, dtype=torch.float64)
+    beams = torch.tensor([2, 0, 0])
+    cache = layer.new_cache()
+    layer(x[:, :30], cache=cache)
+    cache.reorder(beams)
+    tail = layer(x[beams, 30:], cache=cache)
+    torch.testing.assert_close(tail, layer(x[beams])[:, 30:], rtol=1e-11, atol=1e-11)
+
+
+def test_cache_memory_is_bounded_by_the_window():
+    cache = WindowCache(16)
+    for _ in range(500):
+        held = cache.update(torch.zeros(1, 2, 1, 4), torch.zeros(1, 2, 1, 4))
+    assert held.k.shape[2] == 16
+    assert held.offset == 15
+    assert cache.seen == 500
+    assert cache._k.shape[2] == 32
+
+
+def test_cache_refuses_another_shape_and_layers_that_hear_the_future():
+    cache = WindowCache(4)
+    cache.update(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4))
+    with pytest.raises(ValueError, match="one cache per layer"):
+        cache.update(torch.zeros(2, 2, 1, 4), torch.zeros(2, 2, 1, 4))
+    with pytest.raises(ValueError, match="at least 1"):
+        WindowCache(0)
+    with pytest.raises(ValueError, match="later tokens"):
+        KrauseAttention(32, 4, window=9, side="both").new_cache()
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_log_sigma_stays_single_in_half_precision_and_learns(half):
+    layer = KrauseAttention(32, 4, window=16, sigma=2.5).to(half)
+    assert layer.log_sigma.weight.dtype == torch.float32
+    assert layer.q_proj.weight.dtype == half
+    torch.testing.assert_close(layer.sigma, torch.tensor([2.5]))
+    layer(tokens(dtype=half)).float().square().sum().backward()
+    assert float(layer.log_sigma.weight.grad.abs()) > 0
+    clone = copy.deepcopy(layer)
+    clone.load_state_dict(layer.state_dict())
+    assert clone.log_sigma.weight.dtype == torch.float32
+
+
+def test_default_sigma_keeps_the_scale_of_dot_products():
+    """At sigma = d^(1/4) the slope of the score along q is that of <q, k> / sqrt(d)."""
+    layer = KrauseAttention(64, 4)
+    torch.testing.assert_close(layer.sigma**-2, torch.tensor([16**-0.5]))
+
+
+def test_parameters_follow_the_options():
+    per_head = KrauseAttention(32, 4, sigma_per_head=True, bias=False, kv_heads=2, learn_sigma=False)
+    names = {name: tuple(p.shape) for name, p in per_head.named_parameters()}
+    assert names == {
+        "q_proj.weight": (32, 32), "k_proj.weight": (16, 32), "v_proj.weight": (16, 32), "out_proj.weight": (32, 32),
+        "log_sigma.weight": (4,),
+    }  # fmt: skip
+    assert not per_head.log_sigma.weight.requires_grad
+
+
+def test_packed_rows_equal_separate_ones():
+    layer, x = layer_of("window", torch.float64), tokens(batch=1, dtype=torch.float64)
+    packed = layer(x, cu_seqlens=torch.tensor([0, 30, 70]))
+    separate = torch.cat([layer(x[:, :30]), layer(x[:, 30:])], 1)
+    torch.testing.assert_close(packed, separate, rtol=1e-11, atol=1e-11)
+
+
+def test_rotary_scores_depend_on_distance_in_time_alone():
+    rotary = Rotary(8).double()
+    x = torch.randn(1, 1, 5, 8, dtype=torch.float64)
+    early, late = rotary(x, torch.arange(5)), rotary(x, torch.arange(5) + 1000)
+    torch.testing.assert_close(torch.cdist(early, early), torch.cdist(late, late))
+    torch.testing.assert_close(early.norm(dim=-1), x.norm(dim=-1))
+
+
+def test_weights_on_request_are_those_of_the_output():
+    layer, x = layer_of("rotary, grouped", torch.float64), tokens(dtype=torch.float64)
+    out, (index, weight) = layer(x, return_weights=True)
+    assert index.shape == weight.shape == (2, 4, 70, 6)
+    _, _, v = layer.project(x)
+    v = v.repeat_interleave(2, 1)
+    heard = torch.gather(
+        v[:, :, None].expand(-1, -1, 70, -1, -1), 3, index.clamp(min=0)[..., None].expand(-1, -1, -1, -1, 8)
+    )
+    rebuilt = layer.out_proj((weight[..., None] * heard).sum(3).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(rebuilt, out, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: KrauseAttention(30, 4), "divide"),
+        (lambda: KrauseAttention(32, 4, kv_heads=3), "divide"),
+        (lambda: KrauseAttention(32, 4, window=0), "Window size"),
+        (lambda: KrauseAttention(32, 4, sigma=-1.0), "sigma must be positive"),
+        (lambda: KrauseAttention(12, 4, rotary=1e4), "even"),
+        (lambda: LogSigma(float("nan")), "sigma must be positive"),
+    ],
+)
+def test_bad_sizes_say_what_is_wrong(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_layer_trains():
+    """A few steps of gradient descent lower the loss: all parameters receive gradients of the right sign together."""
+    torch.manual_seed(0)
+    layer, x = KrauseAttention(16, 2, window=8, top_k=4, causal=True), tokens(n=32, dim=16)
+    target = x.roll(1, 1)
+    optimiser = torch.optim.Adam(layer.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(30):
+        loss = (layer(x) - target).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.8 * losses[0]
