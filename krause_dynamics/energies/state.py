@@ -1,0 +1,171 @@
+"""The energy of a state, its gradient, and which rules have one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from krause_dynamics._array import Array, namespace, to_numpy
+from krause_dynamics.aggregate import aggregate
+from krause_dynamics.interaction import DotProduct, Everyone, Flat, Gaussian, Interaction
+from krause_dynamics.interaction.neighbourhoods import Graph, Grid, Neighbourhood, Others, Window, Within
+
+
+class _State(NamedTuple):
+    """What one aggregation tells: x centred where the score allows, masses m, Z (..., n), direction w (..., n, d)."""
+
+    xp: Any
+    x: Array
+    mass: Array
+    partition: Array
+    direction: Array
+    spread: Array | None
+
+
+def energy(rule: Interaction, x: Array, *, log_mass: Array | None = None) -> Array:
+    """The energy of a state under a rule, see the table of the module.
+
+    Args:
+        rule: A symmetric interaction with plain parameters.
+        x: (..., n, d) positions.
+        log_mass: (..., n) log-masses, as given to the dynamics; by default -log n each.
+
+    Returns:
+        (...). With a dot product it overflows where beta |x|^2 passes 709 in float64: use `log_energy`.
+
+    Raises:
+        ValueError: The rule has no energy; the message says why.
+    """
+    kappa(rule)
+    if isinstance(rule.score, Flat):
+        return _bounded_confidence_energy(rule, x, log_mass)
+    state = _state(rule, x, log_mass)
+    total = state.xp.sum(state.mass * state.partition, axis=-1)
+    if isinstance(rule.score, DotProduct):
+        return total / (2 * float(rule.score.beta))
+    radius = _radius(rule)
+    if radius == math.inf:
+        return total / 2
+    inside = aggregate(replace(rule, score=Flat()), x, log_mass=_masses(x, log_mass)).log_partition
+    edge = math.exp(-(radius**2) * kappa(rule) / 2)
+    return (total - edge * state.xp.sum(state.mass * state.xp.exp(inside), axis=-1)) / 2
+
+
+def log_energy(rule: Interaction, x: Array, *, log_mass: Array | None = None) -> Array:
+    """``log E`` of a dense smooth score with positive E (`DotProduct` with beta > 0, `Gaussian`), without overflow.
+
+    Arguments as in `energy`.
+
+    Raises:
+        ValueError: Another rule.
+    """
+    beta = 1.0 if not isinstance(rule.score, DotProduct) else float(rule.score.beta)
+    if isinstance(rule.score, Flat) or _radius(rule) < math.inf or beta <= 0:
+        raise ValueError(f"log_energy needs a dense DotProduct(beta > 0) or Gaussian score, got {rule!r}; use energy")
+    kappa(rule)
+    xp = namespace(x=x, log_mass=log_mass)
+    masses = _masses(x, log_mass)
+    logs = masses + aggregate(rule, x, log_mass=masses).log_partition
+    largest = xp.max(logs, axis=-1, keepdims=True)
+    return xp.log(xp.sum(xp.exp(logs - largest), axis=-1)) + largest[..., 0] - math.log(2 * beta)
+
+
+def gradient(rule: Interaction, x: Array, *, log_mass: Array | None = None) -> Array:
+    """``dE/dx_i = kappa m_i Z_i w_i``, not projected: (..., n, d). Arguments as in `energy`."""
+    scale = kappa(rule)
+    state = _state(rule, x, log_mass)
+    return scale * (state.mass * state.partition)[..., None] * state.direction
+
+
+def kappa(rule: Interaction) -> float:
+    """The factor of the module's table; its sign says whether the flow climbs (+) or descends (-).
+
+    Raises:
+        ValueError: The rule has no energy: parameters per query, a pair bias, a neighbourhood in which i may hear j
+            without being heard, or a truncation at which the pair energy would jump.
+    """
+    reason = _without_energy(rule)
+    if reason is not None:
+        raise ValueError(f"rule has no energy: {reason}")
+    if isinstance(rule.score, Flat):
+        return -4.0
+    return float(rule.score.sigma) ** -2 if isinstance(rule.score, Gaussian) else 1.0
+
+
+def _without_energy(rule: Interaction) -> str | None:
+    """Why a rule has no energy, or None."""
+    if not isinstance(rule.score, DotProduct | Gaussian | Flat):
+        return f"{type(rule.score).__name__} is no DotProduct, Gaussian or Flat score"
+    parameters = [getattr(rule.score, name, 0.0) for name in ("beta", "sigma")]
+    if any(np.ndim(to_numpy(value)) for value in [*parameters, *(part.radius for part in rule.find(Within))]):
+        return "beta, sigma and radius must be plain numbers, since a pair is then symmetric"
+    if isinstance(rule.score, DotProduct) and float(rule.score.beta) == 0:
+        return "with beta = 0 every pair counts 1 whatever its positions; use the limit, a small beta"
+    if rule.pair_bias is not None:
+        return "a pair bias need not be symmetric"
+    if isinstance(rule.score, DotProduct) and rule.find(Within):
+        return "a dot product cut at a radius jumps there; use Gaussian(sigma), the same rule on the sphere"
+    one_sided = [type(part).__name__ for part in rule.parts if not _is_symmetric(part)]
+    return f"{one_sided[0]} lets i hear j without being heard" if one_sided else None
+
+
+def _is_symmetric(part: Neighbourhood) -> bool:
+    if isinstance(part, Graph):
+        return bool(np.array_equal(to_numpy(part.adjacency), to_numpy(part.adjacency).T))
+    if isinstance(part, Window):
+        return part.two_sided
+    return isinstance(part, Everyone | Others | Within | Grid)
+
+
+def _radius(rule: Interaction) -> float:
+    return min((float(part.radius) for part in rule.find(Within)), default=math.inf)
+
+
+def _masses(x: Array, log_mass: Array | None) -> Array:
+    xp = namespace(x=x, log_mass=log_mass)
+    return xp.zeros_like(x[..., 0]) - math.log(x.shape[-2]) if log_mass is None else log_mass
+
+
+def _state(rule: Interaction, x: Array, log_mass: Array | None, *, squares: bool = False) -> _State:
+    """One aggregation; with ``squares`` also the mean squared distance of those heard, for the energy of Flat."""
+    xp = namespace(x=x, log_mass=log_mass)
+    masses = _masses(x, log_mass)
+    x = xp.where((masses > -math.inf)[..., None], x, xp.zeros_like(x))
+    if not isinstance(rule.score, DotProduct):
+        # Translation-invariant rules: |x|^2 - 2 x A + B cancels less around the centre.
+        x = x - xp.mean(x, axis=-2, keepdims=True)
+    norms = xp.sum(x * x, axis=-1)
+    values = xp.concat([x, norms[..., None]], axis=-1) if squares else x
+    mean, log_partition = aggregate(rule, x, values=values, log_mass=masses)
+    partition, heard = xp.exp(log_partition), (log_partition > -math.inf)[..., None]
+    towards = mean[..., : x.shape[-1]]
+    direction = towards if isinstance(rule.score, DotProduct) else xp.where(heard, towards - x, xp.zeros_like(x))
+    spread = norms - 2 * xp.sum(x * towards, axis=-1) + mean[..., -1] if squares else None
+    return _State(xp, x, xp.exp(masses), partition, direction, spread)
+
+
+def _bounded_confidence_energy(rule: Interaction, x: Array, log_mass: Array | None) -> Array:
+    """``sum_i m_i [R^2 M_i - Z_i (R^2 - (|x_i|^2 - 2 x_i A_i + B_i))]``.
+
+    M_i is the mass of all that i may hear at any distance, B_i the mean of |x_j|^2 over those within R.
+    """
+    state, radius = _state(rule, x, log_mass, squares=True), _radius(rule)
+    inside = state.partition * state.spread  # sum of m_j |x_i - x_j|^2 within the radius
+    if radius == math.inf:
+        return state.xp.sum(state.mass * inside, axis=-1)
+    others = tuple(part for part in rule.parts if not isinstance(part, Within))
+    joined: Neighbourhood = Everyone()
+    for part in others:
+        joined = joined & part
+    everyone = aggregate(Interaction(Flat(), joined), x, log_mass=_masses(x, log_mass)).log_partition
+    outside = state.xp.exp(everyone) - state.partition
+    return state.xp.sum(state.mass * (inside + radius**2 * outside), axis=-1)
+
+
+def partition_masses(rule: Interaction, x: Array, log_mass: Array | None = None) -> Array:
+    """The weights g_i of the metric in which the rule is a gradient flow: m_i Z_i, or m_i per capita; (..., n)."""
+    state = _state(rule, x, log_mass)
+    return state.mass * state.partition if rule.normalised else state.mass
