@@ -9,13 +9,16 @@ from numba.core.extending import intrinsic
 
 
 @intrinsic
-def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+def _fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """``a * b + c`` rounded once: the exact error of a product is ``fma(a, b, -(a * b))``."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.fma(*arguments)
 
     return types.float64(types.float64, types.float64, types.float64), codegen
+
+
+fma: Any = _fma  # numba's intrinsics carry the typing context in their signature, which callers do not pass
 
 
 @njit(cache=True, inline="always")

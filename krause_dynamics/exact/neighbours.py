@@ -27,6 +27,9 @@ FLAT_BLOCK, SCORED_BLOCK = 1 << 16, 1 << 10  # queries at once: bounds the memor
 NEAR_SHARE = 0.1  # of the box around all: lists of pairs cost about ten times a dense pair
 WORTH = 4_000_000  # pairs from which the dense form is slower than loading compiled code and building cells
 
+sums_of: Any = near_kernels.sums  # numba's dispatchers have no typed call
+pairs_of: Any = near_kernels.pairs
+
 
 def supports(interaction: Interaction, request: Request) -> str | None:
     """``None``, or the reason: float64 numpy points, one `Within`, `Others` at most beside it, scalar score
@@ -175,7 +178,7 @@ def flat_means(entry: Entry, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for block, ranges in found.blocks(entry.queries, FLAT_BLOCK):
         columns, limits = _gather(entry, block)
         part = np.empty((block.size, integers.shape[0]), np.int64)
-        near_kernels.sums(columns, points, limits, *ranges, kernel_columns, prefixes, own[block], part)
+        sums_of(columns, points, limits, *ranges, kernel_columns, prefixes, own[block], part)
         part_mean, part_partition = np.empty((block.size, dv)), np.empty(block.size)
         fixed_point.means(part, bits, scales, part_mean, part_partition)
         mean[block], partition[block] = part_mean, part_partition
@@ -205,7 +208,7 @@ def _scored_means(score: Score, xp: Any, entry: Entry) -> tuple[np.ndarray, np.n
     mean, log_partition = np.zeros((n, entry.values.shape[1])), np.full(n, -np.inf)
     for block, ranges in found.blocks(entry.queries, SCORED_BLOCK):
         columns, limits = _gather(entry, block)
-        members, bounds = near_kernels.pairs(columns, found.structure.points, limits, *ranges[:4], own[block])
+        members, bounds = pairs_of(columns, found.structure.points, limits, *ranges[:4], own[block])
         heard, owner = places[members], np.repeat(block, np.diff(bounds))
         # The score sees each pair as one query and one source, so there is no second definition of it here.
         logs = score(xp, entry.queries[owner][:, None, :], entry.sources[heard][:, None, :])[:, 0, 0]

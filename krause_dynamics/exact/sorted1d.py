@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import is_torch
-from krause_dynamics.exact import line_kernels as kernels
+from krause_dynamics.exact import line_kernels
 from krause_dynamics.interaction.neighbourhoods import Others, Within
 from krause_dynamics.interaction.request import Aggregate, Request
 from krause_dynamics.interaction.rules import Interaction
 from krause_dynamics.interaction.scores import Flat
+
+window_means: Any = line_kernels.window_means  # numba's dispatchers have no typed call
 
 
 def supports(interaction: Interaction, request: Request) -> str | None:
@@ -107,14 +109,14 @@ def _aggregate(
     mass = np.exp(logs[order] - largest)
     weighted = bool((mass != 1.0).any())
     first, last = np.empty(queries.size, np.int64), np.empty(queries.size, np.int64)
-    kernels.search(np.ascontiguousarray(queries), np.ascontiguousarray(radius), sources[order], first, last)
+    line_kernels.search(np.ascontiguousarray(queries), np.ascontiguousarray(radius), sources[order], first, last)
     mean, partition = np.empty((queries.size, values.shape[1])), np.empty(queries.size)
     buffers: Any = [np.empty(order.size + 1) for _ in range(4)]
     column = np.empty(queries.size)
     for k in range(values.shape[1]):
         value = values[order, k]
-        kernels.prefixes(value, mass, order.size, weighted, *buffers)
-        kernels.window_means(first, last, own, mass, value, weighted, *buffers, column, partition)
+        line_kernels.prefixes(value, mass, order.size, weighted, *buffers)
+        window_means(first, last, own, mass, value, weighted, *buffers, column, partition)
         mean[:, k] = column
     with np.errstate(divide="ignore"):
         return mean, np.log(partition) + largest

@@ -73,9 +73,9 @@ class RandomRelocation(Noise):
             raise ValueError(f"low and high must be finite with low < high, got {self.low!r} and {self.high!r}")
 
     def disturb(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        chosen = rng.random(x.shape[0]) < self.probability
+        chosen = np.flatnonzero(rng.random(x.shape[0]) < self.probability)
         x = x.copy()
-        x[chosen] = rng.uniform(self.low, self.high, size=(int(chosen.sum()), x.shape[1]))
+        x[chosen] = rng.uniform(self.low, self.high, size=(chosen.size, x.shape[1]))
         return x
 
 

@@ -72,7 +72,8 @@ class Stepwise(Engine):
 
     def __init__(self, model: Model, x: np.ndarray, tolerance: float, rng: Any, impl: str) -> None:
         self.model, self.rng, self._tolerance = model, rng, tolerance
-        self._x, self._before = x, None
+        self._x = x
+        self._before: np.ndarray | None = None
         self.impl = self._choose(x, impl)
 
     @property

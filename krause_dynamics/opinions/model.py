@@ -11,6 +11,7 @@ import numpy as np
 from krause_dynamics._array import is_torch, to_numpy
 from krause_dynamics.aggregate import as_points
 from krause_dynamics.interaction import Flat, Graph, Interaction, Others, Within
+from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.interaction.scores import Score
 from krause_dynamics.opinions.disturbances import Noise, TruthSeeking
 from krause_dynamics.opinions.schedules import Deffuant, Schedule, Sequential, Synchronous
@@ -133,7 +134,7 @@ def interaction(
         raise ValueError(f"radius must be a number or one per agent, shape ({n},), got shape {np.shape(radius)}")
     if influence is not None and not isinstance(influence, Score):
         raise TypeError(f"influence must be a score such as kd.Radial(phi), got {influence!r}")
-    neighbourhood = Within(radius, closed=closed)
+    neighbourhood: Neighbourhood = Within(radius, closed=closed)
     if graph is not None:
         neighbourhood = neighbourhood & as_graph(graph, n)
     if not include_self:

@@ -180,9 +180,10 @@ def _check(model: Model, max_steps: int | None, save_every: int | None, stop: St
     for name, value in (("max_steps", max_steps), ("save_every", save_every)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    for name, value, kind in (("schedule", model.schedule, Schedule), ("noise", model.noise, Noise)):
-        if value is not None and not isinstance(value, kind):
-            raise TypeError(f"{name} must be one of the {kind.__name__.lower()} objects of kd.opinions, got {value!r}")
+    if not isinstance(model.schedule, Schedule):
+        raise TypeError(f"schedule must be kd.Synchronous(), kd.Sequential() or kd.Deffuant(), got {model.schedule!r}")
+    if model.noise is not None and not isinstance(model.noise, Noise):
+        raise TypeError(f"noise must be kd.StepNoise(std) or kd.RandomRelocation(probability), got {model.noise!r}")
     if model.noise is not None and max_steps is None and (stop is None or isinstance(stop, Frozen)):
         raise ValueError("max_steps (or a stop rule) must be given with noise: such a run never freezes")
     if not isinstance(model.schedule, Sequential | Deffuant):
