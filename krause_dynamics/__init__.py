@@ -45,7 +45,19 @@ __version__ = "0.1.0"
 
 # Loaded on first access (PEP 562). A function listed here must not bear the name of its module: importing the
 # module would replace it.
-_SUBMODULES: tuple[str, ...] = ("initial", "matrices", "mean_field", "opinions", "stopping")
+_SUBMODULES: tuple[str, ...] = (
+    "clusters",
+    "energies",
+    "graphs",
+    "initial",
+    "matrices",
+    "mean_field",
+    "measures",
+    "observables",
+    "operators",
+    "opinions",
+    "stopping",
+)
 _FUNCTIONS: dict[str, str] = {
     "Deffuant": "krause_dynamics.opinions",
     "RandomRelocation": "krause_dynamics.opinions",

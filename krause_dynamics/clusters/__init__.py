@@ -16,7 +16,7 @@ from krause_dynamics.clusters.history import (
     plateaus,
 )
 from krause_dynamics.clusters.partition import Clusters, find
-from krause_dynamics.clusters.persistence import Choice, Persistence, choose_radius, persistence
+from krause_dynamics.clusters.scale import Choice, Persistence, choose_radius, persistence
 from krause_dynamics.clusters.tree import Curve, curve
 
 __all__ = [

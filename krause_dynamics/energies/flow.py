@@ -115,7 +115,7 @@ def gradient_flow(
 def _interval(
     rule: Interaction, x: np.ndarray, y: np.ndarray, dt: float, log_mass: np.ndarray | None, space: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``sum g |u|^2``, ``sum g |u - v|^2``, ``sum g (|u|^2 + |v|^2) / 2``; v is the gradient's velocity at the middle."""
+    """``sum g |u|^2``, ``sum g |u - v|^2``, ``sum g (|u|^2 + |v|^2) / 2``; v: the gradient's velocity at the middle."""
     middle, measured = (x + y) / 2, (y - x) / dt
     slope = gradient(rule, middle if space is None else space.retract(middle), log_mass=log_mass)
     if space is not None:

@@ -5,8 +5,8 @@ of admitted pairs underflow, and a spurious zero would invent a cluster. So the 
 `interaction.reference.admitted`, and numbers from the weights.
 """
 
+from krause_dynamics.operators.classes import Structure, structure
 from krause_dynamics.operators.matrices import matrix, support
 from krause_dynamics.operators.spectra import dobrushin, eigenvalues, spectral_gap
-from krause_dynamics.operators.structure import Structure, structure
 
 __all__ = ["Structure", "dobrushin", "eigenvalues", "matrix", "spectral_gap", "structure", "support"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from krause_dynamics._array import to_numpy
+from krause_dynamics.operators.classes import structure
 from krause_dynamics.operators.matrices import Matrix
-from krause_dynamics.operators.structure import structure
 
 DENSE = 1500  # largest block whose eigenvalues are computed densely (some seconds); beyond, Arnoldi iterations
 
