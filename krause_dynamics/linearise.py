@@ -39,8 +39,8 @@ def jacobian(
         tangent: Coordinates in an orthonormal basis of each tangent space instead of ambient ones.
 
     Returns:
-        (n d, n d), particle by particle; with ``tangent`` (n (d - 1), n (d - 1)) on spheres. At the jump of `Within` and
-        of `TopK` it is the derivative with the admitted pairs kept.
+        (n d, n d), particle by particle; with ``tangent`` (n (d - 1), n (d - 1)) on spheres. At the jump of `Within`
+        and of `TopK` it is the derivative with the admitted pairs kept.
 
     Raises:
         ValueError: Leading axes: linearise one run at a time.

@@ -14,7 +14,8 @@ class PerLayer(Value):
 
     Fits every argument of `Dynamics` that may be a function of time, e.g. ``value=kd.PerLayer(matrices)`` with matrices
     (layers, d, d), or ``rule=kd.PerLayer((kd.krause(2.0), kd.krause(1.0)))``. Methods with stages between t and t + dt
-    (`RK4`, `Adaptive`) look across the border of a layer, where they keep order 1: use dt = 1/m with `Euler` or `LayerStep`.
+    (`RK4`, `Adaptive`) look across the border of a layer, where they keep order 1: use dt = 1/m with `Euler` or
+    `LayerStep`.
 
     Attributes:
         values: A sequence, or an array whose first axis is the layer.

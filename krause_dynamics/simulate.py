@@ -136,7 +136,8 @@ class _Run:
 
     def go(self, targets: list[float], stop: StopRule | None, on_save: Any, report: Progress | None) -> None:
         """Step from target to target, keeping the state at each, until the last one or a reason to end."""
-        with Interrupts() as interrupts:
+        # Overflow is reported once, by SimulationDiverged with the trajectory, not by warnings from inside.
+        with Interrupts() as interrupts, np.errstate(over="ignore", invalid="ignore"):
             for target in targets:
                 if self.reason is not None or target <= self.t:
                     continue
@@ -265,4 +266,4 @@ def _check_state(flow: Flow, x: Array) -> None:
     if not flow.is_finite(x):
         raise ValueError("x0 must be finite, got NaN or infinity; set log_mass=-inf for padding")
     if flow.log_mass is None:
-        flow.space.check(x)
+        flow.space.check(x.detach() if is_torch(x) else x)
