@@ -22,9 +22,10 @@ MODULES = {
     "sorted1d": "krause_dynamics.exact.sorted1d",
     "neighbours": "krause_dynamics.exact.neighbours",
     "sdpa": "krause_dynamics.fused.sdpa",
+    "banded": "krause_dynamics.fused.banded",
     "convolution": "krause_dynamics.exact.convolution",
 }
-AUTO = ("sorted1d", "neighbours", "sdpa", "blocked")  # asked in this order; the reference is what remains
+AUTO = ("sorted1d", "neighbours", "sdpa", "banded", "blocked")  # asked in this order; the reference is what remains
 
 
 @dataclass(frozen=True)
