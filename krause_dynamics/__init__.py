@@ -52,6 +52,7 @@ _SUBMODULES: tuple[str, ...] = (
     "initial",
     "matrices",
     "mean_field",
+    "nn",
     "measures",
     "observables",
     "operators",
