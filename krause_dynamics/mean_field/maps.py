@@ -2,8 +2,8 @@
 
 With bounded confidence and dt = 1 this is the Hegselmann-Krause map of a density, which makes atoms: a cell whose image
 is one point gives its mass to the two nearest cells, in shares that keep the point as their mean, so that an atom stays
-where it is and weighs what it should. Sharing smears a little mass over a cell at each layer; where the outcome hangs on
-less than 1e-3 of the mass (near a branch point), take the Lagrangian form.
+where it is and weighs what it should. Sharing smears a little mass over a cell at each layer; where the outcome hangs
+on less than 1e-3 of the mass (near a branch point), take the Lagrangian form.
 """
 
 from __future__ import annotations

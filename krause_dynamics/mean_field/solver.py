@@ -40,7 +40,8 @@ def solve(
     """Move a density from time 0 to ``t_end``: ``d rho/dt = -div(rho drift[rho]) + noise^2/2 Laplace rho``.
 
     Masses are conserved to rounding and never negative; second order in the cell width for smooth densities. A density
-    that collapses ends as one or two cells per cluster (`clusters` lists them).
+    that collapses ends as one or two cells per cluster (`clusters` lists them). There it is pinned: what attracts a
+    cluster by less than half a width per unit of time cannot move it any more, so slow merging needs `follow`.
 
     Args:
         dynamics: An exchangeable rule on a line, interval, torus, circle or (zonal densities) sphere.

@@ -13,7 +13,7 @@ from krause_dynamics.aggregate import Plan, plan
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.interaction import Aggregate, DotProduct, Gaussian, Interaction, Within
-from krause_dynamics.mean_field.cells import Cells, CircleCells, LatitudeCells, LineCells
+from krause_dynamics.mean_field.cells import Cells, CircleCells, LatitudeCells
 from krause_dynamics.mean_field.density import log_of
 
 SNAP = 1e-6  # a radius this near to a whole number of cells counts as one; it misplaces 1e-6 of one cell's mass
@@ -62,7 +62,7 @@ class Velocity:
         """Lay out the sources for the reach of ``rule``."""
         self.reach = rule.reach
         if isinstance(self.cells, LatitudeCells):
-            self.parts = [_rings(self.cells, self.nodes or _ring_nodes(rule, self.cells))]
+            self.parts = [_rings(self.cells, self.nodes or _ring_nodes(rule))]
             return
         cuts = _cuts(rule, self.cells)
         self.parts = [_lattice(self.dynamics, rule, self.cells, a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
@@ -158,9 +158,9 @@ def _rings(cells: LatitudeCells, nodes: int) -> Sources:
     return Sources(points, values, owner, np.tile(np.log(weights), cells.count))
 
 
-def _ring_nodes(rule: Interaction, cells: LatitudeCells) -> int:
+def _ring_nodes(rule: Interaction) -> int:
     """16 nodes are exact to rounding up to beta = 8; sharper affinities take more."""
-    return 16 + int(np.ceil(length_scale(rule, cells) ** -2 / 2))
+    return 16 + int(np.ceil(length_scale(rule) ** -2 / 2))
 
 
 def _cuts(rule: Interaction, cells: Cells) -> list[float]:
@@ -178,15 +178,14 @@ def _cuts(rule: Interaction, cells: Cells) -> list[float]:
     return [*kept[:-1], 1.0]
 
 
-def length_scale(rule: Interaction, cells: Cells) -> float:
+def length_scale(rule: Interaction) -> float:
     """The shortest length over which the affinity changes, in units of the coordinate; inf where unknown."""
     lengths = [float(to_numpy(part.radius)) for part in rule.find(Within)]
     score = rule.score
     if isinstance(score, Gaussian):
         lengths.append(float(to_numpy(score.sigma)))
     if isinstance(score, DotProduct) and float(to_numpy(score.beta)) != 0:
-        beta = abs(float(to_numpy(score.beta)))
-        lengths.append(1 / (beta * max(map(abs, cells.bounds))) if isinstance(cells, LineCells) else beta**-0.5)
+        lengths.append(abs(float(to_numpy(score.beta))) ** -0.5)
     return min(lengths, default=np.inf)
 
 
@@ -196,7 +195,7 @@ def check_resolution(rule: Interaction, cells: Cells) -> None:
     Raises:
         ValueError: Fewer than `CELLS_PER_LENGTH` cells per radius or bandwidth; the message says how many are needed.
     """
-    length = length_scale(rule, cells)
+    length = length_scale(rule)
     needed = int(np.ceil(CELLS_PER_LENGTH * (cells.bounds[1] - cells.bounds[0]) / length - 1e-9))
     if cells.count < needed:
         raise ValueError(
