@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from krause_dynamics._version import __version__
 from krause_dynamics.aggregate import aggregate, plan, supported, weights
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.errors import SimulationDiverged, UnsupportedImplementation, UnsupportedModel
@@ -40,8 +41,6 @@ from krause_dynamics.schedules import PerLayer
 from krause_dynamics.simulate import simulate
 from krause_dynamics.spaces import Circle, Euclidean, Interval, Sphere, Torus
 from krause_dynamics.trajectory import Trajectory
-
-__version__ = "0.1.0"
 
 # Loaded on first access (PEP 562). A function listed here must not bear the name of its module: importing the
 # module would replace it.

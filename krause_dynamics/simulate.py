@@ -230,7 +230,7 @@ def _identity(meta: dict[str, Any], x: Array, rng: Any, targets: list[float]) ->
 
 
 def _meta(flow: Flow, integrator: Integrator, x: Array, rng: Any, **numbers: float) -> dict[str, Any]:
-    from krause_dynamics import __version__
+    from krause_dynamics._version import __version__
 
     return {
         "axis": "time",

@@ -232,7 +232,7 @@ def _go(
 def _meta(
     model: Model, engine_: Engine, given: np.ndarray, rng: Any, share: float, extent: float, reason: str
 ) -> dict[str, Any]:
-    from krause_dynamics import __version__
+    from krause_dynamics._version import __version__
 
     link = SAME * extent if reason == "frozen" else float(np.min(model.within.radius))
     meta = {

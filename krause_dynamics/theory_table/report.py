@@ -37,7 +37,7 @@ def markdown(rows: Sequence[Row]) -> str:
     """The whole table with a summary and the versions it was made with."""
     import scipy
 
-    from krause_dynamics import __version__
+    from krause_dynamics._version import __version__
 
     agree = sum(row.passed for row in rows)
     lines = [
