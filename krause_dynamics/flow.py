@@ -81,9 +81,9 @@ class Flow:
 
     def present(self, x: Array) -> Array:
         """``x`` with 0 in the rows of particles without mass."""
-        if not self._padded:
+        if self.log_mass is None or not self._padded:
             return x
-        return self.xp.where((self.log_mass > -float("inf"))[..., None], x, self.xp.zeros_like(x))  # type: ignore[operator]
+        return self.xp.where((self.log_mass > -float("inf"))[..., None], x, self.xp.zeros_like(x))
 
     def _heard(self, t: float, x: Array, *, relative: bool) -> Array:
         rule = self.dynamics.rule_at(t)

@@ -16,7 +16,9 @@ class ProgressBar:
     """
 
     def __init__(self, label: str = "simulate") -> None:
-        self._label, self._bar, self._task = label, None, None
+        self._label = label
+        self._bar: Any = None
+        self._task: Any = None
         self._next = 0.0
 
     def __call__(self, done: float, total: float) -> None:
@@ -24,7 +26,7 @@ class ProgressBar:
         if done < total and now < self._next:
             return
         self._next = now + REFRESH
-        bar: Any = self._bar if self._bar is not None else self._open(total)
+        bar = self._bar if self._bar is not None else self._open(total)
         bar.update(self._task, completed=done)
         if done >= total:
             self.close()

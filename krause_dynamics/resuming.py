@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import to_numpy
+from krause_dynamics.trajectory import read_npz, write_npz
 
 
 class RunFile:
@@ -34,13 +35,7 @@ class RunFile:
 
     def write(self, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Replace the file in one step: a kill leaves the old or the new one, never half of one."""
-        beside = self.path.with_name(self.path.name + ".part")
-        text = json.dumps({"identity": self._identity, **header})
-        with beside.open("wb") as stream:
-            np.savez(stream, header=np.array(text), **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(self.path)
+        write_npz(self.path, {"identity": self._identity, **header}, arrays)
         self._last = time.monotonic()
 
     def read(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
@@ -52,11 +47,9 @@ class RunFile:
         if not self.path.exists():
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            header = json.loads(str(arrays.pop("header")))
+            header, arrays = read_npz(self.path)
             theirs = header.pop("identity")
-        except (ValueError, KeyError, OSError, EOFError) as error:
+        except (ValueError, KeyError) as error:
             raise ValueError(f"checkpoint must be a file written by a run, {self.path} is not: {error}") from error
         different = sorted(name for name in {*theirs, *self._identity} if theirs.get(name) != self._identity.get(name))
         if different:

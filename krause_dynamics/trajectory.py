@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,11 +94,7 @@ class Trajectory:
         if host.log_mass is not None:
             arrays["log_mass"] = host.log_mass
         arrays |= {f"extra_{name}": x for name, x in host.extras.items()}
-        header = json.dumps({"steps": self.steps, "meta": self.meta})
-        beside = path.with_name(path.name + ".part")
-        with beside.open("wb") as stream:
-            np.savez(stream, header=np.array(header), **arrays)
-        beside.replace(path)
+        write_npz(path, {"steps": self.steps, "meta": self.meta}, arrays)
         return path
 
     @classmethod
@@ -112,16 +109,15 @@ class Trajectory:
         if not path.exists():
             raise FileNotFoundError(f"path must be a trajectory file, but {path} does not exist")
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            header = json.loads(str(arrays.pop("header")))
-        except (ValueError, KeyError, OSError, EOFError) as error:
+            header, arrays = read_npz(path)
+        except ValueError as error:
             raise ValueError(f"path must be a file written by Trajectory.save, {path} is not: {error}") from error
         extras = {k.removeprefix("extra_"): arrays.pop(k) for k in list(arrays) if k.startswith("extra_")}
-        return cls(**arrays, extras=extras, **header)
+        parts: dict[str, Any] = {**arrays, **header}
+        return cls(extras=extras, **parts)
 
     def to_xarray(self) -> xarray.Dataset:
-        """A labelled Dataset: ``positions (time, [batch_0, ...], particle, dimension)``, and ``log_mass`` if any."""
+        """A labelled Dataset: ``positions (time, [batch_0, ...], particle, dimension)``, ``log_mass``, extras."""
         import xarray
 
         host = self.numpy()
@@ -132,9 +128,49 @@ class Trajectory:
             leading = [axis] if self._masses_move() else []
             own = batch[len(batch) - (host.log_mass.ndim - len(leading) - 1) :]
             variables["log_mass"] = ([*leading, *own, "particle"], host.log_mass)
-        dataset = xarray.Dataset(variables, coords={axis: host.times})
+        coordinates = {axis: host.times}
+        if "saved_times" in host.extras:
+            coordinates["saved_time"] = host.extras["saved_times"]
+        for name, x in host.extras.items():
+            if name != "saved_times":
+                first = _first_dimension(name, x, axis, coordinates)
+                variables[name] = ([first, *(f"{name}_{i}" for i in range(1, x.ndim))], x)
+        dataset = xarray.Dataset(variables, coords=coordinates)
         dataset.attrs["meta"] = json.dumps(self.meta)
         return dataset
+
+
+def _first_dimension(name: str, x: np.ndarray, axis: str, coordinates: dict[str, np.ndarray]) -> str:
+    """Extras run over the saved times of statistics, over the times of the run, or over an axis of their own."""
+    for label in ("saved_time", axis):
+        if label in coordinates and len(x) == len(coordinates[label]) and not name.startswith("event_"):
+            return label
+    return f"{name}_0"
+
+
+def write_npz(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Arrays and a JSON header in one file without pickle, written beside and renamed: a kill leaves no half file."""
+    beside = path.with_name(path.name + ".part")
+    content: dict[str, Any] = {"header": np.array(json.dumps(header)), **arrays}
+    with beside.open("wb") as stream:
+        np.savez(stream, **content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(path)
+
+
+def read_npz(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The inverse of `write_npz`.
+
+    Raises:
+        ValueError: The file is damaged, or none of ours.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        return json.loads(str(arrays.pop("header"))), arrays
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged or of another kind ({error})") from error
 
 
 def _with_suffix(path: str | os.PathLike[str]) -> Path:

@@ -109,9 +109,9 @@ def test_long_metastable_runs_take_few_steps_and_keep_few_states():
     assert run.steps < 20_000
     np.testing.assert_array_equal(run.times[:2], [0, 1e4])
     compiled = kd.simulate(
-        dynamics, x0, 1e6, dt=1.0, save_at=[expected], impl="compiled"
+        dynamics, x0, 1.3e5, dt=1.0, save_at=[expected], impl="compiled"
     )  # four compiled drifts a step
-    assert compiled.steps >= 1_000_000
+    assert compiled.steps >= 130_000
     assert len(compiled) == 3
     assert abs((compiled[1][0] * compiled[1][2]).sum() - np.cos(1.0)) < 0.05
     np.testing.assert_allclose(np.linalg.norm(compiled.final.mean(0)), 1.0, atol=1e-12)

@@ -78,7 +78,8 @@ def _attend(
     queries = torch.cat([x.to(dtype), x.new_ones((*x.shape[:-1], columns.shape[-1]), dtype=dtype)], -1)
     y, columns = _common(y.to(dtype), columns)
     keys = torch.cat([y, columns], -1)
-    mean, log_partition = _kernel(*(_four(part, batch, width) for part in (queries, keys, v)), scale, causal)
+    q, k, w = (_four(part, batch, width) for part in (queries, keys, v))
+    mean, log_partition = _kernel(q, k, w, scale, causal)
     n = x.shape[-2]
     return mean[:, 0, :, : v.shape[-1]].reshape(*batch, n, v.shape[-1]), log_partition[:, 0, :n].reshape(*batch, n)
 
@@ -118,7 +119,7 @@ def _four(x: Tensor, batch: Any, width: int) -> Tensor:
 
 
 def _factor(parameter: Any, queries: Tensor) -> Any:
-    if isinstance(parameter, Tensor) or getattr(parameter, "ndim", 0):
+    if hasattr(parameter, "ndim"):
         return torch.as_tensor(parameter, dtype=torch.float32, device=queries.device)
     return float(parameter)
 
