@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -126,7 +127,9 @@ def refuse_code(weights: Path) -> None:
         ValueError: If it is a pickle with anything else in it, or cannot be read.
     """
     try:
-        torch.load(weights, map_location="meta", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about unusual pickle protocols; what cannot be read is an error below
+            torch.load(weights, map_location="meta", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, ImportError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(

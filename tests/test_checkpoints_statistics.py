@@ -1,0 +1,113 @@
+"""Sinks, entropy and strongest keys against loops over the definitions, and on weights with known answers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from krause_dynamics.checkpoints.attention_statistics import ROWS, attend, sink_rate, statistics_of
+
+CLOSE = 1e-5  # float32 sums of some hundred weights
+
+
+def loops(weights: np.ndarray, visible: np.ndarray, causal: bool, min_queries: int = 8):
+    """The definitions, one (T, T) matrix at a time."""
+    length = len(weights)
+    alpha = [sum(weights[i, k] for i in range(length)) / (length - k if causal else length) for k in range(length)]
+    score = sum(weights[i, 0] for i in range(1, length)) / (length - 1)
+    rows = []
+    for i in range(length):
+        seen = int(visible[i].sum())
+        if seen > 1:
+            rows.append(-sum(a * math.log(a) for a in weights[i] if a > 0) / math.log(seen))
+    queries = [length - k if causal else length for k in range(length)]
+    enough = [k for k in range(length) if queries[k] >= min_queries]
+    return alpha, score, sum(rows) / len(rows), max(enough, key=lambda k: alpha[k]) if enough else -1
+
+
+@pytest.mark.parametrize("mask", ["causal", "window", "none"])
+@pytest.mark.parametrize("length", [12, 3, ROWS + 5])
+def test_statistics_equal_loops_over_the_definitions(mask, length):
+    generator = torch.Generator().manual_seed(length)
+    q, k, v = (torch.randn(2, heads, length, 6, generator=generator, dtype=torch.float64) for heads in (4, 2, 2))
+    index = torch.arange(length)
+    lag = index[:, None] - index
+    visible = {"causal": lag >= 0, "window": (lag >= 0) & (lag < 4), "none": lag > -length}[mask]
+    given = None if mask == "none" else visible[None, None]
+    output, found = attend(q.float(), k.float(), v.float(), given, keep_weights=True)
+    scores = (q @ k.repeat_interleave(2, 1).mT / math.sqrt(6)).masked_fill(~visible, -torch.inf)
+    expected = torch.softmax(scores, -1)
+    np.testing.assert_allclose(found.weights, expected, atol=CLOSE)
+    np.testing.assert_allclose(output, expected @ v.repeat_interleave(2, 1), atol=CLOSE)
+    for b, h in ((0, 0), (1, 3)):
+        alpha, score, entropy, strongest = loops(expected[b, h].numpy(), visible.numpy(), mask != "none")
+        np.testing.assert_allclose(found.importance[b, h], alpha, atol=CLOSE)
+        assert float(found.first_token_score[b, h]) == pytest.approx(score, abs=CLOSE)
+        assert float(found.entropy[b, h]) == pytest.approx(entropy, abs=CLOSE)
+        assert int(found.strongest_key[b, h]) == strongest
+    if mask == "causal":
+        first = (1 + (length - 1) * found.first_token_score) / length
+        np.testing.assert_allclose(found.importance[..., 0], first, atol=CLOSE)
+    whole = statistics_of(expected)
+    for name in ("importance", "first_token_score", "entropy", "strongest_key"):
+        np.testing.assert_allclose(getattr(whole, name), getattr(found, name), atol=CLOSE)
+
+
+def test_additive_masks_of_any_kind_mean_the_same():
+    generator = torch.Generator().manual_seed(1)
+    q = torch.randn(1, 2, 9, 4, generator=generator)
+    visible = torch.ones(9, 9, dtype=torch.bool).tril()[None, None]
+    bias = torch.randn(1, 2, 9, 9, generator=generator)
+    additive = torch.where(visible, 0.0, torch.finfo(torch.float32).min)
+    expected = attend(q, q, q, visible, keep_weights=True)[1].weights
+    np.testing.assert_array_equal(attend(q, q, q, additive, keep_weights=True)[1].weights, expected)
+    joined = attend(q, q, q, torch.where(visible, bias, -torch.inf), keep_weights=True)[1].weights
+    apart = attend(q, q, q, visible, bias=bias, keep_weights=True)[1].weights
+    np.testing.assert_allclose(joined, apart, atol=1e-6)
+
+
+def test_all_attention_on_the_first_token():
+    """alpha_0 = 1, entropy 0, and no other key has any."""
+    weights = torch.zeros(1, 1, 10, 10)
+    weights[..., 0] = 1
+    found = statistics_of(weights)
+    assert float(found.importance[0, 0, 0]) == 1
+    assert float(found.first_token_score) == 1
+    assert int(found.strongest_key) == 0
+
+
+def test_even_attention_has_entropy_one_and_harmonic_importance():
+    length = 20
+    output, found = attend(*(torch.zeros(1, 1, length, 2) for _ in range(3)), torch.ones(length, length).tril().bool())
+    np.testing.assert_allclose(found.entropy, 1.0, atol=1e-6)
+    harmonic = sum(1 / i for i in range(1, length + 1)) / length
+    assert float(found.importance[0, 0, 0]) == pytest.approx(harmonic, abs=1e-6)
+
+
+def test_no_strongest_key_in_a_sequence_shorter_than_min_queries():
+    weights = torch.eye(5)[None, None]
+    assert int(statistics_of(weights, min_queries=8).strongest_key) == -1
+    assert int(statistics_of(weights, min_queries=5).strongest_key) == 0
+
+
+def test_a_single_token_leaves_score_and_entropy_undefined():
+    found = statistics_of(torch.ones(1, 1, 1, 1))
+    assert float(found.importance) == 1
+    assert math.isnan(float(found.first_token_score))
+    assert math.isnan(float(found.entropy))
+
+
+def test_sink_rate_is_strict_and_thresholded_before_the_mean():
+    alpha = torch.tensor([[0.3], [0.9], [0.1], [0.2]], dtype=torch.float64)
+    rate = sink_rate(alpha, torch.tensor([0.3, 0.2, 0.05], dtype=torch.float64))
+    np.testing.assert_allclose(rate, [[25.0, 50.0, 100.0]])
+
+
+def test_a_query_without_keys_is_an_error_not_a_uniform_row():
+    mask = torch.ones(4, 4, dtype=torch.bool)
+    mask[2] = False
+    with pytest.raises(ValueError, match="sees no key"):
+        attend(*(torch.zeros(1, 1, 4, 2) for _ in range(3)), mask[None, None])
