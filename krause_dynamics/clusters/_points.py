@@ -56,7 +56,7 @@ class Cloud:
             )
         given, share, present = to_numpy(state.points), to_numpy(state.share), to_numpy(state.present)
         index = np.flatnonzero(present)
-        given = np.ascontiguousarray(given[index])
+        given = np.ascontiguousarray(given if len(index) == len(given) else given[index])
         masses = share[index].astype(np.float64)
         return cls(
             points=given if metric == "euclidean" else np.ascontiguousarray(directions(given)),

@@ -1,0 +1,99 @@
+"""Components at a radius and the whole curve, N = 4096, d = 768, float32, against the ways one would try first.
+
+    OMP_NUM_THREADS=2 python benchmarks/clusters.py
+
+Limits: components within 0.4 s at every radius, the curve within 3 s and O(N) memory. Correctness first: the partition
+of every method must be the same.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+from _report import machine, medians, table
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.cluster import HDBSCAN
+
+from krause_dynamics import clusters
+
+N, D = 4096, 768
+
+
+def clouds() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    normal = rng.standard_normal((N, D))
+    groups = rng.standard_normal((8, D))[rng.integers(0, 8, N)]
+    massive = normal.copy()
+    massive[0] *= 1000
+    chosen = {
+        "normal": normal,
+        "8 clusters, spread 0.1": groups + 0.1 * normal,
+        "8 clusters, spread 1e-4": groups + 1e-4 * normal,
+        "normal, one massive token": massive,
+    }
+    return {name: x.astype(np.float32) for name, x in chosen.items()}
+
+
+def by_edge_list(x: np.ndarray, radius: float) -> tuple[int, np.ndarray]:
+    """All pairs within the radius as a list, then scipy."""
+    squares = np.einsum("nd,nd->n", x, x)
+    rows, columns = [], []
+    for start in range(0, N, 512):
+        block = x[start : start + 512]
+        squared = squares[start : start + 512, None] + squares - 2 * block @ x.T
+        i, j = np.nonzero(squared <= radius**2)
+        rows.append(i + start)
+        columns.append(j)
+    pairs = np.concatenate(rows), np.concatenate(columns)
+    return connected_components(coo_array((np.ones(len(pairs[0]), bool), pairs), shape=(N, N)), directed=False)
+
+
+def memory(x: np.ndarray) -> float:
+    """Peak of the curve's own memory, bytes per point."""
+    clusters.curve(x[:16])
+    tracemalloc.start()
+    clusters.curve(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / len(x)
+
+
+def main() -> None:
+    rows = []
+    for name, x in clouds().items():
+        curve = clusters.curve(x)
+        gaps = curve.lengths
+        radii = {
+            "below all": 0.5 * gaps[0],
+            "near the smallest edge": 0.97 * gaps[0],
+            "median edge": float(np.median(gaps)) * (1 + 1e-4),
+            "largest edge (one component)": gaps[-1] * (1 + 1e-4),
+            "twice the largest": 2 * gaps[-1],
+        }
+        for radius in radii.values():
+            found = clusters.find(x, radius)
+            assert np.array_equal(found.labels, curve.at(radius).labels)
+        times = medians({where: (lambda r=radius, y=x: clusters.find(y, r)) for where, radius in radii.items()})
+        rows += [(name, where, found_time, "") for where, found_time in times.items()]
+        rows.append((name, "whole curve", medians({"": lambda y=x: clusters.curve(y)}, rounds=3)[""], ""))
+    x = clouds()["normal"]
+    radius = float(clusters.curve(x).lengths[-1]) * 1.2
+    assert by_edge_list(x, radius)[0] == clusters.find(x, radius).count == 1
+    peers = medians(
+        {
+            "ours": lambda: clusters.find(x, radius),
+            "edge list + scipy": lambda: by_edge_list(x, radius),
+            "HDBSCAN(min_samples=1)": lambda: HDBSCAN(min_samples=1, copy=True).fit(x),
+        },
+        rounds=1,
+    )
+    rows += [("normal", f"one component: {peer}", seconds, seconds / peers["ours"]) for peer, seconds in peers.items()]
+    print(f"N = {N}, d = {D}, float32; {machine('numpy', 'scipy', 'numba', 'scikit-learn')}\n")
+    print(table(("cloud", "radius or method", "seconds", "ratio to ours"), rows))
+    print(f"\nThe curve's own memory: {memory(x):.0f} bytes a point (one row of distances: {4 * N}).")
+
+
+if __name__ == "__main__":
+    main()
