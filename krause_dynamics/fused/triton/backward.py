@@ -1,0 +1,218 @@
+"""Backward kernels: one program per block of queries for dq, one per block of keys for dk, dv and the gradient of the key bias.
+
+With weights p_ij = exp(s_ij - log Z_i) on the selected set, dp_ij = <do_i, v_j> and delta_i = <do_i, o_i> - d(log Z_i),
+
+    ds_ij = p_ij (dp_ij - delta_i),   dq_i = scale sum_j ds_ij k_j,   dk_j = scale sum_i ds_ij q_i,   dv_j = sum_i p_ij do_i,
+    dbias_j = sum_i ds_ij,            dscale_i = sum_j ds_ij <q_i, k_j>.
+
+Every sum is taken by one program in a fixed order, so results do not vary from run to run. The selected set is read: from bit words (SELECT
+= 1), or from the k-th score and the cut among ties (SELECT = 2), in which case scores are computed as the forward pass did.
+"""
+
+import triton
+import triton.language as tl
+
+from .primitives import LOG2E, admitted, load_bias, load_finite_rows, load_scale
+from .streaming import key_range
+
+
+@triton.jit
+def _bits(BITS, i, n, word, c, T: tl.constexpr, WORDS: tl.constexpr):
+    """Whether rows i (B,) selected columns c (T,) of the tile whose first word is `word` (B,)."""
+    rows = BITS + i
+    inside = i < n
+    low = tl.load(rows + word.to(tl.int64) * n, mask=inside & (word >= 0) & (word < WORDS), other=0)
+    if T > 32:
+        word = word + 1
+        high = tl.load(rows + word.to(tl.int64) * n, mask=inside & (word >= 0) & (word < WORDS), other=0)
+        words = tl.where((c < 32)[None, :], low[:, None], high[:, None])
+    else:
+        words = tl.broadcast_to(low[:, None], (low.shape[0], T))
+    return ((words >> (c & 31)[None, :]) & 1) != 0
+
+
+@triton.jit
+def backward_queries_kernel(
+    Q, K, V, BIAS, SCALE, OUT, LOGZ, BITS, DOUT, DLOGZ, DELTA, DQ, DSCALE,
+    scale_value, n, m, heads, group, offset,
+    stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
+    stride_bb, stride_bh, stride_sb, stride_sh, stride_ob, stride_oh, stride_on, stride_gb, stride_gh, stride_gn,
+    stride_dqb, stride_dqh, stride_dqn,
+    SELECT: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
+    GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
+    D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, HAS_DLOGZ: tl.constexpr,
+    NEED_DSCALE: tl.constexpr, FULL: tl.constexpr, WORDS: tl.constexpr, B: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    """Gradient of B queries of one head; also delta_i (read by the other kernel) and dscale_i."""
+    blocks = tl.cdiv(n, B)
+    block = tl.program_id(0) % blocks
+    unit = (tl.program_id(0) // blocks).to(tl.int64)
+    batch = unit // heads
+    head = unit % heads
+    Q += batch * stride_qb + head * stride_qh
+    K += batch * stride_kb + (head // group) * stride_kh
+    V += batch * stride_vb + (head // group) * stride_vh
+    BIAS += batch * stride_bb + head * stride_bh
+    scale = load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
+    i = block * B + tl.arange(0, B)
+    row = i + offset
+    q = load_finite_rows(Q, i, n, stride_qn, D, DP)
+    do = load_finite_rows(DOUT + batch * stride_gb + head * stride_gh, i, n, stride_gn, D, DP)
+    o = load_finite_rows(OUT + batch * stride_ob + head * stride_oh, i, n, stride_on, D, DP)
+    logz = tl.load(LOGZ + unit * n + i, mask=i < n, other=0.0)
+    cleared = -tl.where(logz == float("-inf"), 0.0, logz) * LOG2E
+    delta = tl.sum(do.to(tl.float32) * o.to(tl.float32), 1)
+    if HAS_DLOGZ:
+        delta -= tl.where(logz == float("-inf"), 0.0, tl.load(DLOGZ + unit * n + i, mask=i < n, other=0.0))
+    tl.store(DELTA + unit * n + i, delta, mask=i < n)
+
+    mark = tl.zeros([B], tl.float32)
+    cut = tl.zeros([B], tl.int32)
+    if SELECT == 2:
+        mark = tl.load(BITS + unit * n * 2 + i, mask=i < n, other=0).to(tl.float32, bitcast=True)
+        cut = tl.load(BITS + unit * n * 2 + n + i, mask=i < n, other=0)
+    last = tl.minimum(block * B + B, n) - 1 + offset
+    leading, tiles, begin, least = key_range(block * B + offset, last, m, LEFT, RIGHT, PREFIX, T)
+    if SELECT == 1:
+        # Tiles start on words; those before the first key are passed over.
+        leading = 0
+        least = 0
+        if FULL:
+            begin = begin * 0
+            tiles = tl.cdiv(m, T)
+        else:
+            begin = block * B + offset - LEFT
+            skipped = tl.maximum(-begin, 0) // T
+            begin += skipped * T
+            tiles = tl.cdiv(tl.maximum(tl.minimum(last + RIGHT + 1, m) - begin, 0), T)
+    dq = tl.zeros([B, DP], tl.float32)
+    dscale = tl.zeros([B], tl.float32)
+    c = tl.arange(0, T)
+    for u in range(tiles):
+        start = tl.where(u < leading, u * T, begin + (u - leading) * T)
+        j = start + c
+        bias = load_bias(BIAS, j, m, HAS_BIAS)
+        k = load_finite_rows(K, j, m, stride_kn, D, DP)
+        v = load_finite_rows(V, j, m, stride_vn, D, DP)
+        product = tl.dot(q, tl.trans(k), input_precision="ieee")
+        s = product * scale
+        if HAS_BIAS:
+            s = s + bias[None, :]
+        if SELECT == 1:
+            if FULL:
+                word = tl.zeros_like(i) + start // 32
+            else:
+                word = (start - offset + LEFT) // 32 - i // 32
+            keep = _bits(BITS + unit * n * WORDS, i, n, word, c, T, WORDS)
+        else:
+            keep = admitted(row[:, None], j[None, :], m, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)
+            keep = keep & (bias > float("-inf"))[None, :]
+            if PREFIX > 0:
+                keep = keep & tl.where(u < leading, j < PREFIX, j >= least)[None, :]
+            if SELECT == 2:
+                keep = keep & ((s > mark[:, None]) | ((s == mark[:, None]) & (j[None, :] <= cut[:, None])))
+        p = tl.where(keep, tl.exp2(tl.fma(s, LOG2E, cleared[:, None])), 0.0)
+        dp = tl.dot(do, tl.trans(v), input_precision="ieee")
+        ds = p * (dp - delta[:, None])
+        dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
+        if NEED_DSCALE:
+            dscale += tl.sum(ds * product, 1)
+    d = tl.arange(0, DP)
+    DQ += batch * stride_dqb + head * stride_dqh
+    mask = (i < n)[:, None] & (d < D)[None, :]
+    tl.store(DQ + i.to(tl.int64)[:, None] * stride_dqn + d[None, :], (dq * scale).to(DQ.dtype.element_ty), mask=mask)
+    if NEED_DSCALE:
+        tl.store(DSCALE + unit * n + i, dscale, mask=i < n)
+
+
+@triton.jit
+def backward_keys_kernel(
+    Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS,
+    scale_value, n, m, heads, group, offset, shift, first_block, blocks,
+    stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
+    stride_bb, stride_bh, stride_sb, stride_sh, stride_gb, stride_gh, stride_gn,
+    stride_dkb, stride_dkh, stride_dkn, stride_dvb, stride_dvh, stride_dvn,
+    SELECT: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
+    GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
+    D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, NEED_DBIAS: tl.constexpr,
+    FULL: tl.constexpr, WORDS: tl.constexpr, B: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    """Gradients of T keys and values of one key head, summed over the query heads of its group, and of their bias for each query head.
+
+    Key blocks are counted in band coordinates (j - shift) so that their columns are whole words. Tiles are transposed: (keys, queries).
+    """
+    position = (first_block + tl.program_id(0) % blocks) * T
+    unit = (tl.program_id(0) // blocks).to(tl.int64)
+    kv_heads = heads // group
+    batch = unit // kv_heads
+    kv_head = unit % kv_heads
+    c = tl.arange(0, T)
+    j = position + shift + c
+    k = load_finite_rows(K + batch * stride_kb + kv_head * stride_kh, j, m, stride_kn, D, DP)
+    v = load_finite_rows(V + batch * stride_vb + kv_head * stride_vh, j, m, stride_vn, D, DP)
+    # Rows that may hear one of these keys.
+    begin = tl.maximum(position + shift - offset - RIGHT, 0)
+    end = tl.minimum(position + shift + T - offset + LEFT, n)
+    leading = 0
+    least = 0
+    if FULL:
+        begin = begin * 0
+        end = n
+    elif PREFIX > 0:
+        if position + shift < PREFIX:
+            begin = begin * 0
+            end = n
+        else:
+            leading = tl.cdiv(tl.minimum(tl.maximum(PREFIX - offset, 0), n), B)
+            least = PREFIX
+    tiles = leading + tl.cdiv(tl.maximum(end - begin, 0), B)
+    dk = tl.zeros([T, DP], tl.float32)
+    dv = tl.zeros([T, DP], tl.float32)
+    for g in range(group):
+        head = kv_head * group + g
+        scale = load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
+        rows = batch * heads + head
+        bias = load_bias(BIAS + batch * stride_bb + head * stride_bh, j, m, HAS_BIAS)
+        dbias = tl.zeros([T], tl.float32)
+        for u in range(tiles):
+            i = tl.where(u < leading, u * B, begin + (u - leading) * B) + tl.arange(0, B)
+            row = i + offset
+            q = load_finite_rows(Q + batch * stride_qb + head * stride_qh, i, n, stride_qn, D, DP)
+            do = load_finite_rows(DOUT + batch * stride_gb + head * stride_gh, i, n, stride_gn, D, DP)
+            logz = tl.load(LOGZ + rows * n + i, mask=i < n, other=0.0)
+            cleared = -tl.where(logz == float("-inf"), 0.0, logz) * LOG2E
+            delta = tl.load(DELTA + rows * n + i, mask=i < n, other=0.0)
+            s = tl.dot(k, tl.trans(q), input_precision="ieee") * scale
+            if HAS_BIAS:
+                s = s + bias[:, None]
+            if SELECT == 1:
+                if FULL:
+                    word = tl.zeros_like(i) + position // 32
+                else:
+                    word = position // 32 - i // 32
+                keep = tl.trans(_bits(BITS + rows * n * WORDS, i, n, word, c, T, WORDS))
+            else:
+                keep = admitted(row[None, :], j[:, None], m, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)
+                keep = keep & (bias > float("-inf"))[:, None] & (i < n)[None, :]
+                if PREFIX > 0:
+                    keep = keep & tl.where(u < leading, row < PREFIX, row >= least)[None, :]
+                if SELECT == 2:
+                    mark = tl.load(BITS + rows * n * 2 + i, mask=i < n, other=0).to(tl.float32, bitcast=True)
+                    cut = tl.load(BITS + rows * n * 2 + n + i, mask=i < n, other=0)
+                    keep = keep & ((s > mark[None, :]) | ((s == mark[None, :]) & (j[:, None] <= cut[None, :])))
+            p = tl.where(keep, tl.exp2(tl.fma(s, LOG2E, cleared[None, :])), 0.0)
+            dv = tl.dot(p.to(do.dtype), do, dv, input_precision="ieee")
+            dp = tl.dot(v, tl.trans(do), input_precision="ieee")
+            ds = p * (dp - delta[None, :])
+            dk = tl.dot((ds * scale).to(q.dtype), q, dk, input_precision="ieee")
+            if NEED_DBIAS:
+                dbias += tl.sum(ds, 1)
+        if NEED_DBIAS:
+            tl.store(DBIAS + rows * m + j, dbias, mask=(j >= 0) & (j < m))
+    d = tl.arange(0, DP)
+    mask = ((j >= 0) & (j < m))[:, None] & (d < D)[None, :]
+    columns = j.to(tl.int64)[:, None]
+    DK += batch * stride_dkb + kv_head * stride_dkh
+    DV += batch * stride_dvb + kv_head * stride_dvh
+    tl.store(DK + columns * stride_dkn + d[None, :], dk.to(DK.dtype.element_ty), mask=mask)
+    tl.store(DV + columns * stride_dvn + d[None, :], dv.to(DV.dtype.element_ty), mask=mask)

@@ -1,0 +1,190 @@
+"""Device functions shared by the kernels: scores of a tile, admission, selection by bisection, bit words.
+
+Ordered integers. The bits of a float, read as an integer and with the lower bits of negative numbers flipped, have the order of the
+floats; bisecting on them needs at most as many steps as the type has bits, whatever the data. Two scores are never compared after a
+rounding that could separate equal ones or swap unequal ones: every map used here is monotone, ties it creates are resolved afterwards.
+"""
+
+import os
+
+import triton
+import triton.language as tl
+
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
+# Ordinals of half precision: -inf, and one past +inf.
+HALF_LOWEST = tl.constexpr(-31745)
+HALF_END = tl.constexpr(31745)
+# A number that no key index reaches; used as "no bound" in comparisons of 32-bit indices.
+FAR = tl.constexpr(1 << 29)
+
+
+@triton.jit
+def nan_maximum(a, b):
+    """Larger of two numbers; NaN if either is."""
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def row_maximum(s):
+    """Row maximum in which a NaN wins, so that a row hearing NaN answers NaN (numpy's does so in the interpreter)."""
+    if INTERPRETED:
+        return tl.max(s, 1)
+    else:
+        return tl.reduce(s, 1, nan_maximum)
+
+
+@triton.jit
+def opaque(x):
+    """The same int32 numbers, behind an instruction that the compiler cannot see through.
+
+    A pass which computes its tiles again would otherwise share comparisons and addresses with the pass before, at the price of holding
+    them in registers in between.
+    """
+    if INTERPRETED:
+        return x
+    else:
+        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], dtype=tl.int32, is_pure=False, pack=1)
+
+
+@triton.jit
+def half_of_ordinal(ordinal):
+    """Half-precision number of an ordinal."""
+    return (ordinal ^ ((ordinal >> 31) & 0x7FFF)).to(tl.int16).to(tl.float16, bitcast=True)
+
+
+@triton.jit
+def ordinal_of_half(y):
+    """Ordinal (int32) of a half-precision number."""
+    bits = y.to(tl.int16, bitcast=True).to(tl.int32)
+    return bits ^ ((bits >> 31) & 0x7FFF)
+
+
+@triton.jit
+def ordinal_of_float(x):
+    """Ordinal (int32) of a float32; -0.0 takes that of +0.0, as the two compare equal."""
+    bits = (x + 0.0).to(tl.int32, bitcast=True)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+@triton.jit
+def float_of_ordinal(ordinal):
+    """Float32 of an ordinal."""
+    return (ordinal ^ ((ordinal >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def midpoint(lo, hi):
+    """Floor of (lo + hi) / 2 without overflow."""
+    return (lo >> 1) + (hi >> 1) + (lo & hi & 1)
+
+
+@triton.jit
+def population(word):
+    """Number of set bits of each int32."""
+    x = word.to(tl.uint32, bitcast=True)
+    x = x - ((x >> 1) & 0x55555555)
+    x = (x & 0x33333333) + ((x >> 2) & 0x33333333)
+    x = (x + (x >> 4)) & 0x0F0F0F0F
+    return ((x * 0x01010101) >> 24).to(tl.int32)
+
+
+@triton.jit
+def position_of_bit(word, rank):
+    """Position of the rank-th (1-based) set bit of each int32."""
+    position = tl.zeros_like(word)
+    for step in tl.static_range(5):
+        width = 16 >> step
+        low = (word.to(tl.uint32, bitcast=True) >> position.to(tl.uint32)).to(tl.int32, bitcast=True) & (
+            (1 << width) - 1
+        )
+        here = population(low)
+        beyond = rank > here
+        rank = tl.where(beyond, rank - here, rank)
+        position = tl.where(beyond, position + width, position)
+    return position
+
+
+@triton.jit
+def pack(keep, T: tl.constexpr):
+    """Words of a boolean tile (rows, T), T <= 32: bit c is column c."""
+    return tl.sum(tl.where(keep, (1 << tl.arange(0, T))[None, :], 0), 1)
+
+
+@triton.jit
+def load_rows(pointer, rows, limit, stride, D: tl.constexpr, DP: tl.constexpr, POLICY: tl.constexpr):
+    """Rows of a matrix (any, D) as a tile (rows, DP); zero outside [0, limit) and beyond D. Row offsets are 64-bit."""
+    d = tl.arange(0, DP)
+    mask = ((rows >= 0) & (rows < limit))[:, None]
+    if D != DP:
+        mask = mask & (d < D)[None, :]
+    return tl.load(
+        pointer + rows.to(tl.int64)[:, None] * stride + d[None, :], mask=mask, other=0.0, eviction_policy=POLICY
+    )
+
+
+@triton.jit
+def load_finite_rows(pointer, rows, limit, stride, D: tl.constexpr, DP: tl.constexpr):
+    """As `load_rows`, NaN and infinities replaced by 0: a weight of 0 must erase a row which is not heard, and 0 * NaN does not."""
+    x = load_rows(pointer, rows, limit, stride, D, DP, "")
+    return tl.where(tl.abs(x.to(tl.float32)) < float("inf"), x, tl.zeros_like(x))
+
+
+@triton.jit
+def load_scale(SCALE, value, batch, head, stride_b, stride_h, TENSOR: tl.constexpr):
+    """Scale of one head, from a tensor or from the launch argument."""
+    if TENSOR:
+        return tl.load(SCALE + batch * stride_b + head * stride_h).to(tl.float32)
+    else:
+        return value
+
+
+@triton.jit
+def scores(q, k, scale, bias, BIAS: tl.constexpr):
+    """Tile of scores scale * <q, k> + bias in float32: product, scale and sum are rounded one after the other, as eager code does."""
+    s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+    if BIAS:
+        s = s + bias[None, :]
+    return s
+
+
+@triton.jit
+def load_bias(pointer, columns, m, BIAS: tl.constexpr):
+    """Key bias of the columns, -inf outside [0, m); zeros where there is none."""
+    if BIAS:
+        return tl.load(pointer + columns, mask=(columns >= 0) & (columns < m), other=float("-inf"))
+    else:
+        return tl.where((columns >= 0) & (columns < m), 0.0, float("-inf"))
+
+
+@triton.jit
+def admitted(
+    i,
+    j,
+    m,
+    LEFT: tl.constexpr,
+    RIGHT: tl.constexpr,
+    GRID: tl.constexpr,
+    WIDTH: tl.constexpr,
+    RADIUS: tl.constexpr,
+    MANHATTAN: tl.constexpr,
+    PREFIX: tl.constexpr,
+):
+    """Whether query position i (column) hears key j (row): inside [0, m), the window or the grid neighbourhood, or one is a prefix token."""
+    inside = (j >= 0) & (j < m)
+    if GRID:
+        pi = i - PREFIX
+        pj = j - PREFIX
+        # Prefix positions are negative; C division rounds them towards zero, which the last line overrides.
+        rows = tl.abs(pi // WIDTH - pj // WIDTH)
+        columns = tl.abs(pi % WIDTH - pj % WIDTH)
+        if MANHATTAN:
+            near = rows + columns <= RADIUS
+        else:
+            near = (rows <= RADIUS) & (columns <= RADIUS)
+    else:
+        near = (j >= i - LEFT) & (j <= i + RIGHT)
+    if PREFIX > 0:
+        near = near | (i < PREFIX) | (j < PREFIX)
+    return inside & near
