@@ -8,9 +8,9 @@ even be negative) are summed again with logarithms.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
@@ -23,6 +23,7 @@ from krause_dynamics.interaction.neighbourhoods import Everyone
 
 UNEVEN = 1e-9  # relative unevenness of a step that rounding explains
 NOISE = 1e-15  # of a transform, relative to the product of the norms of table and masses
+MOST_TILTS = 32  # transforms spent on a vacuum before rows are summed one by one
 WORST_ERROR = 1e-8  # relative error of a sum by transform above which the row is summed with logarithms
 
 
@@ -149,19 +150,64 @@ class Table:
             where the difference is taken modulo m and stored from 0.
         cyclic: On the circle.
         places: (n, m).
-        is_window: Whether all that are admitted count alike and are consecutive.
-        spectrum: Transform of the affinities divided by their maximum.
-        length: Length of the transform.
-        norm: Euclidean norm of the scaled affinities.
+        first: Index of the first source (negative where a circle was unrolled).
     """
 
     logs: np.ndarray
     cyclic: bool
     places: tuple[int, int]
-    is_window: bool
-    spectrum: np.ndarray
-    length: int
-    norm: float
+    first: int = 0
+
+    @cached_property
+    def heard(self) -> np.ndarray:
+        """Places in the table that are admitted."""
+        return np.flatnonzero(self.logs > -np.inf)
+
+    @cached_property
+    def is_window(self) -> bool:
+        """Whether all that are admitted count alike and are consecutive."""
+        heard = self.heard
+        if self.cyclic or not len(heard):
+            return False
+        return bool(self.logs[heard].min() == self.top and heard[-1] - heard[0] + 1 == len(heard))
+
+    @cached_property
+    def top(self) -> float:
+        """Largest log-affinity, 0 where nobody is admitted."""
+        return float(self.logs.max()) if len(self.heard) else 0.0
+
+    @cached_property
+    def norm(self) -> float:
+        """Euclidean norm of the affinities divided by their maximum."""
+        return float(np.linalg.norm(np.exp(self.logs - self.top)))
+
+    @property
+    def length(self) -> int:
+        """Length of the transform."""
+        return len(self.logs) if self.cyclic else next_fast_len(len(self.logs), real=True)
+
+    @cached_property
+    def spectrum(self) -> np.ndarray:
+        """Transform of the affinities divided by their maximum, difference 0 first."""
+        scaled = np.exp(self.logs - self.top)
+        if self.cyclic:
+            return rfft(scaled)
+        m = self.places[1]
+        return rfft(np.concatenate([scaled[m - 1 :], np.zeros(self.length - len(scaled)), scaled[: m - 1]]))
+
+    def tilted(self, tilt: float) -> Table:
+        """Affinities times ``exp(tilt * difference)``."""
+        return replace(self, logs=self.logs + tilt * (np.arange(len(self.logs)) - (self.places[1] - 1)))
+
+    def unrolled(self) -> Table:
+        """A circle as a line: every source within half a turn of a query, once."""
+        m = self.places[1]
+        half = m // 2
+        logs = np.full(m + 3 * m - 1, -np.inf)
+        zero = 3 * m - 1 - m  # query 0 and source 0, which is the m-th of three copies
+        differences = np.arange(-half, m - half)
+        logs[zero + differences] = self.logs[differences % m]
+        return Table(logs, False, (m, 3 * m), -m)
 
 
 class _Points:
@@ -189,38 +235,44 @@ def _cached_table(
 ) -> Table:
     """Read the affinities from the rule: one column gives the differences from 0 up, one row those below."""
     column = reference.log_weights(interaction, Request.of(queries.x, sources.x[:1]))[:, 0]
-    n, m = lattice.places
     if lattice.cyclic:
-        logs, length = column, m
-    else:
-        row = reference.log_weights(interaction, Request.of(queries.x[:1], sources.x))[0]
-        logs, length = np.concatenate([row[:0:-1], column]), next_fast_len(n + m - 1, real=True)
-    top = logs.max()
-    scaled = np.exp(logs - (top if top > -np.inf else 0.0))
-    wrapped = (
-        scaled if lattice.cyclic else np.concatenate([scaled[m - 1 :], np.zeros(length - n - m + 1), scaled[: m - 1]])
-    )
-    heard = np.flatnonzero(logs > -np.inf)
-    is_window = len(heard) > 0 and logs[heard].min() == top and heard[-1] - heard[0] + 1 == len(heard)
-    norm = float(np.sqrt((scaled * scaled).sum()))
-    return Table(
-        logs, lattice.cyclic, lattice.places, bool(is_window and not lattice.cyclic), rfft(wrapped), length, norm
-    )
+        return Table(column, True, lattice.places)
+    row = reference.log_weights(interaction, Request.of(queries.x[:1], sources.x))[0]
+    return Table(np.concatenate([row[:0:-1], column]), False, lattice.places)
 
 
 def _windows(table: Table, log_mass: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sums over windows that slide with the query, by prefixes and suffixes of blocks: never a difference of sums."""
-    heard = np.flatnonzero(table.logs > -np.inf)
     n, m = table.places
-    first = np.arange(n) - (heard[-1] - (m - 1))
-    mean, log_partition = window_sums(log_mass, values, first, len(heard))
-    return mean, log_partition + table.logs[heard[0]]
+    first = np.arange(n) - (table.heard[-1] - (m - 1))
+    mean, log_partition = window_sums(log_mass, values, first, len(table.heard))
+    return mean, log_partition + table.top
 
 
 def _transform(table: Table, log_mass: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    mean, log_partition = np.zeros((table.places[0], values.shape[1])), np.full(table.places[0], -np.inf)
+    if log_mass.max() == -np.inf:
+        return mean, log_partition
+    sums = _sums(table, log_mass, values)
+    clear = sums.clear
+    mean[clear], log_partition[clear] = sums.mean[clear], sums.log_partition[clear]
+    if not clear.all():
+        straight = table.unrolled() if table.cyclic else table
+        heard = np.arange(straight.first, straight.first + straight.places[1]) % len(log_mass)
+        _fill(straight, log_mass[heard], values[heard], mean, log_partition, clear)
+    return mean, log_partition
+
+
+class Sums(NamedTuple):
+    """Mean (n, d_v) and log-partition (n,) by transform, and the rows (n,) which rise above its noise."""
+
+    mean: np.ndarray
+    log_partition: np.ndarray
+    clear: np.ndarray
+
+
+def _sums(table: Table, log_mass: np.ndarray, values: np.ndarray) -> Sums:
     top = log_mass.max()
-    if top == -np.inf:
-        return np.zeros((table.places[0], values.shape[1])), np.full(table.places[0], -np.inf)
     mass = np.exp(log_mass - top)
     centre = values.mean(axis=0)
     signals = np.concatenate([mass[None], mass * (values - centre).T])
@@ -229,8 +281,42 @@ def _transform(table: Table, log_mass: np.ndarray, values: np.ndarray) -> tuple[
     clear = sums[0] > noise / WORST_ERROR
     safe = np.where(clear, sums[0], 1.0)
     mean = np.clip(sums[1:].T / safe[:, None] + centre, values.min(axis=0), values.max(axis=0))
-    log_partition = np.log(safe) + top + table.logs.max()
-    faint = np.flatnonzero(~clear)
-    if len(faint):
-        mean[faint], log_partition[faint] = log_sums(faint, log_mass, values, table.logs, table.cyclic)
-    return mean, log_partition
+    return Sums(mean, np.log(safe) + top + table.top, clear)
+
+
+def _fill(table: Table, log_mass: np.ndarray, values: np.ndarray, mean: Any, log_partition: Any, clear: Any) -> None:
+    """Complete the rows in near-vacuum, in place.
+
+    Where log Z falls with a slope, the factor ``exp(tilt (i - j)) exp(tilt j) = exp(tilt i)`` levels it (Esscher's
+    transform): affinities and masses are tilted, and rows that were noise become the largest sums. The slope is
+    that of the last clear row, so clear rows eat their way into the vacuum; what resists is summed one by one.
+    """
+    places = np.arange(table.places[1])
+    tried: set[int] = set()
+    for _ in range(MOST_TILTS):
+        border = _border(clear, tried)
+        if border is None:
+            break
+        row, inner = border
+        tried.add(row)
+        tilt = (log_partition[inner] - log_partition[row]) / (row - inner)
+        if not np.isfinite(tilt):
+            continue
+        sums = _sums(table.tilted(tilt), log_mass + tilt * places, values)
+        gained = sums.clear & ~clear
+        mean[gained] = sums.mean[gained]
+        log_partition[gained] = sums.log_partition[gained] - tilt * np.flatnonzero(gained)
+        clear |= gained
+    rest = np.flatnonzero(~clear)
+    if len(rest):
+        mean[rest], log_partition[rest] = log_sums(rest, log_mass, values, table.logs, False)
+
+
+def _border(clear: np.ndarray, tried: set[int]) -> tuple[int, int] | None:
+    """A clear row beside a faint one, not yet tried, and the clear row behind it."""
+    change = np.flatnonzero(clear[1:] != clear[:-1])
+    for i in change:
+        row, inner = (int(i), int(i) - 1) if clear[i] else (int(i) + 1, int(i) + 2)
+        if row not in tried and 0 <= inner < len(clear) and clear[inner]:
+            return row, inner
+    return None

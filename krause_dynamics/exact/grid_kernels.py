@@ -30,19 +30,27 @@ def _add(top, total, weighted, log_mass, values):
 
 @njit(cache=True)
 def _running(log_mass, values, size, backward):
-    """Running sums within blocks of ``size``, from their start, or from their end if ``backward``."""
+    """Running sums within blocks of ``size``, from their start, or from their end if ``backward``.
+
+    Sums are ``exp(top) * total`` and ``exp(top) * sums``; the top grows with the largest weight met so far.
+    """
     m, width = values.shape
     tops, totals, sums = np.empty(m), np.empty(m), np.empty((m, width))
-    weighted = np.zeros(width)
-    top, total = -np.inf, 0.0
     for step in range(m):
         j = m - 1 - step if backward else step
-        if (j % size == size - 1) if backward else (j % size == 0):
-            top, total = -np.inf, 0.0
-            weighted[:] = 0.0
-        top, total = _add(top, total, weighted, log_mass[j], values[j])
-        tops[j], totals[j] = top, total
-        sums[j] = weighted
+        before = j + 1 if backward else j - 1
+        fresh = step == 0 or ((j % size == size - 1) if backward else (j % size == 0))
+        log = log_mass[j]
+        if fresh or totals[before] == 0.0:
+            share, scale, top = (1.0 if log > -np.inf else 0.0), 0.0, log
+        elif log <= tops[before]:
+            share, scale, top = np.exp(log - tops[before]), 1.0, tops[before]
+        else:
+            share, scale, top = 1.0, np.exp(tops[before] - log), log
+        tops[j] = top
+        totals[j] = share + (scale * totals[before] if scale > 0.0 else 0.0)
+        for k in range(width):
+            sums[j, k] = share * values[j, k] + (scale * sums[before, k] if scale > 0.0 else 0.0)
     return tops, totals, sums
 
 
