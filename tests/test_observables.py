@@ -191,3 +191,70 @@ def test_bad_input() -> None:
         observables.norm_ratio(points, token=4)
     with pytest.raises(ValueError, match="T >= 2"):
         observables.mean_step(points)
+
+
+def test_alignment_of_independent_clouds() -> None:
+    """n = 64, d = 576: the plain form says 0.90, the unbiased one is 0 within its spread, about 1 / (n sqrt(d / n))."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 20, 64, 576))
+    plain, unbiased = observables.linear_cka(x, y, debiased=False), observables.linear_cka(x, y)
+    np.testing.assert_allclose(plain, 0.90, atol=0.01)
+    assert abs(unbiased.mean()) < 4 * unbiased.std() / math.sqrt(20)
+    assert unbiased.std() < 0.05
+
+
+def test_alignment_is_blind_to_rotation_shift_and_scale(cloud: np.ndarray) -> None:
+    rotation = np.linalg.qr(np.random.default_rng(1).standard_normal((5, 5)))[0]
+    turned = 3.0 * cloud @ rotation + 7.0
+    for debiased in (True, False):
+        assert observables.linear_cka(cloud, turned, debiased=debiased) == pytest.approx(1.0, abs=1e-12)
+    # the residual is the root of a difference from 1, so rounding is seen at 1e-8
+    assert observables.procrustes_residual(cloud, turned) < 1e-7
+    assert math.isnan(observables.linear_cka(cloud, np.ones((17, 2))))
+
+
+def test_unbiased_alignment_by_sums_over_different_points(cloud: np.ndarray) -> None:
+    """The unbiased estimate is a mean over quadruples of different points (Song et al. 2012, theorem 2)."""
+    from itertools import permutations
+
+    x, y = cloud[:6], cloud[6:12] ** 2
+
+    def hsic(a: np.ndarray, b: np.ndarray) -> float:
+        k, l = a @ a.T, b @ b.T
+        terms = [k[i, j] * (l[i, j] + l[q, r] - 2 * l[i, q]) for i, j, q, r in permutations(range(6), 4)]
+        return float(np.mean(terms))
+
+    expected = hsic(x, y) / math.sqrt(hsic(x, x) * hsic(y, y))
+    assert observables.linear_cka(x, y) == pytest.approx(expected, rel=1e-10)
+    torch_value = observables.linear_cka(torch.from_numpy(x), torch.from_numpy(y))
+    assert float(torch_value) == pytest.approx(expected, rel=1e-10)
+
+
+def test_procrustes_against_scipy(cloud: np.ndarray) -> None:
+    from scipy.spatial import procrustes
+
+    other = np.random.default_rng(2).standard_normal((17, 5))
+    disparity = procrustes(cloud, other)[2]
+    assert observables.procrustes_residual(cloud, other) == pytest.approx(math.sqrt(disparity), rel=1e-10)
+    assert observables.procrustes_residual(cloud, np.zeros((17, 5))) == 0.0
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_intrinsic_dimension_of_a_normal_cloud_in_ten_dimensions(d: int) -> None:
+    """Standard error of the estimate is about d / sqrt(n); 1500 points, four of them, and 5 % for the edge."""
+    rng = np.random.default_rng(3)
+    flat = rng.standard_normal((1500, d)) @ np.linalg.qr(rng.standard_normal((10, d)))[0].T
+    assert observables.two_nn(flat) == pytest.approx(d, rel=4 / math.sqrt(1500) + 0.05)
+    assert observables.two_nn(np.concatenate([flat, flat[:300]])) == observables.two_nn(flat)
+    assert math.isnan(observables.two_nn(np.ones((5, 2))))
+
+
+def test_bad_input_of_pairs_and_dimension() -> None:
+    with pytest.raises(ValueError, match="the same points"):
+        observables.linear_cka(np.ones((3, 2)), np.ones((3, 2)))
+    with pytest.raises(ValueError, match="one dimension"):
+        observables.procrustes_residual(np.ones((3, 2)), np.ones((3, 4)))
+    with pytest.raises(ValueError, match="one state"):
+        observables.two_nn(np.ones((2, 3, 4)))
+    with pytest.raises(ValueError, match="discarded"):
+        observables.two_nn(np.ones((3, 4)), discarded=1.0)

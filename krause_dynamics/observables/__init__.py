@@ -9,6 +9,8 @@ of them are about the points as given: subtract a corpus mean, drop the sink tok
 """
 
 from krause_dynamics.observables._state import directions
+from krause_dynamics.observables.dimension import two_nn
+from krause_dynamics.observables.layers import linear_cka, procrustes_residual
 from krause_dynamics.observables.rank import (
     effective_rank,
     matrix_entropy,
@@ -33,6 +35,7 @@ __all__ = [
     "directions",
     "dispersion",
     "effective_rank",
+    "linear_cka",
     "matrix_entropy",
     "mean_cosine",
     "mean_step",
@@ -40,8 +43,10 @@ __all__ = [
     "numerical_rank",
     "order_parameter",
     "participation_ratio",
+    "procrustes_residual",
     "residual",
     "residual_composite",
     "singular_values",
     "stable_rank",
+    "two_nn",
 ]
