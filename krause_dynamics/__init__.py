@@ -45,6 +45,7 @@ from krause_dynamics.trajectory import Trajectory
 # Loaded on first access (PEP 562). A function listed here must not bear the name of its module: importing the
 # module would replace it.
 _SUBMODULES: tuple[str, ...] = (
+    "checkpoints",
     "clusters",
     "energies",
     "graphs",
@@ -56,6 +57,8 @@ _SUBMODULES: tuple[str, ...] = (
     "observables",
     "operators",
     "opinions",
+    "plots",
+    "report",
     "stopping",
 )
 _FUNCTIONS: dict[str, str] = {
@@ -66,6 +69,7 @@ _FUNCTIONS: dict[str, str] = {
     "StepNoise": "krause_dynamics.opinions",
     "Synchronous": "krause_dynamics.opinions",
     "TruthSeeking": "krause_dynamics.opinions",
+    "analyze": "krause_dynamics.checkpoints",
     "final_clusters": "krause_dynamics.opinions",
     "hegselmann_krause": "krause_dynamics.opinions",
     "hegselmann_krause_batch": "krause_dynamics.opinions",
