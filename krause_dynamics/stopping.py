@@ -45,7 +45,7 @@ class FirstOf(StopRule):
 
 @dataclass(frozen=True, eq=False)
 class Frozen(StopRule):
-    """Nobody moved: no coordinate by more than ``tolerance`` times the extent of the state.
+    """Nobody moved: no coordinate by more than ``tolerance`` times the extent of the state, or by more than rounding.
 
     Bounded confidence in discrete time freezes exactly; smooth flows only approach their limit, where a tolerance per
     step, not a distance to the limit, is what this measures.
@@ -61,7 +61,8 @@ class Frozen(StopRule):
 
     def __call__(self, t: float, x: Array, previous: Array) -> str | None:
         x, previous = to_numpy(x), to_numpy(previous)
-        return "frozen" if np.abs(x - previous).max() <= self.tolerance * _extent(previous) else None
+        rounding = 4 * np.finfo(previous.dtype).eps * np.abs(previous).max()
+        return "frozen" if np.abs(x - previous).max() <= max(self.tolerance * _extent(previous), rounding) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +122,8 @@ class AtTime(StopRule):
 
 
 def _extent(x: np.ndarray) -> float:
-    """Largest side of the box around all particles; 1 if they coincide, so that a tolerance stays a number."""
-    return float(np.ptp(x, axis=-2).max()) or 1.0
+    """Largest side of the box around all particles."""
+    return float(np.ptp(x, axis=-2).max())
 
 
 def _settled(points: np.ndarray, radius: float) -> bool:

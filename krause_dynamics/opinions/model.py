@@ -21,6 +21,12 @@ MOVED = 1e-12  # of the initial range: less than this is rounding, not motion
 External = Callable[[float, np.ndarray], np.ndarray]
 
 
+def resolution(x: np.ndarray, share: float = MOVED) -> float:
+    """Less than this is no motion of opinions (n, d): a share of their range, or the rounding of an offset range."""
+    rounding = 2 * np.finfo(np.float64).eps * float(np.abs(x).max())
+    return max(share * float(np.ptp(x, axis=0).max()), rounding)
+
+
 @dataclass(frozen=True)
 class Model:
     """Who hears whom, and what else moves them; build it with `model`.
