@@ -76,6 +76,7 @@ _FUNCTIONS: dict[str, str] = {
     "hegselmann_krause_flow": "krause_dynamics.opinions",
     "jacobian": "krause_dynamics.linearise",
     "spectrum": "krause_dynamics.linearise",
+    "sweep": "krause_dynamics.sweeps",
 }
 
 __all__ = [

@@ -1,0 +1,108 @@
+"""Sweeps: labels, seeds, executors, resuming, failures."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import pytest
+
+import krause_dynamics as kd
+
+
+def order_and_start(beta, n, rng):
+    sphere = kd.Sphere()
+    x0 = sphere.sample(n, 3, rng)
+    run = kd.simulate(kd.Dynamics(kd.softmax(beta), sphere), x0, 1.0, dt=0.25, save_at=[])
+    return {"order": kd.observables.order_parameter(run.final), "start": x0[0]}
+
+
+POINTS = {"beta": [0.5, 2.0, 8.0], "n": [4, 6]}
+
+
+def test_labels_seeds_and_values():
+    result = kd.sweep(order_and_start, POINTS, seeds=2, rng=5, workers=0)
+    assert result["order"].dims == ("beta", "n", "seed")
+    assert result["start"].dims == ("beta", "n", "seed", "start_0")
+    children = np.random.SeedSequence(5).spawn(2)
+    expected = order_and_start(2.0, 6, np.random.default_rng(children[1]))
+    point = result.sel(beta=2.0, n=6, seed=1)
+    assert float(point["order"]) == expected["order"]
+    np.testing.assert_array_equal(result["start"].sel(n=4)[0], result["start"].sel(n=4)[2])  # common random numbers
+    assert result.attrs["version"] == kd.__version__
+    single = kd.sweep(partial(_square, offset=1.0), {"x": [1.0, 2.0]}, workers=0)
+    np.testing.assert_array_equal(single["value"], [[2.0], [5.0]])
+
+
+def _square(x, rng, offset=0.0):
+    return x**2 + offset
+
+
+def test_every_executor_gives_the_same_numbers():
+    here = kd.sweep(order_and_start, POINTS, seeds=2, workers=0)
+    processes = kd.sweep(order_and_start, POINTS, seeds=2, workers=2)
+    with ThreadPoolExecutor(2) as pool:
+        threads = kd.sweep(order_and_start, POINTS, seeds=2, executor=pool)
+        assert pool.submit(int, 3).result() == 3  # a given executor stays open
+    assert here.identical(processes)
+    assert here.identical(threads)
+
+
+def test_a_dask_cluster_of_two_workers():
+    distributed = pytest.importorskip("distributed")
+    here = kd.sweep(_square, {"x": [1.0, 2.0, 3.0]}, seeds=2, workers=0)
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None)
+    with cluster, distributed.Client(cluster) as client:
+        there = kd.sweep(_square, {"x": [1.0, 2.0, 3.0]}, seeds=2, executor=client.get_executor())
+    assert here.identical(there)
+
+
+def test_a_killed_sweep_continues(tmp_path):
+    seen: list[float] = []
+
+    def fragile(x, rng, broken):
+        if x == broken:
+            raise FloatingPointError("no luck")
+        seen.append(x)
+        return np.array([x, rng.random()])
+
+    path = tmp_path / "sweep.npz"
+    xs = [1.0, 2.0, 3.0]
+
+    def run(broken):
+        def function(x, rng):
+            return fragile(x, rng, broken)
+
+        return kd.sweep(function, {"x": xs}, seeds=2, workers=0, path=path)
+
+    with pytest.raises(RuntimeError, match=r"failed at x=3\.0, seed 0: FloatingPointError: no luck"):
+        run(broken=3.0)
+    finished = len(seen)
+    assert finished == 4
+    result = run(broken=None)
+    assert seen[finished:] == [3.0, 3.0]
+    assert result.identical(kd.sweep(_same_as_fragile, {"x": xs}, seeds=2, workers=0).assign_attrs(result.attrs))
+    with pytest.raises(ValueError, match="another sweep \\(different: parameters"):
+        kd.sweep(_square, {"x": [1.0]}, workers=0, path=path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="must be a file written by a sweep"):
+        kd.sweep(_square, {"x": [1.0]}, workers=0, path=path)
+
+
+def _same_as_fragile(x, rng):
+    return np.array([x, rng.random()])
+
+
+def test_progress_and_bad_input():
+    seen: list[tuple[float, float]] = []
+    kd.sweep(_square, {"x": [1, 2]}, workers=0, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 2), (2, 2)]
+    for parameters, options, match in (
+        ({}, {}, "at least one argument"),
+        ({"x": []}, {}, "at least one value"),
+        ({"seed": [1]}, {}, "must not be named"),
+        ({"x": [1]}, {"seeds": 0}, "seeds must be"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            kd.sweep(_square, parameters, workers=0, **options)
