@@ -83,7 +83,7 @@ def test_a_killed_sweep_continues(tmp_path):
     result = run(broken=None)
     assert seen[finished:] == [3.0, 3.0]
     assert result.identical(kd.sweep(_same_as_fragile, {"x": xs}, seeds=2, workers=0).assign_attrs(result.attrs))
-    with pytest.raises(ValueError, match="another sweep \\(different: parameters"):
+    with pytest.raises(ValueError, match="another sweep \\(different: function, parameters, seeds"):
         kd.sweep(_square, {"x": [1.0]}, workers=0, path=path)
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="must be a file written by a sweep"):
