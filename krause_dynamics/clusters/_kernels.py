@@ -109,6 +109,43 @@ def spanning_tree(points):
     return edges, squares
 
 
+@njit(cache=True, nogil=True, fastmath=REASSOCIATE)
+def flat_spanning_tree(points):
+    """`spanning_tree` in few dimensions: points outside stay packed, axis by axis, so that all loops are vectors."""
+    n, d = points.shape
+    outside, here = np.empty((d, n)), np.empty(d)
+    for i in range(n):
+        for k in range(d):
+            outside[k, i] = points[i, k]
+    edges = np.empty((n - 1, 2), np.int64)
+    squares = np.empty(n - 1)
+    nearest, squared = np.full(n, np.inf), np.empty(n)
+    partner, index = np.zeros(n, np.int64), np.arange(n)
+    place = 0
+    for step in range(n - 1):
+        left, newest = n - 1 - step, index[place]
+        for k in range(d):
+            here[k] = outside[k, place]
+            outside[k, place] = outside[k, left]
+        nearest[place], partner[place], index[place] = nearest[left], partner[left], index[left]
+        squared[:left] = 0.0
+        for k in range(d):
+            row = outside[k]
+            for q in range(left):
+                difference = here[k] - row[q]
+                squared[q] += difference * difference
+        best = np.inf
+        for q in range(left):
+            if squared[q] < nearest[q]:
+                nearest[q], partner[q] = squared[q], newest
+            best = min(best, nearest[q])
+        place = 0
+        while nearest[place] != best:
+            place += 1
+        edges[step, 0], edges[step, 1], squares[step] = partner[place], index[place], best
+    return edges, squares
+
+
 @njit(cache=True, nogil=True)
 def merge_statistics(edges, masses, least):
     """Follow the partition while the edges join it in the given order.

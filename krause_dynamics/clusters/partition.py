@@ -8,6 +8,7 @@ import numpy as np
 
 from krause_dynamics._array import Array
 from krause_dynamics.clusters._points import Cloud, Metric, check_radius, closed_radius
+from krause_dynamics.clusters._spanning import FEW, spanning_tree
 
 ROWS, COLUMNS = 512, 2048  # of a tile of inner products: 4 MiB in float32, which stays in the cache
 DIRECT = 4096  # exact distances per tile before its inner products are recomputed in float64
@@ -88,8 +89,8 @@ def find(
     cloud = Cloud.of(points, metric, log_mass)
     radius = check_radius("radius", radius)
     reach = closed_radius(radius, closed)
-    line = cloud.points.shape[1] == 1
-    roots = _components_on_a_line(cloud, reach) if line else _components(cloud.points, cloud.limit(reach))
+    few = cloud.points.shape[1] <= FEW
+    roots = _components_by_tree(cloud, reach) if few else _components(cloud.points, cloud.limit(reach))
     return partition(cloud, roots, radius)
 
 
@@ -113,15 +114,13 @@ def partition(cloud: Cloud, roots: np.ndarray, radius: float) -> Clusters:
     return Clusters(labels, sizes, masses, positions, radius, cloud.metric)
 
 
-def _components_on_a_line(cloud: Cloud, radius: float) -> np.ndarray:
-    """Runs of sorted points whose gaps the radius bridges."""
-    x = cloud.points[:, 0].astype(np.float64)
-    order = np.argsort(x, kind="stable")
-    gaps = cloud.length(np.diff(x[order]) ** 2) if cloud.metric == "cosine" else np.diff(x[order])
-    runs = np.concatenate([[0], np.cumsum(gaps > radius)])
-    roots = np.empty(len(x), np.int64)
-    roots[order] = runs
-    return roots
+def _components_by_tree(cloud: Cloud, radius: float) -> np.ndarray:
+    """In few dimensions the whole tree costs no more than the pairs at one radius."""
+    from krause_dynamics.clusters import _kernels
+
+    edges, lengths = spanning_tree(cloud)
+    joins = int(np.searchsorted(lengths, radius, side="right"))
+    return _kernels.forest_labels(edges, joins, len(cloud.points))
 
 
 def _components(points: np.ndarray, limit: float) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from krause_dynamics._array import Array, to_numpy
 from krause_dynamics.clusters._points import Cloud, Metric, check_radius
+from krause_dynamics.clusters._spanning import spanning_tree
 from krause_dynamics.clusters.partition import Clusters, partition
 
 
@@ -72,7 +73,7 @@ def curve(points: Array, radii: Any = None, *, metric: Metric = "euclidean", log
     from krause_dynamics.clusters import _kernels
 
     cloud = Cloud.of(points, metric, log_mass)
-    edges, lengths = _tree(cloud)
+    edges, lengths = spanning_tree(cloud)
     radii = np.concatenate([[0.0], lengths]) if radii is None else _check_radii(radii)
     squares, groups, noise, _ = _kernels.merge_statistics(edges, cloud.masses, 2)
     joins = np.searchsorted(lengths, radii, side="right")
@@ -86,22 +87,6 @@ def curve(points: Array, radii: Any = None, *, metric: Metric = "euclidean", log
         edges=edges,
         cloud=cloud,
     )
-
-
-def _tree(cloud: Cloud) -> tuple[np.ndarray, np.ndarray]:
-    """Edges (m - 1, 2) and lengths (m - 1,) of the minimum spanning tree, shortest first."""
-    if cloud.points.shape[1] == 1:
-        x = cloud.points[:, 0].astype(np.float64)
-        place = np.argsort(x, kind="stable")
-        edges, lengths = np.column_stack([place[:-1], place[1:]]), np.diff(x[place])
-        lengths = cloud.length(lengths**2) if cloud.metric == "cosine" else lengths
-    else:
-        from krause_dynamics.clusters import _kernels
-
-        edges, squared = _kernels.spanning_tree(cloud.points)
-        lengths = cloud.length(squared)
-    order = np.argsort(lengths, kind="stable")
-    return edges[order], lengths[order]
 
 
 def _check_radii(radii: Any) -> np.ndarray:
