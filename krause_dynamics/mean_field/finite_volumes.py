@@ -14,15 +14,38 @@ import numpy as np
 from krause_dynamics.mean_field.cells import Cells
 
 SHARE_PER_STEP = 0.8  # of a cell's mass that may leave it in one stage; 1 is the bound of positivity
+NEGLIGIBLE = 1e-12  # of the total mass: a cell with less does not bind the step, it gives at most what it has
 
 VelocityOf = Callable[[float, np.ndarray, np.ndarray], np.ndarray]
 
 
 class Rates(NamedTuple):
-    """Time derivative of the masses (n,), and how much leaves each cell per time (n,)."""
+    """Mass per time through the faces, from the cell before (forward) and from the cell after (backward): (faces,)."""
 
-    change: np.ndarray
-    leaving: np.ndarray
+    forward: np.ndarray
+    backward: np.ndarray
+    periodic: bool
+
+    @property
+    def leaving(self) -> np.ndarray:
+        """How much leaves each cell per time, (n,)."""
+        if self.periodic:
+            return np.roll(self.forward, -1) + self.backward
+        return np.append(self.forward, 0.0) + np.insert(self.backward, 0, 0.0)
+
+    @property
+    def change(self) -> np.ndarray:
+        """Time derivative of the masses, (n,)."""
+        flux = self.forward - self.backward
+        if self.periodic:
+            return flux - np.roll(flux, -1)
+        return np.insert(flux, 0, 0.0) - np.append(flux, 0.0)
+
+    def limited(self, share: np.ndarray) -> Rates:
+        """The same with what leaves cell i times ``share[i]``."""
+        if self.periodic:
+            return Rates(self.forward * np.roll(share, 1), self.backward * share, True)
+        return Rates(self.forward * share[:-1], self.backward * share[1:], False)
 
 
 class Transport:
@@ -68,12 +91,7 @@ class Transport:
         downstream = at_left if self.periodic else at_left[1:]
         forward = self.areas * np.maximum(velocity, 0.0) * upstream
         backward = self.areas * np.maximum(-velocity, 0.0) * downstream
-        if self.periodic:
-            flux, leaving = forward - backward, np.roll(forward, -1) + backward
-            return Rates(flux - np.roll(flux, -1), leaving)
-        padded = np.concatenate([[0.0], forward - backward, [0.0]])
-        leaving = np.concatenate([forward, [0.0]]) + np.concatenate([[0.0], backward])
-        return Rates(padded[:-1] - padded[1:], leaving)
+        return Rates(forward, backward, self.periodic)
 
     def step(self, t: float, mass: np.ndarray, dt: float, first: Rates) -> np.ndarray | None:
         """Masses at ``t + dt`` (order 3), or None where a stage would empty a cell."""
@@ -90,11 +108,17 @@ class Transport:
 
 def largest_step(mass: np.ndarray, rates: Rates) -> float:
     """The step in which some cell would be emptied: the CFL bound of this state, infinite where nothing moves."""
-    moving = rates.leaving > 0
-    return float(np.min(mass[moving] / rates.leaving[moving])) if moving.any() else np.inf
+    leaving = rates.leaving
+    moving = (leaving > 0) & (mass > NEGLIGIBLE * mass.sum())
+    return float(np.min(mass[moving] / leaving[moving])) if moving.any() else np.inf
 
 
 def _euler(mass: np.ndarray, dt: float, rates: Rates) -> np.ndarray | None:
-    if (dt * rates.leaving > mass).any():
-        return None
+    """An Euler step; None where it would empty a cell that counts. Tails give at most what they have."""
+    leaving = dt * rates.leaving
+    emptied = leaving > mass
+    if emptied.any():
+        if (mass[emptied] > NEGLIGIBLE * mass.sum()).any():
+            return None
+        rates = rates.limited(np.where(emptied, mass / np.where(emptied, leaving, 1.0), 1.0))
     return np.maximum(mass + dt * rates.change, 0.0)

@@ -87,7 +87,7 @@ def _checked(dynamics: Dynamics, density: Density) -> LineCells:
 
 
 def _meta(dynamics: Dynamics, cells: LineCells, impl: str, **rest: Any) -> dict[str, Any]:
-    from krause_dynamics import __version__
+    from krause_dynamics._version import __version__
 
     kept = {"dynamics": dynamics.to_dict(), "cells": cells.to_dict(), "impl": impl, "version": __version__}
     return {"axis": "layer", "library": "numpy", "dtype": "float64", **kept, **rest}

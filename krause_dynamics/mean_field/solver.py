@@ -170,7 +170,7 @@ class _Recorder:
             self.on_save(t, Density(self.cells, mass))
 
     def trajectory(self, reason: str) -> Trajectory:
-        from krause_dynamics import __version__
+        from krause_dynamics._version import __version__
 
         points = self.cells.points(self.cells.centres)
         positions = np.broadcast_to(points, (len(self.times), *points.shape))
