@@ -1,0 +1,58 @@
+"""Densities over time, with the clusters in which they end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+
+from krause_dynamics.interaction import from_dict
+from krause_dynamics.plots.style import new_axes
+from krause_dynamics.trajectory import Trajectory
+
+DECADES = 4  # range of the logarithmic colour scale below the largest value
+
+
+def density(
+    trajectory: Trajectory, *, ax: Axes | None = None, clusters: bool = True, floor: float = 1e-3, **image: Any
+) -> Axes:
+    """Space-time image of a density, logarithmic in colour, and its clusters at the last time.
+
+    Args:
+        trajectory: A run of ``kd.mean_field.solve`` or ``iterate``.
+        ax: Where to draw.
+        clusters: Mark each final cluster, labelled with its share of the mass.
+        floor: Share below which a cluster is not marked.
+        **image: For ``Axes.pcolormesh``.
+
+    Raises:
+        ValueError: The trajectory holds no density.
+    """
+    run = trajectory.numpy()
+    if "cells" not in run.meta or run.log_mass is None:
+        raise ValueError("trajectory must hold a density, as kd.mean_field.solve returns; particles: kd.plots.angles")
+    cells = from_dict(run.meta["cells"])
+    values = np.exp(run.log_mass) / cells.volumes
+    top = values.max()
+    options: dict[str, Any] = {"cmap": "magma", "norm": LogNorm(top / 10**DECADES, top), "rasterized": True} | image
+    ax = new_axes(ax)
+    # Empty cells take the lowest colour; a logarithm has none for 0.
+    shown = np.maximum(values, top / 10**DECADES)
+    ax.pcolormesh(run.times, cells.centres, shown.T, shading="nearest", **options)
+    if clusters:
+        _mark(ax, run, floor)
+    name = "position" if type(cells).__name__ == "LineCells" else "angle (radians)"
+    ax.set(xlabel=str(run.meta.get("axis", "time")), ylabel=name, ylim=cells.bounds)
+    return ax
+
+
+def _mark(ax: Axes, run: Trajectory, floor: float) -> None:
+    from krause_dynamics.mean_field import clusters as clusters_of
+
+    found = [cluster for cluster in clusters_of(run) if cluster.mass >= floor]
+    ax.plot([run.times[-1]] * len(found), [c.position for c in found], "<", color="C0", clip_on=False, label="clusters")
+    for cluster in found:
+        place = (run.times[-1], cluster.position)
+        ax.annotate(f"{cluster.mass:.3f}", place, xytext=(6, 0), textcoords="offset points", va="center")

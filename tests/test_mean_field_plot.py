@@ -1,0 +1,30 @@
+"""The picture of a density holds its values and its clusters."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+import krause_dynamics as kd
+from krause_dynamics import mean_field as mf
+
+mpl.use("Agg")
+
+
+def test_image_and_marks_hold_the_data():
+    import matplotlib.pyplot as plt
+
+    from krause_dynamics.plots.density import density
+
+    run = mf.iterate(kd.Dynamics(kd.bounded_confidence(1.0)), mf.uniform(mf.LineCells(320, 0.0, 8.0)), 15)
+    ax = density(run, ax=plt.subplots()[1])
+    (image,) = ax.collections
+    shown = image.get_array().reshape(320, len(run))
+    values = mf.density_at(run).values
+    np.testing.assert_allclose(shown[values > 1, -1], values[values > 1])
+    assert shown.min() > 0
+    (marks,) = ax.lines
+    np.testing.assert_allclose(marks.get_ydata(), [c.position for c in mf.clusters(run) if c.mass >= 1e-3])
+    assert len(ax.texts) == 3
+    with pytest.raises(ValueError, match="must hold a density"):
+        density(mf.follow(kd.Dynamics(kd.bounded_confidence(1.0)), mf.density_at(run), 0.1, count=9))
+    plt.close("all")
