@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 import transformers as hf
 
+# Matrices this small gain nothing from threads, and test processes run side by side.
+torch.set_num_threads(1)
+
 VOCABULARY = 50
 SMALL = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "max_position_embeddings": 64}
 
