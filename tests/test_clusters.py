@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -176,6 +178,14 @@ def test_curve_needs_memory_linear_in_n() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 500 * len(points)  # one float64 matrix would be 12 000 bytes a point
+
+
+def test_analysis_loads_heavy_libraries_only_when_used() -> None:
+    names = ("clusters", "energies", "graphs", "measures", "observables", "operators")
+    imports = ", ".join(f"krause_dynamics.{name}" for name in names)
+    code = f"import sys, {imports}; print({{'scipy', 'numba', 'networkx', 'torch', 'ot'}} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
 
 
 def test_bad_input() -> None:

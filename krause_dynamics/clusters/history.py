@@ -172,8 +172,10 @@ def events(labels: Any, times: Any = None) -> tuple[Event, ...]:
     for step in range(1, len(labels)):
         before, after = labels[step - 1], labels[step]
         there = (before >= 0) & (after >= 0)
-        pairs, shared = np.unique(np.stack([before[there], after[there]]), axis=1, return_counts=True)
-        for kind, whole, part in (("split", pairs[0], pairs[1]), ("merge", pairs[1], pairs[0])):
+        width = int(after.max(initial=0)) + 1
+        pairs, shared = np.unique(before[there] * width + after[there], return_counts=True)
+        old, new = pairs // width, pairs % width
+        for kind, whole, part in (("split", old, new), ("merge", new, old)):
             for label in np.flatnonzero(np.bincount(whole) > 1):
                 here = whole == label
                 parts, sizes = tuple(part[here].tolist()), tuple(shared[here].tolist())

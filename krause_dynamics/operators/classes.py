@@ -63,15 +63,13 @@ def structure(support: Matrix) -> Structure:
     from scipy.sparse.csgraph import connected_components
 
     pattern = pattern_of(support)
-    n = pattern.shape[0]
     count, strong = connected_components(pattern, directed=True, connection="strong")
     _, blocks = connected_components(pattern, directed=False)
-    heard, hears = _class_edges(pattern, strong)
-    leaves = np.ones(count, bool)
-    leaves[hears] = False
-    rank = _topological(count, heard, hears)
-    classes = rank[strong] if n else strong
-    return Structure(classes.astype(np.int64), np.sort(rank[np.flatnonzero(leaves)]), blocks.astype(np.int64))
+    between = _between_classes(pattern, strong, count)
+    closed = np.ones(count, bool)
+    closed[between.indices] = False
+    rank = _topological(between)
+    return Structure(rank[strong], np.sort(rank[np.flatnonzero(closed)]), blocks.astype(np.int64))
 
 
 def pattern_of(support: Matrix) -> Matrix:
@@ -89,23 +87,29 @@ def pattern_of(support: Matrix) -> Matrix:
     return sparse.csr_array(np.asarray(support).astype(np.int8))
 
 
-def _class_edges(pattern: Matrix, strong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (heard class, hearing class) of different classes."""
+def _between_classes(pattern: Matrix, strong: np.ndarray, count: int) -> Matrix:
+    """CSR array (count, count) with an entry for each pair (heard class, hearing class) of different classes."""
+    from scipy import sparse
+
     entries = pattern.tocoo()
     hears, heard = strong[entries.coords[0]], strong[entries.coords[1]]
-    different = hears != heard
-    return heard[different], hears[different]
+    across = hears != heard
+    ones = np.ones(int(across.sum()), np.int32)
+    return sparse.coo_array((ones, (heard[across], hears[across])), shape=(count, count)).tocsr()
 
 
-def _topological(count: int, heard: np.ndarray, hears: np.ndarray) -> np.ndarray:
-    """Rank of each class such that every class comes after all that it hears (Kahn's algorithm, level by level)."""
-    edges = np.unique(np.stack([heard, hears]), axis=1)
-    rank, waiting = np.empty(count, np.int64), np.bincount(edges[1], minlength=count)
+def _topological(edges: Matrix) -> np.ndarray:
+    """Rank of each class such that every class comes after all that it hears (Kahn's algorithm, level by level).
+
+    Each edge is looked at once: a causal matrix has as many levels as particles and costs no more than its entries.
+    """
+    count = edges.shape[0]
+    rank, waiting = np.empty(count, np.int64), np.bincount(edges.indices, minlength=count)
     ready, done = np.flatnonzero(waiting == 0), 0
     while len(ready):
         rank[ready] = np.arange(done, done + len(ready))
         done += len(ready)
-        freed = edges[1][np.isin(edges[0], ready)]
+        freed = np.concatenate([edges.indices[edges.indptr[a] : edges.indptr[a + 1]] for a in ready])
         np.subtract.at(waiting, freed, 1)
         ready = np.unique(freed[waiting[freed] == 0])
     return rank

@@ -66,12 +66,12 @@ def eigenvalues(matrix: Matrix, support: Matrix | None = None, *, count: int | N
             raise ValueError("support must be given for a dense matrix: operators.support(rule, x)")
         support = matrix
     form = structure(support)
-    found = []
-    for number in range(int(form.classes.max()) + 1):
-        here = form.members(number)
-        if len(here) == 1:
-            found.append(np.array([float(matrix[here[0], here[0]])]))
-            continue
+    order = np.argsort(form.classes, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(form.classes[order])) + 1)
+    alone = np.array([len(group) == 1 for group in groups])
+    found = [matrix.diagonal()[[group[0] for group, single in zip(groups, alone, strict=True) if single]]]
+    for number in np.flatnonzero(~alone).tolist():
+        here = groups[number]
         values = _block_eigenvalues(matrix[here][:, here], count or 6)
         if number in form.closed:
             values[np.argmin(np.abs(values - 1))] = 1.0
