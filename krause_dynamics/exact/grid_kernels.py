@@ -70,17 +70,18 @@ def window_sums(log_mass, values, first, size):
         a, b = max(first[i], 0), min(first[i] + size, m) - 1
         if a > b:
             continue
-        split = a // size != b // size
+        block = a // size
+        split = b >= (block + 1) * size
         # A clipped window touches an end of the grid, hence of a block, where one running sum is enough.
-        left = split or (a % size != 0)
-        right = split or (a % size == 0)
+        left = split or a != block * size
+        right = split or a == block * size
         top_left = s_top[a] if left else -np.inf
         top_right = p_top[b] if right else -np.inf
         top = max(top_left, top_right)
         if top == -np.inf:
             continue
-        f = np.exp(top_left - top) if left else 0.0
-        g = np.exp(top_right - top) if right else 0.0
+        f = 0.0 if not left else (1.0 if top_left == top else np.exp(top_left - top))
+        g = 0.0 if not right else (1.0 if top_right == top else np.exp(top_right - top))
         total = (f * s_total[a] if left else 0.0) + (g * p_total[b] if right else 0.0)
         for k in range(width):
             mean[i, k] = ((f * s_sum[a, k] if left else 0.0) + (g * p_sum[b, k] if right else 0.0)) / total
