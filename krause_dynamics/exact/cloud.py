@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from krause_dynamics.exact.neighbours import Ball, Entry, flat_means
 
@@ -54,17 +55,13 @@ class Cloud:
 
     def _merge(self) -> bool:
         """Join atoms at one position, their masses added; whether there were any."""
-        x = self._position
-        order = np.argsort(x[:, 0])
-        if not (np.diff(x[order, 0]) == 0.0).any():
+        x = self._position + 0.0  # -0 and 0 are one position
+        atom, count = _same(x.view(np.int64))
+        if count == x.shape[0]:
             return False
-        order = np.lexsort(x.T)
-        fresh = np.append(True, (np.diff(x[order], axis=0) != 0.0).any(axis=1))
-        if fresh.all():
-            return False
-        atom = np.empty(order.size, np.int64)
-        atom[order] = np.cumsum(fresh) - 1
-        self._position, self._mass = x[order[fresh]], np.bincount(atom, weights=self._mass)
+        first = np.empty(count, np.int64)
+        first[atom[::-1]] = np.arange(x.shape[0])[::-1]
+        self._position, self._mass = x[first], np.bincount(atom, weights=self._mass)
         self._owner = atom[self._owner]
         return True
 
@@ -87,3 +84,33 @@ class Cloud:
     def positions(self) -> np.ndarray:
         """All opinions in the order of ``x0``: (n, d)."""
         return self._position[self._owner]
+
+
+@njit(cache=True)
+def _same(bits):
+    """Number the distinct rows of ``bits`` (n, d) by first appearance: (number of each row, how many)."""
+    n, d = bits.shape
+    size = 16
+    while size < 2 * n:
+        size *= 2
+    table, number, count = np.full(size, -1), np.empty(n, np.int64), 0
+    for i in range(n):
+        key = np.uint64(0)
+        for k in range(d):
+            key = (key ^ np.uint64(bits[i, k])) * np.uint64(0x9E3779B97F4A7C15)
+            key ^= key >> np.uint64(29)
+        slot = np.int64(key & np.uint64(size - 1))
+        while True:
+            j = table[slot]
+            if j < 0:
+                table[slot], number[i] = i, count
+                count += 1
+                break
+            same = True
+            for k in range(d):
+                same &= bits[i, k] == bits[j, k]
+            if same:
+                number[i] = number[j]
+                break
+            slot = (slot + 1) & (size - 1)
+    return number, count

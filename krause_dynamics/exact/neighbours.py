@@ -96,6 +96,18 @@ class Ball(NamedTuple):
         return cls(np.ascontiguousarray(radii), limits if within.closed else np.nextafter(limits, -np.inf))
 
 
+class Block(NamedTuple):
+    """Some queries: their indices (n,), coordinates (d, n), limits (n,) or (1,), and candidate ranges.
+
+    Ranges are (groups, starts, firsts, lasts, whole) as `near_kernels.sums` takes them, places in ``structure.order``.
+    """
+
+    members: np.ndarray
+    columns: np.ndarray
+    limits: np.ndarray
+    ranges: tuple[np.ndarray, ...]
+
+
 @dataclass(frozen=True)
 class Search:
     """Sources arranged for finding those near a query; make it with `search`.
@@ -110,24 +122,32 @@ class Search:
     structure: cells.Pencils | tree.Tree
     ball: Ball
 
-    def blocks(self, queries: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, tuple[np.ndarray, ...]]]:
-        """Blocks of queries that lie near each other: their indices and, for `near_kernels`, their candidate ranges.
-
-        Ranges are (groups, starts, firsts, lasts, whole), in places of ``structure.order``.
-        """
-        s, radii = self.structure, self.ball.radii
-        if isinstance(s, tree.Tree):
-            order = s.order if queries is self.sources else tree.build(queries).order
-            for block in np.split(order, range(size, order.size, size)):
-                found = tree.ranges(queries, block, radii, s.first, s.last, s.right, s.lower, s.upper)
-                yield block, (np.arange(block.size), *found)
-            return
-        order, keys = (s.order, s.keys) if queries is self.sources else cells.sort_queries(s, queries)
-        reach, along = float(radii.max()), queries[order, s.axis]
+    def blocks(self, queries: np.ndarray, size: int) -> Iterator[Block]:
+        """Queries in blocks that lie near each other, with their candidates."""
+        structure, same = self.structure, queries is self.sources
+        if isinstance(structure, cells.Pencils):
+            order, keys = (structure.order, structure.keys) if same else cells.sort_queries(structure, queries)
+        else:
+            order, keys = (structure.order if same else tree.build(queries).order), np.empty(0, np.int64)
+        coordinates = structure.points if same else _gathered(queries, order)
         for start in range(0, order.size, size):
-            part = slice(start, start + size)
-            found = cells.ranges(along[part], keys[part], s.shape, reach, s.points[s.axis], s.starts)
-            yield order[part], (*found, np.zeros(found[2].size, np.bool_))
+            part = slice(start, min(start + size, order.size))
+            members, columns = order[part], np.ascontiguousarray(coordinates[:, part])
+            limits = self.ball.limits[members] if self.ball.limits.size > 1 else self.ball.limits
+            if isinstance(structure, cells.Pencils):
+                ranges = self._in_cells(structure, columns, keys[part])
+            else:
+                ranges = self._in_tree(structure, queries, members)
+            yield Block(members, columns, limits, ranges)
+
+    def _in_cells(self, s: cells.Pencils, columns: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, ...]:
+        reach = float(self.ball.radii.max())
+        found = cells.ranges(columns[s.axis], keys, s.shape, reach, s.points[s.axis], s.starts)
+        return (*found, np.zeros(found[2].size, np.bool_))
+
+    def _in_tree(self, s: tree.Tree, queries: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, ...]:
+        found = tree.ranges(queries, members, self.ball.radii, s.first, s.last, s.right, s.lower, s.upper)
+        return (np.arange(members.size), *found)
 
 
 def search(sources: np.ndarray, ball: Ball) -> Search:
@@ -175,8 +195,7 @@ def flat_means(entry: Entry, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     own = _places(entry.own, places, places.size)
     n, dv = entry.queries.shape[0], entry.values.shape[1]
     mean, partition = np.empty((n, dv)), np.empty(n)
-    for block, ranges in found.blocks(entry.queries, FLAT_BLOCK):
-        columns, limits = _gather(entry, block)
+    for block, columns, limits, ranges in found.blocks(entry.queries, FLAT_BLOCK):
         part = np.empty((block.size, integers.shape[0]), np.int64)
         sums_of(columns, points, limits, *ranges, kernel_columns, prefixes, own[block], part)
         part_mean, part_partition = np.empty((block.size, dv)), np.empty(block.size)
@@ -206,8 +225,7 @@ def _scored_means(score: Score, xp: Any, entry: Entry) -> tuple[np.ndarray, np.n
     own = _places(entry.own, places, places.size)
     n = entry.queries.shape[0]
     mean, log_partition = np.zeros((n, entry.values.shape[1])), np.full(n, -np.inf)
-    for block, ranges in found.blocks(entry.queries, SCORED_BLOCK):
-        columns, limits = _gather(entry, block)
+    for block, columns, limits, ranges in found.blocks(entry.queries, SCORED_BLOCK):
         members, bounds = pairs_of(columns, found.structure.points, limits, *ranges[:4], own[block])
         heard, owner = places[members], np.repeat(block, np.diff(bounds))
         # The score sees each pair as one query and one source, so there is no second definition of it here.
@@ -227,13 +245,12 @@ def _scored_means(score: Score, xp: Any, entry: Entry) -> tuple[np.ndarray, np.n
     return mean, log_partition
 
 
-def _gather(entry: Entry, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (d, n) of a block of queries, and their limits."""
-    limits = entry.ball.limits
-    columns = np.empty((entry.queries.shape[1], block.size))
-    for axis, column in enumerate(entry.queries.T):
-        columns[axis] = column[block]
-    return columns, limits[block] if limits.size > 1 else limits
+def _gathered(points: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Coordinates (d, n) of points in an order; column by column, which numpy gathers faster than rows."""
+    columns = np.empty((points.shape[1], order.size))
+    for axis, column in enumerate(points.T):
+        columns[axis] = column[order]
+    return columns
 
 
 def _places(own: np.ndarray, order: np.ndarray, size: int) -> np.ndarray:
