@@ -1,7 +1,8 @@
 """Interaction energies: what symmetric rules climb or descend, and whether a run really does.
 
 A rule that treats pairs symmetrically has an energy, written here with the masses m_i of the rule's own measure (1/n
-each for n particles; ``log_mass = 0`` gives unit masses, n^2 times as much), and computed from the log-partition and mean of `aggregate`:
+each for n particles; ``log_mass = 0`` gives unit masses, n^2 times as much), and computed from the log-partition and
+mean of `aggregate`:
 
 | score | energy E | along its flow | source |
 |---|---|---|---|
