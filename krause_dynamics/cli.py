@@ -8,6 +8,7 @@ import typer
 
 from krause_dynamics._version import __version__
 from krause_dynamics.cli_analyze import analyze
+from krause_dynamics.cli_simulate import simulate, sweep
 
 app = typer.Typer(
     help="Tokens as interacting particles: simulate softmax and Krause dynamics, and analyze trained Transformers.",
@@ -15,7 +16,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-app.command()(analyze)
+for command in (simulate, sweep, analyze):
+    app.command()(command)
 
 
 def _show_version(asked: bool) -> None:

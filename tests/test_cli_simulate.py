@@ -1,0 +1,132 @@
+"""``krause simulate`` and ``krause sweep``: files that reproduce themselves, and one-line answers to bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import krause_dynamics as kd
+from krause_dynamics import configuration
+from krause_dynamics.cli import app
+
+TOML = """
+[rule]
+type = "krause"
+sigma = 0.5
+neighbourhood = [{ type = "Window", size = 5, two_sided = true }, { type = "TopK", k = 3 }]
+[initial]
+n = 8
+seed = 4
+[dynamics]
+noise = 0.1
+[run]
+t_end = 1.0
+dt = 0.25
+[sweep]
+seeds = 2
+statistics = ["order_parameter", "clusters", "largest_cluster"]
+[sweep.parameters]
+"rule.sigma" = [0.2, 1.0]
+"initial.n" = [6, 8]
+"""
+
+
+@pytest.fixture
+def toml(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(TOML)
+    return path
+
+
+def krause(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_a_run_file_reproduces_itself(toml, tmp_path):
+    result = krause("simulate", toml, "--out", tmp_path / "a.npz", "--plot", tmp_path / "a.png")
+    assert result.exit_code == 0, result.output
+    again = krause("simulate", tmp_path / "a.npz", "--out", tmp_path / "b.npz")
+    assert again.exit_code == 0, again.output
+    first, second = (kd.Trajectory.load(tmp_path / name) for name in ("a.npz", "b.npz"))
+    np.testing.assert_array_equal(first.positions, second.positions)
+    assert first.meta == second.meta
+    assert (tmp_path / "a.png").stat().st_size > 1000
+    rule = kd.krause(0.5, kd.Window(5, two_sided=True) & kd.TopK(3))
+    direct = kd.simulate(kd.Dynamics(rule, kd.Sphere(), noise=0.1), kd.Sphere().sample(8, 3, 4), 1.0, dt=0.25, rng=4)
+    np.testing.assert_array_equal(first.positions, direct.positions)
+
+
+def test_options_overrule_the_file_and_settings_the_options(toml, tmp_path):
+    out = tmp_path / "c.npz"
+    result = krause(
+        "simulate", toml, "-n", 5, "--t-end", 2, "-s", "run.dt=0.5", "-s", "space.type=Circle", "--out", out
+    )
+    assert result.exit_code == 0, result.output
+    run = kd.Trajectory.load(out)
+    assert run.positions.shape == (5, 5, 2)
+    assert run.meta["configuration"]["run"]["t_end"] == 2.0
+
+
+def test_a_sweep_writes_labelled_statistics(toml, tmp_path):
+    import xarray
+
+    out = tmp_path / "sweep.nc"
+    result = krause("sweep", toml, "--out", out, "--workers", 0)
+    assert result.exit_code == 0, result.output
+    with xarray.open_dataset(out, engine="h5netcdf") as dataset:
+        assert dict(dataset.sizes) == {"rule_sigma": 2, "initial_n": 2, "seed": 2}
+        assert set(dataset.data_vars) == {"order_parameter", "clusters", "largest_cluster"}
+        assert float(dataset["largest_cluster"].max()) <= 1.0
+        assert '"sigma": 0.5' in dataset.attrs["configuration"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("simulate", "-s", "rule.bta=3"), "unknown key of [rule] 'bta'; did you mean 'beta'?"),
+        (("simulate", "-s", "rul.beta=3"), "unknown table 'rul'; did you mean 'rule'?"),
+        (("simulate", "--rule", "softmx"), "unknown rule.type 'softmx'; did you mean 'softmax'?"),
+        (("simulate", "--space", "Spher"), "unknown space.type 'Spher'; did you mean 'Sphere'?"),
+        (("simulate", "-s", "run.tend=3"), "unknown key of [run] 'tend'; did you mean 't_end'?"),
+        (("simulate", "-s", "rule.beta=many"), "beta must be a number"),
+        (("simulate", "-s", "rule"), "--set must be table.key=value"),
+        (("simulate", "-s", "beta=3"), "named table.key"),
+        (("simulate", "-s", 'rule.neighbourhood={type="Window",sise=3}'), "did you mean 'size'?"),
+        (("simulate", "-s", 'rule.neighbourhood={type="Window"}'), "missing 1 required positional argument: 'size'"),
+        (("simulate", "-s", "initial.type=file"), "initial.path must name"),
+        (("simulate", "-s", "integrator.type=Eulr"), "did you mean 'Euler'?"),
+        (("simulate", "missing.toml"), "does not exist"),
+        (("simulate", "--out", "/no/such/folder/a.npz"), "the folder /no/such/folder does not exist"),
+    ],
+)
+def test_bad_input_gets_one_line(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = krause(*arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_bad_files_get_one_line(tmp_path):
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[rule\n")
+    assert "is not TOML" in krause("simulate", broken).output
+    run = kd.simulate(kd.Dynamics(kd.krause(1.0)), np.zeros((2, 1)), 1.0).save(tmp_path / "run.npz")
+    assert "not made from a configuration" in krause("simulate", run).output
+    empty = tmp_path / "empty.toml"
+    empty.write_text("[rule]\nbeta = 1.0\n")
+    assert "must name values" in krause("sweep", empty).output
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text('[sweep.parameters]\n"rule.gamma" = [1.0]\n')
+    assert "unknown key of [rule] 'gamma'" in krause("sweep", wrong).output
+
+
+@pytest.mark.parametrize("kind", ["sample", "uniform", "gaussian", "equally_spaced", "dumbbell", "file"])
+def test_initial_states(kind, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((4, 1)))
+    tables = {"space": {"type": "Euclidean"}, "initial": {"type": kind, "n": 4}, "rule": {"type": "bounded_confidence"}}
+    if kind == "file":
+        tables["initial"]["path"] = str(tmp_path / "x.npy")
+    _, x0, _ = configuration.build(tables)
+    assert x0.shape == ((13, 1) if kind == "dumbbell" else (4, 1))
