@@ -5,17 +5,38 @@
 """
 
 from krause_dynamics.plots.angles import angles
+from krause_dynamics.plots.bifurcation import bifurcation, largest_cluster
 from krause_dynamics.plots.checkpoints import clusters, norm_ratio, sink_map, synchronization
+from krause_dynamics.plots.density import density
+from krause_dynamics.plots.particles import animate, circle, opinions, overview, sphere
+from krause_dynamics.plots.phase import (
+    clusters_over_beta,
+    clusters_over_length,
+    order_over_beta,
+    order_over_noise,
+)
 from krause_dynamics.plots.style import new_axes, save_figure, style
 from krause_dynamics.plots.theory import verdicts
 
 __all__ = [
     "angles",
+    "animate",
+    "bifurcation",
+    "circle",
     "clusters",
+    "clusters_over_beta",
+    "clusters_over_length",
+    "density",
+    "largest_cluster",
     "new_axes",
     "norm_ratio",
+    "opinions",
+    "order_over_beta",
+    "order_over_noise",
+    "overview",
     "save_figure",
     "sink_map",
+    "sphere",
     "style",
     "synchronization",
     "verdicts",

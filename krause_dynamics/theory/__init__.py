@@ -48,6 +48,7 @@ from krause_dynamics.theory.dispersion import (
 from krause_dynamics.theory.freezing import (
     CONSENSUS_BRANCH_POINTS,
     CONSENSUS_LOST,
+    CONTINUOUS_BRANCH_POINTS,
     DUMBBELL_FREEZING_TIMES,
     RANDOM_START_THRESHOLD,
     UNIFORM_DENSITY_CLUSTERS,
@@ -115,6 +116,7 @@ from krause_dynamics.theory.tokens_on_sphere import (
 __all__ = [
     "CONSENSUS_BRANCH_POINTS",
     "CONSENSUS_LOST",
+    "CONTINUOUS_BRANCH_POINTS",
     "DUMBBELL_FREEZING_TIMES",
     "RANDOM_START_THRESHOLD",
     "UNIFORM_DENSITY_CLUSTERS",

@@ -14,8 +14,9 @@ from krause_dynamics.theory_table import (  # noqa: F401  (importing registers t
     near_consensus,
     opinion_lattices,
     opinion_waves,
+    report,
     sphere,
 )
 from krause_dynamics.theory_table._row import CHECKS, Check, Comparison, Row, run
 
-__all__ = ["CHECKS", "Check", "Comparison", "Row", "run"]
+__all__ = ["CHECKS", "Check", "Comparison", "Row", "report", "run"]

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 import krause_dynamics as kd
-from krause_dynamics import theory
+from krause_dynamics import phase_diagrams, theory
 from krause_dynamics.exact.line import SortedLine
 from krause_dynamics.theory_table._row import Comparison, check, compare
 
@@ -35,7 +35,7 @@ def lattice_sizes() -> Comparison:
     """Equally spaced start: final cluster sizes."""
     agents = range(2, 61)
     predicted = [theory.equally_spaced_final_sizes(n) for n in agents]
-    measured = [settle(np.arange(n)).masses for n in agents]
+    measured = [kd.hegselmann_krause(np.arange(float(n)), 1.0).meta["clusters"]["sizes"] for n in agents]
     return compare(np.concatenate(predicted), np.concatenate(measured))
 
 
@@ -52,13 +52,12 @@ def lattice_splits() -> Comparison:
     return compare(5 * np.arange(1, 7), splits)
 
 
-@check(1, source="1406.0819, refined", setting="gap = radius, n = 2..200", tolerance=0.0)
+@check(1, source="1406.0819, refined", setting="gap = radius, n = 2..120", tolerance=0.0)
 def lattice_freezing() -> Comparison:
     """Equally spaced start: exact freezing time."""
-    agents = range(2, 201)
-    return compare(
-        [theory.equally_spaced_freezing_time(n) for n in agents], [settle(np.arange(n)).steps for n in agents]
-    )
+    agents = range(2, 121)
+    measured = [kd.hegselmann_krause(np.arange(float(n)), 1.0).steps for n in agents]
+    return compare([theory.equally_spaced_freezing_time(n) for n in agents], measured)
 
 
 @check(1, source="1406.0769", setting="3n + 1 agents, n = 2, 3, 4; ties decided in exact fractions", tolerance=0.0)
@@ -143,6 +142,45 @@ def cluster_numbers() -> Comparison:
     return compare(list(theory.UNIFORM_DENSITY_CLUSTERS.values()), measured)
 
 
+def _density_clusters(length: float, per_radius: int = 400) -> list[kd.mean_field.Cluster]:
+    """Clusters of the map of a uniform density on cells (Eulerian), radius 1."""
+    cells = kd.mean_field.LineCells(round(per_radius * length), 0.0, length)
+    rule = kd.Dynamics(kd.bounded_confidence(1.0))
+    run = kd.mean_field.iterate(rule, kd.mean_field.uniform(cells), 40, save_every=40)
+    return kd.mean_field.clusters(run, gap=0.5)
+
+
+@check(
+    1,
+    source="computed",
+    setting="L = 8, 12; map of a density on 400 cells per R against 20 001 opinions",
+    tolerance=0.01,
+)
+def cluster_list() -> Comparison:
+    """Positions and masses of the clusters of a uniform density."""
+    solved, simulated = [], []
+    for length in (8.0, 12.0):
+        density, frozen = _density_clusters(length), equally_spaced(length, 20_001)
+        solved += [c.position for c in density] + [c.mass for c in density]
+        simulated += [*frozen.atoms, *(frozen.masses / 20_001)]
+    found = ", ".join(f"{c.position:.3f} ({c.mass:.4f})" for c in _density_clusters(12.0)[:3])
+    return compare(solved, simulated, f"L = 12, position (mass): {found}, mirrored")
+
+
+@check(
+    1,
+    source="computed",
+    setting="density 1, R = 1: map of a density on L = 24 against 1024 opinions per R on L = 60",
+    tolerance=0.01,
+)
+def edge_clusters() -> Comparison:
+    """First two clusters from an edge: position and mass."""
+    density, frozen = _density_clusters(24.0)[:2], settle(np.arange(60 * 1024 + 1) / 1024)
+    heavy = frozen.masses > 0.05 * frozen.masses.max()
+    simulated = [*frozen.atoms[heavy][:2], *(frozen.masses[heavy][:2] / 1024)]
+    return compare([*(c.position for c in density), *(24.0 * c.mass for c in density)], simulated)
+
+
 def branch_point(lower: float, upper: float, agents: int, *, width: float = 1e-3) -> float:
     """Length at which consensus is lost or found between two lengths of different fate, by bisection."""
     fate = len(equally_spaced(lower, agents).atoms) == 1
@@ -167,6 +205,20 @@ def first_branch_point() -> Comparison:
 def second_branch_point() -> Comparison:
     """Consensus is found again at L2 (odd n)."""
     return compare(theory.CONSENSUS_BRANCH_POINTS[1], branch_point(5.6, 5.69, 1_000_001))
+
+
+@check(
+    1,
+    source="computed here",
+    setting="n = 1001 quantiles against the value extrapolated from n up to 32 001",
+    tolerance=0.02,
+    slow=True,
+)
+def continuous_branch_points() -> Comparison:
+    """Continuous time: consensus is lost at (normalised, per capita)."""
+    models: tuple[phase_diagrams.Model, ...] = ("normalised", "per_capita")
+    measured = [phase_diagrams.branch_point(4.4, 4.9, model, count=1001) for model in models]
+    return compare([theory.CONTINUOUS_BRANCH_POINTS[model] for model in models], measured)
 
 
 @check(
