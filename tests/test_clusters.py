@@ -17,6 +17,7 @@ from scipy.cluster.hierarchy import linkage
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import pdist, squareform
 
+import krause_dynamics as kd
 from krause_dynamics import clusters
 
 METRICS = ("euclidean", "chord", "cosine")
@@ -141,6 +142,35 @@ def test_tiles_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(clusters.find(points, radius).labels, whole.labels)
 
 
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_torus_against_its_distances(d: int) -> None:
+    rng = np.random.default_rng(6)
+    points, space = rng.uniform(-3, 9, (60, d)), kd.Torus(4.0)
+    exact = np.array([[float(space.distance(x, y)) for y in points] for x in points])
+    np.fill_diagonal(exact, 0)
+    edges = np.sort(linkage(squareform(exact, checks=False), "single")[:, 2])
+    curve = clusters.curve(points, period=4.0)
+    np.testing.assert_allclose(curve.lengths, edges, rtol=1e-12, atol=1e-13)
+    radius = float(np.median(edges)) * (1 + 1e-9)
+    found = clusters.find(points, radius, period=4.0)
+    count, labels = connected_components(exact <= radius)
+    assert found.count == count
+    assert same_partition(found.labels, labels)
+    for label in range(found.count):
+        ring = np.exp(2j * np.pi * points[found.labels == label] / 4.0).mean(axis=0)
+        if found.sizes[label] <= 2:  # of two points the mean angle is the middle
+            around = np.exp(2j * np.pi * found.positions[label] / 4.0)
+            np.testing.assert_allclose(around, ring / np.abs(ring), atol=1e-9)
+
+
+def test_a_cluster_across_the_border_of_a_torus() -> None:
+    found = clusters.find(np.array([0.1, 3.9, 2.0]), 0.3, period=4.0)
+    assert found.labels.tolist() == [0, 0, 1]
+    np.testing.assert_allclose(found.positions[:, 0] % 4.0, [0.0, 2.0], atol=1e-12)
+    history = clusters.over_time(np.array([[[0.1], [3.9]], [[1.0], [3.0]]]), [0.3], period=4.0)
+    assert history.count[:, 0].tolist() == [1, 2]
+
+
 def test_masses_and_absent_points() -> None:
     points = np.array([[0.0, 0.0], [1.0, 0.0], [np.nan, 0.0], [9.0, 0.0]])
     log_mass = np.log([1.0, 3.0, 1.0, 4.0])
@@ -202,5 +232,9 @@ def test_bad_input() -> None:
         clusters.find(np.zeros((2, 3, 4)), 1.0)
     with pytest.raises(ValueError, match="finite"):
         clusters.find(np.full((3, 2), np.nan), 1.0)
+    with pytest.raises(ValueError, match="period must be positive"):
+        clusters.find(points, 1.0, period=-1.0)
+    with pytest.raises(ValueError, match="period needs"):
+        clusters.find(points, 1.0, period=1.0, metric="chord")
     with pytest.raises(ValueError, match="radii"):
         clusters.curve(points, [-0.1])

@@ -110,8 +110,13 @@ def spanning_tree(points):
 
 
 @njit(cache=True, nogil=True, fastmath=REASSOCIATE)
-def flat_spanning_tree(points):
-    """`spanning_tree` in few dimensions: points outside stay packed, axis by axis, so that all loops are vectors."""
+def flat_spanning_tree(points, period):
+    """`spanning_tree` in few dimensions: points outside stay packed, axis by axis, so that all loops are vectors.
+
+    Args:
+        points: (n, d), n >= 1.
+        period: 0 for flat space; on a torus its length, and coordinates in [0, period).
+    """
     n, d = points.shape
     outside, here = np.empty((d, n)), np.empty(d)
     for i in range(n):
@@ -131,9 +136,15 @@ def flat_spanning_tree(points):
         squared[:left] = 0.0
         for k in range(d):
             row = outside[k]
-            for q in range(left):
-                difference = here[k] - row[q]
-                squared[q] += difference * difference
+            if period > 0.0:
+                for q in range(left):
+                    gap = abs(here[k] - row[q])
+                    gap = min(gap, period - gap)
+                    squared[q] += gap * gap
+            else:
+                for q in range(left):
+                    difference = here[k] - row[q]
+                    squared[q] += difference * difference
         best = np.inf
         for q in range(left):
             if squared[q] < nearest[q]:

@@ -14,6 +14,7 @@ from krause_dynamics.observables._state import weighted
 
 Metric = Literal["euclidean", "chord", "cosine"]
 METRICS = ("euclidean", "chord", "cosine")
+FEW = 8  # dimensions up to which loops over all points, axis by axis, beat loops over the axes, point by point
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Cloud:
         masses: (m,), shares of the total mass.
         n: Number of given points, absent ones counted.
         metric: Name of the distance.
+        period: Length of the torus, or ``None``; `points` are then in [0, period).
     """
 
     points: np.ndarray
@@ -35,14 +37,15 @@ class Cloud:
     masses: np.ndarray
     n: int
     metric: Metric
+    period: float | None = None
 
     @classmethod
-    def of(cls, points: Array, metric: Metric, log_mass: Array | None) -> Cloud:
+    def of(cls, points: Array, metric: Metric, log_mass: Array | None, period: float | None = None) -> Cloud:
         """Check one state (n, d), or (n,) for points on a line, and leave absent points out.
 
         Raises:
             TypeError: Mixed libraries, dtypes or devices, or no floating dtype.
-            ValueError: Unknown metric, a batch of states, NaN, or no point present.
+            ValueError: Unknown metric, a batch of states, NaN, no point present, or a period that does not fit.
         """
         if metric not in METRICS:
             raise ValueError(f"metric must be one of {METRICS}, got {metric!r}")
@@ -54,17 +57,20 @@ class Cloud:
                 f"points must be one state of shape (n, d), got {tuple(points.shape)}; "
                 "use clusters.over_time(positions, radii) for leading axes"
             )
+        _check_period(period, metric, points.shape[1])
         given, share, present = to_numpy(state.points), to_numpy(state.share), to_numpy(state.present)
         index = np.flatnonzero(present)
         given = np.ascontiguousarray(given if len(index) == len(given) else given[index])
         masses = share[index].astype(np.float64)
+        own = given if metric == "euclidean" else np.ascontiguousarray(directions(given))
         return cls(
-            points=given if metric == "euclidean" else np.ascontiguousarray(directions(given)),
+            points=own if period is None else wrapped(own.astype(np.float64), period),
             given=given,
             index=index,
             masses=masses / masses.sum(),
             n=len(present),
             metric=metric,
+            period=period,
         )
 
     def length(self, squared: np.ndarray) -> np.ndarray:
@@ -83,6 +89,21 @@ class Cloud:
         while math.sqrt(math.nextafter(squared, math.inf)) <= radius:
             squared = math.nextafter(squared, math.inf)
         return squared
+
+
+def wrapped(x: np.ndarray, period: float) -> np.ndarray:
+    """Coordinates in [0, period); what a tiny negative number rounds up to the period itself becomes 0."""
+    x = x % period
+    return np.where(x >= period, 0.0, x)
+
+
+def _check_period(period: float | None, metric: str, d: int) -> None:
+    if period is None:
+        return
+    if not 0 < period < math.inf:
+        raise ValueError(f"period must be positive and finite, got {period}")
+    if metric != "euclidean" or d > FEW:
+        raise ValueError(f"period needs the Euclidean metric and at most {FEW} dimensions, got {metric!r} and {d}")
 
 
 def closed_radius(radius: float, closed: bool) -> float:

@@ -33,7 +33,14 @@ class History:
     noise_share: np.ndarray
 
 
-def over_time(positions: Any, radii: Any, *, metric: Metric = "euclidean", log_mass: Array | None = None) -> History:
+def over_time(
+    positions: Any,
+    radii: Any,
+    *,
+    metric: Metric = "euclidean",
+    log_mass: Array | None = None,
+    period: float | None = None,
+) -> History:
     """`curve` of every state: one spanning tree each, whatever the number of radii.
 
     Args:
@@ -41,13 +48,16 @@ def over_time(positions: Any, radii: Any, *, metric: Metric = "euclidean", log_m
         radii: (r,) radii, each at least 0.
         metric: As in `find`.
         log_mass: Broadcasts to (..., n); -inf takes a point out of that state.
+        period: Length of a `Torus`, as in `find`.
 
     Returns:
         The history; for a trajectory the first axis is time.
     """
     positions, log_mass = _arrays(positions, log_mass)
     leading = tuple(positions.shape[:-2])
-    curves = [curve(x, radii, metric=metric, log_mass=mass) for _, x, mass in _states(positions, log_mass)]
+    curves = [
+        curve(x, radii, metric=metric, log_mass=mass, period=period) for _, x, mass in _states(positions, log_mass)
+    ]
     columns = {
         name: np.array([getattr(one, name) for one in curves]).reshape(*leading, -1)
         for name in ("count", "effective_number", "groups", "noise_share")
@@ -55,12 +65,19 @@ def over_time(positions: Any, radii: Any, *, metric: Metric = "euclidean", log_m
     return History(radii=curves[0].radii, **columns)
 
 
-def labels(positions: Any, radius: float, *, metric: Metric = "euclidean", log_mass: Array | None = None) -> np.ndarray:
+def labels(
+    positions: Any,
+    radius: float,
+    *,
+    metric: Metric = "euclidean",
+    log_mass: Array | None = None,
+    period: float | None = None,
+) -> np.ndarray:
     """Labels of `find` for every state: (..., n); the numbers of different states are unrelated (see `events`)."""
     positions, log_mass = _arrays(positions, log_mass)
     result = np.empty(tuple(positions.shape[:-1]), np.int64)
     for place, x, mass in _states(positions, log_mass):
-        result[place] = find(x, radius, metric=metric, log_mass=mass).labels
+        result[place] = find(x, radius, metric=metric, log_mass=mass, period=period).labels
     return result
 
 

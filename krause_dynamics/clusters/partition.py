@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from krause_dynamics._array import Array
-from krause_dynamics.clusters._points import Cloud, Metric, check_radius, closed_radius
-from krause_dynamics.clusters._spanning import FEW, spanning_tree
+from krause_dynamics.clusters._points import FEW, Cloud, Metric, check_radius, closed_radius, wrapped
+from krause_dynamics.clusters._spanning import spanning_tree
 
 ROWS, COLUMNS = 512, 2048  # of a tile of inner products: 4 MiB in float32, which stays in the cache
 DIRECT = 4096  # exact distances per tile before its inner products are recomputed in float64
@@ -22,7 +22,7 @@ class Clusters:
         labels: (n,) cluster of each point; -1 for a point without mass.
         sizes: (count,) members.
         masses: (count,) shares of the total mass; without ``log_mass`` they are sizes / n.
-        positions: (count, d) weighted means of the members, as given (not normalised).
+        positions: (count, d) weighted means of the members, as given (not normalised); on a torus in [0, period).
         radius: The radius asked for.
         metric: The distance it is measured in.
     """
@@ -62,6 +62,7 @@ def find(
     metric: Metric = "euclidean",
     log_mass: Array | None = None,
     closed: bool = True,
+    period: float | None = None,
 ) -> Clusters:
     """Connected components of the graph that joins points at distance at most ``radius``.
 
@@ -75,6 +76,7 @@ def find(
             (= chord^2 / 2). A point at the origin has no direction: its u is 0.
         log_mass: (n,) log-masses; -inf takes a point out.
         closed: Whether the radius itself joins (the rule of Hegselmann & Krause 2002).
+        period: Length of a `Torus`, where every coordinate is modulo this (Euclidean, at most 8 dimensions).
 
     Returns:
         The partition.
@@ -86,7 +88,7 @@ def find(
         >>> find(np.array([0.0, 0.1, 1.0]), radius=0.2).sizes
         array([2, 1])
     """
-    cloud = Cloud.of(points, metric, log_mass)
+    cloud = Cloud.of(points, metric, log_mass, period)
     radius = check_radius("radius", radius)
     reach = closed_radius(radius, closed)
     few = cloud.points.shape[1] <= FEW
@@ -107,8 +109,15 @@ def partition(cloud: Cloud, roots: np.ndarray, radius: float) -> Clusters:
     total = masses[inside]
     weights = np.where(total > 0, cloud.masses / np.where(total > 0, total, 1.0), 1 / sizes[inside])
     members = np.argsort(inside, kind="stable")
-    weighed = weights[members, None].astype(cloud.given.dtype) * cloud.given[members]
-    positions = np.add.reduceat(weighed, np.cumsum(sizes) - sizes, axis=0)
+    starts = np.cumsum(sizes) - sizes
+    weights = weights[members, None].astype(cloud.given.dtype)
+    if cloud.period is None:
+        positions = np.add.reduceat(weights * cloud.given[members], starts, axis=0)
+    else:  # the mean around the first member, where the torus is cut far from the cluster
+        first_member = cloud.points[members[starts]]
+        offset = wrapped(cloud.points[members] - np.repeat(first_member, sizes, axis=0), cloud.period)
+        offset = np.where(offset > cloud.period / 2, offset - cloud.period, offset)
+        positions = wrapped(first_member + np.add.reduceat(weights * offset, starts, axis=0), cloud.period)
     labels = np.full(cloud.n, -1)
     labels[cloud.index] = inside
     return Clusters(labels, sizes, masses, positions, radius, cloud.metric)

@@ -47,7 +47,14 @@ class Curve:
         return partition(self.cloud, _kernels.forest_labels(self.edges, joins, m), radius)
 
 
-def curve(points: Array, radii: Any = None, *, metric: Metric = "euclidean", log_mass: Array | None = None) -> Curve:
+def curve(
+    points: Array,
+    radii: Any = None,
+    *,
+    metric: Metric = "euclidean",
+    log_mass: Array | None = None,
+    period: float | None = None,
+) -> Curve:
     """Number, effective number and noise share of the clusters at all radii, from one spanning tree.
 
     Two points share a cluster at a radius exactly if the tree joins them by edges of at most that length. O(n^2 d)
@@ -59,6 +66,7 @@ def curve(points: Array, radii: Any = None, *, metric: Metric = "euclidean", log
             whole step function.
         metric: As in `find`.
         log_mass: (n,) log-masses; -inf takes a point out.
+        period: Length of a `Torus`, as in `find`.
 
     Returns:
         The curve; ``curve.at(radius)`` gives the partition at any radius.
@@ -72,7 +80,7 @@ def curve(points: Array, radii: Any = None, *, metric: Metric = "euclidean", log
     """
     from krause_dynamics.clusters import _kernels
 
-    cloud = Cloud.of(points, metric, log_mass)
+    cloud = Cloud.of(points, metric, log_mass, period)
     edges, lengths = spanning_tree(cloud)
     radii = np.concatenate([[0.0], lengths]) if radii is None else _check_radii(radii)
     squares, groups, noise, _ = _kernels.merge_statistics(edges, cloud.masses, 2)
