@@ -21,11 +21,13 @@ MODULES = {
     "compiled": "krause_dynamics.exact.compiled",
     "sorted1d": "krause_dynamics.exact.sorted1d",
     "neighbours": "krause_dynamics.exact.neighbours",
+    "cells": "krause_dynamics.fused.cells",
     "sdpa": "krause_dynamics.fused.sdpa",
     "banded": "krause_dynamics.fused.banded",
     "convolution": "krause_dynamics.exact.convolution",
 }
-AUTO = ("sorted1d", "neighbours", "sdpa", "banded", "blocked")  # asked in this order; the reference is what remains
+# Asked in this order; the reference is what remains.
+AUTO = ("sorted1d", "neighbours", "cells", "sdpa", "banded", "blocked")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Blocked rows, compiled loops and torch's kernels against the dense definition."""
+"""Blocked rows, compiled loops, cells and torch's kernels against the dense definition."""
 
 from __future__ import annotations
 
@@ -149,6 +149,45 @@ def test_fused_attention_of_torch(name, dtype, tolerance, rng):
         kd.aggregate(RULES[name], x.requires_grad_(), impl="sdpa")
     with pytest.raises(kd.UnsupportedImplementation, match="torch tensors"):
         kd.aggregate(RULES[name], np.zeros((3, 2)), impl="sdpa")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_cells_equal_the_reference(dtype, d, rng):
+    import torch
+
+    tolerance = 1e-12 if dtype == "float64" else 1e-4  # sums of hundreds of terms
+    for rule in (
+        kd.bounded_confidence(0.3),
+        kd.bounded_confidence(0.3, closed=False),
+        kd.bounded_confidence(50.0),
+        kd.krause(0.2, kd.Within(0.5)),
+    ):
+        x, y = (torch.from_numpy(rng.uniform(-3, w, (n, d))).to(getattr(torch, dtype)) for n, w in ((300, 5), (90, 2)))
+        log_mass = torch.from_numpy(rng.standard_normal(90)).to(x.dtype)
+        log_mass[::7] = -torch.inf
+        close(rule, "cells", x, atol=tolerance)
+        close(rule, "cells", x, y, atol=tolerance)
+        close(rule, "cells", x, y, y[:, :1] ** 2, log_mass=log_mass, atol=tolerance)
+
+
+def test_cells_decide_the_radius_as_the_reference_does():
+    import torch
+
+    line = torch.arange(40.0, dtype=torch.float64)
+    lattice = torch.stack(torch.meshgrid(line[:15], line[:15], indexing="ij"), -1).reshape(-1, 2)
+    for x in (line[:, None], lattice):
+        for closed in (True, False):
+            close(kd.bounded_confidence(1.0, closed=closed), "cells", x, atol=0)
+    for rule, message in (
+        (kd.bounded_confidence(1.0, kd.Others()), "one Within"),
+        (kd.softmax(1.0, kd.Within(1.0)), "flat and Gaussian"),
+        (kd.krause(0.01, kd.Within(1.0)), "falls to e"),
+    ):
+        with pytest.raises(kd.UnsupportedImplementation, match=message):
+            kd.aggregate(rule, line[:, None], impl="cells")
+    with pytest.raises(ValueError, match="too small for the extent"):
+        kd.aggregate(kd.bounded_confidence(1e-12), 1e3 * lattice, impl="cells")
 
 
 def test_gradients_through_auto_equal_the_reference(rng):
