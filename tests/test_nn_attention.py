@@ -189,6 +189,55 @@ def test_gradient_through_dropout_uses_the_same_mask():
     assert torch.autograd.gradcheck(run, (q[:1, :2, :6], k[:1, :1, :6], v[:1, :1, :6]))
 
 
+# --- implementations of GPUs, as far as a CPU can tell -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["window", "centred", "causal window", "picture", "cross"])
+def test_the_mask_of_flex_is_that_of_the_definition(name):
+    from krause_dynamics.fused import flex
+    from krause_dynamics.interaction import Request, reference
+    from krause_dynamics.nn import Pattern
+
+    options = {key: value for key, value in OPTIONS[name].items() if key not in ("top_k", "ties")}
+    pattern, i = Pattern(**options), torch.arange(40)
+    mine = flex._mask_function(pattern.rule, 0)(0, 0, i[:, None], i[None])
+    x = points(40, 3)
+    assert torch.equal(mine, reference.admitted(kd.Interaction(kd.Flat(), pattern.neighbourhood), Request.of(x)))
+
+
+@pytest.mark.parametrize("score", ["gaussian", "dot"])
+def test_a_distance_is_a_product_with_a_bias_per_key(score):
+    """What the kernels compute, ``a <q, k> + key_bias`` and ``b |q|^2`` afterwards, written densely."""
+    from krause_dynamics.fused.lowering import Rule
+    from krause_dynamics.nn.attention import lower_call
+
+    q, k, v = qkv(grad=True)
+    valid = torch.arange(40) >= torch.tensor([[5], [0]])
+    sigma = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64, requires_grad=True)
+    dirty = torch.where(valid[:, None, :, None], k, math.nan)
+    lowered = lower_call(q, dirty, v, Rule(), sigma=sigma, score=score, key_valid=valid)
+    logits = lowered.scale[..., None, None] * (q @ k.repeat_interleave(2, 1).mT)
+    logits = logits + lowered.key_bias(dirty, 4)[..., None, :]
+    mine = logits.softmax(-1) @ v.repeat_interleave(2, 1)
+    theirs, log_partition = krause_attention(
+        q, k, v, sigma=sigma, score=score, key_valid=valid, return_log_partition=True
+    )
+    torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(logits.logsumexp(-1) + lowered.query_term(q), log_partition, rtol=1e-10, atol=1e-10)
+    weights = points(*mine.shape, seed=4)
+    ours, others = (torch.autograd.grad((x * weights).sum(), [q, k, sigma]) for x in (mine, theirs))
+    for a, b in zip(ours, others, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("impl", "word"), [("triton", "CUDA"), ("flex", "CUDA")])
+def test_kernels_of_gpus_refuse_cpu_tensors_with_a_way_out(impl, word):
+    q, k, v = qkv(dtype=torch.float32)
+    with pytest.raises(kd.UnsupportedImplementation, match=word) as error:
+        krause_attention(q, k, v, window=9, impl=impl)
+    assert "banded" in str(error.value)
+
+
 # --- living with torch ------------------------------------------------------------------------------------------
 
 

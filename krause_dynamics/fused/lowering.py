@@ -89,6 +89,7 @@ class Lowered:
         segments: (s + 1,) cumulative lengths of packed sequences; or ``None``.
         query_offset: Position of the first query among the keys.
         dropout: Probability to drop a weight.
+        mask_only: Whether the masses are 0 and -inf only, so that they may join before the ranking too.
     """
 
     scale: Tensor
@@ -99,20 +100,26 @@ class Lowered:
     segments: Tensor | None = None
     query_offset: int = 0
     dropout: float = 0.0
+    mask_only: bool = False
 
-    def key_bias(self, k: Tensor) -> Tensor | None:
-        """``c |k|^2 + log_mass``, (b, h, m): what is added to ``a <q, k>``; computed from k as rounded.
+    def key_bias(self, k: Tensor, heads: int) -> Tensor | None:
+        """``c |k|^2 + log_mass``, (b, heads, m): what is added to ``a <q, k>``; computed from k as rounded.
 
         Args:
             k: Keys (b, h_kv, m, d).
+            heads: Heads of the queries.
         """
+        shape = (k.shape[0], heads, k.shape[2])
         if not self.distance:
-            return self.log_mass
-        squared = k.to(self.scale.dtype).square().sum(-1)
-        heads = max(self.scale.shape[-1], squared.shape[1])
-        squared = squared.repeat_interleave(heads // squared.shape[1], dim=1)
+            return None if self.log_mass is None else self.log_mass.expand(shape)
+        k = k.to(self.scale.dtype)
+        if self.log_mass is not None:
+            # Absent keys may hold NaN, which neither the bias nor its gradient may see.
+            absent = (self.log_mass == -float("inf")).all(1, keepdim=True)[..., None]
+            k = k.masked_fill(absent, 0.0)
+        squared = k.square().sum(-1).repeat_interleave(heads // k.shape[1], dim=1)
         bias = -0.5 * self.scale[..., None] * squared
-        return bias if self.log_mass is None else bias + self.log_mass
+        return (bias if self.log_mass is None else bias + self.log_mass).expand(shape)
 
     def query_term(self, q: Tensor) -> Tensor | float:
         """``b |q|^2``, (b, h, n): joins the log-partition of kernels which compute ``a <q, k> + key_bias``."""

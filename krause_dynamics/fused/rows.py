@@ -70,11 +70,12 @@ class Arrays(NamedTuple):
 
 
 @njit(**_PLAIN)
-def _fill_ranges(i, sources, layout, arrays, ranges):
-    """Ascending, disjoint [begin, end) ranges of keys that index rules admit to row i; returns their number."""
-    position, prefix, width = i + layout.offset, layout.prefix, layout.width
-    lower = max(arrays.lower[i], 0)
-    upper = min(arrays.upper[i] + 1, sources)
+def _fill_ranges(position, sources, lower, upper, layout, ranges):
+    """Ascending, disjoint [begin, end) ranges of keys that index rules admit to a row; returns their number."""
+    # Here and below: only what is needed is passed, since a call would copy all of `Arrays`, reference counts included.
+    prefix, width = layout.prefix, layout.width
+    lower = max(lower, 0)
+    upper = min(upper + 1, sources)
     if layout.height == 0 or position < prefix:
         ranges[0, 0] = lower
         ranges[0, 1] = upper
@@ -98,40 +99,39 @@ def _fill_ranges(i, sources, layout, arrays, ranges):
 
 
 @njit(**_SUMS)
-def _distances(query, keys, out):
-    """out[j] = |query - keys[j]|^2 by direct differences."""
-    for j in range(out.shape[0]):
+def _distances(query, keys, begin, end, out, start):
+    """out[start + j - begin] = |query - keys[j]|^2 by direct differences."""
+    for j in range(begin, end):
         key = keys[j]
         total = out.dtype.type(0)
         for c in range(key.shape[0]):
             difference = query[c] - key[c]
             total += difference * difference
-        out[j] = total
+        out[start + j - begin] = total
 
 
 @njit(**_SUMS)
-def _products(query, keys, out):
-    """out[j] = <query, keys[j]>."""
-    for j in range(out.shape[0]):
+def _products(query, keys, begin, end, out, start):
+    """out[start + j - begin] = <query, keys[j]>."""
+    for j in range(begin, end):
         key = keys[j]
         total = out.dtype.type(0)
         for c in range(key.shape[0]):
             total += query[c] * key[c]
-        out[j] = total
+        out[start + j - begin] = total
 
 
 @njit(**_PLAIN)
 def _measure(query, keys, ranges, number, distance, out):
     """Raw distances or products of one row over its ranges; returns how many."""
+    # No slices here and in what follows: making one costs as much as ten keys.
     count = 0
     for r in range(number):
         begin, end = ranges[r, 0], ranges[r, 1]
-        # Slices from zero: with an offset in the index the loops would not vectorise.
-        part = out[count : count + end - begin]
         if distance:
-            _distances(query, keys[begin:end], part)
+            _distances(query, keys, begin, end, out, count)
         else:
-            _products(query, keys[begin:end], part)
+            _products(query, keys, begin, end, out, count)
         count += end - begin
     return count
 
@@ -255,40 +255,37 @@ def _fill_columns(ranges, number, columns):
 
 
 @njit(**_PLAIN)
-def _mass_row(x, layout):
-    """Row of the mass array that head x of the flattened batch reads (-1: unit masses)."""
-    if layout.mass_heads == 0:
-        return -1
-    return x // layout.heads if layout.mass_heads == 1 else x
+def _pair_base(x, i, layout, strides):
+    """Where row i of head x begins in the storage of the pair bias."""
+    batch = x // layout.heads
+    return batch * strides[0] + (x - batch * layout.heads) * strides[1] + i * strides[2]
 
 
 @njit(**_PLAIN)
-def _rank(x, i, layout, arrays, scores, count, columns):
-    """Raw distances or products -> scores, in place; -inf for keys without mass. Masses themselves join later."""
-    factor = arrays.scale[x]
-    if layout.distance == 1:
-        factor *= scores.dtype.type(-0.5)
+def _scale_scores(scores, count, factor):
     for t in range(count):
         scores[t] *= factor
-    if arrays.pair.size > 0:
-        batch = x // layout.heads
-        base = batch * arrays.strides[0] + (x - batch * layout.heads) * arrays.strides[1] + i * arrays.strides[2]
-        for t in range(count):
-            scores[t] += arrays.pair[base + columns[t] * arrays.strides[3]]
-    row = _mass_row(x, layout)
-    if row >= 0:
-        nobody = scores.dtype.type(-np.inf)
-        for t in range(count):
-            if arrays.mass[row, columns[t]] == nobody:
-                scores[t] = nobody
 
 
 @njit(**_PLAIN)
-def _add_mass(x, layout, arrays, values, columns, count):
-    row = _mass_row(x, layout)
-    if row >= 0:
-        for s in range(count):
-            values[s] += arrays.mass[row, columns[s]]
+def _add_pairs(scores, count, columns, pair, base, stride):
+    for t in range(count):
+        scores[t] += pair[base + columns[t] * stride]
+
+
+@njit(**_PLAIN)
+def _forbid_absent(scores, count, columns, mass):
+    """-inf for keys without mass. Masses themselves join after the ranking."""
+    nobody = scores.dtype.type(-np.inf)
+    for t in range(count):
+        if mass[columns[t]] == nobody:
+            scores[t] = nobody
+
+
+@njit(**_PLAIN)
+def _add_mass(values, count, columns, mass):
+    for s in range(count):
+        values[s] += mass[columns[s]]
 
 
 @njit(**_PLAIN)
@@ -345,7 +342,8 @@ def _sum(values, count):
 @njit(**_SUMS)
 def _weighted_rows(weights, columns, count, values, out):
     """Out = sum_s weights[s] values[columns[s]], four rows per pass."""
-    out[:] = 0
+    for c in range(out.shape[0]):
+        out[c] = 0
     whole = count - count % 4
     for s in range(0, whole, 4):
         w0, w1, w2, w3 = weights[s], weights[s + 1], weights[s + 2], weights[s + 3]
@@ -386,8 +384,9 @@ def _bits_begin(i, layout):
 def _pick(scores, columns, count, kept, picked, chosen):
     """Scores and keys at the chosen positions; the latter replace the positions."""
     if kept == count:
-        picked[:count] = scores[:count]
-        chosen[:count] = columns[:count]
+        for s in range(count):
+            picked[s] = scores[s]
+            chosen[s] = columns[s]
         return
     for s in range(kept):
         picked[s] = scores[chosen[s]]
@@ -402,10 +401,10 @@ def _drop(weights, columns, count, dropout, seed, row):
 
 
 @njit(**_PLAIN)
-def _shift_exponentiate(values, count, shift, scratch, scratch_bits):
+def _shift_exponentiate(values, count, shift, integers, floats):
     for s in range(count):
         values[s] -= shift
-    _exponentiate(values, count, scratch_bits[3], scratch[3])
+    _exponentiate(values, count, integers, floats)
 
 
 @njit(**_PLAIN)
@@ -429,40 +428,51 @@ def forward(rows, layout, arrays, dropout, scratch, scratch_bits, out, log_parti
     ranges = np.empty((2 * layout.radius + 3, 2), np.int64)
     mask = np.int64(0x7FFFFFFF) if scratch.itemsize == 4 else np.int64(0x7FFFFFFFFFFFFFFF)
     group = layout.heads // layout.kv_heads
-    scores, picked = scratch[0], scratch[1]
-    for flat in range(rows[0], rows[1]):
-        x = flat // n
-        i = flat - x * n
-        number = _fill_ranges(i, m, layout, arrays, ranges)
-        count = _measure(arrays.q[x, i], arrays.k[x // group], ranges, number, layout.distance == 1, scores)
-        _fill_columns(ranges, number, columns)
-        _rank(x, i, layout, arrays, scores, count, columns)
-        found = _select(scores, count, layout.top_k, layout.keep_ties == 1, chosen, scratch[2], scratch_bits[2], mask)
-        kept = count if found < 0 else found
-        if kept == 0:
-            out[x, i, :] = 0
-            log_partition[x, i] = -np.inf
-            continue
-        if bits.size > 0:
-            _store_bits(bits[x, _bits_begin(i, layout) :], chosen, kept)
-        _pick(scores, columns, count, kept, picked, chosen)
-        _add_mass(x, layout, arrays, picked, chosen, kept)
-        largest = _extremes(picked, kept)[1] if found > 0 else picked[0]
-        _shift_exponentiate(picked, kept, largest, scratch, scratch_bits)
-        total = _sum(picked, kept)
-        log_partition[x, i] = (largest + np.log(total)) if found > 0 else picked.dtype.type(np.nan)
-        inverse = picked.dtype.type(1) / total if found > 0 else picked.dtype.type(np.nan)
-        for s in range(kept):
-            picked[s] *= inverse
-        if dropout > 0:
-            _drop(picked, chosen, kept, dropout, layout.seed, flat)
-        _weighted_rows(picked, chosen, kept, arrays.v[x // group], out[x, i])
+    distance, unit = layout.distance == 1, scratch.dtype.type(-0.5 if layout.distance == 1 else 1.0)
+    q, k, v, scale, mass = arrays.q, arrays.k, arrays.v, arrays.scale, arrays.mass
+    pair, strides, lower, upper = arrays.pair, arrays.strides, arrays.lower, arrays.upper
+    shared = layout.heads if layout.mass_heads == 1 else 1  # heads that read one row of masses
+    scores, picked, cell, power = scratch[0], scratch[1], scratch[2], scratch[3]
+    cell_bits, power_bits = scratch_bits[2], scratch_bits[3]
+    for x in range(rows[0] // n, (rows[1] + n - 1) // n):
+        keys, values, queries, outputs = k[x // group], v[x // group], q[x], out[x]
+        for i in range(max(rows[0] - x * n, 0), min(rows[1] - x * n, n)):
+            number = _fill_ranges(i + layout.offset, m, lower[i], upper[i], layout, ranges)
+            count = _measure(queries[i], keys, ranges, number, distance, scores)
+            _fill_columns(ranges, number, columns)
+            _scale_scores(scores, count, scale[x] * unit)
+            if pair.size > 0:
+                _add_pairs(scores, count, columns, pair, _pair_base(x, i, layout, strides), strides[3])
+            if layout.mass_heads > 0:
+                _forbid_absent(scores, count, columns, mass[x // shared])
+            found = _select(scores, count, layout.top_k, layout.keep_ties == 1, chosen, cell, cell_bits, mask)
+            kept = count if found < 0 else found
+            if kept == 0:
+                out[x, i, :] = 0
+                log_partition[x, i] = -np.inf
+                continue
+            if bits.size > 0:
+                _store_bits(bits[x, _bits_begin(i, layout) :], chosen, kept)
+            _pick(scores, columns, count, kept, picked, chosen)
+            if layout.mass_heads > 0:
+                _add_mass(picked, kept, chosen, mass[x // shared])
+            largest = _extremes(picked, kept)[1] if found > 0 else picked[0]
+            _shift_exponentiate(picked, kept, largest, power_bits, power)
+            total = _sum(picked, kept)
+            log_partition[x, i] = (largest + np.log(total)) if found > 0 else picked.dtype.type(np.nan)
+            inverse = picked.dtype.type(1) / total if found > 0 else picked.dtype.type(np.nan)
+            for s in range(kept):
+                picked[s] *= inverse
+            if dropout > 0:
+                _drop(picked, chosen, kept, dropout, layout.seed, x * n + i)
+            _weighted_rows(picked, chosen, kept, values, outputs[i])
 
 
 @njit(**_SUMS)
 def _weighted_differences(weights, columns, count, keys, query, out):
     """Out = sum_s weights[s] (keys[columns[s]] - query), four rows per pass."""
-    out[:] = 0
+    for c in range(out.shape[0]):
+        out[c] = 0
     whole = count - count % 4
     for s in range(0, whole, 4):
         w0, w1, w2, w3 = weights[s], weights[s + 1], weights[s + 2], weights[s + 3]
@@ -548,32 +558,41 @@ def backward(
     ranges = np.empty((2 * layout.radius + 3, 2), np.int64)
     mask = np.int64(0x7FFFFFFF) if scratch.itemsize == 4 else np.int64(0x7FFFFFFFFFFFFFFF)
     group = layout.heads // layout.kv_heads
-    distance = layout.distance == 1
+    distance, unit = layout.distance == 1, scratch.dtype.type(-0.5 if layout.distance == 1 else 1.0)
+    q, k, v, scale, mass = arrays.q, arrays.k, arrays.v, arrays.scale, arrays.mass
+    pair, strides, lower, upper = arrays.pair, arrays.strides, arrays.lower, arrays.upper
+    shared = layout.heads if layout.mass_heads == 1 else 1  # heads that read one row of masses
     scores, weights, raw, slopes = scratch[0], scratch[1], scratch[4], scratch[5]
-    unit = scratch.dtype.type(-0.5 if distance else 1.0)
+    cell, cell_bits, power, power_bits = scratch[2], scratch_bits[2], scratch[3], scratch_bits[3]
     for flat in range(heads[0] * group * n, heads[1] * group * n):
         x = flat // n
         i = flat - x * n
         if grad_log_partition[x, i] == 0 and _is_zero(grad_out[x, i]):
             continue  # padded rows: whatever they hold, nobody asked
         y = x // group
-        number = _fill_ranges(i, m, layout, arrays, ranges)
-        count = _measure(arrays.q[x, i], arrays.k[y], ranges, number, distance, scores)
+        number = _fill_ranges(i + layout.offset, m, lower[i], upper[i], layout, ranges)
+        count = _measure(q[x, i], k[y], ranges, number, distance, scores)
         _fill_columns(ranges, number, columns)
-        raw[:count] = scores[:count]
-        _rank(x, i, layout, arrays, scores, count, columns)
+        for t in range(count):
+            raw[t] = scores[t]
+        _scale_scores(scores, count, scale[x] * unit)
+        if pair.size > 0:
+            _add_pairs(scores, count, columns, pair, _pair_base(x, i, layout, strides), strides[3])
+        if layout.mass_heads > 0:
+            _forbid_absent(scores, count, columns, mass[x // shared])
         if bits.size > 0:
             kept = _load_bits(bits[x, _bits_begin(i, layout) :], count, chosen)
         else:
-            found = _select(scores, count, 0, False, chosen, scratch[2], scratch_bits[2], mask)
+            found = _select(scores, count, 0, False, chosen, cell, cell_bits, mask)
             kept = count if found < 0 else found
         for s in range(kept):
             raw[s] = raw[chosen[s]] * unit
         _pick(scores, columns, count, kept, weights, chosen)
-        _add_mass(x, layout, arrays, weights, chosen, kept)
-        _shift_exponentiate(weights, kept, log_partition[x, i], scratch, scratch_bits)
+        if layout.mass_heads > 0:
+            _add_mass(weights, kept, chosen, mass[x // shared])
+        _shift_exponentiate(weights, kept, log_partition[x, i], power_bits, power)
         # dL/dp_j = keep_j <g, v_j>; softmax: dL/ds_j = p_j (dL/dp_j - sum_l p_l dL/dp_l + dL/dlogZ).
-        _gathered_products(grad_out[x, i], arrays.v[y], chosen, kept, slopes)
+        _gathered_products(grad_out[x, i], v[y], chosen, kept, slopes)
         dropped = weights
         if dropout > 0:
             dropped = scratch[0]
@@ -594,14 +613,14 @@ def backward(
             for s in range(kept):
                 grad_pair[x, i, chosen[s]] += slopes[s]
         for s in range(kept):
-            slopes[s] *= arrays.scale[x]
+            slopes[s] *= scale[x]
         # ds/dq = a (k - q) and ds/dk = a (q - k) for distances, a k and a q for products.
         if distance:
-            _weighted_differences(slopes, chosen, kept, arrays.k[y], arrays.q[x, i], grad_q[x, i])
-            _scatter_differences(slopes, chosen, kept, arrays.q[x, i], arrays.k[y], grad_k[y])
+            _weighted_differences(slopes, chosen, kept, k[y], q[x, i], grad_q[x, i])
+            _scatter_differences(slopes, chosen, kept, q[x, i], k[y], grad_k[y])
         else:
-            _weighted_rows(slopes, chosen, kept, arrays.k[y], grad_q[x, i])
-            _scatter(slopes, chosen, kept, arrays.q[x, i], grad_k[y])
+            _weighted_rows(slopes, chosen, kept, k[y], grad_q[x, i])
+            _scatter(slopes, chosen, kept, q[x, i], grad_k[y])
 
 
 @njit(**_SUMS)

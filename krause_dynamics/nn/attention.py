@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from krause_dynamics.errors import UnsupportedImplementation
-from krause_dynamics.fused import banded, operators
+from krause_dynamics.fused import banded, flex, kernels, operators
 from krause_dynamics.fused.lowering import Lowered, Rule
 from krause_dynamics.interaction import DotProduct, Gaussian, Interaction, Request
 from krause_dynamics.interaction import reference as dense
@@ -188,6 +188,7 @@ def lower_call(
         segments=cu_seqlens,
         query_offset=m - n if query_offset is None else query_offset,
         dropout=float(dropout),
+        mask_only=key_bias is None,
     )
 
 
@@ -322,7 +323,8 @@ def unsupported(name: str, q: Tensor, k: Tensor, v: Tensor, lowered: Lowered) ->
         return "forward-mode differentiation and function transforms run on the reference"
     if name == "banded":
         return banded.supports_tensors(q, lowered)
-    return f"{name} is not available"
+    module = flex if name == "flex" else kernels
+    return module.supports_tensors(q, k, v, lowered)
 
 
 def choose(
@@ -334,6 +336,8 @@ def choose(
         UnsupportedImplementation: An explicit ``impl`` cannot compute this.
     """
     if impl == "auto":
+        if q.device.type == "cuda" and unsupported("triton", q, k, v, lowered) is None:
+            return "triton", "one kernel, exact"
         reason = unsupported("banded", q, k, v, lowered)
         return ("banded", "exact in O(N W) on any device") if reason is None else ("reference", reason)
     if impl not in IMPLEMENTATIONS:
@@ -381,8 +385,8 @@ def _run_reference(
     return dense.aggregate(rule, replace(request, query_index=positions[0], source_index=positions[1]))
 
 
-def _run_banded(q: Tensor, k: Tensor, v: Tensor, lowered: Lowered) -> tuple[Tensor, Tensor]:
-    return operators.banded(q, k, v, lowered)
-
-
-_RUN: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"banded": _run_banded}
+_RUN: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "banded": operators.banded,
+    "flex": flex.flex,
+    "triton": kernels.kernels,
+}

@@ -1,0 +1,132 @@
+"""On a GPU: every implementation against the definition in float64, the same sets as on the CPU, compilation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from krause_dynamics.nn import KrauseAttention, explain, krause_attention
+
+pytestmark = pytest.mark.gpu
+NEVER = -float("inf")
+
+OPTIONS = {
+    "window 32": {"window": 32, "top_k": 16},
+    "window 128": {"window": 128, "top_k": 96},
+    "centred": {"window": 65, "side": "both", "top_k": 9},
+    "window only": {"window": 128},
+    "picture": {"grid": (16, 24), "prefix_tokens": 1, "top_k": 8},
+    "cross": {"grid": (11, 35), "radius": 1, "metric": "manhattan"},
+    "softmax": {"causal": True, "score": "dot"},
+    "causal top-k": {"causal": True, "top_k": 20},
+}
+TOKENS = 385  # 16 x 24 + 1 and 11 x 35
+
+
+def qkv(dtype, n=TOKENS, d=64, kv_heads=2, grad=False, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(2, 4, n, d), (2, kv_heads, n, d), (2, kv_heads, n, d)]
+    return [torch.randn(s, generator=generator).to("cuda", dtype).requires_grad_(grad) for s in shapes]
+
+
+def run(impl, q, k, v, sigma, options):
+    out, log_partition = krause_attention(q, k, v, sigma=sigma, impl=impl, return_log_partition=True, **options)
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(5)).to(out)
+    loss = (out * weights).sum() + torch.where(log_partition > NEVER, log_partition, 0.0).sum().to(out.dtype)
+    return out, log_partition, *torch.autograd.grad(loss, [q, k, v, sigma])
+
+
+@pytest.mark.parametrize("impl", ["banded", "flex", "triton"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", list(OPTIONS))
+def test_equals_the_definition(name, dtype, impl):
+    options = OPTIONS[name]
+    if impl == "flex" and "top_k" in options:
+        pytest.skip("FlexAttention has no top-k")
+    q, k, v = qkv(dtype, grad=True)
+    sigma = torch.tensor([3.0, 4.0, 5.0, 6.0], device="cuda", requires_grad=True)
+    mine = run(impl, q, k, v, sigma, options)
+    exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    theirs = run("reference", *exact, sigma.detach().double().requires_grad_(), options)
+    # A pair whose score ties with the k-th to rounding may be in one set and not in the other; its row is left out.
+    eps = torch.finfo(dtype).eps
+    rows = ((mine[0].double() - theirs[0]).abs().amax(-1) < 8 * eps + 1e-4).double()
+    assert float(rows.mean()) > 0.995
+    for a, b in zip(mine[2:], theirs[2:], strict=True):
+        error = (a.double() - b).norm() / b.norm()
+        assert float(error) < 20 * eps + 2e-3
+
+
+@pytest.mark.parametrize("impl", ["banded", "triton"])
+@pytest.mark.parametrize("ties", ["index", "keep"])
+def test_small_integers_give_the_sets_of_the_cpu(impl, ties):
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randint(-2, 3, (1, 2, 200, 16), generator=generator).float() for _ in range(2))
+    v = torch.zeros(1, 2, 200, 16)
+    options = {"window": 33, "top_k": 7, "ties": ties, "sigma": 2.0}
+    for column in range(0, 200, 16):
+        v.zero_()
+        for c in range(min(16, 200 - column)):
+            v[:, :, column + c, c] = 1.0
+        here = krause_attention(q, k, v, **options) > 0
+        there = krause_attention(q.cuda(), k.cuda(), v.cuda(), impl=impl, **options) > 0
+        assert torch.equal(here, there.cpu())
+
+
+@pytest.mark.parametrize("impl", ["banded", "triton"])
+def test_padding_may_hold_nan(impl):
+    q, k, v = qkv(torch.float32, n=300)
+    valid = torch.arange(300, device="cuda") >= torch.tensor([[0], [70]], device="cuda")
+    options = {"window": 64, "top_k": 20, "sigma": 4.0, "impl": impl}
+    clean = krause_attention(q, k, v, key_valid=valid, **options)
+    dirty = [x.masked_fill(~valid[:, None, :, None], float("nan")).requires_grad_() for x in (q, k, v)]
+    out = krause_attention(*dirty, key_valid=valid, **options)
+    heard = valid[:, None, :, None].expand_as(out)
+    torch.testing.assert_close(out[heard], clean[heard], rtol=1e-4, atol=1e-4)
+    assert bool((out[1, :, :70] == 0).all())
+    for gradient in torch.autograd.grad(torch.where(heard, out, 0.0).sum(), dirty):
+        assert bool(gradient.isfinite().all())
+
+
+def test_offset_tokens_keep_their_digits_in_float32():
+    q, k, v = qkv(torch.float32)
+    exact = krause_attention(q.double() + 100, k.double() + 100, v.double(), sigma=4.0, window=64, impl="reference")
+    mine = krause_attention(q + 100, k + 100, v, sigma=4.0, window=64, impl="triton")
+    assert float((mine.double() - exact).abs().max()) < 1e-3
+
+
+def test_auto_takes_the_kernels_and_says_so():
+    q, k, v = qkv(torch.bfloat16)
+    assert explain(q, k, v, window=32, top_k=16)[0] == "triton"
+    assert explain(q, k, v, window=32, top_k=16, dropout=0.1)[0] == "banded"
+    assert explain(q.double(), k.double(), v.double(), window=32)[0] == "banded"
+
+
+def test_compiles_whole_and_once():
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    counter = CompileCounterWithBackend("aot_eager")
+
+    @torch.compile(fullgraph=True, backend=counter, dynamic=True)
+    def attend(q, k, v, log_sigma):
+        return krause_attention(q, k, v, sigma=log_sigma.exp(), window=32, top_k=16)
+
+    log_sigma, compiled = torch.ones(4, device="cuda", requires_grad=True), []
+    for n in (300, 700, 1000):
+        q, k, v = qkv(torch.bfloat16, n=n, grad=True)
+        out = attend(q, k, v, log_sigma)
+        out.float().sum().backward()
+        assert torch.equal(out, krause_attention(q, k, v, sigma=log_sigma.exp(), window=32, top_k=16))
+        compiled.append(counter.frame_count)
+    assert compiled[0] == compiled[-1]
+
+
+@torch.no_grad()
+def test_decoding_equals_the_full_pass():
+    torch.manual_seed(0)
+    layer = KrauseAttention(128, 4, window=32, top_k=16).cuda().eval()
+    x = torch.randn(2, 150, 128, device="cuda")
+    cache = layer.new_cache()
+    steps = torch.cat([layer(x[:, i : i + 1], cache=cache) for i in range(150)], 1)
+    close = (steps - layer(x)).abs().amax(-1) < 1e-3
+    assert float(close.double().mean()) > 0.98
