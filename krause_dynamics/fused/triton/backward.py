@@ -12,7 +12,7 @@ Every sum is taken by one program in a fixed order, so results do not vary from 
 import triton
 import triton.language as tl
 
-from .primitives import LOG2E, admitted, load_bias, load_finite_rows, load_scale
+from .primitives import RUN_TIME, LOG2E, admitted, load_bias, load_finite_rows, load_scale
 from .streaming import key_range
 
 
@@ -31,7 +31,7 @@ def _bits(BITS, i, n, word, c, T: tl.constexpr, WORDS: tl.constexpr):
     return ((words >> (c & 31)[None, :]) & 1) != 0
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUN_TIME)
 def backward_queries_kernel(
     Q, K, V, BIAS, SCALE, OUT, LOGZ, BITS, DOUT, DLOGZ, DELTA, DQ, DSCALE,
     scale_value, n, m, heads, group, offset,
@@ -125,7 +125,7 @@ def backward_queries_kernel(
         tl.store(DSCALE + unit * n + i, dscale, mask=i < n)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUN_TIME)
 def backward_keys_kernel(
     Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS,
     scale_value, n, m, heads, group, offset, shift, first_block, blocks,

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from .primitives import (
+    RUN_TIME,
     LN2,
     LOG2E,
     float_of_ordinal,
@@ -15,7 +16,7 @@ from .primitives import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUN_TIME)
 def decode_kernel(
     Q, K, V, BIAS, SCALE, OUT, LOGZ,
     scale_value, m, heads, group, first, last,

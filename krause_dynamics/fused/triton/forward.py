@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from .primitives import (
+    RUN_TIME,
     FAR,
     HALF_END,
     HALF_LOWEST,
@@ -33,35 +34,55 @@ from .primitives import (
     population,
     position_of_bit,
     row_maximum,
-    scores,
 )
 
 
 @triton.jit
 def _tile(
-    q, K, BIAS, t, first, row, low, span, scale, m, stride_k,
+    q, K, BIAS, t, first, row, scale, m, stride_k,
     T: tl.constexpr, B: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, FULL: tl.constexpr,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr,
-    MANHATTAN: tl.constexpr, PREFIX: tl.constexpr, POLICY: tl.constexpr,
+    MANHATTAN: tl.constexpr, PREFIX: tl.constexpr, BELOW: tl.constexpr, ABOVE: tl.constexpr, POLICY: tl.constexpr,
 ):  # fmt: skip
-    """Scores of tile t, -inf where the row does not hear the key."""
+    """Scores of tile t, -inf where the row does not hear the key.
+
+    The bias is -inf outside the sequence and for invalid keys, whose k is replaced by 0 so that it carries through. BELOW and ABOVE: whether
+    some row's interval begins or ends inside this tile; tiles in the middle need no comparison.
+    """
     c = tl.arange(0, T)
     j = first + t * T + c
     bias = load_bias(BIAS, j, m, HAS_BIAS)
     k = load_rows(K, j, m, stride_k, D, DP, POLICY)
-    s = scores(q, k, scale, bias, HAS_BIAS)
+    if HAS_BIAS:
+        # A second load, in the layout of k: cheaper than moving the first one there.
+        inside = (j >= 0) & (j < m)
+        valid = tl.load(BIAS + j, mask=inside, other=float("-inf"), eviction_policy="evict_last") > float("-inf")
+        k = tl.where(valid[:, None], k, tl.zeros_like(k))
+    s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale + bias[None, :]
     if FULL:
-        heard = admitted(row[:, None], j[None, :], m, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)
-        if HAS_BIAS:
-            heard = heard & (bias > float("-inf"))[None, :]
-        return tl.where(heard, s, float("-inf"))
+        if BELOW or ABOVE:
+            heard = admitted(row[:, None], j[None, :], m, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)
+            s = tl.where(heard, s, float("-inf"))
     else:
-        # Position in the row's interval, one unsigned comparison for both ends; span is W - 1 except at the ends of the sequence.
-        place = (c[None, :] + (low + t * T)[:, None]).to(tl.uint32, bitcast=True)
-        heard = place <= span[:, None]
-        if HAS_BIAS:
-            heard = heard & (bias > float("-inf"))[None, :]
-        return tl.where(heard, s, float("-inf"))
+        r = tl.arange(0, B)
+        place = t * T + c
+        if BELOW:
+            s = tl.where(r[:, None] <= place[None, :], s, float("-inf"))
+        if ABOVE:
+            s = tl.where(r[:, None] >= (place - LEFT - RIGHT)[None, :], s, float("-inf"))
+    return s
+
+
+@triton.jit
+def _geometry(block, offset, LEFT: tl.constexpr, FULL: tl.constexpr, B: tl.constexpr):
+    """First key of tile 0 and positions of the rows.
+
+    Called with an opaque block number before every pass, so that no pass keeps another's vectors alive in registers.
+    """
+    first = block * B + offset - LEFT
+    if FULL:
+        first = block * 0
+    return first, block * B + tl.arange(0, B) + offset
 
 
 @triton.jit
@@ -117,57 +138,39 @@ def _bisect(
 
 
 @triton.jit
-def _cut_ties(y, threshold, wanted, tied, NT: tl.constexpr, T: tl.constexpr):
-    """Drop all but the first `wanted` of a row's numbers that equal the threshold, in the rows where `tied`."""
-    cut = tl.zeros_like(wanted) + 2 * FAR
-    for t in tl.static_range(NT):
-        word = pack(y[t] == threshold[:, None], T)
-        here = population(word)
-        inside = (wanted > 0) & (here >= wanted)
-        cut = tl.where(inside, t * T + position_of_bit(word, wanted), cut)
-        # Once found, no later tile can hold the last one: here >= wanted needs wanted >= 1.
-        wanted = tl.where(inside, -FAR, wanted - here)
-    cut = tl.where(tied, cut, 2 * FAR)
-    kept = ()
-    for t in tl.static_range(NT):
-        column = t * T + tl.arange(0, T)
-        late = (y[t] == threshold[:, None]) & (column[None, :] > cut[:, None])
-        kept = kept + (tl.where(late, float("-inf"), y[t]).to(tl.float16),)
-    return kept
-
-
-@triton.jit
-def _moments(s, reach, about, COUNT: tl.constexpr, B: tl.constexpr):
+def _moments(s, reach, about, COUNT: tl.constexpr, B: tl.constexpr, T: tl.constexpr):
     """Number, mean and standard deviation of a row's finite scores within `reach` of `about`."""
-    seen = tl.zeros([B], tl.float32)
-    total = tl.zeros([B], tl.float32)
-    squares = tl.zeros([B], tl.float32)
-    about = tl.zeros([B], tl.float32) + about
-    reach = tl.zeros([B], tl.float32) + reach
+    seen = tl.zeros([B, T], tl.float32)
+    total = tl.zeros([B, T], tl.float32)
+    squares = tl.zeros([B, T], tl.float32)
     for t in tl.static_range(COUNT):
         x = s[t] - about[:, None]
         near = (s[t] > float("-inf")) & (tl.abs(x) <= reach[:, None])
         x = tl.where(near, x, 0.0)
-        seen += tl.sum(near.to(tl.float32), 1)
-        total += tl.sum(x, 1)
-        squares += tl.sum(x * x, 1)
-    known = tl.maximum(seen, 1.0)
-    mean = total / known
-    return seen, mean + about, tl.sqrt(tl.maximum(squares / known - mean * mean, 0.0))
+        seen += near.to(tl.float32)
+        total += x
+        squares = tl.fma(x, x, squares)
+    number = tl.sum(seen, 1)
+    known = 1.0 / tl.maximum(number, 1.0)
+    mean = tl.sum(total, 1) * known
+    return number, mean + about, tl.sqrt(tl.maximum(tl.sum(squares, 1) * known - mean * mean, 0.0))
 
 
 @triton.jit
 def _cell(
-    q, K, BIAS, first, row, low, span, scale, m, stride_k, inverse, shift, threshold, unresolved,
+    Q, K, BIAS, block, offset, scale, n, m, stride_q, stride_k, inverse, shift, threshold, unresolved,
     T: tl.constexpr, B: tl.constexpr, NT: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr,
     FULL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, GRID: tl.constexpr, WIDTH: tl.constexpr,
     RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
 ):  # fmt: skip
     """Least and largest float32 score that share the threshold's half-precision number; in resolved rows, twice the k-th score."""
+    block = opaque(block)
+    first, row = _geometry(block, offset, LEFT, FULL, B)
+    q = load_rows(Q, block * B + tl.arange(0, B), n, stride_q, D, DP, "")
     least = tl.zeros([B], tl.float32) + float("inf")
     most = tl.zeros([B], tl.float32) + float("-inf")
     for t in range(NT):
-        x = _tile(q, K, BIAS, t, first, row, low, span, scale, m, stride_k, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, "")  # fmt: skip  # noqa: E501
+        x = _tile(q, K, BIAS, t, first, row, scale, m, stride_k, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, True, True, "")  # fmt: skip  # noqa: E501
         y = tl.fma(x, inverse[:, None], shift[:, None]).to(tl.float16)
         inside = (y >= threshold[:, None]) & (x > float("-inf")) & ((y == threshold[:, None]) | ~unresolved[:, None])
         least = tl.minimum(least, tl.min(tl.where(inside, x, float("inf")), 1))
@@ -177,7 +180,7 @@ def _cell(
 
 @triton.jit
 def _exact_threshold(
-    q, K, BIAS, first, row, low, span, scale, m, stride_k, least, most, above, unresolved, TOP_K: tl.constexpr,
+    Q, K, BIAS, block, offset, scale, n, m, stride_q, stride_k, least, most, above, unresolved, TOP_K: tl.constexpr,
     T: tl.constexpr, B: tl.constexpr, NT: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr,
     FULL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, GRID: tl.constexpr, WIDTH: tl.constexpr,
     RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
@@ -186,6 +189,9 @@ def _exact_threshold(
 
     `above` counts the scores larger than `most`. A row in which only the largest of the cell is wanted is settled at once.
     """
+    block = opaque(block)
+    first, row = _geometry(block, offset, LEFT, FULL, B)
+    q = load_rows(Q, block * B + tl.arange(0, B), n, stride_q, D, DP, "")
     lo = ordinal_of_float(least)
     hi = ordinal_of_float(most)
     settled = (least >= most) | (above + 1 >= TOP_K)
@@ -195,29 +201,56 @@ def _exact_threshold(
     while going > 0:
         middle = midpoint(lo, hi)
         mark = float_of_ordinal(middle)
-        n = tl.zeros([B], tl.float32)
+        count = tl.zeros([B], tl.float32)
         for t in range(NT):
-            x = _tile(q, K, BIAS, t, first, row, low, span, scale, m, stride_k, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, "")  # fmt: skip  # noqa: E501
-            n += tl.sum((x >= mark[:, None]).to(tl.float32), 1)
-        enough = n >= TOP_K
+            x = _tile(q, K, BIAS, t, first, row, scale, m, stride_k, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, True, True, "")  # fmt: skip  # noqa: E501
+            count += tl.sum((x >= mark[:, None]).to(tl.float32), 1)
+        enough = count >= TOP_K
         lo = tl.where(enough, middle, lo)
-        hi = tl.where(enough, tl.where(n == TOP_K, middle + 1, hi), middle)
+        hi = tl.where(enough, tl.where(count == TOP_K, middle + 1, hi), middle)
         going = tl.max((hi - lo != 1).to(tl.int32), 0)
     return tl.where(least > most, -3.4028234e38, float_of_ordinal(lo))
 
 
 @triton.jit
+def _tie_cut(
+    Q, K, BIAS, block, offset, scale, n, m, stride_q, stride_k, exact, wanted, tied,
+    T: tl.constexpr, B: tl.constexpr, NT: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr,
+    FULL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, GRID: tl.constexpr, WIDTH: tl.constexpr,
+    RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
+):  # fmt: skip
+    """Column of the last of the `wanted` first scores that equal `exact`, in the rows where `tied`; beyond every column elsewhere."""
+    block = opaque(block)
+    first, row = _geometry(block, offset, LEFT, FULL, B)
+    q = load_rows(Q, block * B + tl.arange(0, B), n, stride_q, D, DP, "")
+    cut = tl.zeros_like(wanted) + 2 * FAR
+    for t in range(NT):
+        x = _tile(q, K, BIAS, t, first, row, scale, m, stride_k, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, True, True, "")  # fmt: skip  # noqa: E501
+        word = pack(x == exact[:, None], T)
+        here = population(word)
+        inside = (wanted > 0) & (here >= wanted)
+        cut = tl.where(inside, t * T + position_of_bit(word, wanted), cut)
+        # Once found, no later tile can hold the last one.
+        wanted = tl.where(inside, -FAR, wanted - here)
+    return tl.where(tied, cut, 2 * FAR)
+
+
+@triton.jit
 def _finite_values(
-    q, K, V, BIAS, BITS, cleared, i, block, first, row, low, span, scale, n, m, stride_k, stride_v,
+    Q, K, V, BIAS, BITS, cleared, block, offset, scale, n, m, stride_q, stride_k, stride_v,
     T: tl.constexpr, B: tl.constexpr, NT: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr,
     FULL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, GRID: tl.constexpr, WIDTH: tl.constexpr,
     RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
 ):  # fmt: skip
     """Weighted values once more: those that are not finite count as 0 where not selected (0 * NaN is NaN) and give NaN where selected."""
+    block = opaque(block)
+    first, row = _geometry(block, offset, LEFT, FULL, B)
+    q = load_rows(Q, block * B + tl.arange(0, B), n, stride_q, D, DP, "")
+    i = block * B + tl.arange(0, B)
     out = tl.zeros([B, DP], tl.float32)
     poison = tl.zeros([B, DP], tl.float32)
     for t in range(NT):
-        x = _tile(q, K, BIAS, t, first, row, low, span, scale, m, stride_k, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, "")  # fmt: skip  # noqa: E501
+        x = _tile(q, K, BIAS, t, first, row, scale, m, stride_k, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, True, True, "")  # fmt: skip  # noqa: E501
         c = tl.arange(0, T)
         if FULL:
             place = t * T + c[None, :] + tl.zeros_like(i)[:, None]
@@ -238,6 +271,39 @@ def _finite_values(
 
 
 @triton.jit
+def _store_word(
+    BITS, word, i, r, block, n, t, FULL: tl.constexpr, B: tl.constexpr, T: tl.constexpr, WORDS: tl.constexpr
+):  # fmt: skip
+    """Write tile t's bits into the words (WORDS, n): word w of row i covers band coordinates 32 (i // 32 + w) onwards (key 32 w when FULL)."""
+    if T == 32:
+        if FULL:
+            w = tl.zeros_like(r) + t
+        else:
+            w = t - r // 32
+        tl.store(BITS + w.to(tl.int64) * n + i, word, mask=(i < n) & (w >= 0) & (w < WORDS))
+    else:
+        # Half words (B = 16): an odd block starts in the middle of its first word.
+        half = t
+        if not FULL:
+            half = t + block % 2
+        halves = BITS.to(tl.pointer_type(tl.int16), bitcast=True)
+        tl.store(halves + ((half // 2) * n.to(tl.int64) + i) * 2 + half % 2, word.to(tl.int16), mask=(i < n) & (half + i * 0 < 2 * WORDS))
+
+
+@triton.jit
+def _clear_words(BITS, i, block, n, FULL: tl.constexpr, NT: tl.constexpr, WORDS: tl.constexpr):
+    """Zero the half words that no tile of 16 covers: the first one of an odd block, those after the last tile."""
+    odd = block % 2
+    if FULL:
+        odd = block * 0
+    halves = BITS.to(tl.pointer_type(tl.int16), bitcast=True)
+    zero = tl.zeros_like(i).to(tl.int16)
+    tl.store(halves + i.to(tl.int64) * 2, zero, mask=(i < n) & (odd + i * 0 > 0))
+    for half in tl.static_range(NT, 2 * WORDS):
+        tl.store(halves + ((half // 2) * n.to(tl.int64) + i) * 2 + half % 2, zero, mask=(i < n) & (half - odd + i * 0 >= NT))
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
 def forward_kernel(
     Q, K, V, BIAS, SCALE, OUT, LOGZ, BITS,
     scale_value, n, m, heads, group, offset, z_score, slope_unit,
@@ -262,32 +328,29 @@ def forward_kernel(
     BIAS += batch * stride_bb + head * stride_bh
     OUT += batch * stride_ob + head * stride_oh
     scale = load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
-    r = tl.arange(0, B)
-    i = block * B + r
-    q = load_rows(Q, i, n, stride_qn, D, DP, "")
-    row = i + offset
-    if FULL:
-        first = 0
-        low = i
-        span = i.to(tl.uint32)
+    first, row = _geometry(block, offset, LEFT, FULL, B)
+    # Keys that a row can hear at most.
+    possible = tl.minimum(row + RIGHT, m - 1) - tl.maximum(row - LEFT, 0) + 1
+    if GRID or (PREFIX > 0):
         possible = tl.zeros([B], tl.int32) + m
-    else:
-        first = block * B + offset - LEFT
-        skip = tl.maximum(LEFT - row, 0)
-        last = tl.minimum(LEFT + RIGHT, m - 1 - row + LEFT)
-        possible = tl.maximum(last - skip + 1, 0)
-        low = tl.where(possible > 0, -r - skip, -FAR)
-        span = tl.maximum(last - skip, 0).to(tl.uint32)
+    q = load_rows(Q, block * B + tl.arange(0, B), n, stride_qn, D, DP, "")
 
     # Where the k-th score is expected, from the moments of the sampled tiles.
     s = ()
-    for t in tl.static_range(SAMPLE_FROM, SAMPLE_TO):
-        s = s + (_tile(q, K, BIAS, t, first, row, low, span, scale, m, stride_kn, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, ""),)  # fmt: skip  # noqa: E501
-    seen, mean, deviation = _moments(s, float("inf"), 0.0, SAMPLE_TO - SAMPLE_FROM, B)
+    sample = ()
+    for t in tl.static_range(NT):
+        if HOLD or ((t >= SAMPLE_FROM) and (t < SAMPLE_TO)):
+            x = _tile(q, K, BIAS, t, first, row, scale, m, stride_kn, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FULL or (t * T < B - 1), FULL or (t * T + T - 1 > LEFT + RIGHT), "")  # fmt: skip  # noqa: E501
+            if HOLD:
+                s = s + (x,)
+            if (t >= SAMPLE_FROM) and (t < SAMPLE_TO):
+                sample = sample + (x,)
+    nowhere = tl.zeros([B], tl.float32)
+    seen, mean, deviation = _moments(sample, nowhere + float("inf"), nowhere, SAMPLE_TO - SAMPLE_FROM, B, T)
     if SAMPLE_TO - SAMPLE_FROM == NT:
         possible = seen.to(tl.int32)
     # Once more without what lies far out, so that a few distant keys do not blur the rest.
-    seen, mean, deviation = _moments(s, 2.0 * deviation, mean, SAMPLE_TO - SAMPLE_FROM, B)
+    seen, mean, deviation = _moments(sample, 2.0 * deviation, mean, SAMPLE_TO - SAMPLE_FROM, B, T)
     deviation = tl.maximum(deviation, tl.maximum(tl.abs(mean) * 1e-6, 1e-30))
     centre = mean + z_score * deviation
     # Rows that hear at most K keys keep all: 0 * s is 0 for a finite s, NaN (never counted) for -inf.
@@ -296,18 +359,20 @@ def forward_kernel(
     inverse = tl.where(everything, 0.0, tl.where(usable, 1.0 / deviation, 1.0))
     shift = tl.where(usable & ~everything, -centre * inverse, 0.0)
 
-    top = tl.zeros([B], tl.float32) + float("-inf")
+    highest = tl.zeros([B, T], tl.float32) + float("-inf")
     y = ()
     if not HOLD:
-        low = opaque(low)
+        again = opaque(block)
+        first, row = _geometry(again, offset, LEFT, FULL, B)
     for t in tl.static_range(NT):
         if HOLD:
             x = s[t]
         else:
-            x = _tile(q, K, BIAS, t, first, row, low, span, scale, m, stride_kn, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, "")  # fmt: skip  # noqa: E501
-        top = tl.maximum(top, row_maximum(x), propagate_nan=tl.PropagateNan.ALL)
+            x = _tile(q, K, BIAS, t, first, row, scale, m, stride_kn, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FULL or (t * T < B - 1), FULL or (t * T + T - 1 > LEFT + RIGHT), "")  # fmt: skip  # noqa: E501
+        highest = tl.maximum(highest, x, propagate_nan=tl.PropagateNan.ALL)
         y = y + (tl.fma(x, inverse[:, None], shift[:, None]).to(tl.float16),)
 
+    top = row_maximum(highest)
     lo = tl.where(everything, 0, HALF_LOWEST)
     hi = tl.zeros([B], tl.int32) + HALF_END
     at_lo = tl.where(everything, 1.0 * TOP_K, 1.0 * NT * T)
@@ -317,24 +382,28 @@ def forward_kernel(
 
     unresolved = at_lo > TOP_K
     threshold = half_of_ordinal(lo)
+    exact = tl.zeros([B], tl.float32)
     if tl.max(unresolved.to(tl.int32), 0) > 0:
         least, most = _cell(
-            q, K, BIAS, first, row, low, span, scale, m, stride_kn, inverse, shift, threshold, unresolved,
+            Q, K, BIAS, block, offset, scale, n, m, stride_qn, stride_kn, inverse, shift, threshold, unresolved,
             T, B, NT, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX,
         )  # fmt: skip
+        exact = least
         # A cell of equal scores is a group of ties, for which y serves as it is; an empty one (at -inf) belongs to a row of at most K keys.
         if tl.max((unresolved & (least != most)).to(tl.int32), 0) > 0:
             exact = _exact_threshold(
-                q, K, BIAS, first, row, low, span, scale, m, stride_kn, least, most, at_hi, unresolved, TOP_K,
+                Q, K, BIAS, block, offset, scale, n, m, stride_qn, stride_kn, least, most, at_hi, unresolved, TOP_K,
                 T, B, NT, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX,
             )  # fmt: skip
             mapped = ()
-            low = opaque(low)
+            if not HOLD:
+                again = opaque(block)
+                first, row = _geometry(again, offset, LEFT, FULL, B)
             for t in tl.static_range(NT):
                 if HOLD:
                     x = s[t]
                 else:
-                    x = _tile(q, K, BIAS, t, first, row, low, span, scale, m, stride_kn, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, "evict_last")  # fmt: skip  # noqa: E501
+                    x = _tile(q, K, BIAS, t, first, row, scale, m, stride_kn, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FULL or (t * T < B - 1), FULL or (t * T + T - 1 > LEFT + RIGHT), "evict_last")  # fmt: skip  # noqa: E501
                 z = tl.where(x > exact[:, None], 1.0, tl.where(x == exact[:, None], 0.0, float("-inf")))
                 mapped = mapped + (z.to(tl.float16),)
             y = mapped
@@ -345,38 +414,50 @@ def forward_kernel(
         tied = at_lo > TOP_K
         if tl.max(tied.to(tl.int32), 0) > 0:
             above = _count(y, half_of_ordinal(lo + 1), ASM, CONSTRAINTS, NT, B, T)
-            y = _cut_ties(y, threshold, TOP_K - above.to(tl.int32), tied, NT, T)
+            cut = _tie_cut(
+                Q, K, BIAS, block, offset, scale, n, m, stride_qn, stride_kn, exact, TOP_K - above.to(tl.int32), tied,
+                T, B, NT, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX,
+            )  # fmt: skip
+            kept = ()
+            for t in tl.static_range(NT):
+                late = (y[t] == threshold[:, None]) & ((t * T + tl.arange(0, T))[None, :] > cut[:, None])
+                kept = kept + (tl.where(late, float("-inf"), y[t]).to(tl.float16),)
+            y = kept
 
     # Softmax over the selected keys.
     empty = top == float("-inf")
     base = tl.where(empty, 0.0, top)
     cleared = -base * LOG2E
-    weight = tl.zeros([B], tl.float32)
+    weights = tl.zeros([B, T], tl.float32)
     out = tl.zeros([B, DP], tl.float32)
-    words = ()
+    again = opaque(block)
+    start, row = _geometry(again, offset, LEFT, FULL, B)
+    r = tl.arange(0, B)
+    i = again * B + r
+    BITS += unit.to(tl.int64) * n * WORDS
+    if T == 16:
+        _clear_words(BITS, i, again, n, FULL, NT, WORDS)
     if not HOLD:
-        low = opaque(low)
+        first, row = _geometry(again, offset, LEFT, FULL, B)
     for t in tl.static_range(NT):
         if HOLD:
             x = s[t]
         else:
-            x = _tile(q, K, BIAS, t, first, row, low, span, scale, m, stride_kn, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, "evict_first")  # fmt: skip  # noqa: E501
+            x = _tile(q, K, BIAS, t, first, row, scale, m, stride_kn, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, False, False, "evict_first")  # fmt: skip  # noqa: E501
         keep = y[t] >= threshold[:, None]
-        words = words + (pack(keep, T),)
+        _store_word(BITS, pack(keep, T), i, r, again, n, t, FULL, B, T, WORDS)
         p = tl.where(keep, tl.exp2(tl.fma(x, LOG2E, cleared[:, None])), 0.0)
-        weight += tl.sum(p, 1)
-        v = load_rows(V, first + t * T + tl.arange(0, T), m, stride_vn, D, DP, "")
+        weights += p
+        v = load_rows(V, start + t * T + tl.arange(0, T), m, stride_vn, D, DP, "")
         out = tl.dot(p.to(v.dtype), v, out, input_precision="ieee")
-    BITS += unit.to(tl.int64) * n * WORDS
-    _store_words(BITS, words, i, r, block, n, FULL, B, T, NT, WORDS)
     broken = (out != out) & (top == top)[:, None]
     if tl.max(tl.max(broken.to(tl.int32), 1), 0) > 0:
         tl.debug_barrier()
         out = _finite_values(
-            q, K, V, BIAS, BITS, cleared, i, block, first, row, low, span, scale, n, m, stride_kn, stride_vn,
+            Q, K, V, BIAS, BITS, cleared, block, offset, scale, n, m, stride_qn, stride_kn, stride_vn,
             T, B, NT, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX,
         )  # fmt: skip
-    weight = tl.where(top == top, weight, top)
+    weight = tl.where(top == top, tl.sum(weights, 1), top)
     out = out / tl.where(weight == 0.0, 1.0, weight)[:, None]
     logz = tl.where(weight == 0.0, float("-inf"), base + tl.log2(weight) * LN2)
 
@@ -384,45 +465,3 @@ def forward_kernel(
     mask = (i < n)[:, None] & (d < D)[None, :]
     tl.store(OUT + i.to(tl.int64)[:, None] * stride_on + d[None, :], out.to(OUT.dtype.element_ty), mask=mask)
     tl.store(LOGZ + unit.to(tl.int64) * n + i, logz, mask=i < n)
-
-
-@triton.jit
-def _store_words(
-    BITS,
-    words,
-    i,
-    r,
-    block,
-    n,
-    FULL: tl.constexpr,
-    B: tl.constexpr,
-    T: tl.constexpr,
-    NT: tl.constexpr,
-    WORDS: tl.constexpr,
-):
-    """Write the words (WORDS, n): word w of row i covers band coordinates 32 (i // 32 + w) onwards (key 32 w onwards when FULL)."""
-    if T == 32:
-        for t in tl.static_range(NT):
-            if FULL:
-                w = tl.zeros_like(r) + t
-            else:
-                w = t - r // 32
-            tl.store(BITS + w.to(tl.int64) * n + i, words[t], mask=(i < n) & (w >= 0) & (w < WORDS))
-    else:
-        # Tiles of 16 (B = 16): two make a word; an odd block starts in the middle of its first one.
-        odd = 0
-        if not FULL:
-            odd = block % 2
-        for w in tl.static_range(WORDS):
-            even_low = tl.zeros_like(i)
-            even_high = tl.zeros_like(i)
-            odd_low = tl.zeros_like(i)
-            if 2 * w < NT:
-                even_low = words[2 * w]
-            if 2 * w + 1 < NT:
-                even_high = words[2 * w + 1]
-            if (w > 0) and (2 * w - 1 < NT):
-                odd_low = words[2 * w - 1]
-            low = tl.where(odd > 0, odd_low, even_low)
-            high = tl.where(odd > 0, even_low, even_high)
-            tl.store(BITS + w * n.to(tl.int64) + i, low | (high << 16), mask=i < n)

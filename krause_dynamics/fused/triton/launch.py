@@ -341,7 +341,7 @@ def _launch_registers(hood, full, keys, words, tiles, arrays, numbers, strides, 
     # Sampled tiles: in the middle, where every row of the block hears every key.
     sample = count if tiles.hold or full else min(tiles.sample, count)
     begin = (count - sample + 1) // 2
-    forward_kernel[(batch * heads * triton.cdiv(n, tiles.queries),)](
+    return forward_kernel[(batch * heads * triton.cdiv(n, tiles.queries),)](
         *arrays,
         *numbers,
         *strides,

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from .primitives import (
+    RUN_TIME,
     FAR,
     LN2,
     LOG2E,
@@ -61,7 +62,7 @@ def _stream_tile(
     return tl.where(heard & counted[None, :], s, float("-inf")), j
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUN_TIME)
 def streaming_kernel(
     Q, K, V, BIAS, SCALE, OUT, LOGZ, BITS,
     scale_value, n, m, heads, group, offset, z_score,
