@@ -66,7 +66,7 @@ def clusters_over_length(data: xarray.Dataset, *, ax: Axes | None = None, **scat
     length = np.broadcast_to(data.length.values[:, None], data.position.shape)
     present = np.isfinite(data.position.values)
     # A smallest dot keeps the middle group visible, whose mass may be 1e-5.
-    size = 1.0 + 40.0 * data.mass.values[present]
+    size = 2.5 + 40.0 * data.mass.values[present]
     options: dict[str, Any] = {"s": size, "color": "C0", "linewidths": 0} | scatter
     ax.scatter(length[present], data.position.values[present], **options)
     if data.attrs.get("model") == "discrete":

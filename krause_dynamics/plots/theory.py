@@ -13,28 +13,52 @@ from krause_dynamics.plots.style import new_axes
 FLOOR, CEILING = 1e-9, 1e3  # exact results and failed ones are drawn at the ends of the axis
 
 
-def verdicts(results: Sequence[str], shares: Sequence[float], *, ax: Axes | None = None, **scatter: Any) -> Axes:
-    """Deviation over tolerance of each result on a log axis, left of 1 where it agrees.
+def verdicts(
+    results: Sequence[str], shares: Sequence[float], groups: Sequence[str], *, ax: Axes | None = None, **scatter: Any
+) -> Axes:
+    """Deviation over tolerance of each result on a log axis, one line a group; those beyond 1 are named.
 
     Args:
-        results: Names, from top to bottom.
-        shares: Deviation / tolerance, one each; 0 is drawn at 1e-9, infinity at 1e3.
+        results: Names.
+        shares: Deviation / tolerance, one each; 0 is drawn at 1e-9, infinity and NaN at 1e3.
+        groups: The group of each result; lines appear in order of first appearance, from the top.
         ax: Where to draw.
         **scatter: For ``Axes.scatter``.
 
     Raises:
-        ValueError: Numbers and names that do not match.
+        ValueError: Numbers of names, shares and groups that do not match.
     """
-    if len(results) != len(shares):
-        raise ValueError(f"shares must have one number per result, got {len(shares)} for {len(results)} results")
+    if not len(results) == len(shares) == len(groups):
+        raise ValueError(
+            "results, shares and groups must have one entry per result, "
+            f"got {len(results)}, {len(shares)} and {len(groups)}"
+        )
     ax = new_axes(ax)
-    # NaN (nothing measured) counts as a failure.
     position = np.clip(np.nan_to_num(np.asarray(shares, float), nan=np.inf), FLOOR, CEILING)
-    rows = np.arange(len(results))
-    colours = np.where(position <= 1.0, "C0", "C1")
-    options: dict[str, Any] = {"c": colours, "s": 18} | scatter
-    ax.scatter(position, rows, **options)
+    names = list(dict.fromkeys(groups))
+    line = np.array([names.index(group) for group in groups], dtype=float)
+    for index in range(len(names)):
+        members = np.flatnonzero(line == index)
+        # Results of one group are spread over the height of its line, in their order.
+        line[members] += np.linspace(-0.3, 0.3, len(members)) if len(members) > 1 else 0.0
+    agrees = position <= 1.0
+    options: dict[str, Any] = {"c": np.where(agrees, "C0", "C1"), "s": 14} | scatter
+    ax.scatter(position, line, **options)
+    for index in np.flatnonzero(~agrees).tolist():
+        ax.annotate(
+            results[index],
+            (position[index], line[index]),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+            color="C1",
+            annotation_clip=False,
+        )
     ax.axvline(1.0, color="black", linewidth=0.8)
-    ax.set(xscale="log", xlim=(FLOOR / 2, CEILING * 2), ylim=(len(results) - 0.3, -0.7), xlabel="deviation / tolerance")
-    ax.set_yticks(rows, [name if len(name) <= 70 else name[:67] + "..." for name in results], fontsize=7)
+    counts = [sum(group == name for group in groups) for name in names]
+    ax.set_yticks(
+        range(len(names)), [f"{name} ({count})" for name, count in zip(names, counts, strict=True)], fontsize=8
+    )
+    ax.set(xscale="log", xlim=(FLOOR / 2, CEILING * 2), ylim=(len(names) - 0.5, -0.5), xlabel="deviation / tolerance")
     return ax

@@ -28,17 +28,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _figure(rows: list, path: Path) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
     from krause_dynamics import plots
 
+    shares = [row.error / (row.check.tolerance or 1e-16) for row in rows]
+    sections = [report.SECTIONS[row.check.section] for row in rows]
     with plots.style():
-        fig, ax = plt.subplots(figsize=(7.5, 0.17 * len(rows) + 1.2))
-        plots.verdicts([r.check.result for r in rows], [r.error / (r.check.tolerance or 1e-16) for r in rows], ax=ax)
-        plots.save_figure(fig, path, {"command": "python -m krause_dynamics.theory_table", "checks": len(rows)})
+        ax = plots.verdicts([row.check.result for row in rows], shares, sections)
+        ax.set_title(f"{sum(row.passed for row in rows)} of {len(rows)} results within their tolerance")
+        figure = ax.get_figure(root=True)
+        assert figure is not None  # the Axes were made above
+        figure.set_size_inches(9.0, 4.2)
+        plots.save_figure(figure, path, {"command": "make theory", "checks": len(rows)})
 
 
 if __name__ == "__main__":

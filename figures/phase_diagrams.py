@@ -1,0 +1,63 @@
+"""Draw ``phase_diagrams.png`` and ``fragmented_consensus.png``: ``python figures/phase_diagrams.py`` (some minutes)."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+import krause_dynamics as kd
+from krause_dynamics import phase_diagrams, plots, theory
+
+FOLDER = Path(__file__).parent
+COMMAND = "python figures/phase_diagrams.py"
+
+
+def draw_phase_diagrams() -> None:
+    """Order over (beta, time), clusters over beta, the bifurcation diagram, order over (noise, radius)."""
+    betas, times = np.linspace(0.5, 10.0, 20), np.linspace(0.5, 30.0, 40)
+    over_beta = phase_diagrams.order_over_beta(betas, times, tokens=150, cells=128)
+    over_length = phase_diagrams.clusters_over_length(np.linspace(2.0, 12.0, 251), count=100_001)
+    noises, radii = np.linspace(0.01, 0.22, 8), np.linspace(0.1, 0.42, 7)
+    over_noise = phase_diagrams.order_over_noise(noises, radii, t_end=40.0, cells=64, particles=150)
+    with plots.style():
+        fig, axes = plt.subplots(2, 2, figsize=(11, 7.6))
+        plots.order_over_beta(over_beta, ax=axes[0, 0]).set_title("attention on the circle: order")
+        plots.clusters_over_beta(over_beta, ax=axes[0, 1]).set_title("attention on the circle: clusters")
+        plots.clusters_over_length(over_length, ax=axes[1, 0]).set_title("Hegselmann-Krause, discrete time")
+        plots.order_over_noise(over_noise, ax=axes[1, 1]).set_title("noisy bounded confidence (dots: 150 particles)")
+        parameters = {"command": COMMAND, **over_beta.attrs, "count": 100_001, "noise_run": dict(over_noise.attrs)}
+        plots.save_figure(fig, FOLDER / "phase_diagrams.png", parameters)
+
+
+def draw_fragmented_consensus() -> None:
+    """Two groups under the truncated and the dense Gaussian rule, spread of each and lifetime formula."""
+    rules = {
+        "within 1.5 (sigma = 0.5)": kd.krause(sigma=0.5, neighbourhood=kd.Within(1.5)),
+        "dense (sigma = 1)": kd.krause(sigma=1.0),
+    }
+    rng = np.random.default_rng(0)
+    x0 = np.concatenate([c + 0.6 * (rng.uniform(size=(30, 1)) - 0.5) for c in (-2.0, 2.0)])
+    lifetime = theory.gaussian_lifetime(4.0)
+    with plots.style():
+        fig, axes = plt.subplots(1, 3, figsize=(11, 3.3))
+        for ax, (name, rule) in zip(axes, rules.items(), strict=False):
+            run = kd.simulate(kd.Dynamics(rule), x0, 2.0 * lifetime, dt=0.1)
+            ax.plot(run.times, run.positions[..., 0], color="C0", linewidth=0.6)
+            ax.set(xscale="symlog", xlabel="time", ylabel="position", title=name)
+            spread = run.positions[:, :30, 0].std(axis=1)
+            axes[2].semilogy(run.times, spread, label=name)
+        axes[1].axvline(lifetime, color="C1", linestyle="--", label="lifetime, formula")
+        axes[1].legend(loc="upper left")
+        times = np.linspace(0.0, 20.0, 2)
+        axes[2].plot(times, x0[:30].std() * np.exp(-times), "k--", label="rate 1")
+        axes[2].set(xlim=(0, 20), ylim=(1e-9, 1), xlabel="time", title="spread of the left group")
+        axes[2].legend()
+        plots.save_figure(fig, FOLDER / "fragmented_consensus.png", {"command": COMMAND, "seed": 0, "distance": 4.0})
+
+
+if __name__ == "__main__":
+    draw_fragmented_consensus()
+    draw_phase_diagrams()
