@@ -12,6 +12,7 @@ from krause_dynamics.interaction import from_dict
 from krause_dynamics.plots.style import new_axes
 from krause_dynamics.trajectory import Trajectory
 
+ROWS = 400  # of the image
 DECADES = 4  # range of the logarithmic colour scale below the largest value
 
 
@@ -19,6 +20,8 @@ def density(
     trajectory: Trajectory, *, ax: Axes | None = None, clusters: bool = True, floor: float = 1e-3, **image: Any
 ) -> Axes:
     """Space-time image of a density, logarithmic in colour, and its clusters at the last time.
+
+    Shown is mass per unit of the coordinate; on a sphere that is the law of the angle to the axis.
 
     Args:
         trajectory: A run of ``kd.mean_field.solve`` or ``iterate``.
@@ -34,18 +37,26 @@ def density(
     if "cells" not in run.meta or run.log_mass is None:
         raise ValueError("trajectory must hold a density, as kd.mean_field.solve returns; particles: kd.plots.angles")
     cells = from_dict(run.meta["cells"])
-    values = np.exp(run.log_mass) / cells.volumes
+    place, values = _rows(cells.centres, np.exp(run.log_mass), cells.width)
     top = values.max()
     options: dict[str, Any] = {"cmap": "magma", "norm": LogNorm(top / 10**DECADES, top), "rasterized": True} | image
     ax = new_axes(ax)
     # Empty cells take the lowest colour; a logarithm has none for 0.
     shown = np.maximum(values, top / 10**DECADES)
-    ax.pcolormesh(run.times, cells.centres, shown.T, shading="nearest", **options)
+    ax.pcolormesh(run.times, place, shown.T, shading="nearest", **options)
     if clusters:
         _mark(ax, run, floor)
     name = "position" if type(cells).__name__ == "LineCells" else "angle (radians)"
     ax.set(xlabel=str(run.meta.get("axis", "time")), ylabel=name, ylim=cells.bounds)
     return ax
+
+
+def _rows(centres: np.ndarray, mass: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mass per unit of the coordinate on at most `ROWS` rows: one cell among thousands would be no pixel."""
+    together = -(-len(centres) // ROWS)
+    starts = np.arange(0, len(centres), together)
+    counts = np.diff(np.append(starts, len(centres)))
+    return np.add.reduceat(centres, starts) / counts, np.add.reduceat(mass, starts, axis=-1) / (counts * width)
 
 
 def _mark(ax: Axes, run: Trajectory, floor: float) -> None:
