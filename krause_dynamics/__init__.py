@@ -57,9 +57,12 @@ _SUBMODULES: tuple[str, ...] = (
     "observables",
     "operators",
     "opinions",
+    "phase_diagrams",
     "plots",
     "report",
     "stopping",
+    "theory",
+    "theory_table",
 )
 _FUNCTIONS: dict[str, str] = {
     "Deffuant": "krause_dynamics.opinions",
