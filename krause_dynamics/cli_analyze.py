@@ -48,7 +48,7 @@ def analyze(
         if text is not None and text.suffix == ".json":
             raise ValueError(f"--text must be a text file, received {str(text)!r}; token ids go to --token-ids")
         folder = None if out is None else report.check_folder(out)
-        with report.progress_bar("sequences", errors) as on_progress:
+        with report.progress_bar("sequences", errors) as progress:
             dataset = run(
                 model,
                 text or token_ids,
@@ -59,7 +59,7 @@ def analyze(
                 batch_size=batch_size,
                 attention=None if states_only else "statistics",
                 trust_remote_code=trust_remote_code,
-                on_progress=on_progress,
+                progress=progress,
             )
     except (ValueError, TypeError, ModuleNotFoundError) as error:
         errors.print(f"error: {error}", style="red", markup=False, highlight=False)

@@ -47,8 +47,8 @@ def analyses(console: Console) -> dict[str, xarray.Dataset]:
         }
         found = {}
         for name, (inputs, options) in runs.items():
-            with report.progress_bar(f"SmolLM2-135M, {name}", console) as on_progress:
-                found[name] = checkpoints.analyze(model, inputs, on_progress=on_progress, **options)
+            with report.progress_bar(f"SmolLM2-135M, {name}", console) as progress:
+                found[name] = checkpoints.analyze(model, inputs, progress=progress, **options)
     return found
 
 
@@ -58,7 +58,7 @@ def sink_table(found: dict[str, xarray.Dataset]) -> Table:
     from rich.table import Table
 
     published = {"text": "77.0 - 99.0", "random tokens": "70.3 - 91.2", "one repeated token": "0.0 *"}
-    title = f"Attention sinks: per cent of (sequence, block, head) with more than {report.EPS:.0%} on the first token"
+    title = f"Sink_1^{report.EPS:g} in per cent"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
     for name in ("input", "tokens", "SmolLM2-135M", "published, T = 64"):
         table.add_column(name, justify="left" if name == "input" else "right")
@@ -97,39 +97,19 @@ def particle_table(runs: dict[str, Trajectory]) -> Table:
     return table
 
 
-def particle_figure(runs: dict[str, Trajectory]) -> Any:
-    """Angles over time, softmax beside Krause, and their order parameters below."""
-    import matplotlib.pyplot as plt
-
-    from krause_dynamics import plots
-
-    fig, axes = plt.subplot_mosaic([["softmax", "krause"], ["R", "R"]], figsize=(7.2, 5.4), height_ratios=(3, 2))
-    titles = {
-        "softmax": "softmax: everyone is heard",
-        "krause": f"Krause: only within {np.degrees(2 * np.arcsin(RADIUS / 2)):.0f} degrees",
-    }
-    for (name, run), colour in zip(runs.items(), ("C0", "C1"), strict=True):
-        plots.angles(run, ax=axes[name], color=colour)
-        axes[name].set_title(titles[name])
-        plots.synchronization(run, ax=axes["R"], label=name, color=colour)
-    axes["krause"].set_ylabel("")
-    axes["R"].set_ylabel("alignment R\n(1 = all point one way)")
-    axes["R"].legend()
-    return fig
-
-
 def write_figures(found: dict[str, xarray.Dataset], runs: dict[str, Trajectory], folder: Path) -> list[Path]:
     """Three figures, each with its parameters beside it."""
     from krause_dynamics import plots
 
     text = found["text"]
+    titles = {"softmax": "softmax: everyone is heard", "krause": "Krause: only within 29 degrees"}
     simulated = PARAMETERS | {name: run.meta for name, run in runs.items()}
     analysed = PARAMETERS | {"analysis": json.loads(text.attrs["meta"])}
     with plots.style():
         figures = {
-            "smollm2_synchronization": (report.synchronization_figure(text), analysed),
-            "smollm2_clusters_and_sinks": (report.clusters_and_sinks_figure(text), analysed),
-            "softmax_and_krause_particles": (particle_figure(runs), simulated),
+            "smollm2_synchronization": (plots.layers_figure(text), analysed),
+            "smollm2_clusters_and_sinks": (plots.clusters_and_sinks_figure(text, eps=report.EPS), analysed),
+            "softmax_and_krause_particles": (plots.particles_figure(runs, titles), simulated),
         }
         return [plots.save_figure(fig, folder / name, told) for name, (fig, told) in figures.items()]
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # A chord of 0.8 is an angle of 47 degrees: there a trained decoder shows more than one cluster and fewer than tokens.
 RADIUS = 0.8
 EPS = 0.3
+_PATHS = {"registry": "the attention registry of transformers", "eager": "the weights that the model returns"}
 
 
 def layer_table(dataset: xarray.Dataset, *, rows: int = 11, radius: float = RADIUS, eps: float = EPS) -> Table:
@@ -99,10 +100,12 @@ def legend(dataset: xarray.Dataset, *, radius: float = RADIUS, eps: float = EPS)
     ]
     if "sink_rate" in dataset:
         eps = float(dataset["eps"].sel(eps=eps, method="nearest"))
+        path = _PATHS[json.loads(dataset.attrs["meta"])["attention_path"]]
         lines += [
             "attn to first: share of attention that the first token receives, mean over queries and heads.",
             f"sink rate: (sequence, head) pairs in which that share exceeds {100 * eps:.0f} %.",
             "entropy: of attention rows; 1 = spread evenly over the visible tokens, 0 = all on one.",
+            f"Attention was read through {path}; statistics in float32.",
         ]
     return lines
 
@@ -170,24 +173,17 @@ def write_figures(dataset: xarray.Dataset, folder: str | os.PathLike[str], param
         folder: An existing folder.
         parameters: What is written beside each figure, together with the metadata of the analysis.
     """
-    import matplotlib.pyplot as plt
-
     from krause_dynamics import plots
 
     folder, described = Path(folder), parameters | {"analysis": json.loads(dataset.attrs["meta"])}
-    written = []
     with plots.style():
-        written.append(plots.save_figure(synchronization_figure(dataset), folder / "synchronization.png", described))
-        fig, ax = plt.subplots()
-        plots.clusters(dataset, ax=ax)
-        ax.set_title(f"{_short(dataset)}: clusters of tokens over layers, first token left out")
-        written.append(plots.save_figure(fig, folder / "clusters.png", described))
+        figures = {
+            "synchronization": plots.layers_figure(dataset),
+            "clusters": plots.clusters_figure(dataset),
+        }
         if "sink_rate" in dataset:
-            fig, ax = plt.subplots(figsize=(6.0, 5.0))
-            plots.sink_map(dataset, ax=ax, eps=EPS)
-            ax.set_title(f"{_short(dataset)}: where the first token is an attention sink")
-            written.append(plots.save_figure(fig, folder / "sinks.png", described))
-    return written
+            figures["sinks"] = plots.sinks_figure(dataset, eps=EPS)
+        return [plots.save_figure(fig, folder / f"{name}.png", described) for name, fig in figures.items()]
 
 
 def write_all(dataset: xarray.Dataset, folder: Path, parameters: dict[str, Any]) -> list[Path]:
@@ -198,43 +194,6 @@ def write_all(dataset: xarray.Dataset, folder: Path, parameters: dict[str, Any])
     with table.open("w", encoding="utf-8") as stream:
         print_report(dataset, Console(file=stream, width=140))
     return [write_dataset(dataset, folder / "analysis.nc"), table, *write_figures(dataset, folder, parameters)]
-
-
-def synchronization_figure(dataset: xarray.Dataset) -> Any:
-    """Order parameter and mean cosine with and without the first token, and below them the norm of that token."""
-    import matplotlib.pyplot as plt
-
-    from krause_dynamics import plots
-
-    fig, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 5.6), sharex=True, height_ratios=(2, 1))
-    for quantity, symbol, colour in (("order_parameter", "alignment R", "C0"), ("mean_cosine", "mean cosine", "C1")):
-        for tokens, which, dash in (("all", "all tokens", "-"), ("without_first", "without first token", "--")):
-            line: dict[str, Any] = {"label": f"{symbol}, {which}", "color": colour, "linestyle": dash}
-            plots.synchronization(dataset, ax=top, quantity=quantity, tokens=tokens, **line)
-    top.set(ylabel="1 = all tokens point one way", xlabel="", ylim=(None, 1.02))
-    top.legend(ncols=2)
-    top.set_title(f"{_short(dataset)}: synchronization of tokens over layers")
-    plots.norm_ratio(dataset, ax=bottom)
-    return fig
-
-
-def clusters_and_sinks_figure(dataset: xarray.Dataset) -> Any:
-    """Clusters over layers beside the map of sinks, in one picture."""
-    import matplotlib.pyplot as plt
-
-    from krause_dynamics import plots
-
-    fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6), width_ratios=(6, 5))
-    plots.clusters(dataset, ax=left)
-    left.set_title("clusters of tokens (without the first)")
-    plots.sink_map(dataset, ax=right, eps=EPS)
-    right.set_title("attention sinks")
-    fig.suptitle(_short(dataset))
-    return fig
-
-
-def _short(dataset: xarray.Dataset) -> str:
-    return f"{json.loads(dataset.attrs['meta'])['model']} (T = {token_count(dataset)})"
 
 
 def print_report(dataset: xarray.Dataset, console: Console) -> None:
@@ -248,7 +207,7 @@ def print_report(dataset: xarray.Dataset, console: Console) -> None:
 
 @contextmanager
 def progress_bar(label: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
-    """A rich progress bar, in a terminal or a notebook, as an ``on_progress(done, total)`` callback."""
+    """A rich progress bar, in a terminal or a notebook, as an ``progress(done, total)`` function."""
     from rich.progress import Progress
 
     with Progress(console=console, transient=True) as bar:

@@ -64,7 +64,8 @@ def test_cutting_into_sequences_keeps_special_tokens_and_counts_the_rest():
     assert tokens.sequences == ((1, 10, 11, 12, 2), (1, 13, 14, 15, 2))
     assert tokens.left_out == 2
     assert prepare([list(range(10))], sequence_length=4).sequences == ((0, 1, 2, 3), (4, 5, 6, 7))
-    assert len(prepare([list(range(10))], sequence_length=4, max_sequences=1)) == 1
+    first = prepare([list(range(10))], sequence_length=4, max_sequences=1)
+    assert (len(first), first.left_out) == (1, 6)
 
 
 def test_longer_than_the_context_is_said_and_cut_only_when_asked():

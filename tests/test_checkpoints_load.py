@@ -113,3 +113,14 @@ def test_a_loaded_model_is_taken_as_it_is():
     checkpoint = load(model)
     assert load(checkpoint) is checkpoint
     assert kd.UnsupportedModel.__mro__[1] is ValueError
+
+
+def test_rows_of_query_and_key_are_put_back_from_the_order_of_gguf():
+    """GGUF interleaves the two halves of each rotary pair within a head; undoing it gives the rows as they were."""
+    from krause_dynamics.checkpoints.bundled import _undo_permutation
+
+    heads, half, columns = 3, 4, 5
+    rows = np.arange(heads * 2 * half * columns).reshape(heads * 2 * half, columns)
+    stored = rows.reshape(heads, 2, half, columns).swapaxes(1, 2).reshape(rows.shape)
+    assert not np.array_equal(stored, rows)
+    np.testing.assert_array_equal(_undo_permutation(stored, heads), rows)

@@ -288,9 +288,10 @@ def test_saved_and_loaded_again(tmp_path):
 
 def test_progress_counts_sequences():
     seen = []
-    record(models.llama(), IDS * 3, batch_size=2, on_progress=lambda done, total: seen.append((done, total)))
+    record(models.llama(), IDS * 3, batch_size=2, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (6, 6)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    record(models.llama(), IDS, progress=True)
 
 
 def test_bad_arguments():

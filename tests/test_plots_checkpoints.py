@@ -111,12 +111,12 @@ def test_save_figure_writes_a_small_png_and_its_parameters(tmp_path):
     assert not (tmp_path / "other.png").exists()
 
 
-def test_report_figures_hold_every_panel(dataset):
-    fig = report.synchronization_figure(dataset)
+def test_whole_figures_hold_every_panel(dataset):
+    fig = plots.layers_figure(dataset)
     labels = {line.get_label() for line in fig.axes[0].lines}
     assert {f"{name}, {which}" for name in ("alignment R", "mean cosine") for which in ("all tokens",)} <= labels
     assert len(fig.axes[0].lines) == 4
-    assert len(report.clusters_and_sinks_figure(dataset).axes) == 3
+    assert len(plots.clusters_and_sinks_figure(dataset, eps=0.3).axes) == 3
 
 
 def test_table_has_first_and_last_layer_and_explains_itself(dataset):

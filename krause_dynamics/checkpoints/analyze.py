@@ -43,7 +43,7 @@ def analyze(
     attention: str | None = "statistics",
     batch_size: int = 8,
     trust_remote_code: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    progress: bool | Callable[[int, int], None] = False,
 ) -> xarray.Dataset:
     """How the tokens of a trained model synchronize, into how many clusters, and where attention sinks form.
 
@@ -65,7 +65,7 @@ def analyze(
         attention: ``"statistics"``, ``"eager"`` (what the model returns itself) or None (states only).
         batch_size: Sequences per forward pass.
         trust_remote_code: Only True runs Python files of a checkpoint.
-        on_progress: Called as ``on_progress(sequences done, all sequences)``.
+        progress: ``True`` draws a progress bar; or a function ``progress(sequences done, all sequences)``.
 
     Returns:
         Dataset with dimensions ``layer`` (0 = embedding, i = residual stream after block i, before any final norm),
@@ -97,7 +97,7 @@ def analyze(
         pad_token=pad_token,
     )
     batches = forward_passes(
-        checkpoint, tokens, attention=attention, batch_size=batch_size, min_queries=min_queries, on_progress=on_progress
+        checkpoint, tokens, attention=attention, batch_size=batch_size, min_queries=min_queries, progress=progress
     )
     arrays: dict[str, np.ndarray] = {}
     path = "none"
@@ -147,11 +147,12 @@ def _state_variables(states: np.ndarray, radii: np.ndarray) -> dict[str, np.ndar
 
 
 def _or_nan(measure: Callable[[Any], Any], states: np.ndarray) -> np.ndarray:
-    """NaN where no token is left."""
+    """(sequences, layers), NaN where no token is left; one layer at a time, which bounds the memory of copies."""
     if states.shape[2] == 0:
         return np.full(states.shape[:2], np.nan, dtype=states.dtype)
-    # As a tensor: torch's linear algebra takes a fifth of numpy's time on matrices of some hundred tokens.
-    return measure(torch.from_numpy(states)).numpy()
+    # As tensors: torch's linear algebra takes a fifth of numpy's time on matrices of some hundred tokens.
+    layers = [measure(torch.from_numpy(states[:, layer])) for layer in range(states.shape[1])]
+    return torch.stack(layers, dim=1).numpy()
 
 
 def _cluster_curves(states: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

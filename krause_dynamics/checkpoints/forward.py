@@ -18,6 +18,7 @@ from krause_dynamics.checkpoints.blocks import StreamRecorder, check_kind, conte
 from krause_dynamics.checkpoints.inputs import Tokens, prepare
 from krause_dynamics.checkpoints.load import Checkpoint
 from krause_dynamics.errors import UnsupportedModel
+from krause_dynamics.progress import ProgressBar
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def forward_passes(
     batch_size: int = 8,
     min_queries: int = 8,
     blocks: Sequence[nn.Module] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    progress: bool | Callable[[int, int], None] = False,
 ) -> Iterator[Batch]:
     """One :class:`Batch` after the other, so that a corpus costs the memory of one; arguments as in ``record``."""
     if attention not in (None, "statistics", "weights", "eager"):
@@ -69,13 +70,14 @@ def forward_passes(
     check_kind(base)
     watched, expected = find_blocks(base, blocks)
     path = _attention_path(base, attention)
+    report = ProgressBar("sequences") if progress is True else progress or None
     finished = 0
     for members, ids in tokens.batches(batch_size):
         result = _run(base, ids, watched, expected, path, min_queries, attention == "weights")
         yield Batch(members, *result, path)
         finished += len(members)
-        if on_progress is not None:
-            on_progress(finished, len(tokens))
+        if report is not None:
+            report(finished, len(tokens))
 
 
 def _attention_path(model: Any, attention: str | None) -> str:

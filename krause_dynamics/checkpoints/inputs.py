@@ -19,7 +19,7 @@ class Tokens:
     Attributes:
         sequences: One tuple of ids a sequence; only real tokens.
         source: ``"text"`` or ``"token ids"``.
-        left_out: Tokens at the end of a text that did not fill a sequence, or that were cut because that was asked.
+        left_out: Tokens that did not fill a sequence, lie beyond ``max_sequences``, or were cut because that was asked.
     """
 
     sequences: tuple[tuple[int, ...], ...]
@@ -84,7 +84,9 @@ def prepare(
         tokens = _tokenize(texts, tokenizer, limit)
     else:
         tokens = Tokens(tuple(piece for row in ids for piece in _pieces(row, limit)), "token ids", _rest(ids, limit))
-    tokens = replace(tokens, sequences=tokens.sequences[:max_sequences])
+    if max_sequences is not None:
+        dropped = sum(map(len, tokens.sequences[max_sequences:]))
+        tokens = replace(tokens, sequences=tokens.sequences[:max_sequences], left_out=tokens.left_out + dropped)
     return _check(tokens, context, vocabulary, truncate, limit)
 
 

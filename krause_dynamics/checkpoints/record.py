@@ -31,7 +31,7 @@ def record(
     min_queries: int = 8,
     blocks: Sequence[nn.Module] | None = None,
     trust_remote_code: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    progress: bool | Callable[[int, int], None] = False,
 ) -> Trajectory:
     """Run a trained model and keep its tokens' positions after every block.
 
@@ -51,7 +51,7 @@ def record(
         min_queries: A key needs that many queries to be a ``strongest_key`` (the last ones average a row or two).
         blocks: The blocks in order, when the search cannot find them.
         trust_remote_code: Only True runs Python files of a checkpoint.
-        on_progress: Called as ``on_progress(sequences done, all sequences)``.
+        progress: ``True`` draws a progress bar; or a function ``progress(sequences done, all sequences)``.
 
     Returns:
         Trajectory with ``times`` 0..L, ``positions`` (L + 1, sequences, T, d) in float32 on the CPU, zero on padding;
@@ -79,7 +79,7 @@ def record(
             batch_size=batch_size,
             min_queries=min_queries,
             blocks=blocks,
-            on_progress=on_progress,
+            progress=progress,
         )
     )
     return _assemble(checkpoint, tokens, done)

@@ -8,6 +8,13 @@ from krause_dynamics.plots.angles import angles
 from krause_dynamics.plots.bifurcation import bifurcation, largest_cluster
 from krause_dynamics.plots.checkpoints import clusters, norm_ratio, sink_map, synchronization
 from krause_dynamics.plots.density import density
+from krause_dynamics.plots.panels import (
+    clusters_and_sinks_figure,
+    clusters_figure,
+    layers_figure,
+    particles_figure,
+    sinks_figure,
+)
 from krause_dynamics.plots.particles import animate, circle, opinions, overview, sphere
 from krause_dynamics.plots.phase import (
     clusters_over_beta,
@@ -24,19 +31,24 @@ __all__ = [
     "bifurcation",
     "circle",
     "clusters",
+    "clusters_and_sinks_figure",
+    "clusters_figure",
     "clusters_over_beta",
     "clusters_over_length",
     "density",
     "largest_cluster",
+    "layers_figure",
     "new_axes",
     "norm_ratio",
     "opinions",
     "order_over_beta",
     "order_over_noise",
     "overview",
+    "particles_figure",
     "save_figure",
     "sink_map",
     "sphere",
+    "sinks_figure",
     "style",
     "synchronization",
     "verdicts",

@@ -1,0 +1,86 @@
+"""Whole figures of an analysis: what ``krause analyze`` and ``make demo`` write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from krause_dynamics.plots.angles import angles
+from krause_dynamics.plots.checkpoints import clusters, norm_ratio, sink_map, synchronization
+from krause_dynamics.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def layers_figure(dataset: xarray.Dataset) -> Figure:
+    """Order parameter and mean cosine with and without the first token, and below them the norm of that token."""
+    fig, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 5.6), sharex=True, height_ratios=(2, 1))
+    for quantity, symbol, colour in (("order_parameter", "alignment R", "C0"), ("mean_cosine", "mean cosine", "C1")):
+        for tokens, which, dash in (("all", "all tokens", "-"), ("without_first", "without first token", "--")):
+            line: dict[str, Any] = {"label": f"{symbol}, {which}", "color": colour, "linestyle": dash}
+            synchronization(dataset, ax=top, quantity=quantity, tokens=tokens, **line)
+    top.set(ylabel="1 = all tokens point one way", xlabel="", ylim=(None, 1.02))
+    top.legend(ncols=2)
+    top.set_title(f"{_name(dataset)}: synchronization of tokens over layers")
+    norm_ratio(dataset, ax=bottom)
+    return fig
+
+
+def clusters_figure(dataset: xarray.Dataset) -> Figure:
+    """Clusters over layers, the first token left out."""
+    fig, ax = plt.subplots(figsize=(7.2, 4.2))
+    clusters(dataset, ax=ax)
+    ax.set_title(f"{_name(dataset)}: clusters of tokens over layers (without the first)")
+    return fig
+
+
+def sinks_figure(dataset: xarray.Dataset, eps: float | None = None) -> Figure:
+    """Map of attention sinks, block by head."""
+    fig, ax = plt.subplots(figsize=(6.0, 5.0))
+    sink_map(dataset, ax=ax, eps=eps)
+    ax.set_title(f"{_name(dataset)}: where the first token is an attention sink")
+    return fig
+
+
+def clusters_and_sinks_figure(dataset: xarray.Dataset, eps: float | None = None) -> Figure:
+    """Clusters over layers beside the map of sinks, in one picture."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6), width_ratios=(6, 5))
+    clusters(dataset, ax=left)
+    left.set_title("clusters of tokens (without the first)")
+    sink_map(dataset, ax=right, eps=eps)
+    right.set_title("attention sinks")
+    fig.suptitle(_name(dataset))
+    return fig
+
+
+def particles_figure(runs: Mapping[str, Trajectory], titles: Mapping[str, str]) -> Figure:
+    """Angles of particles on the circle, one panel a run, and their order parameters below.
+
+    Args:
+        runs: Two runs by name, positions (T, n, 2).
+        titles: Title of each panel, by the same names.
+    """
+    names: list[Any] = list(runs)
+    fig, axes = plt.subplot_mosaic([names, ["R"] * len(names)], figsize=(7.2, 5.4), height_ratios=(3, 2))
+    for i, (name, run) in enumerate(runs.items()):
+        angles(run, ax=axes[name], color=f"C{i}")
+        axes[name].set_title(titles[name])
+        synchronization(run, ax=axes["R"], label=name, color=f"C{i}")
+        if i:
+            axes[name].set_ylabel("")
+    axes["R"].set_ylabel("alignment R\n(1 = all point one way)")
+    axes["R"].legend()
+    return fig
+
+
+def _name(dataset: xarray.Dataset) -> str:
+    """Model and number of tokens, for titles."""
+    lengths = np.unique(dataset["length"].values)
+    tokens = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+    return f"{json.loads(dataset.attrs['meta'])['model']} (T = {tokens})"
