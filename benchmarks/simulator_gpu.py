@@ -3,9 +3,9 @@
     python benchmarks/simulator_gpu.py [--out FILE.md] [--largest 17] [--agents 1000000]
 
 For N = 2^14 .. 2^17 tokens in d = 64: one drift of the softmax flow, the Gaussian flow, and the two matrix products
-that any exact method must compute, row block by row block without the exponential in between. For 10^6 agents in 2-D with
-about 124 neighbours: synchronous Hegselmann-Krause steps through cells. Times are medians
-of CUDA events after a warm-up; memory is the peak of the allocator during one call.
+that any exact method must compute, row block by row block without the exponential in between. For 10^6 agents in 2-D
+with about 124 neighbours: synchronous Hegselmann-Krause steps through cells. Times are medians of CUDA events after a
+warm-up; memory is the peak of the allocator during one call.
 """
 
 from __future__ import annotations
