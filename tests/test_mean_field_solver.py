@@ -272,6 +272,16 @@ def test_blow_up_carries_the_trajectory():
     assert 0 < len(caught.value.trajectory) < 101
 
 
+@pytest.mark.parametrize("rule", [kd.bounded_confidence(0.517), kd.krause(0.3), kd.krause(0.4, kd.Within(0.5))])
+def test_mirror_images_are_half_of_a_torus(rule):
+    half = mf.gaussian(mf.LineCells(90, 0.0, 3.0), 0.4, 0.5)
+    whole = mf.Density(mf.LineCells(180, 0.0, 6.0), np.concatenate([half.mass, half.mass[::-1]]))
+    for noise in (0.0, 0.3):
+        inside = mf.solve(kd.Dynamics(rule, kd.Interval(0.0, 3.0, mirror=True), noise=noise), half, 1.5, save_at=2)
+        around = mf.solve(kd.Dynamics(rule, kd.Torus(6.0), noise=noise), whole, 1.5, save_at=2)
+        np.testing.assert_allclose(np.exp(inside.log_mass[-1]), np.exp(around.log_mass[-1])[:90], atol=1e-10)
+
+
 LINE = mf.uniform(mf.LineCells(100, 0.0, 5.0))
 
 
@@ -294,6 +304,13 @@ LINE = mf.uniform(mf.LineCells(100, 0.0, 5.0))
 def test_refusals_name_the_reason(dynamics, words):
     with pytest.raises(ValueError, match=words):
         mf.solve(dynamics, LINE, 1.0)
+
+
+def test_wrong_types_are_named():
+    with pytest.raises(TypeError, match="from_particles"):
+        mf.solve(kd.Dynamics(kd.krause(1.0)), np.ones(10), 1.0)
+    with pytest.raises(TypeError, match="Dynamics"):
+        mf.solve(kd.krause(1.0), LINE, 1.0)
 
 
 def test_the_number_of_cells_asked_for_is_enough():

@@ -173,6 +173,8 @@ def von_mises(cells: int | Cells, kappa: float, mean: float = 0.0) -> Density:
 def from_particles(cells: Cells, x: Any, log_mass: Any = None) -> Density:
     """Each particle gives its mass to the two nearest cells, in shares that keep its position as their mean.
 
+    Within half a cell of an end of a line there is one cell only, and the position is rounded to its centre.
+
     Args:
         cells: Where; on `LatitudeCells` the angle to the first axis is taken, the rest averaged away.
         x: Positions (n, d) or (n,).

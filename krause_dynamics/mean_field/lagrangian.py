@@ -11,9 +11,9 @@ from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.exact.line import SortedLine
 from krause_dynamics.interaction._value import check_count, check_number
 from krause_dynamics.mean_field.cells import LineCells
+from krause_dynamics.mean_field.checks import check_rule, check_types
 from krause_dynamics.mean_field.cluster_list import Cluster
 from krause_dynamics.mean_field.density import Density
-from krause_dynamics.mean_field.velocity import check_rule
 from krause_dynamics.simulate import simulate
 from krause_dynamics.trajectory import Trajectory
 
@@ -34,6 +34,7 @@ def follow(dynamics: Dynamics, density: Density, t_end: float, *, count: int = 1
     Raises:
         ValueError: A rule that is no function of the measure, or noise.
     """
+    check_types(dynamics, density)
     check_count("count", count)
     check_rule(dynamics, density.cells)
     density.cells.check_space(dynamics.space)

@@ -16,9 +16,10 @@ from numba import njit
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.interaction._value import check_count, check_number
 from krause_dynamics.mean_field.cells import LineCells
+from krause_dynamics.mean_field.checks import check_resolution, check_rule, check_types
 from krause_dynamics.mean_field.density import Density, log_of
 from krause_dynamics.mean_field.finite_volumes import Transport
-from krause_dynamics.mean_field.velocity import Velocity, check_resolution, check_rule
+from krause_dynamics.mean_field.velocity import Velocity
 from krause_dynamics.trajectory import Trajectory
 
 NARROW = 1e-4  # cells; a narrower image is treated as a point
@@ -48,6 +49,7 @@ def iterate(
     Raises:
         ValueError: A rule or space that has no such map, or cells too coarse.
     """
+    check_types(dynamics, density)
     check_count("steps", steps)
     check_count("save_every", save_every)
     check_number("dt", dt, positive=True)

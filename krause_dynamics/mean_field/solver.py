@@ -11,10 +11,11 @@ import numpy as np
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.errors import SimulationDiverged
 from krause_dynamics.interaction._value import check_number
+from krause_dynamics.mean_field.checks import check_resolution, check_rule, check_types
 from krause_dynamics.mean_field.density import Density, log_of
 from krause_dynamics.mean_field.diffusion import diffusion
 from krause_dynamics.mean_field.finite_volumes import SHARE_PER_STEP, Rates, Transport, largest_step
-from krause_dynamics.mean_field.velocity import Velocity, check_resolution, check_rule
+from krause_dynamics.mean_field.velocity import Velocity
 from krause_dynamics.spaces import Euclidean
 from krause_dynamics.trajectory import Trajectory
 
@@ -61,10 +62,12 @@ def solve(
         of a position is that of its latitude. ``steps`` counts time steps.
 
     Raises:
+        TypeError: ``dynamics`` or ``density`` of another type.
         ValueError: A rule that is no function of the measure, cells too coarse for it or not those of the space,
             a forced ``dt`` over the bound.
         SimulationDiverged: Infinite velocity (blow-up), or mass at the edge of a Euclidean box; carries the trajectory.
     """
+    check_types(dynamics, density)
     _check_times(t_end, dt, max_dt)
     density.cells.check_space(dynamics.space)
     check_rule(dynamics, density.cells)

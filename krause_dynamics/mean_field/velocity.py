@@ -12,13 +12,13 @@ from krause_dynamics._array import to_numpy
 from krause_dynamics.aggregate import Plan, plan
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.errors import UnsupportedImplementation
-from krause_dynamics.interaction import Aggregate, DotProduct, Gaussian, Interaction, Within
+from krause_dynamics.interaction import Aggregate, Interaction, Within
 from krause_dynamics.mean_field.cells import Cells, CircleCells, LatitudeCells
+from krause_dynamics.mean_field.checks import length_scale
 from krause_dynamics.mean_field.density import log_of
 
 SNAP = 1e-6  # a radius this near to a whole number of cells counts as one; it misplaces 1e-6 of one cell's mass
 CONVOLVE_FROM = 1 << 12  # pairs; below, all pairs are as cheap as a convolution and its checks
-CELLS_PER_LENGTH = 4  # fewest cells per radius or bandwidth that show a drift at all
 
 
 @dataclass(frozen=True)
@@ -176,69 +176,6 @@ def _cuts(rule: Interaction, cells: Cells) -> list[float]:
     ordered = sorted(cuts)
     kept = [ordered[0], *(b for a, b in zip(ordered[:-1], ordered[1:], strict=True) if b - a > SNAP)]
     return [*kept[:-1], 1.0]
-
-
-def length_scale(rule: Interaction) -> float:
-    """The shortest length over which the affinity changes, in units of the coordinate; inf where unknown."""
-    lengths = [float(to_numpy(part.radius)) for part in rule.find(Within)]
-    score = rule.score
-    if isinstance(score, Gaussian):
-        lengths.append(float(to_numpy(score.sigma)))
-    if isinstance(score, DotProduct) and float(to_numpy(score.beta)) != 0:
-        lengths.append(abs(float(to_numpy(score.beta))) ** -0.5)
-    return min(lengths, default=np.inf)
-
-
-def check_resolution(rule: Interaction, cells: Cells) -> None:
-    """Refuse cells that cannot show the rule.
-
-    Raises:
-        ValueError: Fewer than `CELLS_PER_LENGTH` cells per radius or bandwidth; the message says how many are needed.
-    """
-    length = length_scale(rule)
-    needed = int(np.ceil(CELLS_PER_LENGTH * (cells.bounds[1] - cells.bounds[0]) / length - 1e-9))
-    if cells.count < needed:
-        raise ValueError(
-            f"cells must be at least {needed} ({CELLS_PER_LENGTH} per length {length:.4g} of the rule), "
-            f"got {cells.count}; use more cells"
-        )
-
-
-def check_rule(dynamics: Dynamics, cells: Cells) -> None:
-    """Refuse what is no function of the measure, or not of this kind of measure.
-
-    Raises:
-        ValueError: With the reason.
-    """
-    rule = dynamics.rule_at(0.0)
-    if not rule.is_exchangeable:
-        raise ValueError(f"a mean field needs a rule of positions alone, but {_unfit(rule)}; use kd.simulate")
-    if any(np.ndim(to_numpy(p)) for p in vars(rule.score).values() if not callable(p)):
-        raise ValueError("a mean field needs one parameter for all, but the score has an array; use kd.simulate")
-    for name in ("fixed", "read"):
-        if getattr(dynamics, name) is not None:
-            raise ValueError(
-                f"a mean field has no particles to single out, but dynamics.{name} is set; use kd.simulate"
-            )
-    matrices = {name: getattr(dynamics, name) for name in ("query", "key", "value")}
-    for name, matrix in matrices.items():
-        if np.ndim(matrix(0.0) if callable(matrix) else matrix) == 3:
-            raise ValueError(f"a mean field knows one head, but dynamics.{name} has several; use kd.simulate")
-        if name != "value" and callable(matrix):
-            raise ValueError(f"dynamics.{name} must not vary in time in a mean field; only the value matrix may")
-        if matrix is not None and isinstance(cells, LatitudeCells):
-            raise ValueError(f"dynamics.{name} breaks the symmetry of a zonal density; use kd.simulate")
-    if isinstance(cells, LatitudeCells) and (rule.find(Within) or dynamics.external is not None):
-        raise ValueError(
-            "zonal densities need a smooth score and no external drift: rings of nodes cannot follow the jump of Within"
-        )
-
-
-def _unfit(rule: Interaction) -> str:
-    if rule.pair_bias is not None:
-        return "pair_bias names pairs of particles"
-    names = [type(part).__name__ for part in rule.parts if not part.is_exchangeable]
-    return f"{' and '.join(names)} looks at indices or ranks" if names else "the radius differs between particles"
 
 
 def _implementation(rule: Interaction, queries: np.ndarray, part: Sources, impl: str) -> str:

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
-from krause_dynamics.interaction import from_dict
 from krause_dynamics.plots.style import new_axes
 from krause_dynamics.trajectory import Trajectory
 
@@ -33,10 +32,12 @@ def density(
     Raises:
         ValueError: The trajectory holds no density.
     """
+    from krause_dynamics.mean_field import density_at
+
     run = trajectory.numpy()
     if "cells" not in run.meta or run.log_mass is None:
         raise ValueError("trajectory must hold a density, as kd.mean_field.solve returns; particles: kd.plots.angles")
-    cells = from_dict(run.meta["cells"])
+    cells = density_at(run).cells
     place, values = _rows(cells.centres, np.exp(run.log_mass), cells.width)
     top = values.max()
     options: dict[str, Any] = {"cmap": "magma", "norm": LogNorm(top / 10**DECADES, top), "rasterized": True} | image
