@@ -51,13 +51,13 @@ def by_edge_list(x: np.ndarray, radius: float) -> tuple[int, np.ndarray]:
 
 
 def memory(x: np.ndarray) -> float:
-    """Peak of the curve's own memory, bytes per point."""
+    """Peak of the curve's own memory in MiB."""
     clusters.curve(x[:16])
     tracemalloc.start()
     clusters.curve(x)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return peak / len(x)
+    return peak / 2**20
 
 
 def main() -> None:
@@ -92,7 +92,11 @@ def main() -> None:
     rows += [("normal", f"one component: {peer}", seconds, seconds / peers["ours"]) for peer, seconds in peers.items()]
     print(f"N = {N}, d = {D}, float32; {machine('numpy', 'scipy', 'numba', 'scikit-learn')}\n")
     print(table(("cloud", "radius or method", "seconds", "ratio to ours"), rows))
-    print(f"\nThe curve's own memory: {memory(x):.0f} bytes a point (one row of distances: {4 * N}).")
+    twice = np.concatenate([x, x + 1])
+    print(
+        f"\nThe curve's own memory: {memory(x):.1f} MiB, for 2 N points {memory(twice):.1f} MiB "
+        f"(a matrix of distances: {4 * N * N / 2**20:.0f} and {16 * N * N / 2**20:.0f} MiB)."
+    )
 
 
 if __name__ == "__main__":

@@ -137,9 +137,12 @@ def test_tiles_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     points = blobs(90, 20)
     radius = float(np.median(clusters.curve(points).lengths))
     whole = clusters.find(points, radius)
-    monkeypatch.setattr("krause_dynamics.clusters.partition.ROWS", 7)
-    monkeypatch.setattr("krause_dynamics.clusters.partition.COLUMNS", 11)
+    tree = clusters.curve(points)
+    for module in ("partition", "_spanning"):
+        monkeypatch.setattr(f"krause_dynamics.clusters.{module}.ROWS", 7)
+        monkeypatch.setattr(f"krause_dynamics.clusters.{module}.COLUMNS", 11)
     assert np.array_equal(clusters.find(points, radius).labels, whole.labels)
+    np.testing.assert_array_equal(clusters.curve(points).lengths, tree.lengths)
 
 
 @pytest.mark.parametrize("d", [1, 2, 5])

@@ -1,4 +1,4 @@
-"""Compiled loops of the clusters: direct distances, union-find over tiles, Prim's spanning tree. Needs numba."""
+"""Compiled loops of the clusters: direct distances, union-find over tiles, spanning trees. Needs numba."""
 
 from __future__ import annotations
 
@@ -50,9 +50,8 @@ def merge_tile(points, gram, squares, norms, first, limits, parent, budget):
         budget: Direct distances allowed, so that a tile which needs many can come back with a better gram.
 
     Returns:
-        How many joins were made, and whether the tile was finished.
+        Whether the tile was finished; what was joined by then stays joined.
     """
-    joined = 0
     for a in range(gram.shape[0]):
         i = first[0] + a
         mine = root(parent, i)
@@ -67,55 +66,125 @@ def merge_tile(points, gram, squares, norms, first, limits, parent, budget):
                 continue
             if not squared + band < limits[0]:
                 if budget <= 0:
-                    return joined, False
+                    return False
                 budget -= 1
                 if squared_distance(points, i, j, limits[1]) > limits[1]:
                     continue
             parent[max(mine, other)] = min(mine, other)
             mine = min(mine, other)
-            joined += 1
-    return joined, True
+    return True
 
 
 @njit(cache=True, nogil=True)
-def spanning_tree(points):
-    """Minimum spanning tree by Prim's algorithm with direct distances: O(n^2 d) time, O(n) memory.
+def nearest_tile(points, gram, squares, norms, rows, column, unit, component, both, best, edge, budget):
+    """Shortest edge out of each component, among the pairs of one tile; the gram only says which pairs to measure.
 
     Args:
-        points: (n, d), n >= 1.
+        points: (n, d), for direct distances.
+        gram: (rows, columns) inner products of scaled, centred points in any precision.
+        squares: (n,) squared norms of the scaled, centred points.
+        norms: (n,) as in `merge_tile`.
+        rows: Points of the rows.
+        column: Point of the first column.
+        unit: Scale of the gram.
+        component: (n,) component of each point.
+        both: Whether a pair speaks for both its components (then rows and columns meet once only).
+        best: (components,) squared length so far, changed in place.
+        edge: (components,) the edge, ``smaller end * n + larger end``, which also breaks ties; changed in place.
+        budget: Direct distances allowed.
 
     Returns:
-        Edges (n - 1, 2) and their squared lengths (n - 1,), in the order of growth.
+        Whether the tile was finished.
     """
     n = points.shape[0]
-    edges = np.empty((n - 1, 2), np.int64)
-    squares = np.empty(n - 1)
-    nearest = np.full(n, np.inf)
-    partner = np.zeros(n, np.int64)
-    outside = np.arange(1, n)
-    newest = 0
-    for step in range(n - 1):
-        best, place = np.inf, 0
-        for q in range(n - 1 - step):
-            j = outside[q]
-            squared = squared_distance(points, newest, j, nearest[j])
-            if squared < nearest[j]:
-                nearest[j], partner[j] = squared, newest
-            if nearest[j] < best:
-                best, place = nearest[j], q
-        newest = outside[place]
-        outside[place] = outside[n - 2 - step]
-        edges[step, 0], edges[step, 1], squares[step] = partner[newest], newest, best
-    return edges, squares
+    per = 1.0 / (unit * unit)
+    for a in range(gram.shape[0]):
+        i = rows[a]
+        mine = component[i]
+        for b in range(max(0, i + 1 - column) if both else 0, gram.shape[1]):
+            j = column + b
+            other = component[j]
+            if other == mine:
+                continue
+            bound = max(best[mine], best[other]) if both else best[mine]
+            squared = squares[i] + squares[j] - 2.0 * gram[a, b]
+            if squared - (norms[i] + norms[j]) ** 2 > bound * per:
+                continue
+            if budget <= 0:
+                return False
+            budget -= 1
+            exact = squared_distance(points, i, j, bound)
+            name = min(i, j) * n + max(i, j)
+            if exact < best[mine] or (exact == best[mine] and name < edge[mine]):
+                best[mine], edge[mine] = exact, name
+            if both and (exact < best[other] or (exact == best[other] and name < edge[other])):
+                best[other], edge[other] = exact, name
+    return True
+
+
+@njit(cache=True, nogil=True)
+def join_components(component, best, edge, edges, squares, found):
+    """Add the shortest edges out of the components to the tree and renumber the components in place.
+
+    Args:
+        component: (n,) from 0 to k - 1.
+        best: (k,) squared lengths.
+        edge: (k,) edges as in `nearest_tile`.
+        edges: (n - 1, 2), filled from ``found`` on.
+        squares: (n - 1,) likewise.
+        found: Number of edges so far.
+
+    Returns:
+        Number of edges and of components now.
+    """
+    n, count = component.shape[0], best.shape[0]
+    parent = np.arange(count)
+    for number in range(count):
+        if edge[number] < 0:
+            continue  # the largest component, which did not look
+        i, j = edge[number] // n, edge[number] % n
+        a, b = root(parent, component[i]), root(parent, component[j])
+        if a != b:
+            parent[max(a, b)] = min(a, b)
+            edges[found, 0], edges[found, 1], squares[found] = i, j, best[number]
+            found += 1
+    fresh = 0
+    renumbered = np.empty(count, np.int64)
+    for number in range(count):  # a representative is the smallest of its set, so it comes first
+        ahead = root(parent, number)
+        if ahead == number:
+            renumbered[number] = fresh
+            fresh += 1
+        else:
+            renumbered[number] = renumbered[ahead]
+    for i in range(n):
+        component[i] = renumbered[component[i]]
+    return found, fresh
+
+
+@njit(cache=True, nogil=True)
+def is_joined(parent, rows, columns):
+    """Whether the points of two ranges (first, last + 1) are all in one component."""
+    one = root(parent, rows[0])
+    others = 0
+    for first, end in (rows, columns):
+        for i in range(first, end):
+            others += root(parent, i) != one
+    return others == 0
 
 
 @njit(cache=True, nogil=True, fastmath=REASSOCIATE)
 def flat_spanning_tree(points, period):
-    """`spanning_tree` in few dimensions: points outside stay packed, axis by axis, so that all loops are vectors.
+    """Minimum spanning tree in few dimensions (Prim): O(n^2 d) time, O(n) memory.
+
+    The points outside the tree stay packed, axis by axis, so that all loops are vectors.
 
     Args:
         points: (n, d), n >= 1.
         period: 0 for flat space; on a torus its length, and coordinates in [0, period).
+
+    Returns:
+        Edges (n - 1, 2) and their squared lengths (n - 1,), in the order of growth.
     """
     n, d = points.shape
     outside, here = np.empty((d, n)), np.empty(d)

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from krause_dynamics._array import Array
+from krause_dynamics.clusters._grams import COLUMNS, DIRECT, ROWS, Grams
 from krause_dynamics.clusters._points import FEW, Cloud, Metric, check_radius, closed_radius, wrapped
 from krause_dynamics.clusters._spanning import spanning_tree
-
-ROWS, COLUMNS = 512, 2048  # of a tile of inner products: 4 MiB in float32, which stays in the cache
-DIRECT = 4096  # exact distances per tile before its inner products are recomputed in float64
 
 
 @dataclass(frozen=True)
@@ -137,61 +135,25 @@ def _components(points: np.ndarray, limit: float) -> np.ndarray:
     from krause_dynamics.clusters import _kernels
 
     m = len(points)
-    grams = _Grams(points)
+    grams = Grams(points)
     limits = (limit / grams.unit**2, limit)
     parent = np.arange(m)
-    count = m
-    for row in range(0, m, ROWS):
-        for column in range(row, m, COLUMNS):
-            if count == 1:
-                return np.zeros(m, np.int64)
+    for start in range(0, m, COLUMNS):
+        stop = min(start + COLUMNS, m)
+        right = grams.block(slice(start, stop))
+        for row in range(0, stop, ROWS):
+            column, end = max(start, row), min(row + ROWS, m)
+            if _kernels.is_joined(parent, (row, end), (column, stop)):
+                continue
             while True:
-                gram, norms = grams.tile(row, column)
-                # float32 gives up after a few exact distances: tight clusters need a better gram, not patience.
-                budget = m * m if grams.precise else DIRECT
-                joined, finished = _kernels.merge_tile(
-                    points, gram, grams.squares, norms, (row, column), limits, parent, budget
-                )
-                count -= joined
+                gram = grams.block(slice(row, end)) @ right[column - start :].T
+                # float32 gives up after some exact distances: tight clusters need a better gram, not patience.
+                finished = _kernels.merge_tile(
+                    points, gram, grams.squares, grams.norms, (row, column), limits, parent,
+                    m * m if grams.precise else DIRECT,
+                )  # fmt: skip
                 if finished:
                     break
                 grams.refine()
+                right = grams.block(slice(start, stop))
     return _kernels.forest_labels(np.column_stack([parent, np.arange(m)]), m, m)
-
-
-class _Grams:
-    """Tiles of inner products of the points, centred and scaled, and a bound of their rounding.
-
-    Centred, since ``|x|^2 + |y|^2 - 2 <x, y>`` cancels; scaled by a power of two (exact), so that no square overflows.
-
-    Attributes:
-        unit: The scale.
-        squares: (m,) squared norms.
-        precise: Whether the tiles are in float64.
-    """
-
-    def __init__(self, points: np.ndarray) -> None:
-        self._points, self._centre = points, points.mean(axis=0)
-        centred = points - self._centre
-        extent = float(max(centred.max(), -centred.min()))
-        self.unit = 2.0 ** np.ceil(np.log2(extent)) if extent > 0 else 1.0
-        self._set(centred)
-
-    def _set(self, centred: np.ndarray) -> None:
-        centred *= centred.dtype.type(1 / self.unit)
-        self._scaled, self.precise = centred, centred.dtype == np.float64
-        self.squares = np.einsum("nd,nd->n", centred, centred).astype(np.float64)
-        # Sums of d products in precision eps are wrong by at most d eps |x| |y|, the cast of x by eps |x|: together
-        # (d + 4) eps (|x| + |y|)^2 on the squared distance.
-        bound = (centred.shape[1] + 4) * float(np.finfo(centred.dtype).eps)
-        self._norms = np.sqrt(bound * self.squares)
-
-    def refine(self) -> None:
-        """Compute all further tiles in float64."""
-        centred = self._points.astype(np.float64)
-        centred -= self._centre
-        self._set(centred)
-
-    def tile(self, row: int, column: int) -> tuple[np.ndarray, np.ndarray]:
-        """Inner products (rows, columns) of one tile, and each point's share of the bound of their error."""
-        return self._scaled[row : row + ROWS] @ self._scaled[column : column + COLUMNS].T, self._norms
