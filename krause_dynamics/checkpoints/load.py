@@ -77,9 +77,9 @@ def load(
     if not isinstance(model, str | os.PathLike):
         raise TypeError(f"model must be a transformers model, a folder or a name; received {type(model).__name__}")
     source = _source(model)
+    network, meta = _network(source, dtype, trust_remote_code)
     if tokenizer is None:
         tokenizer = _tokenizer(source, trust_remote_code)
-    network, meta = _network(source, dtype, trust_remote_code)
     name = str(model) if str(model) in (SMOLLM2, RXN_ALBERT) else Path(str(model)).name
     return Checkpoint(network.to(device or "cpu").eval(), tokenizer, name, {"source": str(model), **meta})
 
@@ -160,7 +160,10 @@ def _network(source: str | Path, dtype: Any, trust_remote_code: bool) -> tuple[A
                 source, dtype=dtype or "auto", trust_remote_code=trust_remote_code, output_loading_info=True
             )
     except (OSError, ValueError, pickle.UnpicklingError) as error:
-        raise ValueError(f"model: cannot load {str(source)!r}: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"model: cannot load {str(source)!r} ({reason}); pass an existing folder, or a name such as {SMOLLM2!r}"
+        ) from error
     missing = sorted(key for key in info["missing_keys"] if not any(part in key for part in _OUTSIDE_THE_BLOCKS))
     if missing:
         raise ValueError(
