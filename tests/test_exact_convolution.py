@@ -95,6 +95,18 @@ def test_two_functions_of_one_name_are_two_rules():
     assert np.abs(means[0] - means[1]).max() > 0.1
 
 
+def test_a_large_grid_at_a_few_rows():
+    n = 100_000
+    faces, centres = np.linspace(0, 10, n + 1)[1:-1, None], ((np.arange(n) + 0.5) * 10 / n)[:, None]
+    log_mass = -6 * (centres[:, 0] - 4) ** 2
+    rows = np.linspace(0, n - 2, 23).astype(int)
+    for rule in (kd.bounded_confidence(1.0), kd.krause(0.3), kd.krause(0.3, kd.Within(1.0))):
+        fast = kd.aggregate(rule, faces, centres, log_mass=log_mass, impl="convolution")
+        exact = reference.aggregate(rule, Request.of(faces[rows], centres, log_mass=log_mass))
+        np.testing.assert_allclose(fast.mean[rows], exact.mean, atol=1e-7)
+        np.testing.assert_allclose(fast.log_partition[rows], exact.log_partition, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("rule", "queries", "reason"),
     [

@@ -96,6 +96,7 @@ class _Points:
 
 
 def table_of(interaction: Interaction, lattice: Lattice, request: Request) -> Table:
+    """The table of a rule on a lattice; the last ones are remembered."""
     # Rules compare functions by name, so the function itself joins the key.
     function = getattr(interaction.score, "phi", None)
     return _cached_table(interaction, function, lattice, _Points(request.queries), _Points(request.sources))

@@ -3,7 +3,7 @@
 Whatever the rule, its affinities are read from the rule itself as a table by difference: a score and a neighbourhood
 are evaluated on one row and one column, never rewritten here. A flat window is summed exactly in O(n); anything else
 goes through a Fourier transform, whose noise is relative to the largest sum, so rows in near-vacuum (where it could
-even be negative) are summed again with logarithms.
+even be negative) go through transforms tilted to level them, and the rest is summed again with logarithms.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from krause_dynamics.interaction.neighbourhoods import Everyone
 
 NOISE = 1e-15  # of a transform, relative to the product of the norms of table and masses
 MOST_TILTS = 32  # transforms spent on a vacuum before rows are summed one by one
-WORST_ERROR = 1e-8  # relative error of a sum by transform above which the row is summed with logarithms
+WORST_ERROR = 1e-8  # relative error of a sum by transform above which the row counts as near-vacuum
 
 
 def supports(interaction: Interaction, request: Request) -> str | None:
