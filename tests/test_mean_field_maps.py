@@ -69,23 +69,20 @@ def test_uniform_density_ends_in_the_known_number_of_clusters(length):
         np.testing.assert_allclose(*pair, atol=0.003)  # a cell of the grid
 
 
-def test_consensus_and_three_clusters_on_both_sides_of_the_first_branch_point():
-    below, above = theory.CONSENSUS_BRANCH_POINTS[0] - 0.03, theory.CONSENSUS_BRANCH_POINTS[0] + 0.03
-    counts = []
-    for length in (below, above):
-        outcome = mf.settle(mf.uniform(mf.LineCells(100, 0.0, length)), 1.0, count=100_001)
-        assert outcome.frozen
-        counts.append(len(outcome.clusters))
-    assert counts == [1, 3]
-
-
-@pytest.mark.slow
-def test_consensus_strikes_back_above_the_second_branch_point():
-    # Finite populations have holes above L2 (at L = 5.7, 10 001 quantiles still end in three clusters).
-    for length, expected in ((5.6, 3), (5.7, 1), (5.8, 1)):
+def test_branch_points_of_the_discrete_map():
+    first, second = theory.CONSENSUS_BRANCH_POINTS  # published to two digits, found by quantiles to 0.01
+    for length, expected in ((first, 1), (first + 0.01, 3), (second, 3), (second + 0.01, 1), (second + 0.13, 1)):
         outcome = mf.settle(mf.uniform(mf.LineCells(100, 0.0, length)), 1.0, count=100_001)
         assert outcome.frozen
         assert len(outcome.clusters) == expected
+    assert outcome.steps > 1000  # consensus above L2 takes its time
+
+
+def test_an_even_number_of_quantiles_splits_in_two_much_earlier():
+    # Deffuant 2024: about 5.1 for n = 1e4, where odd numbers agree up to 5.23.
+    law = mf.uniform(mf.LineCells(100, 0.0, 5.2))
+    assert len(mf.settle(law, 1.0, count=10_000).clusters) == 2
+    assert len(mf.settle(law, 1.0, count=10_001).clusters) == 1
 
 
 def test_following_quantiles_keeps_their_order_and_masses():
