@@ -423,3 +423,56 @@ class TestStopRules:
     def test_rules_round_trip(self):
         rule = kd.stopping.Consensus(1e-6) | kd.stopping.AtTime(3.0)
         assert kd.from_dict(rule.to_dict()) == rule
+
+
+class TestCheckpoints:
+    """A run that is killed ends with the same numbers."""
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"graph": np.ones((60, 60), dtype=bool)},
+            {"schedule": kd.Sequential(), "rng": 4},
+            {"schedule": kd.Deffuant(), "rng": 4},
+            {"noise": kd.StepNoise(0.01), "rng": 4, "max_steps": 12},
+        ],
+        ids=["plan", "stepwise", "sequential", "deffuant", "noise"],
+    )
+    @pytest.mark.parametrize("d", [1, 2])
+    def test_a_killed_run_resumes_bit_for_bit(self, rng, tmp_path, options, d):
+        x, file = rng.random((60, d)), tmp_path / "run.npz"
+        whole = kd.hegselmann_krause(x, 0.3, **options)
+
+        def killed_after_three(t, state):
+            if t == 3:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            kd.hegselmann_krause(x, 0.3, checkpoint=file, checkpoint_every=0.0, on_save=killed_after_three, **options)
+        resumed = kd.hegselmann_krause(x, 0.3, checkpoint=file, checkpoint_every=0.0, **options)
+        assert resumed.steps == whole.steps
+        assert resumed.meta["stopped"] == whole.meta["stopped"]
+        np.testing.assert_array_equal(resumed.times, whole.times)
+        np.testing.assert_array_equal(resumed.positions, whole.positions)
+        again = kd.hegselmann_krause(x, 0.3, checkpoint=file, **options)  # a finished file only repeats its result
+        np.testing.assert_array_equal(again.positions, whole.positions)
+
+    def test_the_file_of_another_run_is_refused_and_kept(self, rng, tmp_path):
+        x, file = rng.random(30), tmp_path / "run.npz"
+        kd.hegselmann_krause(x, 0.1, checkpoint=file)
+        before = file.read_bytes()
+        with pytest.raises(ValueError, match="belongs to another run"):
+            kd.hegselmann_krause(x, 0.2, checkpoint=file)
+        assert file.read_bytes() == before
+
+    def test_control_c_keeps_what_there_is(self, rng):
+        import signal
+
+        def press(t, state):
+            if t == 2:
+                signal.raise_signal(signal.SIGINT)
+
+        run = kd.hegselmann_krause(rng.random(200), 0.02, on_save=press)
+        assert run.meta["stopped"] == "interrupted"
+        assert run.times[-1] == 3

@@ -53,6 +53,15 @@ class Cloud:
         self.steps += done
         return done
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The state for a checkpoint file; `restore` is the inverse for a plan of the same start."""
+        return {"atoms": self._position, "atom_masses": self._mass, "owner": self._owner}
+
+    def restore(self, arrays: dict[str, np.ndarray], steps: int) -> None:
+        """Continue from `arrays` after ``steps`` steps."""
+        self._position, self._mass, self._owner = arrays["atoms"], arrays["atom_masses"], arrays["owner"]
+        self.steps, self.frozen = steps, False
+
     def _merge(self) -> bool:
         """Join atoms at one position, their masses added; whether there were any."""
         x = self._position + 0.0  # -0 and 0 are one position

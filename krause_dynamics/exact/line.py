@@ -60,6 +60,17 @@ class SortedLine:
         self.steps += done
         return int(done)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The state for a checkpoint file; `restore` is the inverse for a plan of the same start."""
+        k = self._atoms
+        return {"atoms": self._position[:k], "atom_masses": self._mass[:k], "atom_counts": self._count[:k]}
+
+    def restore(self, arrays: dict[str, np.ndarray], steps: int) -> None:
+        """Continue from `arrays` after ``steps`` steps."""
+        self._atoms, self.steps, self.frozen = arrays["atoms"].size, steps, False
+        self._position, self._mass = arrays["atoms"].copy(), arrays["atom_masses"].copy()
+        self._count = arrays["atom_counts"].copy()
+
     @property
     def atoms(self) -> np.ndarray:
         """Positions of the atoms, increasing: (k,)."""

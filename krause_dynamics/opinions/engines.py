@@ -45,6 +45,14 @@ class Engine(ABC):
     def positions(self) -> np.ndarray:
         """All opinions: (n, d)."""
 
+    @abstractmethod
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a checkpoint file must hold beside `time` and `steps`."""
+
+    @abstractmethod
+    def restore(self, arrays: dict[str, np.ndarray], time: int, steps: int) -> None:
+        """Continue from `arrays` of an engine of the same model and start."""
+
 
 class PlanEngine(Engine):
     """The classical rule through a compiled plan with merging atoms (`SortedLine`, `Cloud`)."""
@@ -61,6 +69,13 @@ class PlanEngine(Engine):
     def advance(self, steps: int) -> None:
         self.steps = self.time = self.time + self.plan.advance(steps)
         self.ended = "frozen" if self.plan.frozen else None
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return self.plan.arrays()
+
+    def restore(self, arrays: dict[str, np.ndarray], time: int, steps: int) -> None:
+        self.plan.restore(arrays, steps)
+        self.time, self.steps = time, steps
 
     @property
     def positions(self) -> np.ndarray:
@@ -94,6 +109,12 @@ class Stepwise(Engine):
             self.steps += moved > self._tolerance
             if self.ended or not np.isfinite(moved):
                 return
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"x": self._x} if self._before is None else {"x": self._x, "before": self._before}
+
+    def restore(self, arrays: dict[str, np.ndarray], time: int, steps: int) -> None:
+        self._x, self._before, self.time, self.steps = arrays["x"], arrays.get("before"), time, steps
 
     def _unit(self, x: np.ndarray) -> np.ndarray:
         """One unit of time, noise included."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from krause_dynamics.interaction import Flat
 from krause_dynamics.interaction.scores import Score
 from krause_dynamics.opinions.disturbances import Noise, TruthSeeking
 from krause_dynamics.opinions.engines import Engine, PlanEngine, engine
+from krause_dynamics.opinions.loop import Loop, Stop
 from krause_dynamics.opinions.model import (
     MOVED,
     External,
@@ -27,12 +29,12 @@ from krause_dynamics.opinions.model import (
 from krause_dynamics.opinions.result import SAME, Record, group
 from krause_dynamics.opinions.rounding import share_at_radius, warn_of_rounding
 from krause_dynamics.opinions.schedules import Deffuant, Schedule, Sequential, Synchronous
+from krause_dynamics.resuming import RunFile, fingerprint, random_state
 from krause_dynamics.simulate import simulate
 from krause_dynamics.stopping import Frozen
 from krause_dynamics.trajectory import Trajectory
 
 MAX_STEPS = 100_000  # far above every freezing time met in practice; a lattice near a branch point may need more
-Stop = Callable[[float, Any, Any], str | None]
 
 
 def hegselmann_krause(
@@ -54,6 +56,8 @@ def hegselmann_krause(
     save_every: int | None = None,
     on_save: Callable[[float, np.ndarray], None] | None = None,
     rng: int | np.random.Generator | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: float = 60.0,
     impl: str = "auto",
 ) -> Trajectory:
     """Run the Hegselmann-Krause model in discrete time until nothing moves.
@@ -85,12 +89,15 @@ def hegselmann_krause(
             512 MB every second one, and so on.
         on_save: ``on_save(t, x)`` at every state kept.
         rng: Seed or generator, needed where anything is drawn.
+        checkpoint: A file to resume from when it exists, and to write: a killed run then ends with the same numbers.
+            It holds the merged atoms and the generator's state; a stop rule of your own must not remember anything.
+        checkpoint_every: Seconds between two writings.
         impl: ``"auto"``, or how `kd.aggregate` shall compute every step (for comparisons; merges nothing).
 
     Returns:
         A `Trajectory` with times 0, 1, ..., ``steps``, and in ``meta``: ``stopped`` ("frozen", "period of two",
-        "max_steps" or the reason of the stop rule), ``clusters`` (positions, masses, sizes), ``pairs_at_radius``.
-        `final_clusters` gives the clusters as arrays with labels.
+        "max_steps", "interrupted" by Ctrl-C, or the reason of the stop rule), ``clusters`` (positions, masses, sizes)
+        and ``pairs_at_radius``. `final_clusters` gives the clusters as arrays with labels.
 
     Raises:
         TypeError: torch opinions, or a missing ``rng``.
@@ -121,8 +128,14 @@ def hegselmann_krause(
     warn_of_rounding(share, both_ways)
     engine_ = engine(model, x, tolerance, generator, impl)
     record = Record(given if given.ndim == 2 else given[:, None], save_every)
+    file = None
+    if checkpoint is not None:
+        identity = {"x0": fingerprint(x), "random": random_state(generator), "save_every": save_every}
+        identity |= {"weights": fingerprint(model.masses), "graph": fingerprint(model.adjacency), "closed": closed}
+        file = RunFile(checkpoint, checkpoint_every, identity | model.describe())
+    loop = Loop(engine_, record, generator, file)
     asked = None if stop is None or isinstance(stop, Frozen) else stop
-    reason = _go(engine_, record, asked, MAX_STEPS if max_steps is None else max_steps, on_save)
+    reason = loop.run(asked, MAX_STEPS if max_steps is None else max_steps, on_save)
     meta = _meta(model, engine_, given, rng, share, extent, reason)
     run = Trajectory(
         np.asarray(record.times, dtype=np.float64), np.stack(record.states), model.log_mass, engine_.steps, {}, meta
@@ -210,32 +223,6 @@ def _rounding(model: Model, x: np.ndarray) -> tuple[float, bool]:
     if np.ndim(model.within.radius) or model.adjacency is not None:
         return 0.0, False
     return share_at_radius(x, model.within)
-
-
-def _go(
-    engine_: Engine,
-    record: Record,
-    stop: Stop | None,
-    max_steps: int,
-    on_save: Callable[[float, np.ndarray], None] | None,
-) -> str:
-    """Advance until a reason to end, keeping states on the way."""
-    dtype = record.states[0].dtype
-    while True:
-        previous = engine_.positions if stop is not None else None
-        engine_.advance(1 if stop is not None else min(record.until_next(engine_.time), max_steps - engine_.time))
-        x, reason = engine_.positions, engine_.ended
-        if not np.isfinite(x).all():
-            return "diverged"
-        if stop is not None and reason is None:
-            reason = stop(float(engine_.time), x, previous)
-        if reason is None and engine_.time >= max_steps:
-            reason = "max_steps"
-        kept = record.keep(engine_.time, x.astype(dtype, copy=False), last=reason is not None)
-        if kept and on_save is not None:
-            on_save(float(engine_.time), record.states[-1])
-        if reason is not None:
-            return reason
 
 
 def _meta(
