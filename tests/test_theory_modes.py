@@ -161,3 +161,10 @@ def test_stationary_law_is_self_consistent():
     for _ in range(3000):
         law = np.exp(coupling * kernel @ (law / law.sum()) - coupling)
     assert np.sum(law * np.cos(angle)) / law.sum() == pytest.approx(r, rel=1e-8)
+
+
+@pytest.mark.parametrize(("degree", "dimension"), [(100, 2), (1, 500), (40, 8)])
+def test_switching_values_far_out(degree, dimension):
+    beta = theory.switching_beta(degree, dimension)
+    lower, upper = theory.mode_growth(np.array([degree, degree + 1]), beta, dimension)
+    assert float(upper / lower) == pytest.approx(1.0, rel=1e-9)

@@ -272,3 +272,10 @@ def test_bad_arguments_are_named(call, match):
 def test_counts_must_be_integers():
     with pytest.raises(TypeError, match="tokens must be an integer"):
         theory.equiangular_rate(0.0, 1.0, 2.5)
+
+
+def test_large_beta_does_not_overflow():
+    # At beta = 2000 the affinities are far beyond the range of floats; a rate of 0 is the correct rounding.
+    assert float(theory.equiangular_rate(0.0, 2000.0, 8)) == 0.0
+    assert float(theory.gap_rate(3.0, 2000.0)) == 0.0
+    assert float(theory.causal_gap_rate(3.0, -2000.0)) == pytest.approx(-np.sin(3.0))

@@ -50,7 +50,7 @@ def causal_gap_rate(gap: ArrayLike, beta: float) -> np.ndarray:
         beta: inverse temperature.
     """
     phi = np.asarray(gap, dtype=float)
-    return -np.sin(phi) / (1.0 + np.exp(beta * (1.0 - np.cos(phi))))
+    return -np.sin(phi) * np.exp(-np.logaddexp(0.0, beta * (1.0 - np.cos(phi))))
 
 
 def causal_gap_time(start: float, stop: float, beta: float) -> float:

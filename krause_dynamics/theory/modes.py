@@ -28,13 +28,18 @@ def kernel_coefficient(degree: ArrayLike, beta: float, dimension: int, *, scaled
 
     Source: Funk-Hecke formula; used as in arXiv 2410.23228.
     """
+    return np.exp(_log_kernel_coefficient(degree, beta, dimension) - (positive("beta", beta) if scaled else 0.0))
+
+
+def _log_kernel_coefficient(degree: ArrayLike, beta: float, dimension: int) -> np.ndarray:
+    # In logarithms, as both factors leave the range of floats in high dimension while their product does not.
     from scipy.special import gammaln, ive
 
     b = positive("beta", beta)
     d = positive_integer("dimension", dimension, at_least=2)
     order = np.asarray(degree, dtype=float) + d / 2 - 1
-    log_factor = gammaln(d / 2) + (d / 2 - 1) * np.log(2.0 / b) + (0.0 if scaled else b)
-    return np.exp(log_factor) * ive(order, b)
+    with np.errstate(divide="ignore"):  # high degrees underflow to a coefficient of 0
+        return gammaln(d / 2) + (d / 2 - 1) * np.log(2.0 / b) + b + np.log(ive(order, b))
 
 
 def mode_growth(degree: ArrayLike, beta: float, dimension: int, *, normalised: bool = True) -> np.ndarray:
@@ -53,10 +58,10 @@ def mode_growth(degree: ArrayLike, beta: float, dimension: int, *, normalised: b
     """
     ell = np.asarray(degree, dtype=float)
     eigenvalue = ell * (ell + dimension - 2)
-    kappa = kernel_coefficient(ell, beta, dimension, scaled=normalised)
+    log_kappa = _log_kernel_coefficient(ell, beta, dimension)
     if normalised:
-        kappa = kappa / kernel_coefficient(0, beta, dimension, scaled=True)
-    return eigenvalue * kappa / beta
+        log_kappa = log_kappa - _log_kernel_coefficient(0, beta, dimension)
+    return eigenvalue * np.exp(log_kappa) / beta
 
 
 def winning_mode(beta: float, dimension: int = 2) -> int:
@@ -90,7 +95,7 @@ def switching_beta(degree: int, dimension: int = 2) -> float:
         lower, upper = mode_growth(np.array([ell, ell + 1]), beta, dimension)
         return float(upper / lower - 1.0)
 
-    return brentq(difference, 1e-3 * ell, 10.0 * (ell + dimension) ** 2, xtol=1e-12, rtol=1e-14)
+    return brentq(difference, 0.2 * (ell + dimension / 2 - 1), 10.0 * (ell + dimension) ** 2, xtol=1e-12, rtol=1e-14)
 
 
 def large_beta_mode(beta: ArrayLike) -> np.ndarray:

@@ -43,7 +43,7 @@ def pre_norm_equiangular(
     def rates(_: float, state: np.ndarray) -> list[float]:
         # y = log((1 + (n-1) rho)/(1 - rho)) keeps the relative accuracy of 1 - rho.
         rho = 1.0 - n / (np.exp(state[0]) + (n - 1))
-        others = (n - 1) / (np.exp(beta * (1.0 - rho)) + (n - 1))
+        others = (n - 1) * np.exp(-np.logaddexp(beta * (1.0 - rho), np.log(n - 1)))
         return [2.0 * n * others / (n - 1) / state[1], 1.0 - others * (1.0 - rho)]
 
     y0 = np.log1p((n - 1) * start) - np.log1p(-start)

@@ -38,8 +38,13 @@ def equiangular_rate(similarity: ArrayLike, beta: float, tokens: int, *, normali
     rho = np.asarray(similarity, dtype=float)
     shape = 2.0 * (1.0 - rho) * (1.0 + (n - 1) * rho)
     if normalised:
-        return shape / (np.exp(beta * (1.0 - rho)) + (n - 1))
+        return shape * _share_of_others(rho, beta, n)
     return shape * np.exp(beta * rho) / n
+
+
+def _share_of_others(similarity: np.ndarray, beta: float, tokens: int) -> np.ndarray:
+    # 1/(e^{beta (1 - rho)} + n - 1), the weight of one other token, without overflow for any beta.
+    return np.exp(-np.logaddexp(beta * (1.0 - similarity), np.log(tokens - 1)))
 
 
 def equiangular_time(start: float, stop: float, beta: float, tokens: int, *, normalised: bool = True) -> float:
@@ -105,7 +110,7 @@ def equiangular_similarity(
 
     def rate(_: float, y: np.ndarray) -> np.ndarray:
         rho = similarity(y)
-        return 2.0 * n / (np.exp(beta * (1.0 - rho)) + (n - 1)) if normalised else 2.0 * np.exp(beta * rho)
+        return 2.0 * n * _share_of_others(rho, beta, n) if normalised else 2.0 * np.exp(beta * rho)
 
     y0 = np.log1p((n - 1) * start) - np.log1p(-start)
     solution = solve_ivp(rate, (0.0, float(t[-1])), [y0], "DOP853", t_eval=t, rtol=1e-12, atol=1e-13)
@@ -151,7 +156,7 @@ def gap_rate(gap: ArrayLike, beta: float, *, normalised: bool = True) -> np.ndar
     """
     phi = np.asarray(gap, dtype=float)
     if normalised:
-        return -2.0 * np.sin(phi) / (1.0 + np.exp(beta * (1.0 - np.cos(phi))))
+        return -2.0 * np.sin(phi) * _share_of_others(np.cos(phi), beta, 2)
     return -np.sin(phi) * np.exp(beta * np.cos(phi))
 
 

@@ -5,16 +5,25 @@
 """
 
 from krause_dynamics.theory_table import (  # noqa: F401  (importing registers the checks)
+    branch_points,
+    causal,
+    cluster_counts,
     densities,
     energies,
     fragmented_consensus,
     gaussian_laws,
     instability,
+    lifetimes,
     long_contexts,
     near_consensus,
+    noisy_attention,
+    opinion_dispersion,
     opinion_lattices,
     opinion_waves,
+    pre_norm,
+    propagation_of_chaos,
     report,
+    spectra,
     sphere,
 )
 from krause_dynamics.theory_table._row import CHECKS, Check, Comparison, Row, run
