@@ -164,3 +164,16 @@ def test_reasons_for_refusal(rng):
     assert "float64" in kd.supported(flat, x.astype(np.float32))["sorted1d"]
     with pytest.raises(kd.UnsupportedImplementation, match="one dimension"):
         kd.aggregate(flat, rng.random((5, 2)), impl="sorted1d")
+
+
+@pytest.mark.parametrize("shape", [(80, 1), (3, 40, 1)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_simulate_runs_the_classical_model_through_the_plan(rng, shape, weighted):
+    x, dynamics = rng.random(shape), kd.Dynamics(kd.bounded_confidence(0.15))
+    log_mass = np.log(rng.random(shape[:-1])) if weighted else None
+    runs = [
+        kd.simulate(dynamics, x, 6.0, dt=1.0, integrator=kd.Euler(), save_every=2, log_mass=log_mass, impl=impl)
+        for impl in ("sorted1d", "reference")
+    ]
+    assert runs[0].meta["impl"] == "sorted1d"
+    np.testing.assert_allclose(runs[0].positions, runs[1].positions, rtol=0, atol=1e-13)

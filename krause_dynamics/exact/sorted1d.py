@@ -7,7 +7,8 @@ of many steps keeps its sorted state in `krause_dynamics.exact.line.SortedLine`,
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +18,10 @@ from krause_dynamics.interaction.neighbourhoods import Others, Within
 from krause_dynamics.interaction.request import Aggregate, Request
 from krause_dynamics.interaction.rules import Interaction
 from krause_dynamics.interaction.scores import Flat
+
+if TYPE_CHECKING:
+    from krause_dynamics.flow import Flow
+    from krause_dynamics.integrators import Integrator
 
 window_means: Any = line_kernels.window_means  # numba's dispatchers have no typed call
 
@@ -64,6 +69,33 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
         logs = np.zeros(m) if log_mass is None else arrays[3][index][:, 0]
         mean[index], log_partition[index] = _aggregate(queries[:, 0], sources[:, 0], values, logs, radius[index], own)
     return Aggregate(mean, log_partition)
+
+
+def advance(flow: Flow, integrator: Integrator, dt: float) -> Callable[[np.ndarray, int], np.ndarray] | None:
+    """``(x, steps) -> x`` for Euler with dt = 1, which is the classical model; ``None`` for anything else."""
+    dynamics, rule = flow.dynamics, flow.dynamics.rule
+    extras = (dynamics.query, dynamics.key, dynamics.value, dynamics.external, dynamics.fixed, dynamics.read)
+    plain = type(flow.space).__name__ == "Euclidean" and all(part is None for part in extras) and dynamics.noise == 0
+    if not (plain and isinstance(rule, Interaction) and rule.normalised and dynamics.is_relative):
+        return None
+    within, padded = rule.find(Within)[0], flow.log_mass is not None and bool((flow.log_mass == -np.inf).any())
+    if type(integrator).__name__ != "Euler" or dt != 1.0 or len(rule.parts) != 1 or np.ndim(within.radius) or padded:
+        return None
+    from krause_dynamics.exact.line import SortedLine
+
+    radius = float(effective_radius(within))
+    masses = None if flow.log_mass is None else np.exp(flow.log_mass - flow.log_mass.max(axis=-1, keepdims=True))
+
+    def steps_from(x: np.ndarray, steps: int) -> np.ndarray:
+        result = np.empty_like(x)
+        weights = np.broadcast_to(1.0 if masses is None else masses, x.shape[:-1])
+        for index in np.ndindex(*x.shape[:-2]):
+            line = SortedLine(x[index][:, 0], radius, 0.0, masses=weights[index])
+            line.advance(steps)
+            result[index] = line.positions[:, None]
+        return result
+
+    return steps_from
 
 
 def effective_radius(within: Within) -> np.ndarray:
