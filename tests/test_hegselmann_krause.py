@@ -151,6 +151,21 @@ def test_equally_spaced_thresholds():
     assert len(set(exact[-1])) == clusters(100, 4.4133) == 2
 
 
+@pytest.mark.parametrize(("length", "count"), [(3, 1), (7.5, 3), (8, 3), (12, 5), (16, 7)])
+def test_number_of_clusters_of_a_uniform_density(length, count):
+    # Odd and many agents stand for the density; the excess keeps lattice distances off the radius.
+    run = kd.hegselmann_krause(np.linspace(0, length + 1e-7, 10_001), 1.0)
+    assert len(run.meta["clusters"]["masses"]) == count
+
+
+def test_spacing_behind_the_front_is_near_two_and_a_fifth_radii():
+    run = kd.hegselmann_krause(np.linspace(0, 100 + 1e-7, 100_001), 1.0, save_every=10**6)
+    gaps = np.diff(np.array(run.meta["clusters"]["positions"])[:, 0])
+    behind = gaps[3 : len(gaps) // 2 - 2]  # past the edge clusters, before the fronts meet
+    # The selected wavelength is 2.18256 for a density; finitely many agents give 2.20 to 2.31 (Blondel et al.: 2.2).
+    assert 2.18256 < behind.mean() < 2.31
+
+
 def test_rotations_and_shifts_of_the_plane_change_nothing(rng):
     x = rng.random((200, 2))
     angle = 0.7
