@@ -106,6 +106,23 @@ def discrete_spacing() -> Comparison:
 
 @check(
     1,
+    source="derived; 1/log^2 corrections of pulled fronts with a cutoff (Brunet & Derrida 1997)",
+    setting="discrete, L = 60, 256 to 8192 opinions per R, clusters 4 to 10, straight line in 1/log(density)^2",
+    tolerance=0.01,
+)
+def extrapolated_spacing() -> Comparison:
+    """Spacing of clusters behind the front, extrapolated to infinite density."""
+    densities, spacings = 2 ** np.arange(8, 14), []
+    for per_radius in densities:
+        frozen = settle(np.arange(60 * per_radius + 1) / per_radius)
+        heavy = frozen.atoms[frozen.masses > 0.05 * frozen.masses.max()]
+        spacings.append(np.mean(np.diff(heavy)[3:9]))
+    limit = np.polyfit(np.log(densities) ** -2.0, spacings, 1)[1]
+    return compare(theory.selected_front("discrete").wavelength, limit, f"{spacings[-1]:.3f} at the largest density")
+
+
+@check(
+    1,
     source="derived",
     setting="per capita, density 1, L = 48, 1024 opinions per R, clusters 4 to 9",
     tolerance=0.03,
