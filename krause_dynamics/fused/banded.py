@@ -174,8 +174,8 @@ def _prepare(call: Call, options: Options) -> tuple[Any, Any, int]:
 def _bounds(call: Call, options: Options) -> tuple[np.ndarray, np.ndarray]:
     n, m, rule = call.q.shape[2], call.k.shape[2], options.rule
     if call.segments is not None:
-        lower, upper = tiles.bounds(rule, n, m, options.offset, call.segments, call.q.device)
-        return lower.numpy(), upper.numpy()
+        first, last = tiles.bounds(rule, n, m, options.offset, call.segments, call.q.device)
+        return first.numpy(), last.numpy()
     position = np.arange(options.offset, options.offset + n)
     lower = np.zeros(n, np.int64) if rule.left == UNBOUNDED else position - rule.left
     return lower, np.full(n, m - 1) if rule.right == UNBOUNDED else position + rule.right
@@ -269,25 +269,38 @@ def _forward_tiles(call: Call, options: Options) -> tuple[Tensor, Tensor]:
 
 
 def _backward_tiles(call: Call, options: Options, grad_out: Tensor, grad_log: Tensor) -> Gradients:
-    dtype, n = call.scale.dtype, call.q.shape[2]
-    given = [x for x in (call.q, call.k, call.v, call.scale, call.log_mass, call.pair_bias) if x is not None]
-    leaves = [x.detach().to(dtype).requires_grad_() for x in given]
-    names = [name for name in Call._fields[:6] if getattr(call, name) is not None]
-    grown = call._replace(**dict(zip(names, leaves, strict=True)))
-    totals = [torch.zeros_like(x) for x in leaves]
-    with torch.enable_grad(), _exact_products():
+    (batch, heads, n, _), (_, kv_heads, m, _), dtype = call.q.shape, call.k.shape, call.scale.dtype
+    rule, device = options.rule, call.q.device
+    # One row more than asked: the tail of the last tile writes there.
+    grad_q = torch.zeros(batch, heads, n + 1, call.q.shape[3], dtype=dtype, device=device)
+    grad_k, grad_v, grad_scale = (torch.zeros_like(x, dtype=dtype) for x in (call.k, call.v, call.scale))
+    grad_mass = None if call.log_mass is None else torch.zeros(batch, heads, m, dtype=dtype, device=device)
+    grad_pair = None if call.pair_bias is None else torch.zeros(batch, heads, n + 1, m, dtype=dtype, device=device)
+    with torch.no_grad(), _exact_products():
         for block, allowed, keep in _walk(call, options):
-            out, log_partition = _attend(grown, options, block, allowed, keep)
-            rows, live = block.rows.clamp(max=n - 1), (block.rows < n)
-            g = grad_out[:, :, rows].to(dtype) * live[..., None]
-            g_log = torch.where(live & (log_partition > tiles.NEVER), grad_log[:, :, rows].to(dtype), 0.0)
-            for total, part in zip(totals, torch.autograd.grad((out, log_partition), leaves, (g, g_log)), strict=True):
-                total += part
-    grads = dict(zip(names, totals, strict=True))
-    return Gradients(
-        grads["q"].to(call.q.dtype), grads["k"].to(call.k.dtype), grads["v"].to(call.v.dtype), grads["scale"],
-        grads.get("log_mass"), grads.get("pair_bias"),
-    )  # fmt: skip
+            tile = tiles.gather(block, call.q, call.k, call.v, call.scale, call.log_mass, call.pair_bias)
+            rows, live = block.rows.clamp(max=n - 1), block.rows < n
+            given = grad_out[:, :, rows].to(dtype) * live[..., None], grad_log[:, :, rows].to(dtype) * live
+            found = tiles.slopes(tile, allowed, options.distance, rule.top_k, rule.keep_ties, keep, given)
+            grad_q[:, :, block.rows] = found.q
+            for total, part in ((grad_k, found.k), (grad_v, found.v)):
+                grouped = part.unflatten(1, (kv_heads, heads // kv_heads)).sum(2)
+                _accumulate(total, block.columns, grouped.flatten(2, 3))
+            grad_scale += found.scale
+            if grad_mass is not None:
+                _accumulate(grad_mass, block.columns, found.pairs.sum(-2).flatten(2))
+            if grad_pair is not None:
+                places = block.rows[..., None] * m + block.columns[:, None]
+                _accumulate(grad_pair.view(batch, heads, -1), places, found.pairs.flatten(2))
+    q, k, v = grad_q[:, :, :n].to(call.q.dtype), grad_k.to(call.k.dtype), grad_v.to(call.v.dtype)
+    pair = None if grad_pair is None else grad_pair[:, :, :n].contiguous()
+    return Gradients(q.contiguous(), k, v, grad_scale, grad_mass, pair)
+
+
+def _accumulate(total: Tensor, columns: Tensor, part: Tensor) -> None:
+    """total[:, :, columns] += part, where a key occurs in several slabs; sorted, hence the same at every run."""
+    flat = total.transpose(0, 2)
+    flat.index_put_((columns.flatten(),), part.transpose(0, 2), accumulate=True)
 
 
 class _exact_products:

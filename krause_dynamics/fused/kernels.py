@@ -125,6 +125,23 @@ def _(
     return (*(x.new_empty(x.shape) for x in (q, k, v)), q.new_empty(q.shape[:2], dtype=torch.float32), bias)
 
 
+@torch.library.custom_op("krause_dynamics::squared_norms", mutates_args=())
+def _squared_norms(x: Tensor) -> Tensor:
+    result: Tensor = importlib.import_module("krause_dynamics.fused.triton.norms").squared_norms(x)
+    return result
+
+
+@_squared_norms.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape[:3], dtype=torch.float32)
+
+
+_squared_norms.register_autograd(
+    lambda ctx, grad: (2.0 * grad[..., None] * ctx.saved_tensors[0]).to(ctx.saved_tensors[0].dtype),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+)
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.rest = inputs[5:]
     ctx.save_for_backward(*inputs[:5], *output)
@@ -174,7 +191,7 @@ def kernels(q: Tensor, k: Tensor, v: Tensor, lowered: Lowered) -> tuple[Tensor, 
     """Output (b, h, n, d) and log-partition (b, h, n) of a lowered call on a GPU."""
     q, k = _centred(q, k, lowered)
     scale = lowered.scale.expand(q.shape[0], q.shape[1])
-    key_bias = lowered.key_bias(k, q.shape[1])
+    key_bias = lowered.key_bias(k, q.shape[1], torch.ops.krause_dynamics.squared_norms)
     offset, numbers = lowered.query_offset, _numbers(lowered.rule)
     tensors = (q, k, v, scale, key_bias)
     tracked = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
@@ -182,7 +199,7 @@ def kernels(q: Tensor, k: Tensor, v: Tensor, lowered: Lowered) -> tuple[Tensor, 
         out, log_partition = _decode(q, k, v, scale, key_bias, lowered)
     else:
         out, log_partition, _ = torch.ops.krause_dynamics.kernels(*tensors, numbers, offset)
-    return out, log_partition + lowered.query_term(q)
+    return out, log_partition + lowered.query_term(q, torch.ops.krause_dynamics.squared_norms)
 
 
 def _fits_decode(q: Tensor, k: Tensor, rule: Rule) -> bool:

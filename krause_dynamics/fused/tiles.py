@@ -161,6 +161,54 @@ def weigh(tile: Tile, allowed: Tensor, distance: bool, top_k: int, keep_ties: bo
     return (logs - log_partition).exp().masked_fill(spoilt, float("nan")), chosen
 
 
+class Slopes(NamedTuple):
+    """Gradients of one block, in the shapes of its `Tile`; scale (b, h), scores of pairs (b, h, T, B, S)."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    scale: Tensor
+    pairs: Tensor
+
+
+def slopes(
+    tile: Tile,
+    allowed: Tensor,
+    distance: bool,
+    top_k: int,
+    keep_ties: bool,
+    keep: Tensor | None,
+    grads: tuple[Tensor, Tensor],
+) -> Slopes:
+    """Gradients of a block by hand (an operator runs below autograd), on the selection made again from the same scores.
+
+    With ``u_j = keep_j <g, v_j>``: ``dL/ds_j = p_j (u_j - sum_l p_l u_l + dL/dlogZ)``; rows that a NaN has spoilt pass
+    nothing on.
+    """
+    logs, chosen, spoilt = _log_weights(tile, allowed, distance, top_k, keep_ties)
+    q, k, raw = _measure(*_clean(tile), distance)
+    log_partition = logs.masked_fill(~chosen.any(-1, keepdim=True), 0.0).logsumexp(-1, keepdim=True)
+    weights = (logs - log_partition).exp().masked_fill(spoilt, 0.0)
+    grad_out, grad_log = (g.masked_fill(spoilt if g.ndim == 5 else spoilt[..., 0], 0.0) for g in grads)
+    rates = grad_out @ tile.v.masked_fill(~torch.isfinite(tile.v), 0.0).mT
+    kept = weights
+    if keep is not None:
+        rates, kept = rates * keep, weights * keep
+    pairs = weights * (rates - (weights * rates).sum(-1, keepdim=True) + grad_log[..., None])
+    scale = tile.scale[..., None, None, None]
+    grad_q, grad_k = pairs @ k, pairs.mT @ q
+    if distance:
+        grad_q = grad_q - q * pairs.sum(-1, keepdim=True)
+        grad_k = grad_k - k * pairs.sum(-2)[..., None]
+    return Slopes(scale * grad_q, scale * grad_k, kept.mT @ grad_out, (pairs * raw).sum((-3, -2, -1)), pairs)
+
+
+def _clean(tile: Tile) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Queries and keys with those set to 0 that hold NaN or infinity, and which they are."""
+    lame, broken = (~torch.isfinite(x).all(-1) for x in (tile.q, tile.k))
+    return tile.q.masked_fill(lame[..., None], 0.0), tile.k.masked_fill(broken[..., None], 0.0), lame, broken
+
+
 def _log_weights(
     tile: Tile, allowed: Tensor, distance: bool, top_k: int, keep_ties: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,27 +217,26 @@ def _log_weights(
         allowed = allowed & (tile.log_mass > NEVER)[..., None, :]
     # A key may hold NaN or infinity as long as nobody hears it: it is set to 0 and only those who hear it get NaN.
     # Likewise a padded query may: its own row is NaN, and no gradient flows through it.
-    broken, lame = (~torch.isfinite(x).all(-1) for x in (tile.k, tile.q))
-    tile = tile._replace(q=tile.q.masked_fill(lame[..., None], 0.0), k=tile.k.masked_fill(broken[..., None], 0.0))
-    scores = _scores(tile, broken, distance).masked_fill(~allowed, NEVER)
+    q, k, lame, broken = _clean(tile)
+    scores = tile.scale[..., None, None, None] * _measure(q, k, lame, broken, distance)[2]
+    scores = scores if tile.pair_bias is None else scores + tile.pair_bias
+    scores = scores.masked_fill(~allowed, NEVER)
+    spoilt = (allowed & (broken[..., None, :] | lame[..., None])).any(-1, keepdim=True)
+    spoilt = spoilt | scores.isnan().any(-1, keepdim=True)
     with torch.no_grad():
-        spoilt = (allowed & (broken[..., None, :] | lame[..., None])).any(-1, keepdim=True)
-        spoilt = spoilt | scores.isnan().any(-1, keepdim=True)
         chosen = select(scores, top_k, keep_ties)
     logs = scores if tile.log_mass is None else scores + tile.log_mass[..., None, :]
     return logs.masked_fill(~chosen, NEVER), chosen, spoilt
 
 
-def _scores(tile: Tile, broken: Tensor, distance: bool) -> Tensor:
-    k, scale = tile.k, tile.scale[..., None, None, None]
-    if distance:
-        centre = _centre(k.detach(), broken)
-        q, k = tile.q - centre, k - centre
-        squared = q.square().sum(-1, keepdim=True) + k.square().sum(-1)[..., None, :] - 2 * q @ k.mT
-        scores = -0.5 * scale * squared.clamp(min=0)
-    else:
-        scores = scale * (tile.q @ k.mT)
-    return scores if tile.pair_bias is None else scores + tile.pair_bias
+def _measure(q: Tensor, k: Tensor, lame: Tensor, broken: Tensor, distance: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Centred queries and keys, and what the scale multiplies: ``-|q - k|^2 / 2`` or ``<q, k>`` (b, h, T, B, S)."""
+    if not distance:
+        return q, k, q @ k.mT
+    centre = _centre(k.detach(), broken)
+    q, k = q - centre, k - centre
+    squared = q.square().sum(-1, keepdim=True) + k.square().sum(-1)[..., None, :] - 2 * q @ k.mT
+    return q, k, -0.5 * squared.clamp(min=0)
 
 
 def _centre(k: Tensor, broken: Tensor) -> Tensor:
