@@ -58,6 +58,15 @@ def test_branch_point_needs_two_fates():
         phase_diagrams.branch_point(2.0, 3.0, count=1001)
 
 
+def test_density_and_quantiles_end_alike():
+    quantiles, density = (
+        phase_diagrams.clusters_over_length([8.0, 12.0], m, count=20_001) for m in ("discrete", "density")
+    )
+    # 200 cells a radius: atoms are smeared over a few cells.
+    np.testing.assert_allclose(density.position, quantiles.position, atol=0.01)
+    np.testing.assert_allclose(density.mass, quantiles.mass, atol=0.01)
+
+
 def test_unknown_model_is_named():
     with pytest.raises(ValueError, match="model must be"):
         phase_diagrams.final_clusters(3.0, "hourly")
@@ -92,7 +101,13 @@ def test_plots_show_the_data(over_beta, over_noise):
     branches = plots.clusters_over_length(lengths)
     assert len(branches.collections[0].get_offsets()) == 4
     assert [line.get_xdata()[0] for line in branches.lines] == [5.23, 5.67, 6.84]
+    numbers = plots.cluster_numbers_over_length(lengths)
+    plots.cluster_numbers_over_length(lengths, ax=numbers, label="again")
+    assert [line.get_label() for line in numbers.lines] == ["discrete", "selected by the front", "again"]
+    np.testing.assert_allclose(numbers.lines[0].get_ydata(), [1, 3])
+    slope = np.diff(numbers.lines[1].get_ydata()) / 5.0
+    np.testing.assert_allclose(slope, 1 / theory.selected_front("discrete").wavelength)
     noise = plots.order_over_noise(over_noise)
     np.testing.assert_allclose(noise.collections[1].get_array(), over_noise.particles.values.ravel())
-    for drawn in (ax, counts, branches, noise):
+    for drawn in (ax, counts, branches, numbers, noise):
         plt.close(drawn.figure)

@@ -17,6 +17,7 @@ from krause_dynamics.plots.panels import (
 )
 from krause_dynamics.plots.particles import animate, circle, opinions, overview, sphere
 from krause_dynamics.plots.phase import (
+    cluster_numbers_over_length,
     clusters_over_beta,
     clusters_over_length,
     order_over_beta,
@@ -33,6 +34,7 @@ __all__ = [
     "clusters",
     "clusters_and_sinks_figure",
     "clusters_figure",
+    "cluster_numbers_over_length",
     "clusters_over_beta",
     "clusters_over_length",
     "density",

@@ -12,6 +12,10 @@ from krause_dynamics.plots.style import new_axes
 if TYPE_CHECKING:
     import xarray
 
+EDGE_CLUSTER = (
+    1.546  # distance, in radii, of the outermost cluster of the discrete map from the edge of a uniform density
+)
+
 
 def order_over_beta(data: xarray.Dataset, *, ax: Axes | None = None, **mesh: Any) -> Axes:
     """Order parameter over (beta, time): particles in colour, r = 1/2 of the solver and of linear theory as lines.
@@ -73,6 +77,30 @@ def clusters_over_length(data: xarray.Dataset, *, ax: Axes | None = None, **scat
         for point in (*theory.CONSENSUS_BRANCH_POINTS, theory.CONSENSUS_LOST):
             ax.axvline(point, color="C1", linestyle="--", linewidth=0.8)
     ax.set(xlabel="interval length / radius", ylabel="position of clusters (radii from the centre)")
+    return ax
+
+
+def cluster_numbers_over_length(data: xarray.Dataset, *, ax: Axes | None = None, **line: Any) -> Axes:
+    """Number of final clusters over interval length, and the line of linear theory: the spacing that a front selects.
+
+    Args:
+        data: From ``kd.phase_diagrams.clusters_over_length``; its model labels the line.
+        ax: Where to draw.
+        **line: For ``Axes.plot``.
+    """
+    from krause_dynamics import theory
+
+    ax = new_axes(ax)
+    model = data.attrs.get("model", "discrete")
+    options: dict[str, Any] = {"drawstyle": "steps-mid", "linewidth": 1.2, "label": model} | line
+    ax.plot(data.length, data.clusters, **options)
+    front = theory.selected_front("discrete" if model in ("discrete", "density") else model)
+    if not any(drawn.get_gid() == "front" for drawn in ax.lines):
+        # An edge cluster sits about one and a half radii inside; the rest is filled at the selected spacing.
+        expected = 1 + (data.length - 2 * EDGE_CLUSTER) / front.wavelength
+        ax.plot(data.length, expected, "k--", linewidth=1.0, gid="front", label="selected by the front")
+    ax.set(xlabel="interval length / radius", ylabel="clusters", ylim=(0, None))
+    ax.legend()
     return ax
 
 
