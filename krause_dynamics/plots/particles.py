@@ -103,7 +103,7 @@ def sphere(
             axes.plot(*run.positions[: last + 1, i].T, color="C0", linewidth=0.6, alpha=0.5)
     options: dict[str, Any] = {"s": _areas(run, index), "color": "C1", "depthshade": False, "linewidths": 0}
     axes.scatter(*run.positions[index].T, **(options | scatter))
-    axes.set(box_aspect=(1, 1, 1))
+    axes.set_box_aspect((1, 1, 1), zoom=1.4)  # the frame is hidden, so its margins are not needed
     axes.set_axis_off()
     axes.set_title(_clock(run, index))
     return axes  # type: ignore[no-any-return]
