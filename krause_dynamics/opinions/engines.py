@@ -45,6 +45,11 @@ class Engine(ABC):
     def positions(self) -> np.ndarray:
         """All opinions: (n, d)."""
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether no opinion ran away; means of finite opinions cannot."""
+        return True
+
     @abstractmethod
     def arrays(self) -> dict[str, np.ndarray]:
         """What a checkpoint file must hold beside `time` and `steps`."""
@@ -94,6 +99,10 @@ class Stepwise(Engine):
     @property
     def positions(self) -> np.ndarray:
         return self._x
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self._x).all())
 
     def advance(self, steps: int) -> None:
         for _ in range(steps):

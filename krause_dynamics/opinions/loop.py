@@ -55,7 +55,7 @@ class Loop:
         previous = engine.positions if stop is not None else None
         watched = stop is not None or self.file is not None
         engine.advance(1 if watched else min(self.record.until_next(engine.time), max_steps - engine.time))
-        if not np.isfinite(engine.positions).all():
+        if not engine.is_finite:
             return "diverged"
         reason = engine.ended
         if stop is not None and reason is None:
@@ -63,6 +63,8 @@ class Loop:
         return "max_steps" if reason is None and engine.time >= max_steps else reason
 
     def _keep(self, on_save: OnSave | None, *, last: bool) -> None:
+        if not self.record.wants(self.engine.time, last=last):
+            return
         x = self.engine.positions.astype(self.record.states[0].dtype, copy=False)
         if self.record.keep(self.engine.time, x, last=last) and on_save is not None:
             on_save(float(self.engine.time), x)

@@ -26,12 +26,14 @@ class Record:
         """Units of time until a state is due."""
         return self.stride - time % self.stride
 
+    def wants(self, time: int, *, last: bool) -> bool:
+        """Whether `keep` would look at the state."""
+        return last or (time != self.times[-1] and time % self.stride == 0)
+
     def keep(self, time: int, x: np.ndarray, *, last: bool) -> bool:
-        """Keep the state if it is due or the last; a last state at a time already kept replaces it."""
+        """Keep a state that is wanted; a last one at a time already kept replaces it. Whether it is a new one."""
         if time == self.times[-1]:
             self.states[-1] = x if last and time else self.states[-1]
-            return False
-        if time % self.stride and not last:
             return False
         self.times.append(time)
         self.states.append(x)
