@@ -56,9 +56,9 @@ def backward_queries_kernel(
     scale = load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
     i = block * B + tl.arange(0, B)
     row = i + offset
-    q = load_finite_rows(Q, i, n, stride_qn, D, DP)
-    do = load_finite_rows(DOUT + batch * stride_gb + head * stride_gh, i, n, stride_gn, D, DP)
-    o = load_finite_rows(OUT + batch * stride_ob + head * stride_oh, i, n, stride_on, D, DP)
+    q = load_finite_rows(Q, block * B, tl.arange(0, B), n, stride_qn, D, DP)
+    do = load_finite_rows(DOUT + batch * stride_gb + head * stride_gh, block * B, tl.arange(0, B), n, stride_gn, D, DP)
+    o = load_finite_rows(OUT + batch * stride_ob + head * stride_oh, block * B, tl.arange(0, B), n, stride_on, D, DP)
     logz = tl.load(LOGZ + unit * n + i, mask=i < n, other=0.0)
     cleared = -tl.where(logz == float("-inf"), 0.0, logz) * LOG2E
     delta = tl.sum(do.to(tl.float32) * o.to(tl.float32), 1)
@@ -91,9 +91,9 @@ def backward_queries_kernel(
     for u in range(tiles):
         start = tl.where(u < leading, u * T, begin + (u - leading) * T)
         j = start + c
-        bias = load_bias(BIAS, j, m, HAS_BIAS)
-        k = load_finite_rows(K, j, m, stride_kn, D, DP)
-        v = load_finite_rows(V, j, m, stride_vn, D, DP)
+        bias = load_bias(BIAS, start, c, m, HAS_BIAS)
+        k = load_finite_rows(K, start, c, m, stride_kn, D, DP)
+        v = load_finite_rows(V, start, c, m, stride_vn, D, DP)
         product = tl.dot(q, tl.trans(k), input_precision="ieee")
         s = product * scale
         if HAS_BIAS:
@@ -148,8 +148,8 @@ def backward_keys_kernel(
     kv_head = unit % kv_heads
     c = tl.arange(0, T)
     j = position + shift + c
-    k = load_finite_rows(K + batch * stride_kb + kv_head * stride_kh, j, m, stride_kn, D, DP)
-    v = load_finite_rows(V + batch * stride_vb + kv_head * stride_vh, j, m, stride_vn, D, DP)
+    k = load_finite_rows(K + batch * stride_kb + kv_head * stride_kh, position + shift, c, m, stride_kn, D, DP)
+    v = load_finite_rows(V + batch * stride_vb + kv_head * stride_vh, position + shift, c, m, stride_vn, D, DP)
     # Rows that may hear one of these keys.
     begin = tl.maximum(position + shift - offset - RIGHT, 0)
     end = tl.minimum(position + shift + T - offset + LEFT, n)
@@ -172,13 +172,14 @@ def backward_keys_kernel(
         head = kv_head * group + g
         scale = load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
         rows = batch * heads + head
-        bias = load_bias(BIAS + batch * stride_bb + head * stride_bh, j, m, HAS_BIAS)
+        bias = load_bias(BIAS + batch * stride_bb + head * stride_bh, position + shift, c, m, HAS_BIAS)
         dbias = tl.zeros([T], tl.float32)
         for u in range(tiles):
-            i = tl.where(u < leading, u * B, begin + (u - leading) * B) + tl.arange(0, B)
+            first = tl.where(u < leading, u * B, begin + (u - leading) * B)
+            i = first + tl.arange(0, B)
             row = i + offset
-            q = load_finite_rows(Q + batch * stride_qb + head * stride_qh, i, n, stride_qn, D, DP)
-            do = load_finite_rows(DOUT + batch * stride_gb + head * stride_gh, i, n, stride_gn, D, DP)
+            q = load_finite_rows(Q + batch * stride_qb + head * stride_qh, first, tl.arange(0, B), n, stride_qn, D, DP)
+            do = load_finite_rows(DOUT + batch * stride_gb + head * stride_gh, first, tl.arange(0, B), n, stride_gn, D, DP)
             logz = tl.load(LOGZ + rows * n + i, mask=i < n, other=0.0)
             cleared = -tl.where(logz == float("-inf"), 0.0, logz) * LOG2E
             delta = tl.load(DELTA + rows * n + i, mask=i < n, other=0.0)

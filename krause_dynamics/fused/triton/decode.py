@@ -34,8 +34,8 @@ def decode_kernel(
     V += batch * stride_vb + (head // group) * stride_vh
     scale = load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
     j = tl.arange(0, M)
-    s = tl.sum(load_rows(K, j, m, stride_kn, D, DP, "").to(tl.float32) * q[None, :], 1) * scale
-    bias = load_bias(BIAS + batch * stride_bb + head * stride_bh, j, m, HAS_BIAS)
+    s = tl.sum(load_rows(K, first * 0, j, m, stride_kn, D, DP, "").to(tl.float32) * q[None, :], 1) * scale
+    bias = load_bias(BIAS + batch * stride_bb + head * stride_bh, first * 0, j, m, HAS_BIAS)
     if HAS_BIAS:
         s = s + bias
     heard = (j >= first) & (j < last) & (bias > float("-inf"))
@@ -78,7 +78,7 @@ def decode_kernel(
     p = tl.where(keep, tl.exp2((s - base) * LOG2E), 0.0)
     weight = tl.sum(p, 0)
     weight = tl.where(nan, float("nan"), weight)
-    v = load_rows(V, tl.where(keep, j, -1), m, stride_vn, D, DP, "").to(tl.float32)
+    v = load_rows(V, first * 0, tl.where(keep, j, -1), m, stride_vn, D, DP, "").to(tl.float32)
     out = tl.sum(p[:, None] * v, 0) / tl.where(weight == 0.0, 1.0, weight)
     logz = tl.where(weight == 0.0, float("-inf"), base + tl.log2(tl.where(weight == 0.0, 1.0, weight)) * LN2)
     tl.store(OUT + tl.program_id(0).to(tl.int64) * D + d, out.to(OUT.dtype.element_ty), mask=d < D)

@@ -31,9 +31,11 @@ from .primitives import (
     ordinal_of_float,
     ordinal_of_half,
     pack,
+    pack_pair,
     population,
     position_of_bit,
     row_maximum,
+    scores,
 )
 
 
@@ -42,26 +44,23 @@ def _tile(
     q, K, BIAS, t, first, row, scale, m, stride_k,
     T: tl.constexpr, B: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, FULL: tl.constexpr,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr,
-    MANHATTAN: tl.constexpr, PREFIX: tl.constexpr, BELOW: tl.constexpr, ABOVE: tl.constexpr, POLICY: tl.constexpr,
+    MANHATTAN: tl.constexpr, PREFIX: tl.constexpr, MASK: tl.constexpr, BELOW: tl.constexpr, ABOVE: tl.constexpr, POLICY: tl.constexpr,
 ):  # fmt: skip
     """Scores of tile t, -inf where the row does not hear the key.
 
-    The bias is -inf outside the sequence and for invalid keys, whose k is replaced by 0 so that it carries through. BELOW and ABOVE: whether
-    some row's interval begins or ends inside this tile; tiles in the middle need no comparison.
+    The bias is -inf outside the sequence and for invalid keys. BELOW and ABOVE: whether some row's interval begins or ends inside this tile;
+    tiles in the middle need no comparison. Without MASK scores of pairs that do not hear each other are arbitrary.
     """
     c = tl.arange(0, T)
-    j = first + t * T + c
-    bias = load_bias(BIAS, j, m, HAS_BIAS)
-    k = load_rows(K, j, m, stride_k, D, DP, POLICY)
-    if HAS_BIAS:
-        # A second load, in the layout of k: cheaper than moving the first one there.
-        inside = (j >= 0) & (j < m)
-        valid = tl.load(BIAS + j, mask=inside, other=float("-inf"), eviction_policy="evict_last") > float("-inf")
-        k = tl.where(valid[:, None], k, tl.zeros_like(k))
-    s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale + bias[None, :]
+    start = first + t * T
+    bias = load_bias(BIAS, start, c, m, HAS_BIAS)
+    k = load_rows(K, start, c, m, stride_k, D, DP, POLICY)
+    s = scores(q, k, scale, bias)
+    if MASK and HAS_BIAS:
+        s = tl.where((bias > float("-inf"))[None, :], s, float("-inf"))
     if FULL:
         if BELOW or ABOVE:
-            heard = admitted(row[:, None], j[None, :], m, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)
+            heard = admitted(row[:, None], (start + c)[None, :], m, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)
             s = tl.where(heard, s, float("-inf"))
     else:
         r = tl.arange(0, B)
@@ -166,11 +165,11 @@ def _cell(
     """Least and largest float32 score that share the threshold's half-precision number; in resolved rows, twice the k-th score."""
     block = opaque(block)
     first, row = _geometry(block, offset, LEFT, FULL, B)
-    q = load_rows(Q, block * B + tl.arange(0, B), n, stride_q, D, DP, "")
+    q = load_rows(Q, block * B, tl.arange(0, B), n, stride_q, D, DP, "")
     least = tl.zeros([B], tl.float32) + float("inf")
     most = tl.zeros([B], tl.float32) + float("-inf")
     for t in range(NT):
-        x = _tile(q, K, BIAS, t, first, row, scale, m, stride_k, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, True, True, "")  # fmt: skip  # noqa: E501
+        x = _tile(q, K, BIAS, t, first, row, scale, m, stride_k, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, True, True, True, "")  # fmt: skip  # noqa: E501
         y = tl.fma(x, inverse[:, None], shift[:, None]).to(tl.float16)
         inside = (y >= threshold[:, None]) & (x > float("-inf")) & ((y == threshold[:, None]) | ~unresolved[:, None])
         least = tl.minimum(least, tl.min(tl.where(inside, x, float("inf")), 1))
@@ -191,25 +190,33 @@ def _exact_threshold(
     """
     block = opaque(block)
     first, row = _geometry(block, offset, LEFT, FULL, B)
-    q = load_rows(Q, block * B + tl.arange(0, B), n, stride_q, D, DP, "")
+    q = load_rows(Q, block * B, tl.arange(0, B), n, stride_q, D, DP, "")
     lo = ordinal_of_float(least)
     hi = ordinal_of_float(most)
     settled = (least >= most) | (above + 1 >= TOP_K)
     lo = tl.where(settled & (least < most), hi, lo)
     hi = tl.where(settled, lo + 1, hi + 1)
-    going = tl.max((hi - lo != 1).to(tl.int32), 0)
-    while going > 0:
+    still = (hi > lo) & (hi - lo != 1)
+    while tl.max(still.to(tl.int32), 0) > 0:
         middle = midpoint(lo, hi)
         mark = float_of_ordinal(middle)
         count = tl.zeros([B], tl.float32)
         for t in range(NT):
-            x = _tile(q, K, BIAS, t, first, row, scale, m, stride_k, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, True, True, "")  # fmt: skip  # noqa: E501
+            x = _tile(q, K, BIAS, t, first, row, scale, m, stride_k, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, True, True, True, "")  # fmt: skip  # noqa: E501
             count += tl.sum((x >= mark[:, None]).to(tl.float32), 1)
         enough = count >= TOP_K
-        lo = tl.where(enough, middle, lo)
-        hi = tl.where(enough, tl.where(count == TOP_K, middle + 1, hi), middle)
-        going = tl.max((hi - lo != 1).to(tl.int32), 0)
+        lo = tl.where(still & enough, middle, lo)
+        hi = tl.where(still & enough & (count == TOP_K), middle + 1, tl.where(still & ~enough, middle, hi))
+        still = (hi > lo) & (hi - lo != 1)
     return tl.where(least > most, -3.4028234e38, float_of_ordinal(lo))
+
+
+@triton.jit
+def _cut_in_word(word, column, cut, wanted):
+    """Find the wanted-th tie if this word (first column `column`) holds it; (cut, ties still wanted), the latter negative once found."""
+    here = population(word)
+    inside = (wanted > 0) & (here >= wanted)
+    return tl.where(inside, column + position_of_bit(word, wanted), cut), tl.where(inside, -FAR, wanted - here)
 
 
 @triton.jit
@@ -222,16 +229,17 @@ def _tie_cut(
     """Column of the last of the `wanted` first scores that equal `exact`, in the rows where `tied`; beyond every column elsewhere."""
     block = opaque(block)
     first, row = _geometry(block, offset, LEFT, FULL, B)
-    q = load_rows(Q, block * B + tl.arange(0, B), n, stride_q, D, DP, "")
+    q = load_rows(Q, block * B, tl.arange(0, B), n, stride_q, D, DP, "")
     cut = tl.zeros_like(wanted) + 2 * FAR
     for t in range(NT):
-        x = _tile(q, K, BIAS, t, first, row, scale, m, stride_k, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, True, True, "")  # fmt: skip  # noqa: E501
-        word = pack(x == exact[:, None], T)
-        here = population(word)
-        inside = (wanted > 0) & (here >= wanted)
-        cut = tl.where(inside, t * T + position_of_bit(word, wanted), cut)
-        # Once found, no later tile can hold the last one.
-        wanted = tl.where(inside, -FAR, wanted - here)
+        x = _tile(q, K, BIAS, t, first, row, scale, m, stride_k, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, True, True, True, "")  # fmt: skip  # noqa: E501
+        equal = x == exact[:, None]
+        if T == 64:
+            word, second = pack_pair(equal, B)
+            cut, wanted = _cut_in_word(word, t * 64, cut, wanted)
+            cut, wanted = _cut_in_word(second, t * 64 + 32, cut, wanted)
+        else:
+            cut, wanted = _cut_in_word(pack(equal, T), t * T, cut, wanted)
     return tl.where(tied, cut, 2 * FAR)
 
 
@@ -245,12 +253,12 @@ def _finite_values(
     """Weighted values once more: those that are not finite count as 0 where not selected (0 * NaN is NaN) and give NaN where selected."""
     block = opaque(block)
     first, row = _geometry(block, offset, LEFT, FULL, B)
-    q = load_rows(Q, block * B + tl.arange(0, B), n, stride_q, D, DP, "")
+    q = load_rows(Q, block * B, tl.arange(0, B), n, stride_q, D, DP, "")
     i = block * B + tl.arange(0, B)
     out = tl.zeros([B, DP], tl.float32)
     poison = tl.zeros([B, DP], tl.float32)
     for t in range(NT):
-        x = _tile(q, K, BIAS, t, first, row, scale, m, stride_k, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, True, True, "")  # fmt: skip  # noqa: E501
+        x = _tile(q, K, BIAS, t, first, row, scale, m, stride_k, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, True, True, True, "")  # fmt: skip  # noqa: E501
         c = tl.arange(0, T)
         if FULL:
             place = t * T + c[None, :] + tl.zeros_like(i)[:, None]
@@ -263,7 +271,7 @@ def _finite_values(
         )
         keep = ((words >> (place & 31)) & 1) != 0
         p = tl.where(keep, tl.exp2(tl.fma(x, LOG2E, cleared[:, None])), 0.0)
-        v = load_rows(V, first + t * T + c, m, stride_v, D, DP, "")
+        v = load_rows(V, first + t * T, c, m, stride_v, D, DP, "")
         finite = tl.abs(v.to(tl.float32)) < float("inf")
         out = tl.dot(p.to(v.dtype), tl.where(finite, v, tl.zeros_like(v)), out, input_precision="ieee")
         poison = tl.dot(keep.to(v.dtype), tl.where(finite, 0.0, 1.0).to(v.dtype), poison, input_precision="ieee")
@@ -333,14 +341,14 @@ def forward_kernel(
     possible = tl.minimum(row + RIGHT, m - 1) - tl.maximum(row - LEFT, 0) + 1
     if GRID or (PREFIX > 0):
         possible = tl.zeros([B], tl.int32) + m
-    q = load_rows(Q, block * B + tl.arange(0, B), n, stride_qn, D, DP, "")
+    q = load_rows(Q, block * B, tl.arange(0, B), n, stride_qn, D, DP, "")
 
     # Where the k-th score is expected, from the moments of the sampled tiles.
     s = ()
     sample = ()
     for t in tl.static_range(NT):
         if HOLD or ((t >= SAMPLE_FROM) and (t < SAMPLE_TO)):
-            x = _tile(q, K, BIAS, t, first, row, scale, m, stride_kn, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FULL or (t * T < B - 1), FULL or (t * T + T - 1 > LEFT + RIGHT), "")  # fmt: skip  # noqa: E501
+            x = _tile(q, K, BIAS, t, first, row, scale, m, stride_kn, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, True, FULL or (t * T < B - 1), FULL or (t * T + T - 1 > LEFT + RIGHT), "")  # fmt: skip  # noqa: E501
             if HOLD:
                 s = s + (x,)
             if (t >= SAMPLE_FROM) and (t < SAMPLE_TO):
@@ -368,7 +376,7 @@ def forward_kernel(
         if HOLD:
             x = s[t]
         else:
-            x = _tile(q, K, BIAS, t, first, row, scale, m, stride_kn, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FULL or (t * T < B - 1), FULL or (t * T + T - 1 > LEFT + RIGHT), "")  # fmt: skip  # noqa: E501
+            x = _tile(q, K, BIAS, t, first, row, scale, m, stride_kn, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, True, FULL or (t * T < B - 1), FULL or (t * T + T - 1 > LEFT + RIGHT), "")  # fmt: skip  # noqa: E501
         highest = tl.maximum(highest, x, propagate_nan=tl.PropagateNan.ALL)
         y = y + (tl.fma(x, inverse[:, None], shift[:, None]).to(tl.float16),)
 
@@ -403,7 +411,7 @@ def forward_kernel(
                 if HOLD:
                     x = s[t]
                 else:
-                    x = _tile(q, K, BIAS, t, first, row, scale, m, stride_kn, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FULL or (t * T < B - 1), FULL or (t * T + T - 1 > LEFT + RIGHT), "evict_last")  # fmt: skip  # noqa: E501
+                    x = _tile(q, K, BIAS, t, first, row, scale, m, stride_kn, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, True, FULL or (t * T < B - 1), FULL or (t * T + T - 1 > LEFT + RIGHT), "evict_last")  # fmt: skip  # noqa: E501
                 z = tl.where(x > exact[:, None], 1.0, tl.where(x == exact[:, None], 0.0, float("-inf")))
                 mapped = mapped + (z.to(tl.float16),)
             y = mapped
@@ -443,12 +451,17 @@ def forward_kernel(
         if HOLD:
             x = s[t]
         else:
-            x = _tile(q, K, BIAS, t, first, row, scale, m, stride_kn, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, False, False, "evict_first")  # fmt: skip  # noqa: E501
+            x = _tile(q, K, BIAS, t, first, row, scale, m, stride_kn, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, False, False, False, "evict_first")  # fmt: skip  # noqa: E501
         keep = y[t] >= threshold[:, None]
-        _store_word(BITS, pack(keep, T), i, r, again, n, t, FULL, B, T, WORDS)
+        if T == 64:
+            word, second = pack_pair(keep, B)
+            _store_word(BITS, word, i, r, again, n, 2 * t, FULL, B, 32, WORDS)
+            _store_word(BITS, second, i, r, again, n, 2 * t + 1, FULL, B, 32, WORDS)
+        else:
+            _store_word(BITS, pack(keep, T), i, r, again, n, t, FULL, B, T, WORDS)
         p = tl.where(keep, tl.exp2(tl.fma(x, LOG2E, cleared[:, None])), 0.0)
         weights += p
-        v = load_rows(V, start + t * T + tl.arange(0, T), m, stride_vn, D, DP, "")
+        v = load_rows(V, start + t * T, tl.arange(0, T), m, stride_vn, D, DP, "")
         out = tl.dot(p.to(v.dtype), v, out, input_precision="ieee")
     broken = (out != out) & (top == top)[:, None]
     if tl.max(tl.max(broken.to(tl.int32), 1), 0) > 0:

@@ -83,6 +83,7 @@ class Tiles:
     warps: int
     hold: bool
     sample: int
+    registers: int | None = None
 
 
 def neighbourhood(
@@ -139,10 +140,10 @@ def _tiles(hood: Neighbourhood, full: bool, keys: int, d: int, dtype: torch.dtyp
     span = keys if full else hood.left + hood.right + 1
     wide = _padded(d) > 128 or dtype == torch.float32
     if span <= 64 and not full:
-        return Tiles(16, 16, 1, hold=True, sample=64)
+        return Tiles(16, 16, 1, hold=True, sample=1)
     if span <= 160 and not wide:
-        return Tiles(64, 32, 4, hold=False, sample=2)
-    return Tiles(32, 32, 4, hold=False, sample=2)
+        return Tiles(64, 32, 4, hold=False, sample=1)
+    return Tiles(32, 32, 4, hold=False, sample=1)
 
 
 def _uses_registers(hood: Neighbourhood, keys: int) -> tuple[bool, bool]:
@@ -232,9 +233,12 @@ def _guess(hood: Neighbourhood, keys: int) -> tuple[float, float]:
     return z, 1.0 / normal.pdf(z)
 
 
-def _options(warps: int, stages: int = 1) -> dict[str, Any]:
+def _options(warps: int, stages: int = 1, registers: int | None = None) -> dict[str, Any]:
     # Fused multiply-adds only where a kernel writes them: scores round as in eager code.
-    return {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": False}
+    options: dict[str, Any] = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": False}
+    if registers is not None and not INTERPRETED.value:
+        options["maxnreg"] = registers
+    return options
 
 
 def forward(
@@ -336,10 +340,10 @@ def _launch_registers(hood, full, keys, words, tiles, arrays, numbers, strides, 
     span = keys if full else tiles.queries + hood.left + hood.right
     count = -(-span // tiles.keys)
     if full:
-        count = words * 32 // tiles.keys
+        count = -(-words * 32 // tiles.keys)
     asm, constraints = _count_program(count)
     # Sampled tiles: in the middle, where every row of the block hears every key.
-    sample = count if tiles.hold or full else min(tiles.sample, count)
+    sample = count if full else min(tiles.sample, count)
     begin = (count - sample + 1) // 2
     return forward_kernel[(batch * heads * triton.cdiv(n, tiles.queries),)](
         *arrays,
@@ -357,7 +361,7 @@ def _launch_registers(hood, full, keys, words, tiles, arrays, numbers, strides, 
         NEWTON=3,
         ASM=asm,
         CONSTRAINTS=constraints,
-        **_options(tiles.warps),
+        **_options(tiles.warps, registers=tiles.registers),
     )
 
 

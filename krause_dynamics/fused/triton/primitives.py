@@ -115,21 +115,38 @@ def pack(keep, T: tl.constexpr):
 
 
 @triton.jit
-def load_rows(pointer, rows, limit, stride, D: tl.constexpr, DP: tl.constexpr, POLICY: tl.constexpr):
-    """Rows of a matrix (any, D) as a tile (rows, DP); zero outside [0, limit) and beyond D. Row offsets are 64-bit."""
-    d = tl.arange(0, DP)
-    mask = ((rows >= 0) & (rows < limit))[:, None]
-    if D != DP:
-        mask = mask & (d < D)[None, :]
-    return tl.load(
-        pointer + rows.to(tl.int64)[:, None] * stride + d[None, :], mask=mask, other=0.0, eviction_policy=POLICY
-    )
+def pack_pair(keep, B: tl.constexpr):
+    """Words of the two halves of a boolean tile (B, 64)."""
+    bits = tl.where(keep, (1 << (tl.arange(0, 64) & 31))[None, :], 0)
+    return tl.split(tl.sum(tl.reshape(bits, (B, 2, 32)), 2))
 
 
 @triton.jit
-def load_finite_rows(pointer, rows, limit, stride, D: tl.constexpr, DP: tl.constexpr):
+def within(start, local, limit):
+    """Whether 0 <= start + local < limit, in one unsigned comparison."""
+    return (start + local).to(tl.uint32, bitcast=True) < limit.to(tl.uint32, bitcast=True)
+
+
+@triton.jit
+def load_rows(
+    pointer, start, local, limit, stride, D: tl.constexpr, DP: tl.constexpr, POLICY: tl.constexpr
+):  # fmt: skip
+    """Rows start + local of a matrix (limit, D) as a tile (rows, DP); zero outside the matrix.
+
+    The first row's offset is 64-bit; offsets within the tile are small numbers added to it, which become immediates of the loads.
+    """
+    d = tl.arange(0, DP)
+    mask = within(start, local, limit)[:, None]
+    if D != DP:
+        mask = mask & (d < D)[None, :]
+    base = pointer + start.to(tl.int64) * stride
+    return tl.load(base + (local[:, None] * stride + d[None, :]), mask=mask, other=0.0, eviction_policy=POLICY)
+
+
+@triton.jit
+def load_finite_rows(pointer, start, local, limit, stride, D: tl.constexpr, DP: tl.constexpr):
     """As `load_rows`, NaN and infinities replaced by 0: a weight of 0 must erase a row which is not heard, and 0 * NaN does not."""
-    x = load_rows(pointer, rows, limit, stride, D, DP, "")
+    x = load_rows(pointer, start, local, limit, stride, D, DP, "")
     return tl.where(tl.abs(x.to(tl.float32)) < float("inf"), x, tl.zeros_like(x))
 
 
@@ -143,21 +160,19 @@ def load_scale(SCALE, value, batch, head, stride_b, stride_h, TENSOR: tl.constex
 
 
 @triton.jit
-def scores(q, k, scale, bias, BIAS: tl.constexpr):
+def scores(q, k, scale, bias):
     """Tile of scores scale * <q, k> + bias in float32: product, scale and sum are rounded one after the other, as eager code does."""
-    s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-    if BIAS:
-        s = s + bias[None, :]
-    return s
+    return tl.dot(q, tl.trans(k), input_precision="ieee") * scale + bias[None, :]
 
 
 @triton.jit
-def load_bias(pointer, columns, m, BIAS: tl.constexpr):
-    """Key bias of the columns, -inf outside [0, m); zeros where there is none."""
+def load_bias(pointer, start, local, m, BIAS: tl.constexpr):
+    """Key bias of the columns start + local, -inf outside [0, m); zeros inside where there is none."""
+    inside = within(start, local, m)
     if BIAS:
-        return tl.load(pointer + columns, mask=(columns >= 0) & (columns < m), other=float("-inf"))
+        return tl.load(pointer + start.to(tl.int64) + local, mask=inside, other=float("-inf"))
     else:
-        return tl.where((columns >= 0) & (columns < m), 0.0, float("-inf"))
+        return tl.where(inside, 0.0, float("-inf"))
 
 
 @triton.jit

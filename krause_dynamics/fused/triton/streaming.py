@@ -51,15 +51,17 @@ def _stream_tile(
     GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
 ):  # fmt: skip
     """Scores (-inf where not heard) and key indices of the u-th tile of a walk."""
-    j = tl.where(u < leading, u * T, begin + (u - leading) * T) + tl.arange(0, T)
-    bias = load_bias(BIAS, j, m, HAS_BIAS)
-    k = load_rows(K, j, m, stride_k, D, DP, "")
-    s = scores(q, k, scale, bias, HAS_BIAS)
+    start = tl.where(u < leading, u * T, begin + (u - leading) * T)
+    c = tl.arange(0, T)
+    j = start + c
+    bias = load_bias(BIAS, start, c, m, HAS_BIAS)
+    k = load_rows(K, start, c, m, stride_k, D, DP, "")
+    s = scores(q, k, scale, bias)
     heard = admitted(row[:, None], j[None, :], m, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)
     counted = bias > float("-inf")
     if PREFIX > 0:
         counted = counted & tl.where(u < leading, j < PREFIX, j >= least)
-    return tl.where(heard & counted[None, :], s, float("-inf")), j
+    return tl.where(heard & counted[None, :], s, float("-inf")), j, start
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -87,7 +89,7 @@ def streaming_kernel(
     scale = load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
     i = block * B + tl.arange(0, B)
     row = i + offset
-    q = load_rows(Q, i, n, stride_qn, D, DP, "")
+    q = load_rows(Q, block * B, tl.arange(0, B), n, stride_qn, D, DP, "")
     last = tl.minimum(block * B + B, n) - 1 + offset
     leading, tiles, begin, least = key_range(block * B + offset, last, m, LEFT, RIGHT, PREFIX, T)
 
@@ -98,13 +100,13 @@ def streaming_kernel(
     cut = tl.zeros([B], tl.int32) + 2 * FAR
     if TOP_K == 0:
         for u in range(tiles):
-            x, j = _stream_tile(q, K, BIAS, u, leading, begin, least, row, scale, m, stride_kn, T, D, DP, HAS_BIAS, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)  # fmt: skip  # noqa: E501
+            x, j, start = _stream_tile(q, K, BIAS, u, leading, begin, least, row, scale, m, stride_kn, T, D, DP, HAS_BIAS, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)  # fmt: skip  # noqa: E501
             higher = tl.maximum(top, row_maximum(x), propagate_nan=tl.PropagateNan.ALL)
             base = tl.where(higher == float("-inf"), 0.0, higher)
             p = tl.exp2(tl.fma(x, LOG2E, (-base * LOG2E)[:, None]))
             shrink = tl.exp2((top - base) * LOG2E)
             weight = weight * shrink + tl.sum(p, 1)
-            v = load_rows(V, j, m, stride_vn, D, DP, "")
+            v = load_rows(V, start, tl.arange(0, T), m, stride_vn, D, DP, "")
             out = tl.dot(p.to(v.dtype), v, out * shrink[:, None], input_precision="ieee")
             top = higher
     else:
@@ -114,7 +116,7 @@ def streaming_kernel(
         total = tl.zeros([B], tl.float32)
         squares = tl.zeros([B], tl.float32)
         for u in range(tiles):
-            x, j = _stream_tile(q, K, BIAS, u, leading, begin, least, row, scale, m, stride_kn, T, D, DP, HAS_BIAS, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)  # fmt: skip  # noqa: E501
+            x, j, start = _stream_tile(q, K, BIAS, u, leading, begin, least, row, scale, m, stride_kn, T, D, DP, HAS_BIAS, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)  # fmt: skip  # noqa: E501
             heard = x > float("-inf")
             top = tl.maximum(top, row_maximum(x), propagate_nan=tl.PropagateNan.ALL)
             bottom = tl.minimum(bottom, tl.min(tl.where(heard, x, float("inf")), 1))
@@ -134,7 +136,7 @@ def streaming_kernel(
         low = ordinal_of_float(guess - 0.2 * deviation)
         middle = ordinal_of_float(guess)
         high = ordinal_of_float(guess + 0.2 * deviation)
-        going = tl.max((hi - lo != 1).to(tl.int32), 0)
+        going = tl.max(((hi > lo) & (hi - lo != 1)).to(tl.int32), 0)
         while going > 0:
             sane = (low > lo) & (high < hi) & (low <= middle) & (middle <= high)
             half = midpoint(lo, hi)
@@ -148,7 +150,7 @@ def streaming_kernel(
             at_b = tl.zeros([B], tl.float32)
             at_c = tl.zeros([B], tl.float32)
             for u in range(tiles):
-                x, j = _stream_tile(q, K, BIAS, u, leading, begin, least, row, scale, m, stride_kn, T, D, DP, HAS_BIAS, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)  # fmt: skip  # noqa: E501
+                x, j, start = _stream_tile(q, K, BIAS, u, leading, begin, least, row, scale, m, stride_kn, T, D, DP, HAS_BIAS, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)  # fmt: skip  # noqa: E501
                 at_a += tl.sum((x >= a[:, None]).to(tl.float32), 1)
                 at_b += tl.sum((x >= b[:, None]).to(tl.float32), 1)
                 at_c += tl.sum((x >= c[:, None]).to(tl.float32), 1)
@@ -167,14 +169,14 @@ def streaming_kernel(
             low = tl.zeros_like(lo)
             middle = low + 1
             high = low - 1
-            going = tl.max((hi - lo != 1).to(tl.int32), 0)
+            going = tl.max(((hi > lo) & (hi - lo != 1)).to(tl.int32), 0)
         mark = float_of_ordinal(lo)
         if not KEEP_TIES:
             tied = (at_lo > TOP_K) & ~(number <= TOP_K)
             if tl.max(tied.to(tl.int32), 0) > 0:
                 wanted = tl.where(tied, TOP_K - at_hi.to(tl.int32), 0)
                 for u in range(tiles):
-                    x, j = _stream_tile(q, K, BIAS, u, leading, begin, least, row, scale, m, stride_kn, T, D, DP, HAS_BIAS, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)  # fmt: skip  # noqa: E501
+                    x, j, start = _stream_tile(q, K, BIAS, u, leading, begin, least, row, scale, m, stride_kn, T, D, DP, HAS_BIAS, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)  # fmt: skip  # noqa: E501
                     equal = x == mark[:, None]
                     here = tl.sum(equal.to(tl.int32), 1)
                     if tl.max(((wanted > 0) & (here >= wanted)).to(tl.int32), 0) > 0:
@@ -185,11 +187,11 @@ def streaming_kernel(
                     wanted = wanted - here
         base = tl.where(top == float("-inf"), 0.0, top)
         for u in range(tiles):
-            x, j = _stream_tile(q, K, BIAS, u, leading, begin, least, row, scale, m, stride_kn, T, D, DP, HAS_BIAS, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)  # fmt: skip  # noqa: E501
+            x, j, start = _stream_tile(q, K, BIAS, u, leading, begin, least, row, scale, m, stride_kn, T, D, DP, HAS_BIAS, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)  # fmt: skip  # noqa: E501
             keep = (x > mark[:, None]) | ((x == mark[:, None]) & (j[None, :] <= cut[:, None]))
             p = tl.where(keep, tl.exp2(tl.fma(x, LOG2E, (-base * LOG2E)[:, None])), 0.0)
             weight += tl.sum(p, 1)
-            v = load_rows(V, j, m, stride_vn, D, DP, "")
+            v = load_rows(V, start, tl.arange(0, T), m, stride_vn, D, DP, "")
             out = tl.dot(p.to(v.dtype), v, out, input_precision="ieee")
 
     base = tl.where(top == float("-inf"), 0.0, top)
@@ -199,10 +201,10 @@ def streaming_kernel(
         out = tl.zeros([B, DP], tl.float32)
         poison = tl.zeros([B, DP], tl.float32)
         for u in range(tiles):
-            x, j = _stream_tile(q, K, BIAS, u, leading, begin, least, row, scale, m, stride_kn, T, D, DP, HAS_BIAS, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)  # fmt: skip  # noqa: E501
+            x, j, start = _stream_tile(q, K, BIAS, u, leading, begin, least, row, scale, m, stride_kn, T, D, DP, HAS_BIAS, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)  # fmt: skip  # noqa: E501
             keep = (x > mark[:, None]) | ((x == mark[:, None]) & (j[None, :] <= cut[:, None]) & (x > float("-inf")))
             p = tl.where(keep, tl.exp2(tl.fma(x, LOG2E, (-base * LOG2E)[:, None])), 0.0)
-            v = load_rows(V, j, m, stride_vn, D, DP, "")
+            v = load_rows(V, start, tl.arange(0, T), m, stride_vn, D, DP, "")
             finite = tl.abs(v.to(tl.float32)) < float("inf")
             out = tl.dot(p.to(v.dtype), tl.where(finite, v, tl.zeros_like(v)), out, input_precision="ieee")
             poison = tl.dot(keep.to(v.dtype), tl.where(finite, 0.0, 1.0).to(v.dtype), poison, input_precision="ieee")
