@@ -272,6 +272,16 @@ def test_blow_up_carries_the_trajectory():
     assert 0 < len(caught.value.trajectory) < 101
 
 
+@pytest.mark.parametrize("rule", [kd.bounded_confidence(1.0), kd.krause(0.5, kd.Within(1.0))])
+def test_groups_further_apart_than_the_radius_do_not_interact(rule):
+    cells, dynamics = mf.LineCells(200, 0.0, 5.0), kd.Dynamics(rule)
+    left, right = mf.uniform(cells, (0.5, 1.6), mass=0.3), mf.uniform(cells, (2.9, 4.2), mass=0.7)
+    both = mf.Density(cells, left.mass + right.mass)
+    alone = [mf.density_at(mf.solve(dynamics, part, 2.0, dt=0.01, save_at=2)).mass for part in (left, right)]
+    together = mf.density_at(mf.solve(dynamics, both, 2.0, dt=0.01, save_at=2)).mass
+    np.testing.assert_allclose(together, alone[0] + alone[1], atol=1e-12)
+
+
 @pytest.mark.parametrize("rule", [kd.bounded_confidence(0.517), kd.krause(0.3), kd.krause(0.4, kd.Within(0.5))])
 def test_mirror_images_are_half_of_a_torus(rule):
     half = mf.gaussian(mf.LineCells(90, 0.0, 3.0), 0.4, 0.5)
