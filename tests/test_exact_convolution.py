@@ -124,6 +124,13 @@ def test_refuses_with_the_reason(rule, queries, reason):
         kd.aggregate(rule, queries, sources, impl="convolution")
 
 
+def test_padding_may_hold_anything_and_is_no_grid():
+    padded, log_mass = CENTRES.copy(), np.zeros(N)
+    padded[7], log_mass[7] = np.nan, -np.inf
+    with pytest.raises(kd.UnsupportedImplementation, match="evenly spaced"):
+        kd.aggregate(kd.krause(1.0), FACES, padded, log_mass=log_mass, impl="convolution")
+
+
 def test_a_plan_notices_when_points_leave_the_grid():
     chosen = kd.plan(kd.krause(1.0), CENTRES, impl="convolution")
     with pytest.raises(kd.UnsupportedImplementation, match="uniform grids"):

@@ -53,7 +53,7 @@ def _on_line(queries: np.ndarray, sources: np.ndarray, sizes: tuple[int, int]) -
         return "queries and sources have different steps, or are not increasing"
     scale = max(abs(queries[0]), abs(queries[-1]), abs(sources[0]), abs(sources[-1]))
     tolerance = UNEVEN * steps[0] + 8 * np.finfo(float).eps * scale
-    if any(np.abs(np.diff(x) - steps[0]).max() > tolerance for x in (queries, sources)):
+    if not all(np.abs(np.diff(x) - steps[0]).max() <= tolerance for x in (queries, sources)):  # NaN is uneven
         return "the points are not evenly spaced"
     return Lattice(float(steps[0]), False, float(queries[0] - sources[0]), sizes)
 
@@ -64,9 +64,9 @@ def _on_circle(queries: np.ndarray, sources: np.ndarray, sizes: tuple[int, int])
     step = 2 * np.pi / sizes[0]
     turn = np.array([[np.cos(step), np.sin(step)], [-np.sin(step), np.cos(step)]])
     for x in (queries, sources):
-        if np.abs((x * x).sum(axis=-1) - 1).max() > UNEVEN:
+        if not np.abs((x * x).sum(axis=-1) - 1).max() <= UNEVEN:
             return "the points do not lie on the unit circle"
-        if np.abs(x @ turn - np.roll(x, -1, axis=0)).max() > UNEVEN * step + 1e-15:
+        if not np.abs(x @ turn - np.roll(x, -1, axis=0)).max() <= UNEVEN * step + 1e-15:
             return "the points do not go once round the circle in even steps"
     (a, b), (c, d) = queries[0], sources[0]
     return Lattice(step, True, float(np.arctan2(b * c - a * d, a * c + b * d)), sizes)
