@@ -63,7 +63,7 @@ def line_step(x):
     windows = [np.empty(n, np.uint32) for _ in range(2)]
 
     def run(radius):
-        line_kernels.step(x, mass, n, radius, False, False, *buffers, np.empty(1), *windows, y)
+        line_kernels.step(x, mass, n, radius, False, False, 0.0, *buffers, np.empty(1), *windows, y)
         return y
 
     return run

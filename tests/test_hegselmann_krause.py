@@ -46,11 +46,29 @@ def test_triples_leave_both_ends_every_five_steps(n):
         assert [t for t in range(1, len(groups)) if groups[t] > groups[t - 1]] == [5, 10, 15, 20, 25, 30]
 
 
-@pytest.mark.parametrize(("n", "time"), [(2, 8), (3, 9), (4, 12)])
+@pytest.mark.parametrize("offset", [100, -7])
+def test_freezing_time_elsewhere_and_at_other_scales(offset):
+    for n in (7, 36, 64, 101):
+        assert kd.hegselmann_krause(np.arange(n) + offset, radius=1.0).steps == freezing_time(n)
+        assert kd.hegselmann_krause((np.arange(n) + offset) / 4, radius=0.25).steps == freezing_time(n)
+
+
+def exact_dumbbell(n):
+    positions = [Fraction(-1, n), *map(Fraction, range(n + 1)), n + Fraction(1, n)]
+    return exact_fractions.freezing_time(positions, [n] + [1] * (n + 1) + [n])
+
+
+@pytest.mark.parametrize(("n", "time"), [(2, 8), (3, 9), (4, 12), (7, 28), (11, 52), (12, 60)])
 def test_dumbbell_freezing_times(n, time):
-    start = [Fraction(-1, n)] * n + list(range(n + 1)) + [n + Fraction(1, n)] * n
-    assert exact_fractions.run(start)[1] == time
+    # At n = 7, 11, 12 an agent returns to exactly 0 though its neighbours at -1/n are rounded: the mean must be exact.
+    assert exact_dumbbell(n) == time
     assert kd.hegselmann_krause(kd.initial.dumbbell(n), radius=1.0).steps == time
+
+
+@pytest.mark.slow
+def test_larger_dumbbells_freeze_in_quadratic_time():
+    for n in range(13, 31):
+        assert kd.hegselmann_krause(kd.initial.dumbbell(n), radius=1.0).steps == exact_dumbbell(n)
 
 
 @pytest.mark.parametrize(("a", "b"), [(1.0, 1.0), (3.0, 2.0), (1.0, 4.0)])

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from krause_dynamics.exact import line_kernels as kernels
+from krause_dynamics.exact import line_kernels
 
 
 class SortedLine:
@@ -14,8 +14,7 @@ class SortedLine:
     counted.
 
     Equal opinions stay equal, so they become one atom of larger mass: late steps are nearly free. A start that is
-    symmetric up to rounding is held as an odd state about its centre, half of it computed and reflected, so that it
-    stays symmetric.
+    symmetric up to rounding stays so: its left half is computed and reflected.
 
     Attributes:
         steps: Steps so far in which some opinion moved by more than the tolerance.
@@ -37,16 +36,17 @@ class SortedLine:
         self._rank[order] = np.arange(order.size)
         position = x0[order]
         mass = np.ones(x0.size) if masses is None else masses[order]
-        self.mirrored, self._centre, self._position = arrange(position, mass)
+        self.mirrored, self._ends = symmetry(position, mass)
+        self._position = position.copy()
         self._mass, self._count = mass.copy(), np.ones(order.size, np.int64)
         self._weighted = bool((mass != np.round(mass)).any() or mass.sum() > 2.0**53)
         self._radius, self._tolerance = float(radius), float(tolerance)
-        self._atoms = kernels.merge(self._position, self._mass, self._count, order.size)
+        self._atoms = line_kernels.merge(self._position, self._mass, self._count, order.size, self.mirrored)
         self.steps, self.frozen = 0, False
 
     def advance(self, steps: int) -> int:
         """Take at most ``steps`` steps and return how many moved something; fewer means frozen."""
-        self._atoms, done, self.frozen = kernels.advance(
+        self._atoms, done, self.frozen = line_kernels.advance(
             self._position,
             self._mass,
             self._count,
@@ -54,6 +54,7 @@ class SortedLine:
             self._radius,
             self._weighted,
             self.mirrored,
+            self._ends,
             self._tolerance,
             steps,
         )
@@ -74,7 +75,7 @@ class SortedLine:
     @property
     def atoms(self) -> np.ndarray:
         """Positions of the atoms, increasing: (k,)."""
-        return self._centre + self._position[: self._atoms]
+        return self._position[: self._atoms].copy()
 
     @property
     def masses(self) -> np.ndarray:
@@ -92,14 +93,14 @@ class SortedLine:
         return np.repeat(self.atoms, self._count[: self._atoms])[self._rank]
 
 
-def arrange(position: np.ndarray, mass: np.ndarray) -> tuple[bool, float, np.ndarray]:
-    """Whether sorted positions and masses are symmetric, the centre to subtract, and a copy of the positions about it.
+def symmetry(position: np.ndarray, mass: np.ndarray) -> tuple[bool, float]:
+    """Whether sorted positions and masses are symmetric up to rounding, and the sum of two mirrored positions.
 
-    Symmetric means up to the rounding of the positions; the copy is then exactly odd. Otherwise nothing is subtracted.
+    The median of the sums is exact where most are, as on lattices of exact numbers whose ends are none.
     """
-    rounding = 4 * np.finfo(float).eps * float(np.abs(position).max())
-    centre = 0.5 * position[0] + 0.5 * position[-1]
-    odd = 0.5 * position - 0.5 * position[::-1]
-    if np.abs(position - centre - odd).max() > rounding or (mass != mass[::-1]).any():
-        return False, 0.0, position.copy()
-    return True, float(centre), odd
+    sums = position + position[::-1]
+    ends = float(np.partition(sums, sums.size // 2)[sums.size // 2])
+    rounding = 8 * np.finfo(float).eps * float(np.abs(position).max())
+    same = position[1:] == position[:-1]
+    mirrored = np.abs(sums - ends).max() <= rounding and (mass == mass[::-1]).all() and (same == same[::-1]).all()
+    return bool(mirrored), ends

@@ -74,11 +74,12 @@ def windows(x, atoms, half, radius, first, last):
 
 
 @njit(cache=True)
-def step(x, mass, atoms, radius, weighted, mirrored, high, low, total, total_low, first, last, y):
+def step(x, mass, atoms, radius, weighted, mirrored, ends, high, low, total, total_low, first, last, y):
     """One Hegselmann-Krause step of sorted atoms ``x[:atoms]`` into ``y``: largest move, and whether two new ones
     agree.
 
-    ``mirrored``: the state is odd about 0, so the left half is computed and reflected: symmetry is kept exactly.
+    ``mirrored``: the state is symmetric and ``ends`` the sum of two mirrored positions, so the left half is computed
+    and reflected. Positions are not centred: near 0 floats are finest, and ties of a lattice survive.
     """
     half = (atoms + 1) // 2 if mirrored else atoms
     prefixes(x, mass, atoms, weighted, high, low, total, total_low)
@@ -94,18 +95,19 @@ def step(x, mass, atoms, radius, weighted, mirrored, high, low, total, total_low
         mean = quotient(d, e, divisor, divisor_low)
         y[i] = mean if b - a > 1 else x[i]
     if mirrored:
-        reflect(y, atoms)
+        reflect(y, atoms, ends)
     return settle(x, y, atoms)
 
 
 @njit(cache=True)
-def reflect(y, atoms):
-    """Make ``y`` odd: the right half is minus the left."""
+def reflect(y, atoms, ends):
+    """Make ``y`` symmetric: the right half is ``ends`` minus the left, up to one rounding."""
+    middle = 0.5 * ends
     if atoms % 2:
-        y[atoms // 2] = 0.0
+        y[atoms // 2] = middle
     for i in range(atoms // 2):
-        y[i] = y[i] if y[i] < 0.0 else 0.0
-        y[atoms - 1 - i] = -y[i]
+        y[i] = y[i] if y[i] < middle else middle
+        y[atoms - 1 - i] = ends - y[i]
 
 
 @njit(cache=True)
@@ -122,11 +124,18 @@ def settle(x, y, atoms):
 
 
 @njit(cache=True)
-def merge(y, mass, count, atoms):
-    """Join neighbours at one position into one atom, in place; returns how many atoms are left."""
+def merge(y, mass, count, atoms, mirrored):
+    """Join neighbours at one position into one atom, in place; returns how many atoms are left.
+
+    ``mirrored``: the left half decides for both, as reflection may round two positions to one.
+    """
+    same = np.empty(atoms, np.bool_)
+    for i in range(1, atoms):
+        left = min(i, atoms - i) if mirrored else i
+        same[i] = y[left] == y[left - 1]
     kept = 0
     for i in range(1, atoms):
-        if y[i] == y[kept]:
+        if same[i]:
             mass[kept] += mass[i]
             count[kept] += count[i]
         else:
@@ -136,7 +145,7 @@ def merge(y, mass, count, atoms):
 
 
 @njit(cache=True)
-def advance(x, mass, count, atoms, radius, weighted, mirrored, tolerance, steps):
+def advance(x, mass, count, atoms, radius, weighted, mirrored, ends, tolerance, steps):
     """At most ``steps`` counted steps in place: (atoms left, steps in which something moved, whether all stand still).
 
     A step that moves nothing by more than ``tolerance`` is not counted; it is still taken, so that atoms which differ
@@ -149,7 +158,7 @@ def advance(x, mass, count, atoms, radius, weighted, mirrored, tolerance, steps)
     done, polished, frozen = 0, 0, False
     while done < steps:
         largest, equal = step(
-            here, mass, atoms, radius, weighted, mirrored, high, low, total, total_low, first, last, there
+            here, mass, atoms, radius, weighted, mirrored, ends, high, low, total, total_low, first, last, there
         )
         if largest <= tolerance:
             if (largest == 0.0 and not equal) or polished == POLISHING_STEPS:
@@ -161,7 +170,7 @@ def advance(x, mass, count, atoms, radius, weighted, mirrored, tolerance, steps)
             polished = 0
         here, there = there, here
         if equal:
-            atoms = merge(here, mass, count, atoms)
+            atoms = merge(here, mass, count, atoms, mirrored)
     for i in range(atoms):
         x[i] = here[i]
     return atoms, done, frozen
@@ -225,7 +234,7 @@ def window_means(first, last, own, mass, value, weighted, high, low, total, tota
 
 
 @njit(cache=True)
-def run_batch(samples, mirrored, tolerances, radii, max_steps, largest, clusters, steps, frozen):
+def run_batch(samples, mirrored, ends, tolerances, radii, max_steps, largest, clusters, steps, frozen):
     """Runs from every sorted sample (S, n) with every radius (R,) to the end; results are (R, S).
 
     ``largest``: members of the largest group of atoms linked by the radius; ``clusters``: number of groups.
@@ -234,9 +243,9 @@ def run_batch(samples, mirrored, tolerances, radii, max_steps, largest, clusters
     for r in range(radii.size):
         for k in range(samples.shape[0]):
             x, mass, count = samples[k].copy(), np.ones(size), np.ones(size, np.int64)
-            atoms = merge(x, mass, count, size)
+            atoms = merge(x, mass, count, size, mirrored[k])
             atoms, done, frozen[r, k] = advance(
-                x, mass, count, atoms, radii[r], False, mirrored[k], tolerances[k], max_steps
+                x, mass, count, atoms, radii[r], False, mirrored[k], ends[k], tolerances[k], max_steps
             )
             best, groups, members = 0.0, 0, 0.0
             for a in range(atoms):

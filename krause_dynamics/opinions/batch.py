@@ -9,7 +9,7 @@ import numpy as np
 
 from krause_dynamics._array import as_floating, is_torch
 from krause_dynamics.exact import line_kernels
-from krause_dynamics.exact.line import arrange
+from krause_dynamics.exact.line import symmetry
 from krause_dynamics.exact.sorted1d import effective_radius
 from krause_dynamics.interaction import Within
 from krause_dynamics.opinions.model import resolution
@@ -93,9 +93,8 @@ def hegselmann_krause_batch(samples: Any, radii: Any, *, closed: bool = True, ma
     reach = effective_radius(Within(bounds, closed=closed))
     states = np.sort(states, axis=1)
     tolerances = np.array([resolution(state[:, None]) for state in states])
-    mirrored = np.empty(states.shape[0], bool)
-    for k, state in enumerate(states):
-        mirrored[k], _, states[k] = arrange(state, np.ones(state.size))
+    symmetries = [symmetry(state, np.ones(state.size)) for state in states]
+    mirrored, ends = np.array([m for m, _ in symmetries]), np.array([e for _, e in symmetries])
     shape = (bounds.size, states.shape[0])
     largest, clusters, steps, frozen = (
         np.empty(shape),
@@ -103,5 +102,5 @@ def hegselmann_krause_batch(samples: Any, radii: Any, *, closed: bool = True, ma
         np.empty(shape, int),
         np.empty(shape, bool),
     )
-    line_kernels.run_batch(states, mirrored, tolerances, reach, max_steps, largest, clusters, steps, frozen)
+    line_kernels.run_batch(states, mirrored, ends, tolerances, reach, max_steps, largest, clusters, steps, frozen)
     return Batch(bounds, largest / states.shape[1], clusters, steps, frozen)
