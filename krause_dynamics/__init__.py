@@ -114,6 +114,7 @@ __all__ = [
     "UnsupportedModel",
     "Window",
     "Within",
+    "__version__",
     "aggregate",
     "bounded_confidence",
     "from_dict",

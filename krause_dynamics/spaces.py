@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -148,7 +149,7 @@ class Torus(Space):
         if not np.isfinite(reach):
             raise ValueError("a rule of unbounded reach has no periodic form; add Within(radius) or use kd.Circle()")
         copies = int(np.ceil(reach / self.length))
-        images = [lambda y, k=k: y + k * self.length for k in (0, *_both_signs(copies))]
+        images = [partial(_shifted, shift=k * self.length) for k in (0, *_both_signs(copies))]
         return _ghosts(x, images, -reach, self.length + reach)
 
 
@@ -197,11 +198,17 @@ class Interval(Space):
         return _ghosts(x, images, self.lower - reach, self.upper + reach)
 
 
+def _shifted(x: Array, shift: float) -> Array:
+    return x + shift
+
+
 def _both_signs(copies: int) -> list[int]:
     return [sign * k for k in range(1, copies + 1) for sign in (1, -1)]
 
 
-def _ghosts(x: Array, images: list[Callable[[Array], Array]], lower: float, upper: float) -> tuple[Array, np.ndarray]:
+def _ghosts(
+    x: Array, images: Sequence[Callable[[Array], Array]], lower: float, upper: float
+) -> tuple[Array, np.ndarray]:
     """All combinations of per-coordinate images that some run of the batch sees within [lower, upper]."""
     xp, n = namespace(x=x), x.shape[-2]
     positions, owners = [], []
