@@ -1,0 +1,174 @@
+"""Kernels in Triton's interpreter; run by test_triton_interpreter.py in a process of its own, since triton must be imported for it."""
+
+import math
+
+import pytest
+import torch
+from triton_oracle import dense
+
+from krause_dynamics.fused.triton import launch
+from krause_dynamics.fused.triton.primitives import INTERPRETED
+
+assert INTERPRETED.value, "run with TRITON_INTERPRET=1"
+
+NEIGHBOURHOODS = {
+    "causal window": ({"left": 31, "right": 0, "top_k": 16}, 37),
+    "centred window": ({"left": 20, "right": 15, "top_k": 9}, 63),
+    "window only": ({"left": 20, "right": 0}, 37),
+    "whole row": ({"right": 0, "top_k": 10}, 37),
+    "plain softmax": ({}, 37),
+    "grid with token": ({"grid": (6, 6, 1, "chebyshev"), "prefix": 1, "top_k": 4}, 37),
+    "grid, no top-k": ({"grid": (6, 6, 2, "manhattan"), "prefix": 1}, 37),
+    "later queries": ({"left": 20, "right": 0, "top_k": 8, "query_offset": 13}, 50),
+    "prefix": ({"left": 10, "right": 5, "prefix": 3}, 37),
+}
+
+
+def problem(n, keys, *, batch=1, heads=2, kv_heads=1, d=16, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    q = torch.randn(batch, heads, n, d, generator=generator).to(dtype)
+    k = torch.randn(batch, kv_heads, keys, d, generator=generator).to(dtype)
+    v = torch.randn(batch, kv_heads, keys, d, generator=generator).to(dtype)
+    scale = torch.tensor([0.3, 0.5])[None, :heads]
+    bias = -0.1 * torch.rand(batch, heads, keys, generator=generator)
+    return q, k, v, scale, bias
+
+
+def compare(q, k, v, scale, bias, tolerance, **where):
+    """Outputs, log-partitions and all gradients (also of the log-partition) against the dense definition in float64."""
+    leaves = [x.clone().requires_grad_() for x in (q, k, v, bias, scale)]
+    out, log_partition, _ = dense(leaves[0], leaves[1], leaves[2], scale=leaves[4], key_bias=leaves[3], **where)
+    g = torch.randn(out.shape, generator=torch.Generator().manual_seed(5)).to(q.dtype)
+    h = torch.randn(log_partition.shape, generator=torch.Generator().manual_seed(6))
+    total = (out * g).sum() + (torch.where(torch.isfinite(log_partition), log_partition, 0.0) * h).sum()
+    expected = torch.autograd.grad(total, leaves)
+    found, z, selected = launch.forward(q, k, v, scale=scale, key_bias=bias, **where)
+    *gradients, rows = launch.backward(
+        g, q, k, v, found, z, selected, scale=scale, key_bias=bias, grad_log_partition=h, **where
+    )
+    assert torch.allclose(found.double(), out.double(), atol=tolerance, rtol=0)
+    assert torch.allclose(z.double(), log_partition.double(), atol=tolerance, rtol=0)
+    for name, value, reference in zip(("dq", "dk", "dv", "dbias"), gradients, expected[:4], strict=True):
+        assert torch.allclose(value.double(), reference.double(), atol=4 * tolerance, rtol=4 * tolerance), name
+    # A sum of a thousand products of order one.
+    assert torch.allclose(rows.sum((0, 2)), expected[4][0], atol=100 * tolerance)
+
+
+@pytest.mark.parametrize("name", NEIGHBOURHOODS)
+def test_outputs_and_gradients(name):
+    """Also an invalid key that holds NaN and infinity, grouped heads, one scale a head."""
+    where, keys = NEIGHBOURHOODS[name]
+    q, k, v, scale, bias = problem(keys - where.get("query_offset", 0), keys)
+    bias[..., 5] = -math.inf
+    k[:, :, 5] = math.nan
+    v[:, :, 5] = math.inf
+    compare(q, k, v, scale, bias, 5e-6, **where)
+
+
+@pytest.mark.parametrize(
+    "where", [{"left": 31, "right": 0, "top_k": 16}, {"right": 0, "top_k": 10}, {"left": 9, "right": 9}]
+)
+def test_streaming_kernel_agrees(where, monkeypatch):
+    monkeypatch.setattr(launch, "_uses_registers", lambda hood, keys: (False, False))
+    q, k, v, scale, bias = problem(37, 37)
+    bias[..., 7] = -math.inf
+    compare(q, k, v, scale, bias, 5e-6, **where)
+
+
+@pytest.mark.parametrize(
+    "tiles", [launch.Tiles(16, 16, 1, True, 1), launch.Tiles(32, 32, 2, False, 1), launch.Tiles(64, 64, 4, False, 1)]
+)
+@pytest.mark.parametrize("ties", ["index", "keep"])
+def test_selected_sets_on_integers(tiles, ties):
+    """Scores of small integers are exact, so sets must be equal, ties and far keys included."""
+    generator = torch.Generator().manual_seed(1)
+    k = torch.randint(-2, 3, (6, 16), generator=generator).float()[torch.randint(0, 6, (1, 1, 65), generator=generator)]
+    k[:, :, ::9] *= 30
+    q = torch.randint(-2, 3, (1, 1, 65, 16), generator=generator).float()
+    v = torch.randn(1, 1, 65, 16, generator=generator)
+    bias = -0.125 * k.square().sum(-1)
+    where = {"left": 31, "right": 0, "top_k": 13}
+    expected = dense(q, k, v, scale=0.25, key_bias=bias, ties=ties, **where)
+    out, z, selected = launch.forward(q, k, v, scale=0.25, key_bias=bias, ties=ties, tiles=tiles, **where)
+    assert torch.equal(launch.selected_mask(selected, 65, **where), expected[2])
+    assert torch.allclose(out.double(), expected[0], atol=1e-5)
+    assert torch.allclose(z.double(), expected[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("where", [{"left": 15, "right": 0, "top_k": 5}, {"right": 0, "top_k": 6}])
+def test_equal_scores_keep_the_earliest(where):
+    q = torch.ones(1, 1, 40, 16)
+    _, _, selected = launch.forward(q, q, q, scale=0.25, key_bias=None, **where)
+    mask = launch.selected_mask(selected, 40, **where)
+    for i in range(40):
+        first = max(0, i - where.get("left", 40))
+        assert mask[0, 0, i].nonzero().flatten().tolist() == list(range(first, min(i + 1, first + where["top_k"])))
+
+
+def test_few_valid_keys_and_empty_rows():
+    """Left padding: rows without a key answer 0 and -inf with zero gradients; rows with fewer than k keys hear all of them."""
+    q, k, v, scale, bias = problem(33, 33)
+    bias[..., :12] = -math.inf
+    k[:, :, :12] = math.nan
+    v[:, :, :12] = math.nan
+    where = {"left": 19, "right": 0, "top_k": 8}
+    out, z, selected = launch.forward(q, k, v, scale=scale, key_bias=bias, **where)
+    assert not out[:, :, :12].any() and torch.isneginf(z[:, :, :12]).all()
+    dq, dk, *_ = launch.backward(out, q, k, v, out, z, selected, scale=scale, key_bias=bias, **where)
+    assert not dq[:, :, :12].any() and not dk[:, :, :12].any()
+    compare(q, k, v, scale, bias, 5e-6, **where)
+
+
+def test_nan_stays_where_it_is_heard():
+    """NaN in a key and in a value: rows which admit them answer NaN, all others are untouched."""
+    q, k, v, scale, bias = problem(40, 40, kv_heads=2)
+    where = {"left": 7, "right": 0, "top_k": 8}
+    clean = launch.forward(q, k, v, scale=scale, key_bias=bias, **where)[0]
+    k[:, 0, 30] = math.nan
+    v[:, 1, 30] = math.nan
+    out = launch.forward(q, k, v, scale=scale, key_bias=bias, **where)[0]
+    hears = torch.zeros(40, dtype=torch.bool)
+    hears[30:38] = True
+    assert out[:, :, hears].isnan().all()
+    assert torch.equal(out[:, :, ~hears], clean[:, :, ~hears])
+
+
+@pytest.mark.parametrize("n", [1, 129])
+def test_odd_lengths_and_strides(n):
+    """One token, and a length past two blocks; tensors laid out (batch, tokens, heads, dim), a head dimension that is padded."""
+    where = {"left": 31, "right": 0, "top_k": 7}
+    q, k, v, scale, bias = problem(n, n, d=20)
+    q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v))
+    out, z, _ = launch.forward(q, k, v, scale=scale, key_bias=bias, **where)
+    expected = dense(q, k, v, scale=scale, key_bias=bias, **where)
+    assert torch.allclose(out.double(), expected[0], atol=5e-6)
+    assert torch.allclose(z.double(), expected[1], atol=5e-6)
+
+
+def test_half_precision():
+    """Error against float64 on the selected set at most that of rounding inputs and weights to half precision."""
+    q, k, v, scale, bias = problem(37, 37, dtype=torch.float16)
+    where = {"left": 31, "right": 0, "top_k": 16}
+    out, _, selected = launch.forward(q, k, v, scale=scale, key_bias=bias, **where)
+    chosen = launch.selected_mask(selected, 37, **where)
+    expected = dense(q, k, v, scale=scale, key_bias=bias, chosen=chosen, **where)[0]
+    assert (out.double() - expected).norm() / expected.norm() < 1e-3
+
+
+@pytest.mark.parametrize("ties", ["index", "keep"])
+@pytest.mark.parametrize("top_k", [None, 9])
+def test_decode(top_k, ties):
+    q, k, v, scale, bias = problem(1, 45)
+    k = k.round()
+    q = q.round()
+    bias[..., :3] = -math.inf
+    k[:, :, :3] = math.nan
+    scale = torch.tensor([[0.25, 0.5]])
+    bias = (bias * 8).round() / 8
+    out, z = launch.decode(q, k, v, scale=scale, key_bias=bias, first=2, last=40, top_k=top_k, ties=ties)
+    where = {"left": 39, "right": 0, "query_offset": 39}
+    expected = dense(
+        q, k[:, :, :40], v[:, :, :40], scale=scale, key_bias=bias[..., :40], top_k=top_k, ties=ties, **where
+    )
+    assert torch.allclose(out.double(), expected[0], atol=5e-6)
+    assert torch.allclose(z.double(), expected[1], atol=5e-6)
