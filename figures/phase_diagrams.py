@@ -16,18 +16,28 @@ COMMAND = "python figures/phase_diagrams.py"
 
 
 def draw_phase_diagrams() -> None:
-    """Order over (beta, time), clusters over beta, the bifurcation diagram, order over (noise, radius)."""
+    """Order over (beta, time) and (noise, radius), clusters over beta and over interval length."""
     betas, times = np.linspace(0.5, 10.0, 20), np.linspace(0.5, 30.0, 40)
     over_beta = phase_diagrams.order_over_beta(betas, times, tokens=150, cells=128)
-    over_length = phase_diagrams.clusters_over_length(np.linspace(2.0, 12.0, 251), count=100_001)
+    lengths = np.linspace(2.0, 12.0, 251)
+    discrete = phase_diagrams.clusters_over_length(lengths, count=100_001)
+    density = phase_diagrams.clusters_over_length(lengths[::10], "density")
+    flow = phase_diagrams.clusters_over_length(lengths[::4], "per_capita", count=1001)
     noises, radii = np.linspace(0.01, 0.22, 8), np.linspace(0.1, 0.42, 7)
     over_noise = phase_diagrams.order_over_noise(noises, radii, t_end=40.0, cells=64, particles=150)
     with plots.style():
-        fig, axes = plt.subplots(2, 2, figsize=(11, 7.6))
+        fig, axes = plt.subplots(2, 3, figsize=(14.5, 7.6))
         plots.order_over_beta(over_beta, ax=axes[0, 0]).set_title("attention on the circle: order")
         plots.clusters_over_beta(over_beta, ax=axes[0, 1]).set_title("attention on the circle: clusters")
-        plots.clusters_over_length(over_length, ax=axes[1, 0]).set_title("Hegselmann-Krause, discrete time")
-        plots.order_over_noise(over_noise, ax=axes[1, 1]).set_title("noisy bounded confidence (dots: 150 particles)")
+        plots.order_over_noise(over_noise, ax=axes[0, 2]).set_title("noisy bounded confidence (dots: 150 particles)")
+        plots.clusters_over_length(discrete, ax=axes[1, 0])
+        rings = {"s": 30, "color": "none", "edgecolors": "C2", "linewidths": 1.0}
+        plots.clusters_over_length(density, ax=axes[1, 0], **rings).set_title(
+            "discrete time (rings: map of the density)"
+        )
+        plots.clusters_over_length(flow, ax=axes[1, 1]).set_title("continuous time, per capita")
+        plots.cluster_numbers_over_length(discrete, ax=axes[1, 2])
+        plots.cluster_numbers_over_length(flow, ax=axes[1, 2]).set_title("number of clusters")
         parameters = {"command": COMMAND, **over_beta.attrs, "count": 100_001, "noise_run": dict(over_noise.attrs)}
         plots.save_figure(fig, FOLDER / "phase_diagrams.png", parameters)
 

@@ -99,10 +99,30 @@ def test_initial_modes_refuse_few_tokens():
 
 
 def test_line_modes_constant_and_limits():
-    value = theory.expected_density_modes_on_line(10_000, 10_000.0)
+    value = theory.density_modes_leading_order(10_000, 10_000.0)
     assert value / np.sqrt(1e4 * np.log(1e4)) == pytest.approx(np.sqrt(3) / np.pi * np.sqrt(0.5), rel=1e-12)
     with pytest.raises(ValueError, match="beta must lie between"):
-        theory.expected_density_modes_on_line(100, 1e5)
+        theory.density_modes_leading_order(100, 1e5)
+
+
+def test_a_wide_kernel_has_one_mode():
+    assert theory.expected_density_modes_on_line(1000, 1.0) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_isolated_samples_are_modes():
+    # n^-4: the bandwidth is far below the spacing, even in the middle.
+    assert theory.expected_density_modes_on_line(50, 50.0**8) == pytest.approx(50, rel=0.02)
+
+
+def test_line_modes_by_counting():
+    rng, n, beta, trials = np.random.default_rng(8), 100, 50.0, 200
+    grid, counts = np.arange(-5, 5, 0.01), []
+    for _ in range(trials):
+        y = grid[:, None] - rng.normal(size=n)
+        slope = np.sum(-y * np.exp(-beta * y**2 / 2), axis=1)
+        counts.append(np.sum((slope[:-1] > 0) & (slope[1:] <= 0)))
+    # 4 %: the bias of the formula, plus the standard error of 200 counts (1.5 %).
+    assert np.mean(counts) == pytest.approx(theory.expected_density_modes_on_line(n, beta), rel=0.05)
 
 
 @pytest.mark.parametrize("dimension", [2, 3, 4])

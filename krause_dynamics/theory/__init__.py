@@ -34,6 +34,7 @@ from krause_dynamics.theory.contraction import (
     score_oscillation,
     softmax_total_variation_bound,
 )
+from krause_dynamics.theory.density_modes import density_modes_leading_order, expected_density_modes_on_line
 from krause_dynamics.theory.dispersion import (
     Front,
     critical_noise,
@@ -74,7 +75,6 @@ from krause_dynamics.theory.lifetimes import (
     gaussian_separation_rate,
 )
 from krause_dynamics.theory.modes import (
-    expected_density_modes_on_line,
     expected_initial_modes,
     kernel_coefficient,
     large_beta_mode,
@@ -137,6 +137,7 @@ __all__ = [
     "critical_noise",
     "critical_scaling",
     "density_after_one_step",
+    "density_modes_leading_order",
     "dispersion",
     "dobrushin_bound",
     "dot_product_blow_up",

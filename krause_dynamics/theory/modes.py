@@ -4,7 +4,7 @@ The uniform law mu on S^{d-1} is a fixed point of SA and USA. A perturbation by 
 grows at the rate given by :func:`mode_growth`; the fastest degree predicts the number of metastable clusters
 (arXiv 2410.23228). Four counts of clusters that scale like sqrt(beta) are kept apart here: the winning mode
 (sqrt(2 beta)), the modes of the initial field (sqrt(3 beta / 2)), the modes of a kernel density estimate of Gaussian
-data (sqrt(beta log beta)), and the Renyi centres of causal attention (in ``causal``).
+data (sqrt(beta log beta), in ``density_modes``), and the Renyi centres of causal attention (in ``causal``).
 """
 
 from __future__ import annotations
@@ -131,31 +131,3 @@ def expected_initial_modes(beta: float, *, tokens: int | None = None) -> float:
     ell = np.arange(1.0, 12.0 * np.sqrt(b) + 40.0)
     power = ell**2 * ive(ell, b) ** 2
     return float(np.sqrt(np.sum(ell**2 * power) / np.sum(power)))
-
-
-def expected_density_modes_on_line(samples: int, beta: float) -> float:
-    r"""Modes of a Gaussian kernel density estimate, bandwidth beta^{-1/2}, of n samples of N(0, 1) (leading order).
-
-    (sqrt(3 beta log n)/pi) (sqrt(1 - a/2) - sqrt(max(0, 1 - 3a/2))),   a = log(beta)/log(n).
-
-    Noise decides where phi(t) < sqrt(beta)^3/n, samples end where phi(t) ~ sqrt(beta)/n, and between the two the modes
-    have Rice's density sqrt(3 beta / 2)/(2 pi) a unit length.
-
-    Args:
-        samples: n >= 2.
-        beta: inverse squared bandwidth, n^c < beta < n^{2-c} for some c > 0.
-
-    Returns:
-        The leading term. At a = 1 it is 0.39 sqrt(beta log beta) against about 0.44 measured for n = 10^3..10^5:
-        logarithmic corrections are of order 10 %. Use it for the scaling.
-
-    Source: scaling of Geshkovski, Rigollet and Sun, arXiv 2412.09080; the constant is heuristic.
-    """
-    n = positive_integer("samples", samples, at_least=2)
-    b = positive("beta", beta)
-    log_n = np.log(n)
-    exponent = np.log(b) / log_n
-    if not 0.0 < exponent < 2.0:
-        raise ValueError(f"beta must lie between 1 and samples^2 = {n**2}, got {b!r}")
-    window = np.sqrt(1.0 - exponent / 2.0) - np.sqrt(max(0.0, 1.0 - 1.5 * exponent))
-    return float(np.sqrt(3.0 * b * log_n) / np.pi * window)
