@@ -26,7 +26,8 @@ class Trajectory:
         positions: (T, *batch, n, d).
         log_mass: ``None`` (equal masses), (*batch, n), or (T, *batch, n) where masses move (mean field).
         steps: Number of steps in which something moved, where the producer counts them.
-        extras: Further arrays by name, first axis T unless their name says otherwise.
+        extras: Further arrays by name. A slice of the trajectory slices those of length T, except the names listed in
+            ``meta["not_over_time"]``.
         meta: JSON-ready description: rule, parameters, seed, version, implementation, why it stopped.
     """
 
@@ -52,7 +53,8 @@ class Trajectory:
         if not isinstance(index, slice):
             return self.positions[index]
         log_mass = self.log_mass[index] if self._masses_move() else self.log_mass  # type: ignore[index]
-        extras = {k: v[index] if len(v) == len(self) else v for k, v in self.extras.items()}
+        whole = self.meta.get("not_over_time", ())
+        extras = {k: v[index] if len(v) == len(self) and k not in whole else v for k, v in self.extras.items()}
         return replace(self, times=self.times[index], positions=self.positions[index], log_mass=log_mass, extras=extras)
 
     @property

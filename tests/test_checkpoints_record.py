@@ -286,6 +286,16 @@ def test_saved_and_loaded_again(tmp_path):
     assert set(again.extras) == set(run.extras)
 
 
+def test_a_slice_of_layers_keeps_what_belongs_to_sequences():
+    run = record(
+        models.llama(), [[1, 2, 3]] * 4
+    )  # four sequences and four layers: lengths alone cannot tell them apart
+    part = run[1:3]
+    assert len(part) == 2
+    assert part.extras["lengths"].tolist() == [3, 3, 3, 3]
+    assert part.extras["final_norm"].shape == run.extras["final_norm"].shape
+
+
 def test_progress_counts_sequences():
     seen = []
     record(models.llama(), IDS * 3, batch_size=2, progress=lambda done, total: seen.append((done, total)))

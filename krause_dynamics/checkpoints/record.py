@@ -107,7 +107,8 @@ def _assemble(checkpoint: Checkpoint, tokens: Tokens, batches: list[Batch]) -> T
         positions=positions,
         log_mass=log_mass,
         extras=extras,
-        meta=describe(checkpoint, tokens, batches[0].path),
+        # By sequence or by block: none of them is sliced with the layers.
+        meta=describe(checkpoint, tokens, batches[0].path) | {"not_over_time": sorted(extras)},
     )
 
 
