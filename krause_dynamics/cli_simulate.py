@@ -70,7 +70,8 @@ def _simulate(
         from krause_dynamics import plots
 
         with plots.style():
-            plots.save_figure(plots.overview(trajectory).figure, plot, trajectory.meta)
+            figure: Any = plots.overview(trajectory).figure
+            plots.save_figure(figure, plot, trajectory.meta)
     return f"{written}: {len(trajectory)} states of {x0.shape[-2]} particles, ended by {trajectory.meta['stopped']}"
 
 

@@ -56,7 +56,7 @@ def exponentials(x, count, shift):
         p = p * r + 0.5
         p = p * r + 1.0
         p = p * r + 1.0
-        x[j] = p * _number((_bits(rounded) + 1023) << 52)
+        x[j] = p * _number((_bits(rounded) + 1023) << 52)  # type: ignore[call-arg]  # intrinsics lose the typing context
 
 
 @njit(cache=True, fastmath={"reassoc", "contract", "nsz"})
