@@ -28,6 +28,7 @@ def analyze(
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut what is longer than the context.")] = False,
     pad_token: Annotated[int | None, typer.Option(help="Id that is padding at either end of a row of ids.")] = None,
     batch_size: Annotated[int, typer.Option(help="Sequences per forward pass.")] = 8,
+    device: Annotated[str | None, typer.Option(help="Where the model runs, such as cuda (default: cpu).")] = None,
     states_only: Annotated[bool, typer.Option("--states-only", help="Leave attention out.")] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let transformers run Python files of the checkpoint.")
@@ -58,6 +59,7 @@ def analyze(
                 pad_token=pad_token,
                 batch_size=batch_size,
                 attention=None if states_only else "statistics",
+                device=device,
                 trust_remote_code=trust_remote_code,
                 progress=progress,
             )

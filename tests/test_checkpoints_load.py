@@ -75,6 +75,8 @@ def test_what_is_no_checkpoint_is_named(tmp_path):
         load(tmp_path / "cut.bin")
     with pytest.raises(TypeError, match="received int"):
         load(3)
+    with pytest.raises(ValueError, match="device 'nonsense' cannot be used"):
+        load(tmp_path, device="nonsense")
 
 
 def test_a_checkpoint_that_lacks_tensors_of_a_block_is_refused(tmp_path):

@@ -42,6 +42,7 @@ def analyze(
     min_queries: int = 8,
     attention: str | None = "statistics",
     batch_size: int = 8,
+    device: str | torch.device | None = None,
     trust_remote_code: bool = False,
     progress: bool | Callable[[int, int], None] = False,
 ) -> xarray.Dataset:
@@ -64,6 +65,7 @@ def analyze(
         min_queries: A key needs that many queries to be a strongest key.
         attention: ``"statistics"``, ``"eager"`` (what the model returns itself) or None (states only).
         batch_size: Sequences per forward pass.
+        device: Where a model that is loaded here runs, such as ``"cuda"``; a loaded model stays where it is.
         trust_remote_code: Only True runs Python files of a checkpoint.
         progress: ``True`` draws a progress bar; or a function ``progress(sequences done, all sequences)``.
 
@@ -86,7 +88,7 @@ def analyze(
     eps_values, radius_values = _increasing("eps", eps, 1.0), _increasing("radii", radii, 2.0)
     if attention == "weights":
         raise ValueError("attention='weights' is for record(); analyze reduces attention to statistics")
-    checkpoint = load(model, tokenizer=tokenizer, trust_remote_code=trust_remote_code)
+    checkpoint = load(model, tokenizer=tokenizer, device=device, trust_remote_code=trust_remote_code)
     tokens = model_tokens(
         checkpoint,
         inputs,

@@ -76,12 +76,13 @@ def load(
         return _loaded(model, tokenizer)
     if not isinstance(model, str | os.PathLike):
         raise TypeError(f"model must be a transformers model, a folder or a name; received {type(model).__name__}")
+    target = _device(device)
     source = _source(model)
     network, meta = _network(source, dtype, trust_remote_code)
     if tokenizer is None:
         tokenizer = _tokenizer(source, trust_remote_code)
     name = str(model) if str(model) in (SMOLLM2, RXN_ALBERT) else Path(str(model)).name
-    return Checkpoint(network.to(device or "cpu").eval(), tokenizer, name, {"source": str(model), **meta})
+    return Checkpoint(network.to(target).eval(), tokenizer, name, {"source": str(model), **meta})
 
 
 def _loaded(model: torch.nn.Module, tokenizer: Any) -> Checkpoint:
@@ -92,6 +93,16 @@ def _loaded(model: torch.nn.Module, tokenizer: Any) -> Checkpoint:
         )
     name = getattr(model.config, "name_or_path", "") or type(model).__name__
     return Checkpoint(model, tokenizer, Path(name).name, {"source": f"loaded {type(model).__name__}"})
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    """The device, tried out before anything is read from disk."""
+    target = "cpu" if device is None else device
+    try:
+        return torch.empty(0, device=target).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {str(target)!r} cannot be used ({reason}); leave it out to run on the CPU") from None
 
 
 def _source(model: str | os.PathLike[str]) -> str | Path:

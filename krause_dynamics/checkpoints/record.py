@@ -30,6 +30,7 @@ def record(
     pad_token: int | None = None,
     min_queries: int = 8,
     blocks: Sequence[nn.Module] | None = None,
+    device: str | torch.device | None = None,
     trust_remote_code: bool = False,
     progress: bool | Callable[[int, int], None] = False,
 ) -> Trajectory:
@@ -50,6 +51,7 @@ def record(
         pad_token: Id that is padding wherever it stands at either end of a row of ids.
         min_queries: A key needs that many queries to be a ``strongest_key`` (the last ones average a row or two).
         blocks: The blocks in order, when the search cannot find them.
+        device: Where a model that is loaded here runs, such as ``"cuda"``; a loaded model stays where it is.
         trust_remote_code: Only True runs Python files of a checkpoint.
         progress: ``True`` draws a progress bar; or a function ``progress(sequences done, all sequences)``.
 
@@ -61,7 +63,7 @@ def record(
         UnsupportedModel: If a layer would be missing or a mask lost; the message says why.
         ValueError: If the inputs do not fit the model.
     """
-    checkpoint = load(model, tokenizer=tokenizer, trust_remote_code=trust_remote_code)
+    checkpoint = load(model, tokenizer=tokenizer, device=device, trust_remote_code=trust_remote_code)
     tokens = model_tokens(
         checkpoint,
         inputs,
