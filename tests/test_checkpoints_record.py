@@ -309,3 +309,11 @@ def test_bad_arguments():
         record(models.llama(), IDS, attention="everything")
     with pytest.raises(ValueError, match="batch_size must be at least 1, received 0"):
         record(models.llama(), IDS, batch_size=0)
+
+
+def test_attention_maps_that_a_model_does_not_return_are_refused_not_left_out():
+    """With sdpa transformers returns states and no weights, silently."""
+    model = models.llama()
+    model.set_attn_implementation("sdpa")
+    with pytest.raises(kd.UnsupportedModel, match=r"weights of 0 of 3 blocks, .*'sdpa'; load it with .*'eager'"):
+        record(model, IDS, attention="eager")
