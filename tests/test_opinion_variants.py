@@ -137,6 +137,18 @@ class TestWhoHearsWhom:
             x = loop_step(x, 0.6, hears=hears)
         assert run.meta["graph"] == {"nodes": 20, "links": int(hears.sum())}
 
+    @pytest.mark.parametrize("options", [{}, {"include_self": False}, {"normalised": False}, {"closed": False}])
+    @pytest.mark.parametrize("d", [1, 3])
+    def test_lists_of_links_equal_the_reference(self, rng, options, d):
+        x = rng.integers(0, 9, size=(40, d)) / 8  # ties at the radius are part of the test
+        hears, weights = rng.random((40, 40)) < 0.2, rng.random(40) + 0.1
+        fast, slow = (
+            kd.hegselmann_krause(x, 0.75, graph=hears, weights=weights, max_steps=5, impl=impl, **options)
+            for impl in ("auto", "reference")
+        )
+        assert fast.meta["impl"] == "network"
+        np.testing.assert_allclose(fast.positions, slow.positions, rtol=0, atol=1e-13)
+
     def test_nodes_are_the_agents_of_their_numbers(self):
         graph = networkx.Graph([(2, 0)])
         graph.add_node(1)

@@ -12,7 +12,7 @@ from krause_dynamics.exact import neighbours, sorted1d
 from krause_dynamics.exact.cloud import Cloud
 from krause_dynamics.exact.line import SortedLine
 from krause_dynamics.exact.neighbours import Ball
-from krause_dynamics.interaction import Aggregate, Others, Request
+from krause_dynamics.interaction import Aggregate, Flat, Others, Request
 from krause_dynamics.opinions import sequential_kernels
 from krause_dynamics.opinions.disturbances import TruthSeeking
 from krause_dynamics.opinions.model import Model
@@ -94,6 +94,8 @@ class Stepwise(Engine):
         self.model, self.rng, self._tolerance = model, rng, tolerance
         self._x = x
         self._before: np.ndarray | None = None
+        self._limits = _limits(model, x)
+        self._bounds, self._heard = _lists(model.adjacency)
         self.impl = self._choose(x, impl)
 
     @property
@@ -159,6 +161,15 @@ class Stepwise(Engine):
         log_mass = self.model.log_mass
         if log_mass is None and not self.model.rule.normalised:
             log_mass = np.full(x.shape[0], -np.log(x.shape[0]))
+        if self.impl == "network":
+            mean, total = np.empty_like(x), np.empty(x.shape[0])
+            mass = np.ones(x.shape[0]) if log_mass is None else np.exp(log_mass)
+            include_self = not self.model.rule.find(Others)
+            sequential_kernels.network_means(
+                x, self._limits, mass, self._bounds, self._heard, include_self, mean, total
+            )
+            with np.errstate(divide="ignore"):
+                return Aggregate(mean, np.log(total))
         module = {"sorted1d": sorted1d, "neighbours": neighbours}.get(self.impl)
         if module is not None:
             return module.aggregate(self.model.rule, Request.of(x, log_mass=log_mass))
@@ -166,6 +177,8 @@ class Stepwise(Engine):
 
     def _choose(self, x: np.ndarray, impl: str) -> str:
         """A compiled form also below the size where one call alone would pay: a run makes many."""
+        if impl == "auto" and self._bounds.size > 1 and isinstance(self.model.rule.score, Flat):
+            return "network"  # lists of links, not all pairs
         request = Request.of(x, log_mass=self.model.log_mass)
         if impl == "auto" and x.shape[0] >= SMALL:
             for name, module in (("sorted1d", sorted1d), ("neighbours", neighbours)):
@@ -180,16 +193,9 @@ class OneByOne(Stepwise):
 
     def __init__(self, model: Model, x: np.ndarray, tolerance: float, rng: Any, impl: str) -> None:
         super().__init__(model, x, tolerance, rng, impl)
-        n, within = x.shape[0], model.within
-        ball = Ball.of(within, np.broadcast_to(np.asarray(within.radius, np.float64), (n,)), x.shape[1])
-        self._limits = np.ascontiguousarray(ball.limits)
+        n = x.shape[0]
         self._fixed = np.zeros(n, bool) if model.fixed is None else model.fixed
         self._mass = np.ones(n) if model.masses is None else model.masses
-        adjacency = model.adjacency
-        self._bounds, self._heard = np.zeros(1, np.int64), np.zeros(0, np.int64)
-        if adjacency is not None:
-            self._bounds = np.concatenate([[0], np.cumsum(adjacency.sum(axis=1))]).astype(np.int64)
-            self._heard = np.nonzero(adjacency)[1].astype(np.int64)
 
     def _unit(self, x: np.ndarray) -> np.ndarray:
         new, include_self = x.copy(), not self.model.rule.find(Others)
@@ -243,6 +249,20 @@ class Pairwise(OneByOne):
             first, second, forward, backward = (column[drawn] for column in self._edges)
         sequential_kernels.meet(new, first, second, self._limits, self._fixed, forward, backward, schedule.mu)
         return self._disturb(x, new)
+
+
+def _limits(model: Model, x: np.ndarray) -> np.ndarray:
+    """What each agent compares with: the radius on a line, its square in more dimensions, (n,)."""
+    radii = np.broadcast_to(np.asarray(model.within.radius, np.float64), (x.shape[0],))
+    return np.ascontiguousarray(Ball.of(model.within, radii, x.shape[1]).limits)
+
+
+def _lists(adjacency: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds (n + 1,) and members of the lists of whom each agent may hear; bounds (1,) where all may hear all."""
+    if adjacency is None:
+        return np.zeros(1, np.int64), np.zeros(0, np.int64)
+    bounds = np.concatenate([[0], np.cumsum(adjacency.sum(axis=1))]).astype(np.int64)
+    return bounds, np.nonzero(adjacency)[1].astype(np.int64)
 
 
 def engine(model: Model, x: np.ndarray, tolerance: float, rng: Any, impl: str) -> Engine:

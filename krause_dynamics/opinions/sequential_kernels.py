@@ -1,4 +1,4 @@
-"""Compiled loops for updates of one agent or one pair at a time."""
+"""Compiled loops over lists of agents: means on a network, and updates of one agent or one pair at a time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,21 @@ def _hears(x, i, j, limit):
     for k in range(x.shape[1]):
         square += (x[i, k] - x[j, k]) * (x[i, k] - x[j, k])
     return square <= limit
+
+
+@njit(cache=True)
+def network_means(x, limits, mass, bounds, heard, include_self, mean, total):
+    """Means (n, d) and masses (n,) of those on each agent's list who are in its ball; arguments as in `move_agents`."""
+    for i in range(x.shape[0]):
+        total[i], mean[i, :] = 0.0, 0.0
+        for t in range(bounds[i], bounds[i + 1]):
+            j = heard[t]
+            if (j != i or include_self) and _hears(x, i, j, limits[i]):
+                total[i] += mass[j]
+                for k in range(x.shape[1]):
+                    mean[i, k] += mass[j] * (x[j, k] - x[i, k])
+        for k in range(x.shape[1]):
+            mean[i, k] = x[i, k] + mean[i, k] / total[i] if total[i] > 0.0 else 0.0
 
 
 @njit(cache=True)
