@@ -5,8 +5,8 @@
     python benchmarks/attention_growth.py plot benchmarks/results/attention_growth_c*.json --figure FILE
 
 Forward pass, batch 1, 8 heads, window 128, top 96. CPU: one thread, float32, head dimension 32, processor time; GPU:
-bfloat16, head dimension 64, CUDA events. Memory is what a call allocates beyond its inputs: counted by torch's allocator
-on the GPU, by the rise of the resident peak on the CPU (Linux).
+bfloat16, head dimension 64, CUDA events. Memory is what a call allocates beyond its inputs: counted by the allocator
+of torch on the GPU, by the rise of the resident peak on the CPU (Linux).
 """
 
 from __future__ import annotations
