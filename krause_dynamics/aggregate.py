@@ -24,10 +24,11 @@ MODULES = {
     "cells": "krause_dynamics.fused.cells",
     "sdpa": "krause_dynamics.fused.sdpa",
     "banded": "krause_dynamics.fused.banded",
+    "recomputed": "krause_dynamics.fused.recomputed",
     "convolution": "krause_dynamics.exact.convolution",
 }
 # Asked in this order; the reference is what remains.
-AUTO = ("sorted1d", "neighbours", "cells", "sdpa", "banded", "blocked")
+AUTO = ("sorted1d", "neighbours", "cells", "sdpa", "banded", "recomputed", "blocked")
 
 
 @dataclass(frozen=True)

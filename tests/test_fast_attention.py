@@ -203,6 +203,32 @@ def test_gradients_through_auto_equal_the_reference(rng):
         np.testing.assert_allclose(gradients[0], gradients[1], atol=1e-12)
 
 
+def test_gradients_of_many_particles_by_recomputation(rng, monkeypatch):
+    """Positions, values, masses and the bandwidth: the same gradients, from both results, block by block."""
+    import torch
+
+    from krause_dynamics.fused import recomputed
+
+    monkeypatch.setattr(recomputed, "CPU_PAIRS", 200)
+    start = [rng.standard_normal(shape) for shape in ((2, 30, 3), (2, 40, 3), (2, 40, 2), (40,))]
+    for neighbourhood in (kd.Everyone(), kd.Within(2.0), kd.TopK(5)):
+        gradients = []
+        for impl in ("recomputed", "reference"):
+            tensors = [torch.tensor(x, requires_grad=True) for x in start]
+            sigma = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
+            x, y, v, log_mass = tensors
+            result = kd.aggregate(kd.krause(sigma, neighbourhood), x, y, v, log_mass=log_mass, impl=impl)
+            (result.mean.square().sum() + result.log_partition.sin().sum()).backward()
+            gradients.append([t.grad for t in (*tensors, sigma)])
+        for ours, theirs in zip(*gradients, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
+    monkeypatch.undo()
+    many = torch.zeros(1500, 2, requires_grad=True)
+    assert kd.plan(kd.softmax(1.0), many).impl == "recomputed"
+    with torch.no_grad():
+        assert kd.plan(kd.softmax(1.0), many).impl == "blocked"
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["softmax", "repelling", "gaussian", "causal", "sigma per run"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 3e-2), ("float64", 1e-12)])

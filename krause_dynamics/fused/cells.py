@@ -15,7 +15,7 @@ from torch import Tensor
 
 from krause_dynamics.interaction import Aggregate, Flat, Gaussian, Interaction, Request, Within
 
-PAIRS = {"cpu": 1 << 18, "cuda": 1 << 26}  # looked at together; more would leave a CPU's cache, or a GPU's memory
+CPU_PAIRS, DEVICE_PAIRS = 1 << 18, 1 << 26  # looked at together; more would leave a CPU's cache, or a GPU's memory
 WORTH = 1 << 24  # pairs in all from which sorting pays
 STEEPEST = 60.0  # largest exponent of a Gaussian at the radius: beyond, single-precision sums could vanish
 MOST_CELLS = 1 << 62
@@ -114,7 +114,8 @@ def _sums(x: Tensor, sources: Tensor, first: Tensor, last: Tensor, within: Withi
     lengths = (last - first).cpu().numpy()
     company = lengths.sum(0)
     busiest = np.argsort(-company, kind="stable")
-    block, result, d = PAIRS[x.device.type], x.new_zeros((len(x), sources.shape[-1] - x.shape[-1])), x.shape[-1]
+    block = CPU_PAIRS if x.device.type == "cpu" else DEVICE_PAIRS
+    result, d = x.new_zeros((len(x), sources.shape[-1] - x.shape[-1])), x.shape[-1]
     start = 0
     while start < len(busiest) and company[busiest[start]] > 0:
         rows = busiest[start : start + max(1, block // int(company[busiest[start]]))]
