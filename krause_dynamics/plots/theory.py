@@ -48,12 +48,12 @@ def verdicts(
         ax.annotate(
             results[index],
             (position[index], line[index]),
-            (6, 0),
+            (0, -5),
             textcoords="offset points",
-            va="center",
+            ha="center",
+            va="top",
             fontsize=7,
             color="C1",
-            annotation_clip=False,
         )
     ax.axvline(1.0, color="black", linewidth=0.8)
     counts = [sum(group == name for group in groups) for name in names]
