@@ -28,7 +28,7 @@ import krause_dynamics as kd
 from krause_dynamics.exact import line_kernels
 from krause_dynamics.exact.cloud import Cloud
 from krause_dynamics.exact.line import SortedLine
-from krause_dynamics.exact.neighbours import Ball
+from krause_dynamics.exact.search import Ball
 
 Rows = list[tuple[object, ...]]
 medians = functools.partial(interleaved, clock=time.process_time)

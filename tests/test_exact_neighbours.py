@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import krause_dynamics as kd
-from krause_dynamics.exact import cells, fixed_point, neighbours, tree
+from krause_dynamics.exact import cells, fixed_point, tree
 from krause_dynamics.exact.cloud import Cloud
-from krause_dynamics.exact.neighbours import Ball
+from krause_dynamics.exact.search import Ball, search
 from tests.strategies import clouds
 
 radii = st.integers(1, 40).map(lambda k: k / 8)
@@ -59,10 +59,10 @@ def test_far_outliers_and_extreme_radii_overflow_nothing(rng, radius):
 def test_structure_is_chosen_from_the_data(rng):
     ball = Ball(np.array([0.05]), np.array([0.05**2]))
     x = rng.random((2000, 2))
-    assert isinstance(neighbours.search(x, ball).structure, cells.Pencils)
+    assert isinstance(search(x, ball).structure, cells.Pencils)
     x[0] = 1e9
-    assert isinstance(neighbours.search(x, ball).structure, tree.Tree)
-    assert isinstance(neighbours.search(rng.random((500, 5)), ball).structure, tree.Tree)
+    assert isinstance(search(x, ball).structure, tree.Tree)
+    assert isinstance(search(rng.random((500, 5)), ball).structure, tree.Tree)
 
 
 @pytest.mark.parametrize("radius", [1.0, 2.0, 5.0])

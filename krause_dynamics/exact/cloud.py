@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from krause_dynamics.exact.neighbours import Ball, Entry, flat_means
+from krause_dynamics.exact.neighbours import Entry, flat_means
+from krause_dynamics.exact.search import Ball
 
 POLISHING_STEPS = 64  # as on a line: uncounted steps below the tolerance that let the last roundings merge
 

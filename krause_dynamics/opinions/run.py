@@ -1,4 +1,4 @@
-"""Bounded confidence in one line: `hegselmann_krause`, and its continuous form `hegselmann_krause_flow`."""
+"""Bounded confidence in one line: `hegselmann_krause`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import as_floating, as_generator
-from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.errors import SimulationDiverged
 from krause_dynamics.interaction import Flat
 from krause_dynamics.interaction.scores import Score
 from krause_dynamics.opinions.disturbances import Noise, TruthSeeking
-from krause_dynamics.opinions.engines import Engine, PlanEngine, engine
+from krause_dynamics.opinions.engines import Engine, PlanEngine
 from krause_dynamics.opinions.loop import Loop, Stop
 from krause_dynamics.opinions.model import (
     MOVED,
@@ -29,8 +28,9 @@ from krause_dynamics.opinions.model import (
 from krause_dynamics.opinions.result import SAME, Record, group
 from krause_dynamics.opinions.rounding import share_at_radius, warn_of_rounding
 from krause_dynamics.opinions.schedules import Deffuant, Schedule, Sequential, Synchronous
+from krause_dynamics.opinions.sequential import OneByOne, Pairwise
+from krause_dynamics.opinions.stepwise import Stepwise
 from krause_dynamics.resuming import RunFile, fingerprint, random_state
-from krause_dynamics.simulate import simulate
 from krause_dynamics.stopping import Frozen
 from krause_dynamics.trajectory import Trajectory
 
@@ -126,7 +126,7 @@ def hegselmann_krause(
     tolerance = resolution(x, stop.tolerance if isinstance(stop, Frozen) else MOVED)
     share, both_ways = _rounding(model, x)
     warn_of_rounding(share, both_ways)
-    engine_ = engine(model, x, tolerance, generator, impl)
+    engine_ = _engine(model, x, tolerance, generator, impl)
     record = Record(given if given.ndim == 2 else given[:, None], save_every)
     file = None
     if checkpoint is not None:
@@ -143,59 +143,6 @@ def hegselmann_krause(
     if reason == "diverged":
         raise SimulationDiverged(f"opinions became infinite after {engine_.time} steps", run)
     return run
-
-
-def hegselmann_krause_flow(
-    x0: Any,
-    radius: Any,
-    t_end: float,
-    *,
-    closed: bool = True,
-    include_self: bool = True,
-    normalised: bool = True,
-    weights: Any = None,
-    fixed: Any = None,
-    external: External | TruthSeeking | None = None,
-    influence: Score | None = None,
-    graph: Any = None,
-    **options: Any,
-) -> Trajectory:
-    """Bounded confidence in continuous time, through `kd.Dynamics` and `kd.simulate`.
-
-    Normalised: ``dx_i/dt = (mean of those heard) - x_i``. Per capita: ``dx_i/dt = sum_j m_j phi(|x_i - x_j|)(x_j -
-        x_i)``
-    with masses that sum to 1, which conserves the mean (Canuto, Fagnani & Tilli 2012). The drift jumps when a pair
-    comes within the radius, so integrators lose their order there.
-
-    Args:
-        x0: (n,), (n, d) or (*batch, n, d); numpy or torch.
-        radius: As in `hegselmann_krause`.
-        t_end: Final time, positive.
-        closed: As there.
-        include_self: As there.
-        normalised: Mean of those heard, or per capita.
-        weights: As there.
-        fixed: As there.
-        external: As there; `TruthSeeking` is the drift ``a_i (truth - x_i)``.
-        influence: As there.
-        graph: As there.
-        **options: Of `kd.simulate`: ``dt, integrator, save_every, save_at, stop, rng, ...``, and ``noise`` (sigma of
-            the Brownian term).
-
-    Raises:
-        ValueError: As there and in `kd.simulate`.
-    """
-    from krause_dynamics._array import like
-    from krause_dynamics.aggregate import as_points
-
-    x = as_points("x0", x0)
-    n = x.shape[-2]
-    rule = interaction(n, radius, closed, include_self, normalised, influence, graph)
-    masses = weights_of(weights, n)
-    log_mass = None if masses is None else like(np.log(masses / masses.sum()), x)
-    noise = options.pop("noise", 0.0)
-    dynamics = Dynamics(rule, external=external, fixed=stubborn(fixed, n), noise=noise)
-    return simulate(dynamics, x, t_end, log_mass=log_mass, **options)
 
 
 def _check(model: Model, max_steps: int | None, save_every: int | None, stop: Stop | None) -> None:
@@ -250,3 +197,11 @@ def _meta(
         found = group(engine_.positions, masses, link)
         meta["clusters"] = {name: getattr(found, name).tolist() for name in ("positions", "masses", "sizes")}
     return meta
+
+
+def _engine(model: Model, x: np.ndarray, tolerance: float, rng: Any, impl: str) -> Engine:
+    """The engine for a model; ``impl`` other than ``"auto"`` goes step by step through that implementation."""
+    if model.is_classical and impl == "auto":
+        return PlanEngine(model, x, tolerance)
+    kind = {Sequential: OneByOne, Deffuant: Pairwise}.get(type(model.schedule), Stepwise)
+    return kind(model, x, tolerance, rng, impl)
