@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from triton_oracle import dense
+from tests.triton_oracle import dense
 
 from krause_dynamics.fused.triton import launch
 from krause_dynamics.fused.triton.primitives import INTERPRETED

@@ -12,7 +12,7 @@ pytest.importorskip("triton")
 
 def test_kernels_in_the_interpreter():
     here = Path(__file__).parent
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{here.parent}{os.pathsep}{here}"}
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(here.parent)}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-W", "ignore::RuntimeWarning"]
     run = subprocess.run(
         [*command, str(here / "interpreted_triton.py")],

@@ -51,10 +51,22 @@ def _tile(
     The bias is -inf outside the sequence and for invalid keys. BELOW and ABOVE: whether some row's interval begins or ends inside this tile;
     tiles in the middle need no comparison. Without MASK scores of pairs that do not hear each other are arbitrary.
     """
-    c = tl.arange(0, T)
     start = first + t * T
+    c = tl.arange(0, T)
     bias = load_bias(BIAS, start, c, m, HAS_BIAS)
     k = load_rows(K, start, c, m, stride_k, D, DP, POLICY)
+    return _scores_of_tile(q, k, bias, t, start, row, scale, m, T, B, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, MASK, BELOW, ABOVE)  # fmt: skip  # noqa: E501
+
+
+@triton.jit
+def _scores_of_tile(
+    q, k, bias, t, start, row, scale, m,
+    T: tl.constexpr, B: tl.constexpr, HAS_BIAS: tl.constexpr, FULL: tl.constexpr,
+    LEFT: tl.constexpr, RIGHT: tl.constexpr, GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr,
+    MANHATTAN: tl.constexpr, PREFIX: tl.constexpr, MASK: tl.constexpr, BELOW: tl.constexpr, ABOVE: tl.constexpr,
+):  # fmt: skip
+    """Scores of a tile whose keys and bias are loaded; arguments as those of `_tile`."""
+    c = tl.arange(0, T)
     s = scores(q, k, scale, bias)
     if MASK and HAS_BIAS:
         s = tl.where((bias > float("-inf"))[None, :], s, float("-inf"))
@@ -341,18 +353,26 @@ def forward_kernel(
     possible = tl.minimum(row + RIGHT, m - 1) - tl.maximum(row - LEFT, 0) + 1
     if GRID or (PREFIX > 0):
         possible = tl.zeros([B], tl.int32) + m
+    # All loads before the first product waits for one: a block's latency is paid once.
+    keys = ()
+    biases = ()
+    if HOLD:
+        for t in tl.static_range(NT):
+            biases = biases + (load_bias(BIAS, first + t * T, tl.arange(0, T), m, HAS_BIAS),)
+            keys = keys + (load_rows(K, first + t * T, tl.arange(0, T), m, stride_kn, D, DP, ""),)
     q = load_rows(Q, block * B, tl.arange(0, B), n, stride_qn, D, DP, "")
 
     # Where the k-th score is expected, from the moments of the sampled tiles.
     s = ()
     sample = ()
     for t in tl.static_range(NT):
-        if HOLD or ((t >= SAMPLE_FROM) and (t < SAMPLE_TO)):
-            x = _tile(q, K, BIAS, t, first, row, scale, m, stride_kn, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, True, FULL or (t * T < B - 1), FULL or (t * T + T - 1 > LEFT + RIGHT), "")  # fmt: skip  # noqa: E501
-            if HOLD:
-                s = s + (x,)
+        if HOLD:
+            x = _scores_of_tile(q, keys[t], biases[t], t, first + t * T, row, scale, m, T, B, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, True, FULL or (t * T < B - 1), FULL or (t * T + T - 1 > LEFT + RIGHT))  # fmt: skip  # noqa: E501
+            s = s + (x,)
             if (t >= SAMPLE_FROM) and (t < SAMPLE_TO):
                 sample = sample + (x,)
+        elif (t >= SAMPLE_FROM) and (t < SAMPLE_TO):
+            sample = sample + (_tile(q, K, BIAS, t, first, row, scale, m, stride_kn, T, B, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, True, FULL or (t * T < B - 1), FULL or (t * T + T - 1 > LEFT + RIGHT), ""),)  # fmt: skip  # noqa: E501
     nowhere = tl.zeros([B], tl.float32)
     seen, mean, deviation = _moments(sample, nowhere + float("inf"), nowhere, SAMPLE_TO - SAMPLE_FROM, B, T)
     if SAMPLE_TO - SAMPLE_FROM == NT:
@@ -445,6 +465,7 @@ def forward_kernel(
     BITS += unit.to(tl.int64) * n * WORDS
     if T == 16:
         _clear_words(BITS, i, again, n, FULL, NT, WORDS)
+    following = load_rows(V, start, tl.arange(0, T), m, stride_vn, D, DP, "")
     if not HOLD:
         first, row = _geometry(again, offset, LEFT, FULL, B)
     for t in tl.static_range(NT):
@@ -461,7 +482,9 @@ def forward_kernel(
             _store_word(BITS, pack(keep, T), i, r, again, n, t, FULL, B, T, WORDS)
         p = tl.where(keep, tl.exp2(tl.fma(x, LOG2E, cleared[:, None])), 0.0)
         weights += p
-        v = load_rows(V, start + t * T, tl.arange(0, T), m, stride_vn, D, DP, "")
+        v = following
+        if t + 1 < NT:
+            following = load_rows(V, start + (t + 1) * T, tl.arange(0, T), m, stride_vn, D, DP, "")
         out = tl.dot(p.to(v.dtype), v, out, input_precision="ieee")
     broken = (out != out) & (top == top)[:, None]
     if tl.max(tl.max(broken.to(tl.int32), 1), 0) > 0:
