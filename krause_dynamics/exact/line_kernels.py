@@ -177,12 +177,25 @@ def advance(x, mass, count, atoms, radius, weighted, mirrored, ends, tolerance, 
 
 
 @njit(cache=True)
+def walk(q, radius, y, first, last):
+    """``first[i]:last[i]`` are the sorted ``y`` within ``radius`` of the sorted ``q[i]``: two pointers."""
+    left, right = 0, 0
+    for i in range(q.size):
+        while left < y.size and q[i] - y[left] > radius:
+            left += 1
+        right = max(left, right)
+        while right < y.size and y[right] - q[i] <= radius:
+            right += 1
+        first[i], last[i] = left, right
+
+
+@njit(cache=True)
 def search(q, radii, y, first, last):
     """``first[i]:last[i]`` are the sorted ``y`` within ``radii[i]`` of ``q[i]``, each query by bisection on
     differences.
     """
     for i in range(q.size):
-        x, radius = q[i], radii[i if radii.size > 1 else 0]
+        x, radius = q[i], radii[i]
         low, high = 0, y.size
         while low < high:
             middle = (low + high) // 2

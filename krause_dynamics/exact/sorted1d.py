@@ -67,7 +67,9 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
     for index in np.ndindex(*batch):
         queries, sources, values = (x[index] for x in arrays[:3])
         logs = np.zeros(m) if log_mass is None else arrays[3][index][:, 0]
-        mean[index], log_partition[index] = _aggregate(queries[:, 0], sources[:, 0], values, logs, radius[index], own)
+        listeners = queries[:, 0]
+        spoken = listeners if request.queries is request.sources else sources[:, 0]
+        mean[index], log_partition[index] = _aggregate(listeners, spoken, values, logs, radius[index], own)
     return Aggregate(mean, log_partition)
 
 
@@ -133,22 +135,27 @@ def _aggregate(
     present = np.flatnonzero(logs > -np.inf)
     if present.size == 0:
         return np.zeros((queries.size, values.shape[1])), np.full(queries.size, -np.inf)
-    order = present[np.argsort(sources[present], kind="stable")]
-    rank = np.full(sources.size, -1)
+    order = present[np.argsort(sources[present])]
+    along = order if queries is sources and order.size == sources.size else np.argsort(queries)
+    rank = np.full(sources.size + 1, -1)
     rank[order] = np.arange(order.size)
-    own = np.where(own >= 0, rank[own], -1)
+    own = rank[own[along]]  # own = -1 reads the last entry, which stays -1
     largest = float(logs[order].max())
     mass = np.exp(logs[order] - largest)
     weighted = bool((mass != 1.0).any())
-    first, last = np.empty(queries.size, np.int64), np.empty(queries.size, np.int64)
-    line_kernels.search(np.ascontiguousarray(queries), np.ascontiguousarray(radius), sources[order], first, last)
+    first, last = np.empty(along.size, np.int64), np.empty(along.size, np.int64)
+    if radius.size == 1:
+        line_kernels.walk(queries[along], float(radius[0]), sources[order], first, last)
+    else:
+        line_kernels.search(queries[along], radius[along], sources[order], first, last)
     mean, partition = np.empty((queries.size, values.shape[1])), np.empty(queries.size)
     buffers: Any = [np.empty(order.size + 1) for _ in range(4)]
-    column = np.empty(queries.size)
+    column, total = np.empty(queries.size), np.empty(queries.size)
     for k in range(values.shape[1]):
         value = values[order, k]
         line_kernels.prefixes(value, mass, order.size, weighted, *buffers)
-        window_means(first, last, own, mass, value, weighted, *buffers, column, partition)
-        mean[:, k] = column
+        window_means(first, last, own, mass, value, weighted, *buffers, column, total)
+        mean[along, k] = column
+    partition[along] = total
     with np.errstate(divide="ignore"):
         return mean, np.log(partition) + largest
