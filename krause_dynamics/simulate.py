@@ -145,10 +145,13 @@ class _Run:
                     self._step(target, stop)
                     if report is not None:
                         report(self.t, targets[-1])
-                    if self.file is not None and (interrupts.reason or self.file.due()) and self.t < target:
-                        self._write()
+                    if self.t < target:
+                        self._checkpoint(asked=interrupts.reason is not None)
                     self.reason = self.reason or interrupts.reason
+                landed = self.t >= target
                 self._keep(on_save)
+                if landed:  # a state kept only because the run was interrupted is no part of the run that goes on
+                    self._checkpoint(asked=interrupts.reason is not None)
         self.reason = self.reason or "t_end"
         if self.file is not None and self.reason != "interrupted":
             self._write()
@@ -173,10 +176,14 @@ class _Run:
     def trajectory(self, meta: dict[str, Any]) -> Trajectory:
         return self.record.trajectory(self.flow.log_mass, self.stepper.taken, meta, self.watch.arrays())
 
+    def _checkpoint(self, *, asked: bool) -> None:
+        if self.file is not None and (asked or self.file.due()):
+            self._write()
+
     def _write(self) -> None:
         header = {
             "t": self.t,
-            "reason": self.reason,
+            "reason": None if self.reason == "interrupted" else self.reason,
             "stepper": self.stepper.state(),
             "random": random_state(self.rng),
             "events": self.watch.state(),

@@ -148,10 +148,11 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("save_every", [1, 3])
 @pytest.mark.parametrize("case", CASES)
-def test_a_killed_run_resumes_bit_for_bit(case, tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(case, save_every, tmp_path):
     dynamics, options = CASES[case]
-    options = {"dt": 0.1, "save_every": 3, **options}
+    options = {"dt": 0.1, "save_every": save_every, **options}
     through = kd.simulate(dynamics, X0, 3.05, **options)
     statistic = kd.simulate(dynamics, X0, 3.05, save={"mean": _Mean()}, **options)
     for name, save in (("states", None), ("statistics", True)):
@@ -159,6 +160,8 @@ def test_a_killed_run_resumes_bit_for_bit(case, tmp_path):
         killed = {"checkpoint": path, "checkpoint_every": 0.0, **options}
         with pytest.raises(_Killed):
             kd.simulate(dynamics, X0, 3.05, save=save and {"mean": _Mean()}, on_save=_killing(1.7), **killed)
+        with np.load(path) as file:
+            assert file["times"][-1] > 1.0  # it was written on the way
         run = kd.simulate(dynamics, X0, 3.05, save=save and {"mean": _Mean()}, **killed)
         np.testing.assert_array_equal(run.final, through.final)
         assert run.steps == through.steps
@@ -207,20 +210,21 @@ def test_a_file_of_another_run_is_refused_and_kept(tmp_path):
         kd.simulate(FLOW, X0, 1.0, checkpoint=path, checkpoint_every=-1)
 
 
-def test_ctrl_c_keeps_what_there_is_and_the_run_goes_on_later(tmp_path):
+@pytest.mark.parametrize("save_every", [1, 2])
+def test_ctrl_c_keeps_what_there_is_and_the_run_goes_on_later(save_every, tmp_path):
     def interrupt(t, x):
         if t > 0.95 and not interrupted:
             interrupted.append(t)
             os.kill(os.getpid(), signal.SIGINT)
 
     interrupted: list[float] = []
-    options = {"dt": 0.1, "save_every": 2, "checkpoint": tmp_path / "file", "checkpoint_every": 1e9}
+    options = {"dt": 0.1, "save_every": save_every, "checkpoint": tmp_path / "file", "checkpoint_every": 1e9}
     partial = kd.simulate(FLOW, X0, 2.0, on_save=interrupt, **options)
     assert partial.meta["stopped"] == "interrupted"
     assert 0.9 < partial.times[-1] < 1.3
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     complete = kd.simulate(FLOW, X0, 2.0, **options)
-    through = kd.simulate(FLOW, X0, 2.0, dt=0.1, save_every=2)
+    through = kd.simulate(FLOW, X0, 2.0, dt=0.1, save_every=save_every)
     np.testing.assert_array_equal(complete.positions, through.positions)
     assert complete.meta["stopped"] == "t_end"
 
