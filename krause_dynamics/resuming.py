@@ -26,6 +26,8 @@ class RunFile:
         if not every >= 0:
             raise ValueError(f"checkpoint_every must be a number of seconds of at least 0, got {every!r}")
         self.path, self._every = Path(path), every
+        if not self.path.absolute().parent.is_dir():
+            raise ValueError(f"checkpoint must lie in a folder that exists, got {self.path}")
         self._identity = json.loads(json.dumps(identity))
         self._last = time.monotonic()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from krause_dynamics.progress import ProgressBar
 from krause_dynamics.recording import Record, Save
 from krause_dynamics.resuming import RunFile, fingerprint, random_state, restore_random_state
 from krause_dynamics.trajectory import Trajectory
+
+logger = logging.getLogger(__name__)
 
 StopRule = Callable[[float, Array, Array], str | None]
 Progress = Callable[[float, float], None]
@@ -153,6 +156,8 @@ class _Run:
                 if landed:  # a state kept only because the run was interrupted is no part of the run that goes on
                     self._checkpoint(asked=interrupts.reason is not None)
         self.reason = self.reason or "t_end"
+        if self.reason == "interrupted":
+            logger.warning("interrupted at t = %g of %g; the trajectory ends there", self.t, targets[-1])
         if self.file is not None and self.reason != "interrupted":
             self._write()
 

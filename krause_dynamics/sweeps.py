@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from krause_dynamics import interrupting
 from krause_dynamics._array import to_numpy
 from krause_dynamics.progress import ProgressBar
 from krause_dynamics.trajectory import read_npz, write_npz
@@ -118,7 +119,9 @@ def _evaluate_all(
     if pool is None:
         for index in missing:
             point, seed = points[index]
-            yield index, _named(point, seed, partial(evaluate, function, point, children[seed]))
+            with interrupting.raising():
+                result = _named(point, seed, partial(evaluate, function, point, children[seed]))
+            yield index, result
         return
     futures: dict[Future[Any], int] = {
         pool.submit(evaluate, function, points[index][0], children[points[index][1]]): index for index in missing
@@ -150,13 +153,14 @@ def _open(executor: Executor | None, workers: int | None, tasks: int) -> Iterato
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin" else None
     context = multiprocessing.get_context(method)
     count = min(workers or usable, tasks)
-    with warnings.catch_warnings(), ProcessPoolExecutor(count, context, initializer=_one_thread) as pool:
+    with warnings.catch_warnings(), ProcessPoolExecutor(count, context, initializer=_prepare_worker) as pool:
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
         yield pool
 
 
-def _one_thread() -> None:
-    """Workers share the cores; and a forked process must not enter the parent's thread pools."""
+def _prepare_worker() -> None:
+    """Workers share the cores, forked ones must not enter the parent's thread pools, and Ctrl-C is the parent's."""
+    interrupting.ignore()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 

@@ -206,6 +206,8 @@ def test_a_file_of_another_run_is_refused_and_kept(tmp_path):
     with pytest.raises(ValueError, match="must be a file written by a run"):
         kd.simulate(FLOW, X0, 1.0, checkpoint=broken)
     assert broken.exists()
+    with pytest.raises(ValueError, match="in a folder that exists"):
+        kd.simulate(FLOW, X0, 1.0, checkpoint=tmp_path / "nowhere" / "file")
     with pytest.raises(ValueError, match="checkpoint_every"):
         kd.simulate(FLOW, X0, 1.0, checkpoint=path, checkpoint_every=-1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -88,6 +90,19 @@ def test_a_killed_sweep_continues(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="must be a file written by a sweep"):
         kd.sweep(_square, {"x": [1.0]}, workers=0, path=path)
+
+
+def _pressing_ctrl_c(x, rng):
+    os.kill(os.getpid(), signal.SIGINT)
+    return kd.simulate(kd.Dynamics(kd.krause(1.0)), np.zeros((2, 1)), x, save_at=[]).times[-1]
+
+
+def test_ctrl_c_never_leaves_a_shortened_run_among_the_results(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        kd.sweep(_pressing_ctrl_c, {"x": [1.0, 2.0]}, workers=0)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    result = kd.sweep(_pressing_ctrl_c, {"x": [1.0, 2.0]}, workers=1)  # workers leave Ctrl-C to the parent
+    np.testing.assert_array_equal(result["value"][:, 0], [1.0, 2.0])
 
 
 def _same_as_fragile(x, rng):
