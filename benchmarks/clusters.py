@@ -3,18 +3,22 @@
     OMP_NUM_THREADS=2 python benchmarks/clusters.py
 
 Limits: components within 0.4 s at every radius, the curve within 3 s and O(N) memory. Correctness first: the partition
-of every method must be the same.
+of every method must be the same. Beside the wall time stands the processor time of one thread: it bounds the wall time of
+a free machine from above and hardly depends on neighbours.
 """
 
 from __future__ import annotations
 
+import time
 import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 from _report import machine, medians, table
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import HDBSCAN
+from threadpoolctl import threadpool_limits
 
 from krause_dynamics import clusters
 
@@ -60,6 +64,14 @@ def memory(x: np.ndarray) -> float:
     return peak / 2**20
 
 
+def both_clocks(cases: dict[str, Callable[[], object]], rounds: int) -> list[tuple[str, float, float]]:
+    """Name, wall time, and processor time of one thread."""
+    wall = medians(cases, rounds=rounds)
+    with threadpool_limits(1):
+        work = medians(cases, rounds=rounds, clock=time.process_time)
+    return [(name, wall[name], work[name]) for name in cases]
+
+
 def main() -> None:
     rows = []
     for name, x in clouds().items():
@@ -75,13 +87,13 @@ def main() -> None:
         for radius in radii.values():
             found = clusters.find(x, radius)
             assert np.array_equal(found.labels, curve.at(radius).labels)
-        times = medians({where: (lambda r=radius, y=x: clusters.find(y, r)) for where, radius in radii.items()})
-        rows += [(name, where, found_time, "") for where, found_time in times.items()]
-        rows.append((name, "whole curve", medians({"": lambda y=x: clusters.curve(y)}, rounds=3)[""], ""))
+        cases = {where: (lambda r=radius, y=x: clusters.find(y, r)) for where, radius in radii.items()}
+        cases["whole curve"] = lambda y=x: clusters.curve(y)
+        rows += [(name, *times, "") for times in both_clocks(cases, rounds=3)]
     x = clouds()["normal"]
     radius = float(clusters.curve(x).lengths[-1]) * 1.2
     assert by_edge_list(x, radius)[0] == clusters.find(x, radius).count == 1
-    peers = medians(
+    peers = both_clocks(
         {
             "ours": lambda: clusters.find(x, radius),
             "edge list + scipy": lambda: by_edge_list(x, radius),
@@ -89,9 +101,9 @@ def main() -> None:
         },
         rounds=1,
     )
-    rows += [("normal", f"one component: {peer}", seconds, seconds / peers["ours"]) for peer, seconds in peers.items()]
+    rows += [("normal", f"one component: {peer}", wall, work, wall / peers[0][1]) for peer, wall, work in peers]
     print(f"N = {N}, d = {D}, float32; {machine('numpy', 'scipy', 'numba', 'scikit-learn')}\n")
-    print(table(("cloud", "radius or method", "seconds", "ratio to ours"), rows))
+    print(table(("cloud", "radius or method", "wall s", "processor s, one thread", "ratio to ours"), rows))
     twice = np.concatenate([x, x + 1])
     print(
         f"\nThe curve's own memory: {memory(x):.1f} MiB, for 2 N points {memory(twice):.1f} MiB "
