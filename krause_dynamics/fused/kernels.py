@@ -17,19 +17,24 @@ from torch.utils.flop_counter import register_flop_formula
 
 from krause_dynamics.fused.lowering import UNBOUNDED, Lowered, Rule
 
+LARGEST_HEAD = 256
+
 
 @lru_cache(maxsize=1)
 def _launch() -> Any:
     return importlib.import_module("krause_dynamics.fused.triton.launch")
 
 
-@lru_cache(maxsize=1)
-def _missing() -> str | None:
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _refusal(device: int | None, dtype: torch.dtype) -> str | None:
+    """Why this machine has no kernel for such tensors; a constant while compiling, where nothing can be imported."""
     try:
-        _launch()
+        launch = _launch()
     except ImportError as error:
         return f"triton cannot be imported here ({error}); impl='banded' serves every device"
-    return None
+    example = torch.empty(1, 1, 1, 64, dtype=dtype, device=torch.device("cuda", device or 0))
+    reason: str | None = launch.supports(example, example)
+    return reason
 
 
 def supports_tensors(q: Tensor, k: Tensor, v: Tensor, lowered: Lowered) -> str | None:
@@ -45,12 +50,9 @@ def supports_tensors(q: Tensor, k: Tensor, v: Tensor, lowered: Lowered) -> str |
         return "the kernels would rank by mass as well; impl='banded' ranks by the score alone"
     if v.shape[-1] != q.shape[-1]:
         return f"the kernels need values of the keys' dimension, got {v.shape[-1]} and {q.shape[-1]}"
-    missing = _missing()
-    if missing is not None:
-        return missing
-    options = _options(_numbers(rule))
-    options.pop("ties")
-    reason: str | None = _launch().supports(q, k, **options)
+    if q.shape[-1] > LARGEST_HEAD:
+        return f"the kernels take head dimensions up to {LARGEST_HEAD}, got {q.shape[-1]}; impl='banded' takes any"
+    reason: str | None = _refusal(q.device.index, q.dtype)
     return reason
 
 
@@ -173,7 +175,7 @@ def _pair_flops(q: Any, k: Any, v: Any, numbers: Sequence[int]) -> int:
 
 
 def _centred(q: Tensor, k: Tensor, lowered: Lowered) -> tuple[Tensor, Tensor]:
-    """float32 tokens moved to the mean of the keys that are there and finite: distances do not see it, rounding does.
+    """float32 tokens moved near the mean of the keys that are there and finite: distances do not see it, rounding does.
 
     Half types stay as they are: rounding them again would change who is admitted.
     """
@@ -183,7 +185,12 @@ def _centred(q: Tensor, k: Tensor, lowered: Lowered) -> tuple[Tensor, Tensor]:
     there = known.isfinite().all(-1, keepdim=True)
     if lowered.log_mass is not None:
         there = there & (lowered.log_mass > -float("inf")).any(1, keepdim=True)[..., None]
-    centre = known.masked_fill(~there, 0.0).sum(2, keepdim=True) / there.sum(2, keepdim=True).clamp(min=1)
+    count = there.sum(2, keepdim=True).clamp(min=1)
+    mean = known.masked_fill(~there, 0.0).sum(2, keepdim=True) / count
+    # A multiple of a power of two as large as the spread: subtracting it leaves small integers integers, ties ties.
+    spread = (known - mean).masked_fill(~there, 0.0).square().sum((2, 3), keepdim=True) / (count * k.shape[3])
+    quantum = spread.sqrt().clamp(min=1e-30).log2().ceil().exp2()
+    centre = (mean / quantum).round() * quantum
     return q - centre.repeat_interleave(q.shape[1] // k.shape[1], 1), k - centre
 
 
