@@ -39,6 +39,19 @@ class TestSchedules:
             x[i] = x[np.abs(x - x[i]) <= radius].mean()
         np.testing.assert_allclose(run.final[:, 0], x, rtol=0, atol=1e-15 * n)
 
+    @pytest.mark.parametrize("normalised", [True, False])
+    @pytest.mark.parametrize("own_radius", [True, False])
+    def test_sequential_takes_every_influence(self, rng, normalised, own_radius):
+        x, n = rng.random(15), 15
+        radius = rng.random(n) * 0.5 + 0.1 if own_radius else 0.4
+        run = kd.hegselmann_krause(
+            x, radius, influence=kd.Gaussian(0.3), normalised=normalised, schedule=kd.Sequential("cyclic"), max_steps=1
+        )
+        for i in range(n):
+            phi = np.exp(-((x - x[i]) ** 2) / 0.18) * (np.abs(x - x[i]) <= np.broadcast_to(radius, n)[i])
+            x[i] += (phi @ (x - x[i])) / (phi.sum() if normalised else n)
+        np.testing.assert_allclose(run.final[:, 0], x, rtol=0, atol=1e-14)
+
     def test_sequential_ends_only_at_rest(self, rng):
         run = kd.hegselmann_krause(rng.random((60, 2)), 0.4, schedule=kd.Sequential(), rng=0)
         assert run.meta["stopped"] == "frozen"
@@ -86,8 +99,10 @@ class TestSchedules:
             kd.Sequential("sorted")
         with pytest.raises(ValueError, match="weights must be None"):
             kd.hegselmann_krause([0.0, 1.0], 1.0, weights=[1.0, 2.0], schedule=kd.Deffuant(), rng=0)
-        with pytest.raises(ValueError, match="flat mean"):
-            kd.hegselmann_krause([0.0, 1.0], 1.0, influence=kd.Gaussian(1.0), schedule=kd.Sequential(), rng=0)
+        with pytest.raises(ValueError, match="a meeting has no mean"):
+            kd.hegselmann_krause([0.0, 1.0], 1.0, influence=kd.Gaussian(1.0), schedule=kd.Deffuant(), rng=0)
+        with pytest.raises(ValueError, match="external must be None"):
+            kd.hegselmann_krause([0.0, 1.0], 1.0, external=kd.TruthSeeking(1.0, 0.5), schedule=kd.Sequential(), rng=0)
         with pytest.raises(TypeError, match="rng must be"):
             kd.hegselmann_krause([0.0, 1.0], 1.0, schedule=kd.Sequential())
         with pytest.raises(TypeError, match="schedule must be"):

@@ -157,10 +157,10 @@ def _check(model: Model, max_steps: int | None, save_every: int | None, stop: St
         raise ValueError("max_steps (or a stop rule) must be given with noise: such a run never freezes")
     if not isinstance(model.schedule, Sequential | Deffuant):
         return
-    if not (isinstance(model.rule.score, Flat) and model.rule.normalised) or model.external is not None:
-        raise ValueError(
-            f"schedule {type(model.schedule).__name__} takes the flat mean without external; use Synchronous()"
-        )
+    if model.external is not None:
+        raise ValueError(f"external must be None with {type(model.schedule).__name__}; use Synchronous()")
+    if isinstance(model.schedule, Deffuant) and not (isinstance(model.rule.score, Flat) and model.rule.normalised):
+        raise ValueError("influence and normalised must be the defaults with Deffuant: a meeting has no mean")
     if isinstance(model.schedule, Deffuant) and model.masses is not None:
         raise ValueError("weights must be None with Deffuant: a meeting has no mean; use Sequential() or Synchronous()")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from krause_dynamics.interaction import Others
+from krause_dynamics.aggregate import aggregate
+from krause_dynamics.interaction import Flat, Interaction, Others, Within
+from krause_dynamics.interaction.neighbourhoods import All
 from krause_dynamics.opinions import sequential_kernels
 from krause_dynamics.opinions.model import Model
 from krause_dynamics.opinions.schedules import Deffuant, Sequential
@@ -24,6 +27,9 @@ class OneByOne(Stepwise):
 
     def _unit(self, x: np.ndarray) -> np.ndarray:
         new, include_self = x.copy(), not self.model.rule.find(Others)
+        if not (isinstance(self.model.rule.score, Flat) and self.model.rule.normalised):
+            self._move_by_aggregate(new)
+            return self._disturb(x, new)
         sequential_kernels.move_agents(
             new,
             self._draw(x.shape[0]),
@@ -36,6 +42,28 @@ class OneByOne(Stepwise):
             np.empty(x.shape[1]),
         )
         return self._disturb(x, new)
+
+    def _move_by_aggregate(self, x: np.ndarray) -> None:
+        """Any score, or per capita: one query at a time meets all sources, in place."""
+        index, normalised = np.arange(x.shape[0]), self.model.rule.normalised
+        log_mass = self._log_mass(x)
+        for i in self._draw(x.shape[0]):
+            if self._fixed[i]:
+                continue
+            here = slice(i, i + 1)
+            heard = aggregate(
+                self._rule_of(i), x[here], x, log_mass=log_mass, query_index=index[here], source_index=index
+            )
+            if heard.log_partition[0] > -np.inf:
+                x[here] += (heard.mean - x[here]) * (1.0 if normalised else np.exp(heard.log_partition[0]))
+
+    def _rule_of(self, i: int) -> Interaction:
+        """The rule with agent i's own radius."""
+        rule, within = self.model.rule, self.model.within
+        if np.ndim(within.radius) == 0:
+            return rule
+        parts = [Within(within.radius[i], within.closed) if part is within else part for part in rule.parts]
+        return replace(rule, neighbourhood=All(tuple(parts)))
 
     def _draw(self, n: int) -> np.ndarray:
         assert isinstance(self.model.schedule, Sequential)

@@ -89,9 +89,7 @@ class Stepwise(Engine):
         return new if self.model.fixed is None else np.where(self.model.fixed[:, None], x, new)
 
     def _aggregate(self, x: np.ndarray) -> Aggregate:
-        log_mass = self.model.log_mass
-        if log_mass is None and not self.model.rule.normalised:
-            log_mass = np.full(x.shape[0], -np.log(x.shape[0]))
+        log_mass = self._log_mass(x)
         if self.impl == "network":
             mean, total = np.empty_like(x), np.empty(x.shape[0])
             mass = np.ones(x.shape[0]) if log_mass is None else np.exp(log_mass)
@@ -105,6 +103,12 @@ class Stepwise(Engine):
         if module is not None:
             return module.aggregate(self.model.rule, Request.of(x, log_mass=log_mass))
         return self._plan(x, log_mass=log_mass)
+
+    def _log_mass(self, x: np.ndarray) -> np.ndarray | None:
+        """Per capita, masses must sum to one; a mean does not mind."""
+        if self.model.masses is None and not self.model.rule.normalised:
+            return np.full(x.shape[0], -np.log(x.shape[0]))
+        return self.model.log_mass
 
     def _choose(self, x: np.ndarray, impl: str) -> str:
         """A compiled form also below the size where one call alone would pay: a run makes many."""
