@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=2 python benchmarks/clusters.py
 
 Limits: components within 0.4 s at every radius, the curve within 3 s and O(N) memory. Correctness first: the partition
-of every method must be the same. Beside the wall time stands the processor time of one thread: it bounds the wall time of
-a free machine from above and hardly depends on neighbours.
+of every method must be the same. Beside the wall time stands the processor time of one thread: it bounds the wall time
+of a free machine from above and hardly depends on neighbours.
 """
 
 from __future__ import annotations
