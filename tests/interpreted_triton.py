@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from tests.triton_oracle import dense
 
 from krause_dynamics.fused.triton import launch
 from krause_dynamics.fused.triton.primitives import INTERPRETED
+from tests.triton_oracle import dense
 
 assert INTERPRETED.value, "run with TRITON_INTERPRET=1"
 

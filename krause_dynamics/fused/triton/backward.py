@@ -12,7 +12,7 @@ Every sum is taken by one program in a fixed order, so results do not vary from 
 import triton
 import triton.language as tl
 
-from .primitives import RUN_TIME, LOG2E, admitted, load_bias, load_finite_rows, load_scale
+from .primitives import LOG2E, RUN_TIME, admitted, load_bias, load_finite_rows, load_scale
 from .streaming import key_range
 
 
@@ -179,7 +179,9 @@ def backward_keys_kernel(
             i = first + tl.arange(0, B)
             row = i + offset
             q = load_finite_rows(Q + batch * stride_qb + head * stride_qh, first, tl.arange(0, B), n, stride_qn, D, DP)
-            do = load_finite_rows(DOUT + batch * stride_gb + head * stride_gh, first, tl.arange(0, B), n, stride_gn, D, DP)
+            do = load_finite_rows(
+                DOUT + batch * stride_gb + head * stride_gh, first, tl.arange(0, B), n, stride_gn, D, DP
+            )
             logz = tl.load(LOGZ + rows * n + i, mask=i < n, other=0.0)
             cleared = -tl.where(logz == float("-inf"), 0.0, logz) * LOG2E
             delta = tl.load(DELTA + rows * n + i, mask=i < n, other=0.0)

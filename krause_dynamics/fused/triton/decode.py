@@ -4,9 +4,9 @@ import triton
 import triton.language as tl
 
 from .primitives import (
-    RUN_TIME,
     LN2,
     LOG2E,
+    RUN_TIME,
     float_of_ordinal,
     load_bias,
     load_rows,

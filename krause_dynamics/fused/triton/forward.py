@@ -14,12 +14,12 @@ import triton
 import triton.language as tl
 
 from .primitives import (
-    RUN_TIME,
     FAR,
     HALF_END,
     HALF_LOWEST,
     LN2,
     LOG2E,
+    RUN_TIME,
     admitted,
     float_of_ordinal,
     half_of_ordinal,
@@ -307,7 +307,11 @@ def _store_word(
         if not FULL:
             half = t + block % 2
         halves = BITS.to(tl.pointer_type(tl.int16), bitcast=True)
-        tl.store(halves + ((half // 2) * n.to(tl.int64) + i) * 2 + half % 2, word.to(tl.int16), mask=(i < n) & (half + i * 0 < 2 * WORDS))
+        tl.store(
+            halves + ((half // 2) * n.to(tl.int64) + i) * 2 + half % 2,
+            word.to(tl.int16),
+            mask=(i < n) & (half + i * 0 < 2 * WORDS),
+        )
 
 
 @triton.jit
@@ -320,7 +324,9 @@ def _clear_words(BITS, i, block, n, FULL: tl.constexpr, NT: tl.constexpr, WORDS:
     zero = tl.zeros_like(i).to(tl.int16)
     tl.store(halves + i.to(tl.int64) * 2, zero, mask=(i < n) & (odd + i * 0 > 0))
     for half in tl.static_range(NT, 2 * WORDS):
-        tl.store(halves + ((half // 2) * n.to(tl.int64) + i) * 2 + half % 2, zero, mask=(i < n) & (half - odd + i * 0 >= NT))
+        tl.store(
+            halves + ((half // 2) * n.to(tl.int64) + i) * 2 + half % 2, zero, mask=(i < n) & (half - odd + i * 0 >= NT)
+        )
 
 
 @triton.jit(do_not_specialize=RUN_TIME)

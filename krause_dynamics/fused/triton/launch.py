@@ -139,11 +139,11 @@ def _tiles(hood: Neighbourhood, full: bool, keys: int, d: int, dtype: torch.dtyp
     """Tile sizes by window and head dimension, from measurements on an H200 and from register counts of compiled kernels."""
     span = keys if full else hood.left + hood.right + 1
     wide = _padded(d) > 128 or dtype == torch.float32
-    if span <= 64 and not full:
-        return Tiles(16, 16, 1, hold=True, sample=1)
-    if span <= 160 and not wide:
-        return Tiles(64, 32, 4, hold=False, sample=1)
-    return Tiles(32, 32, 4, hold=False, sample=1)
+    if span <= 64 and not full and not wide:
+        return Tiles(16, 16, 1, hold=True, sample=1, registers=128)
+    if wide or full:
+        return Tiles(32, 32, 4, hold=False, sample=1)
+    return Tiles(64, 32, 4, hold=span <= 160, sample=1)
 
 
 def _uses_registers(hood: Neighbourhood, keys: int) -> tuple[bool, bool]:

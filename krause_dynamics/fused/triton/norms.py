@@ -1,5 +1,7 @@
 """Squared norms of tokens in float32, read once: the part of a distance that depends on one token only."""
 
+from contextlib import nullcontext
+
 import torch
 import triton
 import triton.language as tl
@@ -28,7 +30,7 @@ def squared_norms(x: torch.Tensor) -> torch.Tensor:
     batch, heads, n, d = x.shape
     out = torch.empty(batch, heads, n, dtype=torch.float32, device=x.device)
     if out.numel():
-        with torch.cuda.device(x.device):
+        with torch.cuda.device(x.device) if x.is_cuda else nullcontext():  # the interpreter's tensors live on the CPU
             squared_norms_kernel[(batch * heads * triton.cdiv(n, ROWS),)](
                 x, out, n, heads, *x.stride()[:3], D=d, DP=max(16, triton.next_power_of_2(d)), B=ROWS, num_warps=4
             )

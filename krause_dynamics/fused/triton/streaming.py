@@ -11,10 +11,10 @@ import triton
 import triton.language as tl
 
 from .primitives import (
-    RUN_TIME,
     FAR,
     LN2,
     LOG2E,
+    RUN_TIME,
     admitted,
     float_of_ordinal,
     load_bias,
