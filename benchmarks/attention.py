@@ -5,8 +5,8 @@
     python benchmarks/attention.py --device cuda       # the GPU table (attention_gpu.py)
 
 Correctness first: every configuration is compared with the definition before it is timed. Times are medians of
-alternating runs. They are the processor time of the one thread: on an idle machine the same as elapsed time, and unlike
-it not the neighbours' business.
+alternating runs, the smallest of three rounds. They are the processor time of the one thread: on an idle machine the
+same as elapsed time, and unlike it not the neighbours' business.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
-import math
 import os
 import platform
 import statistics
@@ -64,17 +63,20 @@ def tokens(n: int, heads: int = HEADS, dim: int = DIM // HEADS, grad: bool = Fal
     return [torch.randn(1, heads, n, dim, generator=generator).requires_grad_(grad) for _ in range(3)]
 
 
-def medians(*runs: Callable[[], object], repeats: int = 7) -> list[float]:
-    """Median seconds of each run, taken in turn after one warm-up each."""
-    times: list[list[float]] = [[] for _ in runs]
+def medians(*runs: Callable[[], object], repeats: int = 5) -> list[float]:
+    """Median seconds of each run, taken in turn after one warm-up each; the smallest median of three rounds."""
     for run in runs:
         run()
-    for _ in range(repeats):
-        for collected, run in zip(times, runs, strict=True):
-            begin = time.process_time()
-            run()
-            collected.append(time.process_time() - begin)
-    return [statistics.median(t) for t in times]
+    rounds: list[list[float]] = []
+    for _ in range(3 if repeats > 1 else 1):
+        times: list[list[float]] = [[] for _ in runs]
+        for _ in range(repeats):
+            for collected, run in zip(times, runs, strict=True):
+                begin = time.process_time()
+                run()
+                collected.append(time.process_time() - begin)
+        rounds.append([statistics.median(t) for t in times])
+    return [min(column) for column in zip(*rounds, strict=True)]
 
 
 def extra_mebibytes(run: Callable[[], object]) -> float:
@@ -113,15 +115,13 @@ def growth(lengths: tuple[int, ...]) -> list[str]:
         ours, window, *peer = medians(*runs[: 2 if few else 3])
         measured[n] = ours
         memory = [f"{extra_mebibytes(run):.0f}" for run in (runs[0], *runs[2 : 2 if few else 3])]
-        sdpa = peer[0] if peer else math.nan
         dense, dense_memory = "-", "-"
         if n <= 4096:
             dense = f"{1e3 * medians(lambda x=(q, k, v): published(*x), repeats=1)[0]:.0f}"
             dense_memory = f"{extra_mebibytes(lambda x=(q, k, v): published(*x)):.0f}"
-        rows.append(
-            f"| {n} | {1e3 * ours:.1f} | {1e3 * window:.1f} | {1e3 * sdpa:.1f} | {dense} | {ours / sdpa:.2f} "
-            f"| {window / sdpa:.2f} | {memory[0]} | {memory[-1] if peer else '-'} | {dense_memory} |"
-        )
+        sdpa = [f"{1e3 * peer[0]:.1f}", f"{ours / peer[0]:.2f}", f"{window / peer[0]:.2f}"] if peer else ["-"] * 3
+        cells = [n, f"{1e3 * ours:.1f}", f"{1e3 * window:.1f}", sdpa[0], dense, *sdpa[1:], memory[0]]
+        rows.append("| " + " | ".join(map(str, [*cells, memory[-1] if peer else "-", dense_memory])) + " |")
     rows += ["", f"time(4096) / time(1024), top-k: {measured[4096] / measured[1024]:.2f} (linear: 4)"]
     return rows
 
