@@ -51,6 +51,10 @@ def test_far_outliers_and_extreme_radii_overflow_nothing(rng, radius):
     x = rng.random((200, 2))
     x[0], x[1] = 1e150, -1e12
     assert_equal(kd.bounded_confidence(radius), x[1:])
+    if radius <= 0.1:
+        near = kd.aggregate(kd.bounded_confidence(radius), x[2:], impl="reference").mean
+        beside = kd.aggregate(kd.bounded_confidence(radius), x, impl="neighbours").mean
+        np.testing.assert_allclose(beside[2:], near, rtol=0, atol=1e-14)
     heard = kd.aggregate(kd.bounded_confidence(min(radius, 1e9)), x, impl="neighbours")
     assert heard.log_partition[0] == 0.0  # the outlier hears itself only
     np.testing.assert_array_equal(heard.mean[0], x[0])

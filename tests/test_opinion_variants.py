@@ -330,6 +330,12 @@ class TestRuns:
         np.testing.assert_allclose(found.positions[:, 0], [0.075, 5.125])
         assert kd.final_clusters(run, radius=10.0).sizes.tolist() == [5]
 
+    def test_a_far_outlier_disturbs_nothing(self, rng):
+        x = rng.random((100, 2))
+        alone, beside = kd.hegselmann_krause(x, 0.3), kd.hegselmann_krause(np.vstack([x, [[1e200, 0.0]]]), 0.3)
+        np.testing.assert_allclose(beside.final[:-1], alone.final, rtol=0, atol=1e-14)
+        assert beside.final[-1, 0] == 1e200
+
     def test_dtype_of_the_start_is_kept(self, rng):
         run = kd.hegselmann_krause(rng.random(30).astype(np.float32), 0.2)
         assert run.positions.dtype == np.float32
@@ -353,6 +359,7 @@ class TestRuns:
         [
             (([], 1.0), {}, "x0 must have shape"),
             (([0.0, np.nan], 1.0), {}, "x0 must be finite"),
+            (([-1e308, 1e308], 1.0), {}, "x0 must have a range"),
             ((np.zeros((2, 3, 1)), 1.0), {}, "hegselmann_krause_batch"),
             (([0.0, 1.0], 0.0), {}, "radius must be positive"),
             (([0.0, 1.0], np.nan), {}, "radius must be"),

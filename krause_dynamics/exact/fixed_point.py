@@ -13,6 +13,7 @@ from numba import njit
 
 from krause_dynamics.exact.arithmetic import fma, quotient, two_sum
 
+SAMPLE = 1024
 SMALLEST_EXPONENT = -900  # keeps the scale itself finite when a column is all but zero
 
 
@@ -47,6 +48,22 @@ def join(high, low, unit):
     """``high + low * unit`` as a rounded number and its rest."""
     first = np.float64(high)  # at most 2^62: the rounding is recovered exactly below
     return two_sum(first, np.float64(high - np.int64(first)) + np.float64(low) * unit)
+
+
+def keeps_digits(mass, values):
+    """Whether one quantum for all of ``mass * values`` (dv, m) is far below the rounding of nearly every one of them.
+
+    Outliers ten decades above the rest would take it beyond; a sample tells.
+    """
+    stride = max(1, mass.size // SAMPLE)
+    for value in values:
+        largest, sizes = float(np.abs(mass * value).max()), np.abs(mass * value)[::stride]
+        sizes = sizes[sizes > 0]
+        if sizes.size and math.ldexp(largest, -2 * limb_bits(mass.size)) > 2.0**-50 * np.quantile(
+            sizes, 0.1, method="lower"
+        ):
+            return False
+    return True
 
 
 def columns(mass, values):

@@ -250,7 +250,8 @@ def window_means(first, last, own, mass, value, weighted, high, low, total, tota
 def run_batch(samples, mirrored, ends, tolerances, radii, max_steps, largest, clusters, steps, frozen):
     """Runs from every sorted sample (S, n) with every radius (R,) to the end; results are (R, S).
 
-    ``largest``: members of the largest group of atoms linked by the radius; ``clusters``: number of groups.
+    ``tolerances`` are (R, S) too. ``largest``: members of the largest group of atoms linked by the radius;
+    ``clusters``: number of groups.
     """
     size = samples.shape[1]
     for r in range(radii.size):
@@ -258,7 +259,7 @@ def run_batch(samples, mirrored, ends, tolerances, radii, max_steps, largest, cl
             x, mass, count = samples[k].copy(), np.ones(size), np.ones(size, np.int64)
             atoms = merge(x, mass, count, size, mirrored[k])
             atoms, done, frozen[r, k] = advance(
-                x, mass, count, atoms, radii[r], False, mirrored[k], ends[k], tolerances[k], max_steps
+                x, mass, count, atoms, radii[r], False, mirrored[k], ends[k], tolerances[r, k], max_steps
             )
             best, groups, members = 0.0, 0, 0.0
             for a in range(atoms):

@@ -107,6 +107,9 @@ def flat_means(entry: Entry, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     points = found.structure.points
     same = entry.values is entry.sources
     values = points[:, : places.size] if same else np.ascontiguousarray(entry.values[places].T)
+    if not fixed_point.keeps_digits(mass[places], values):
+        mean, log_partition = _scored_means(Flat(), np, entry._replace(logs=np.log(mass)))
+        return mean, np.exp(log_partition)
     integers, bits, scales = fixed_point.columns(mass[places], values)
     kernel_columns = near_kernels.padded(integers)
     prefixes = np.zeros((integers.shape[0], 1), np.int64)

@@ -12,7 +12,7 @@ from krause_dynamics.exact import line_kernels
 from krause_dynamics.exact.line import symmetry
 from krause_dynamics.exact.sorted1d import effective_radius
 from krause_dynamics.interaction import Within
-from krause_dynamics.opinions.model import resolution
+from krause_dynamics.opinions.model import FAR, MOVED
 from krause_dynamics.opinions.run import MAX_STEPS
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def hegselmann_krause_batch(samples: Any, radii: Any, *, closed: bool = True, ma
         raise ValueError(f"radii must have shape (R,), got {bounds.shape}")
     reach = effective_radius(Within(bounds, closed=closed))
     states = np.sort(states, axis=1)
-    tolerances = np.array([resolution(state[:, None]) for state in states])
+    tolerances = MOVED * np.minimum(np.ptp(states, axis=1), FAR * bounds[:, None])
     symmetries = [symmetry(state, np.ones(state.size)) for state in states]
     mirrored, ends = np.array([m for m, _ in symmetries]), np.array([e for _, e in symmetries])
     shape = (bounds.size, states.shape[0])

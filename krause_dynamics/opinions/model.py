@@ -17,14 +17,17 @@ from krause_dynamics.opinions.disturbances import Noise, TruthSeeking
 from krause_dynamics.opinions.schedules import Deffuant, Schedule, Sequential, Synchronous
 
 MOVED = 1e-12  # of the initial range: less than this is rounding, not motion
+FAR = 1e4  # radii; see `scale`
 
 External = Callable[[float, np.ndarray], np.ndarray]
 
 
-def resolution(x: np.ndarray, share: float = MOVED) -> float:
-    """Less than this is no motion of opinions (n, d): a share of their range, or the rounding of an offset range."""
-    rounding = 2 * np.finfo(np.float64).eps * float(np.abs(x).max())
-    return max(share * float(np.ptp(x, axis=0).max()), rounding)
+def scale(x: np.ndarray, radius: Any) -> float:
+    """What "of the range" refers to: the range of opinions (n, d), cut at 10^4 radii.
+
+    Beyond that a far outlier would make every motion of the others look like rounding.
+    """
+    return min(float(np.ptp(x, axis=0).max()), FAR * float(np.max(radius)))
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,9 @@ def opinions(x0: Any) -> np.ndarray:
         )
     if not np.isfinite(points).all():
         raise ValueError("x0 must be finite, got NaN or infinity; take those agents out")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.ptp(points, axis=0)).all():
+            raise ValueError("x0 must have a range that floats can hold; divide opinions and radius by a common factor")
     return points.astype(np.float64)
 
 

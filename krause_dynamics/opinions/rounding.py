@@ -33,10 +33,11 @@ def share_at_radius(x: np.ndarray, within: Within) -> tuple[float, bool]:
     radius = float(within.radius)
     if x.shape[0] < 2 or not np.isfinite(radius):
         return 0.0, False
-    rounding = 4 * np.finfo(float).eps * max(radius, float(np.abs(x).max()))
     sample = x[:: max(1, x.shape[0] // SAMPLE)]
-    below, upto = (_count(sample, x, Ball.of(within, np.array([r]), x.shape[1])) for r in _band(radius, rounding))
-    admitted = _count(sample, x, Ball.of(within, np.array([radius]), x.shape[1]))
+    rounding = 4 * np.finfo(float).eps * np.maximum(radius, np.abs(sample).max(axis=1))
+    rounding = np.minimum(rounding, 0.5 * radius)  # where floats are coarser than the radius nothing can be said
+    radii = (radius - rounding, np.array([radius]), radius + rounding)
+    below, admitted, upto = (_count(sample, x, Ball.of(within, r, x.shape[1])) for r in radii)
     near, pairs = upto - below, upto - sample.shape[0]
     return (near / pairs if pairs > 0 else 0.0), 0 < admitted - below < near
 
@@ -50,10 +51,6 @@ def warn_of_rounding(share: float, both_ways: bool) -> None:
             RoundingWarning,
             stacklevel=3,
         )
-
-
-def _band(radius: float, rounding: float) -> tuple[float, float]:
-    return max(radius - rounding, np.finfo(float).tiny), radius + rounding
 
 
 def _count(queries: np.ndarray, x: np.ndarray, ball: Ball) -> int:

@@ -15,16 +15,7 @@ from krause_dynamics.interaction.scores import Score
 from krause_dynamics.opinions.disturbances import Noise, TruthSeeking
 from krause_dynamics.opinions.engines import Engine, PlanEngine
 from krause_dynamics.opinions.loop import Loop, Stop
-from krause_dynamics.opinions.model import (
-    MOVED,
-    External,
-    Model,
-    interaction,
-    opinions,
-    resolution,
-    stubborn,
-    weights_of,
-)
+from krause_dynamics.opinions.model import MOVED, External, Model, interaction, opinions, scale, stubborn, weights_of
 from krause_dynamics.opinions.result import SAME, Record, group
 from krause_dynamics.opinions.rounding import share_at_radius, warn_of_rounding
 from krause_dynamics.opinions.schedules import Deffuant, Schedule, Sequential, Synchronous
@@ -122,8 +113,8 @@ def hegselmann_krause(
     model = Model(rule, weights_of(weights, n), stubborn(fixed, n), external, noise, schedule)
     _check(model, max_steps, save_every, stop)
     generator = as_generator(rng) if model.needs_rng else None
-    extent = float(np.ptp(x, axis=0).max())
-    tolerance = resolution(x, stop.tolerance if isinstance(stop, Frozen) else MOVED)
+    extent = scale(x, model.within.radius)
+    tolerance = extent * (stop.tolerance if isinstance(stop, Frozen) else MOVED)
     share, both_ways = _rounding(model, x)
     warn_of_rounding(share, both_ways)
     engine_ = _engine(model, x, tolerance, generator, impl)

@@ -13,7 +13,7 @@ from krause_dynamics.interaction.neighbourhoods import All
 from krause_dynamics.opinions import sequential_kernels
 from krause_dynamics.opinions.model import Model
 from krause_dynamics.opinions.schedules import Deffuant, Sequential
-from krause_dynamics.opinions.stepwise import Stepwise
+from krause_dynamics.opinions.stepwise import Stepwise, motion
 
 
 class OneByOne(Stepwise):
@@ -72,7 +72,7 @@ class OneByOne(Stepwise):
         return np.arange(n) if self.model.schedule.order == "cyclic" else self.rng.permutation(n)
 
     def _rests(self, x: np.ndarray) -> bool:
-        return bool(np.abs(self.target(self.time, x) - x).max() <= self._tolerance)
+        return motion(self.target(self.time, x), x) <= self._tolerance
 
     def _returns(self, new: np.ndarray, moved: float) -> bool:
         return False  # chance may lead back; only rest is final

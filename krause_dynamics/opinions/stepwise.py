@@ -41,7 +41,7 @@ class Stepwise(Engine):
         for _ in range(steps):
             x = self._x
             new = self._unit(x)
-            moved = float(np.abs(new - x).max())
+            moved = motion(new, x)
             if moved <= self._tolerance and self.model.is_deterministic and self._rests(new):
                 self.ended = "frozen"
                 return
@@ -69,7 +69,7 @@ class Stepwise(Engine):
         """Whether this is the state before the last, while the last was another."""
         if self._before is None or moved <= self._tolerance:
             return False
-        return float(np.abs(new - self._before).max()) <= self._tolerance
+        return motion(new, self._before) <= self._tolerance
 
     def _disturb(self, x: np.ndarray, new: np.ndarray) -> np.ndarray:
         new = new if self.model.noise is None else self.model.noise.disturb(new, self.rng)
@@ -121,6 +121,12 @@ class Stepwise(Engine):
                     return name
         self._plan = plan(self.model.rule, x, log_mass=self.model.log_mass, impl=impl)
         return self._plan.impl
+
+
+def motion(new: np.ndarray, x: np.ndarray) -> float:
+    """Largest move of a coordinate; what is within rounding of the coordinate itself is none."""
+    move = np.abs(new - x)
+    return float(np.where(move <= 2 * np.finfo(float).eps * np.abs(x), 0.0, move).max())
 
 
 def _limits(model: Model, x: np.ndarray) -> np.ndarray:
