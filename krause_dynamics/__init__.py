@@ -16,7 +16,6 @@ from krause_dynamics._version import __version__
 from krause_dynamics.aggregate import aggregate, plan, supported, weights
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.errors import SimulationDiverged, UnsupportedImplementation, UnsupportedModel
-from krause_dynamics.events import Event
 from krause_dynamics.integrators import RK4, Adaptive, Euler, EulerMaruyama, LayerStep, Stiff
 from krause_dynamics.interaction import (
     Causal,
@@ -37,6 +36,7 @@ from krause_dynamics.interaction import (
     krause,
     softmax,
 )
+from krause_dynamics.runs.events import Event
 from krause_dynamics.schedules import PerLayer
 from krause_dynamics.simulate import simulate
 from krause_dynamics.spaces import Circle, Euclidean, Interval, Sphere, Torus

@@ -14,13 +14,13 @@ from krause_dynamics._array import Array, as_generator, is_torch, like, namespac
 from krause_dynamics.aggregate import as_points, implementation
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.errors import SimulationDiverged
-from krause_dynamics.events import Event, Watch
 from krause_dynamics.flow import Flow
 from krause_dynamics.integrators import RK4, EulerMaruyama, Integrator, ManySteps, StepFailed, Stepper, refuse_if_stiff
-from krause_dynamics.interrupting import Interrupts
-from krause_dynamics.progress import ProgressBar
-from krause_dynamics.recording import Record, Save
-from krause_dynamics.resuming import RunFile, fingerprint, random_state, restore_random_state
+from krause_dynamics.runs.events import Event, Watch
+from krause_dynamics.runs.interrupting import Interrupts
+from krause_dynamics.runs.progress import ProgressBar
+from krause_dynamics.runs.recording import Record, Save
+from krause_dynamics.runs.resuming import RunFile, fingerprint, random_state, restore_random_state
 from krause_dynamics.trajectory import Trajectory
 
 logger = logging.getLogger(__name__)

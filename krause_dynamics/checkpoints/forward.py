@@ -18,7 +18,7 @@ from krause_dynamics.checkpoints.blocks import StreamRecorder, check_kind, conte
 from krause_dynamics.checkpoints.inputs import Tokens, prepare
 from krause_dynamics.checkpoints.load import Checkpoint
 from krause_dynamics.errors import UnsupportedModel
-from krause_dynamics.progress import ProgressBar
+from krause_dynamics.runs.progress import ProgressBar
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics.interrupting import Interrupts
 from krause_dynamics.opinions.engines import Engine
 from krause_dynamics.opinions.result import Record
-from krause_dynamics.resuming import RunFile, random_state, restore_random_state
+from krause_dynamics.runs.interrupting import Interrupts
+from krause_dynamics.runs.resuming import RunFile, random_state, restore_random_state
 
 Stop = Callable[[float, Any, Any], str | None]
 OnSave = Callable[[float, np.ndarray], None]

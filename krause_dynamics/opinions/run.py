@@ -21,7 +21,7 @@ from krause_dynamics.opinions.rounding import share_at_radius, warn_of_rounding
 from krause_dynamics.opinions.schedules import Deffuant, Schedule, Sequential, Synchronous
 from krause_dynamics.opinions.sequential import OneByOne, Pairwise
 from krause_dynamics.opinions.stepwise import Stepwise
-from krause_dynamics.resuming import RunFile, fingerprint, random_state
+from krause_dynamics.runs.resuming import RunFile, fingerprint, random_state
 from krause_dynamics.stopping import Frozen
 from krause_dynamics.trajectory import Trajectory
 

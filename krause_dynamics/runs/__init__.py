@@ -1,0 +1,1 @@
+"""What surrounds a loop: events to locate, what is kept, checkpoint files, progress, Ctrl-C."""
