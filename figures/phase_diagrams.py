@@ -60,7 +60,7 @@ def draw_fragmented_consensus() -> None:
             spread = run.positions[:, :30, 0].std(axis=1)
             axes[2].semilogy(run.times, spread, label=name)
         axes[1].axvline(lifetime, color="C1", linestyle="--", label="lifetime, formula")
-        axes[1].legend(loc="upper left")
+        axes[1].legend(loc="center left")
         times = np.linspace(0.0, 20.0, 2)
         axes[2].plot(times, x0[:30].std() * np.exp(-times), "k--", label="rate 1")
         axes[2].set(xlim=(0, 20), ylim=(1e-9, 1), xlabel="time", title="spread of the left group")

@@ -52,7 +52,7 @@ def clusters_over_beta(data: xarray.Dataset, *, ax: Axes | None = None, **lines:
         ax.plot(data.beta, data.clusters[:, index], label=f"particles, t = {float(data.time[index]):.3g}", **options)
     ax.plot(data.beta, data.winning_mode, "k--", drawstyle="steps-mid", label="winning mode")
     ax.set(xlabel="inverse temperature beta", ylabel="clusters", ylim=(0, None))
-    ax.legend()
+    ax.legend(loc="upper left", frameon=True, framealpha=0.9)
     return ax
 
 
