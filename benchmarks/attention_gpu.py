@@ -3,7 +3,8 @@
     python benchmarks/attention_gpu.py [--tune]
 
 Tokens x heads = 2^20, head dimension 64, bfloat16, Gaussian score with sigma 4, causal windows, unless a line says
-otherwise. Kernels are compiled by processes of their own beforehand, side by side. `--tune` also times other tile sizes.
+otherwise. Kernels are compiled by processes of their own beforehand, side by side. `--tune` also times other tile
+sizes.
 """
 # ruff: noqa: B008, B023 - every closure is called in the iteration that made it
 
@@ -40,7 +41,7 @@ def bench(call, rep=40):
 
 
 def tokens(kind, batch, heads, n, d=64, dtype=torch.bfloat16, seed=0):
-    """q, k, v and the bias of the Gaussian score: normal, with one key in fifty 30 times longer, or eight distinct tokens."""
+    """q, k, v and the Gaussian bias: normal, with one key in fifty 30 times longer, or eight distinct tokens."""
     g = torch.Generator(device="cuda").manual_seed(seed)
     q, k, v = (torch.randn(batch, heads, n, d, device="cuda", generator=g).to(dtype) for _ in range(3))
     if kind == "far":
@@ -114,7 +115,7 @@ def compile_all():
 
 
 def check(where, tiles=None, n=1000, dtype=torch.bfloat16):
-    """Rows whose selected set differs from the dense definition in float32, and errors of out and log-partition against float64."""
+    """Rows with another set than the dense float32 definition, and errors of out and log-partition against float64."""
     words = []
     for kind in ("gauss", "far", "eight"):
         x = tokens(kind, 1, 2, n, dtype=dtype)
@@ -145,7 +146,7 @@ def tuned(width, top_k):
 
 def forward_table(chosen):
     print(
-        "forward, ms: W k | gauss far eight | N=65536 N=1048576 | rows with another set / error out / log Z (gauss, far, eight)"
+        "forward, ms: W k | gauss far eight | N=65536 N=1048576 | other sets/error out/error log Z (gauss, far, eight)"
     )
     for width, top_k in CASES.items():
         where, tiles = window(width, top_k), chosen.get(width)
@@ -180,7 +181,8 @@ def backward_table(chosen):
             f"{((a.double() - b).norm() / b.norm()).item():.1e}" for a, b in zip(found[:4], expected, strict=True)
         )
         print(
-            f"{width:4d} {top_k:4d} | {backward:.3f} {(forward + backward) / forward:.2f} | {errors}, repeatable {same}",
+            f"{width:4d} {top_k:4d} | {backward:.3f} {(forward + backward) / forward:.2f} "
+            f"| {errors}, repeatable {same}",
             flush=True,
         )
 
@@ -231,7 +233,8 @@ def grids():
             / (small[0].shape[0] * small[0].shape[1])
         )
         print(
-            f"{side} x {side} + {prefix}, {batch}, {top_k} | {forward:.3f} {backward:.3f} | {sdpa:.3f} | {dense_time:.2f} | {error:.1e}",
+            f"{side} x {side} + {prefix}, {batch}, {top_k} | {forward:.3f} {backward:.3f} | {sdpa:.3f} "
+            f"| {dense_time:.2f} | {error:.1e}",
             flush=True,
         )
 

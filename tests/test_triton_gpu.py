@@ -37,7 +37,7 @@ def tokens(kind, n, *, heads=2, d=64, dtype=torch.bfloat16, seed=0):
 @pytest.mark.parametrize("kind", ["normal", "far", "eight", "equal"])
 @pytest.mark.parametrize("n", [1, 63, 129, 1000])
 def test_sets_and_outputs(where, kind, n):
-    """bf16: products of bf16 numbers summed in float32; rows whose k-th and next score agree to rounding may differ (none in integers)."""
+    """Rows whose k-th and next score agree to float32 rounding may differ; none on integers."""
     q, k, v, bias = tokens(kind, n)
     out, z, selected = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **where)
     ranked = dense(q, k, v, scale=1 / 16, key_bias=bias, **where)[2]
@@ -50,7 +50,7 @@ def test_sets_and_outputs(where, kind, n):
     assert torch.allclose(z.double(), log_partition, atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 1e-2), (torch.float16, 2e-3), (torch.float32, 1e-5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 1e-2), (torch.float16, 2e-3), (torch.float32, 1e-5)])
 def test_gradients(dtype, tolerance):
     q, k, v, bias = tokens("normal", 300, dtype=dtype)
     bias[..., 7] = -math.inf

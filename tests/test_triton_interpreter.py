@@ -1,4 +1,4 @@
-"""Runs the kernel tests in Triton's interpreter, which must be chosen before triton is imported: a process of its own."""
+"""Runs the kernel tests in Triton's interpreter, chosen before triton is imported: a process of its own."""
 
 import os
 import subprocess

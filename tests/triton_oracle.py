@@ -37,7 +37,7 @@ def select(scores, heard, top_k, ties):
 
 
 def dense(q, k, v, *, scale, key_bias=None, top_k=None, ties="index", chosen=None, **where):
-    """(out, log_partition, selected) in float64; the set is ranked in float32 (product, scale, bias rounded in turn) or given as `chosen`."""
+    """(out, log_partition, selected) in float64; the set is ranked in float32 or given as `chosen`."""
     group = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
     if isinstance(scale, torch.Tensor):

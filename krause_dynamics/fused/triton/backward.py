@@ -1,12 +1,14 @@
-"""Backward kernels: one program per block of queries for dq, one per block of keys for dk, dv and the gradient of the key bias.
+"""Backward kernels: a program per block of queries for dq, one per block of keys for dk, dv and the bias.
 
 With weights p_ij = exp(s_ij - log Z_i) on the selected set, dp_ij = <do_i, v_j> and delta_i = <do_i, o_i> - d(log Z_i),
 
-    ds_ij = p_ij (dp_ij - delta_i),   dq_i = scale sum_j ds_ij k_j,   dk_j = scale sum_i ds_ij q_i,   dv_j = sum_i p_ij do_i,
+    ds_ij = p_ij (dp_ij - delta_i),   dq_i = scale sum_j ds_ij k_j,   dk_j = scale sum_i ds_ij q_i,
+    dv_j = sum_i p_ij do_i,
     dbias_j = sum_i ds_ij,            dscale_i = sum_j ds_ij <q_i, k_j>.
 
-Every sum is taken by one program in a fixed order, so results do not vary from run to run. The selected set is read: from bit words (SELECT
-= 1), or from the k-th score and the cut among ties (SELECT = 2), in which case scores are computed as the forward pass did.
+Every sum is taken by one program in a fixed order, so results do not vary from run to run. The selected set is read:
+from bit words (SELECT = 1), or from the k-th score and the cut among ties (SELECT = 2), in which case scores are
+computed as the forward pass did.
 """
 
 import triton
@@ -137,9 +139,10 @@ def backward_keys_kernel(
     D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, NEED_DBIAS: tl.constexpr,
     FULL: tl.constexpr, WORDS: tl.constexpr, B: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of T keys and values of one key head, summed over the query heads of its group, and of their bias for each query head.
+    """Gradients of T keys and values of one key head, summed over its query heads, and of the bias of each of those.
 
-    Key blocks are counted in band coordinates (j - shift) so that their columns are whole words. Tiles are transposed: (keys, queries).
+    Key blocks are counted in band coordinates (j - shift) so that their columns are whole words. Tiles are transposed:
+    (keys, queries).
     """
     position = (first_block + tl.program_id(0) % blocks) * T
     unit = (tl.program_id(0) // blocks).to(tl.int64)

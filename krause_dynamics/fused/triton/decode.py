@@ -1,4 +1,4 @@
-"""One-token decoding: a program answers one query head from a cache of at most a thousand keys, read once, scores in registers."""
+"""One-token decoding: a program answers one query head from a small cache, read once, scores in registers."""
 
 import triton
 import triton.language as tl

@@ -1,13 +1,14 @@
 """Forward kernel that keeps a whole row of candidate scores in registers: exact windowed top-k attention in one launch.
 
-A program owns B queries and the NT tiles of T keys that any of them may hear. Row r of the block hears, in band coordinates
-j' = key - query_offset + left, the interval [i, i + W - 1], i its index; tile t starts at j' = block * B + t * T.
+A program owns B queries and the NT tiles of T keys that any of them may hear. Row r of the block hears, in band
+coordinates j' = key - query_offset + left, the interval [i, i + W - 1], i its index; tile t starts at j' = block * B +
+t * T.
 
-Selection. The scores of a row are mapped monotonically to half precision, centred where the k-th score is expected, so that numbers
-near the threshold keep their order; the threshold is bisected there (two scores per instruction, at most 16 steps after three
-Newton steps). A row in which more than one score shares the half-precision cell of the threshold is mapped again, the cell's own
-float32 range filling the half-precision range, until the cell holds one score: at most four rounds, none on ordinary data. Equal scores
-that remain are cut by index, in the words of the bit mask.
+Selection. The scores of a row are mapped monotonically to half precision, centred where the k-th score is expected, so
+that numbers near the threshold keep their order; the threshold is bisected there (two scores per instruction, at most
+16 steps after three Newton steps). Where more than one score shares the threshold's half-precision
+number, the k-th score itself is bisected on float32 ordinals, with scores computed again in a loop over the tiles; this
+is rare on ordinary data. Equal scores that remain are cut by index, in words of bits.
 """
 
 import triton
@@ -44,12 +45,14 @@ def _tile(
     q, K, BIAS, t, first, row, scale, m, stride_k,
     T: tl.constexpr, B: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, FULL: tl.constexpr,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr,
-    MANHATTAN: tl.constexpr, PREFIX: tl.constexpr, MASK: tl.constexpr, BELOW: tl.constexpr, ABOVE: tl.constexpr, POLICY: tl.constexpr,
+    MANHATTAN: tl.constexpr, PREFIX: tl.constexpr, MASK: tl.constexpr, BELOW: tl.constexpr, ABOVE: tl.constexpr,
+    POLICY: tl.constexpr,
 ):  # fmt: skip
     """Scores of tile t, -inf where the row does not hear the key.
 
-    The bias is -inf outside the sequence and for invalid keys. BELOW and ABOVE: whether some row's interval begins or ends inside this tile;
-    tiles in the middle need no comparison. Without MASK scores of pairs that do not hear each other are arbitrary.
+    The bias is -inf outside the sequence and for invalid keys. BELOW and ABOVE: whether some row's interval begins or
+    ends inside this tile; tiles in the middle need no comparison. Without MASK scores of pairs that do not hear each
+    other are arbitrary.
     """
     start = first + t * T
     c = tl.arange(0, T)
@@ -120,11 +123,11 @@ def _bisect(
 ):  # fmt: skip
     """Narrow ordinals lo < hi with count(lo) >= K > count(hi) until count(lo) = K or they are neighbours.
 
-    The first NEWTON proposals follow the expected density of the scores (slope = 1 / density) where they fall inside the bracket.
+    The first NEWTON proposals follow the expected density of the scores (slope = 1 / density), inside the bracket.
     """
     if NEWTON > 0:
         middle = tl.zeros_like(lo)
-        for step in tl.static_range(NEWTON):
+        for _ in tl.static_range(NEWTON):
             threshold = half_of_ordinal(middle)
             n = _count(y, threshold, ASM, CONSTRAINTS, NT, B, T)
             enough = n >= K
@@ -174,7 +177,7 @@ def _cell(
     FULL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, GRID: tl.constexpr, WIDTH: tl.constexpr,
     RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
 ):  # fmt: skip
-    """Least and largest float32 score that share the threshold's half-precision number; in resolved rows, twice the k-th score."""
+    """Least and largest score that share the threshold's half-precision number; twice the k-th in resolved rows."""
     block = opaque(block)
     first, row = _geometry(block, offset, LEFT, FULL, B)
     q = load_rows(Q, block * B, tl.arange(0, B), n, stride_q, D, DP, "")
@@ -196,9 +199,10 @@ def _exact_threshold(
     FULL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, GRID: tl.constexpr, WIDTH: tl.constexpr,
     RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
 ):  # fmt: skip
-    """The k-th score of every row, between `least` and `most`, by bisection on float32 ordinals; scores are computed again in each step.
+    """The k-th score of every row, between `least` and `most`: bisection on float32 ordinals, scores computed again.
 
-    `above` counts the scores larger than `most`. A row in which only the largest of the cell is wanted is settled at once.
+    `above` counts the scores larger than `most`. A row in which only the largest of the cell is wanted is settled at
+    once.
     """
     block = opaque(block)
     first, row = _geometry(block, offset, LEFT, FULL, B)
@@ -225,7 +229,7 @@ def _exact_threshold(
 
 @triton.jit
 def _cut_in_word(word, column, cut, wanted):
-    """Find the wanted-th tie if this word (first column `column`) holds it; (cut, ties still wanted), the latter negative once found."""
+    """The wanted-th tie, if this word holds it: (its column, ties still wanted, which is negative once found)."""
     here = population(word)
     inside = (wanted > 0) & (here >= wanted)
     return tl.where(inside, column + position_of_bit(word, wanted), cut), tl.where(inside, -FAR, wanted - here)
@@ -238,7 +242,7 @@ def _tie_cut(
     FULL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, GRID: tl.constexpr, WIDTH: tl.constexpr,
     RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
 ):  # fmt: skip
-    """Column of the last of the `wanted` first scores that equal `exact`, in the rows where `tied`; beyond every column elsewhere."""
+    """Column of the last of the `wanted` first scores equal to `exact` where `tied`; beyond every column elsewhere."""
     block = opaque(block)
     first, row = _geometry(block, offset, LEFT, FULL, B)
     q = load_rows(Q, block * B, tl.arange(0, B), n, stride_q, D, DP, "")
@@ -262,7 +266,7 @@ def _finite_values(
     FULL: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, GRID: tl.constexpr, WIDTH: tl.constexpr,
     RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
 ):  # fmt: skip
-    """Weighted values once more: those that are not finite count as 0 where not selected (0 * NaN is NaN) and give NaN where selected."""
+    """Weighted values once more: where not finite, 0 if not selected (0 * NaN is NaN) and NaN if selected."""
     block = opaque(block)
     first, row = _geometry(block, offset, LEFT, FULL, B)
     q = load_rows(Q, block * B, tl.arange(0, B), n, stride_q, D, DP, "")
@@ -294,7 +298,7 @@ def _finite_values(
 def _store_word(
     BITS, word, i, r, block, n, t, FULL: tl.constexpr, B: tl.constexpr, T: tl.constexpr, WORDS: tl.constexpr
 ):  # fmt: skip
-    """Write tile t's bits into the words (WORDS, n): word w of row i covers band coordinates 32 (i // 32 + w) onwards (key 32 w when FULL)."""
+    """Write tile t's bits into the words (WORDS, n): word w of row i starts at place 32 (i // 32 + w), 32 w if FULL."""
     if T == 32:
         if FULL:
             w = tl.zeros_like(r) + t
@@ -423,7 +427,8 @@ def forward_kernel(
             T, B, NT, D, DP, HAS_BIAS, FULL, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX,
         )  # fmt: skip
         exact = least
-        # A cell of equal scores is a group of ties, for which y serves as it is; an empty one (at -inf) belongs to a row of at most K keys.
+        # A cell of equal scores is a group of ties, for which y serves as it is; an empty one (at -inf) belongs to a
+        # row of at most K keys.
         if tl.max((unresolved & (least != most)).to(tl.int32), 0) > 0:
             exact = _exact_threshold(
                 Q, K, BIAS, block, offset, scale, n, m, stride_qn, stride_kn, least, most, at_hi, unresolved, TOP_K,

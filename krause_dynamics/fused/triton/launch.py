@@ -1,16 +1,20 @@
-"""Border of the Triton kernels: checks, choice of kernel and tile sizes, allocation, launch. Plain tensors in, plain tensors out.
+"""Border of the Triton kernels: choice of kernel and tile sizes, allocation, launch. Plain tensors in and out.
 
-Query i (at position i + query_offset) hears key j when j is in the window [position - left, position + right] or in the grid neighbourhood,
-or when one of the two is among the first `prefix` tokens, and key_bias[..., j] > -inf; of these the `top_k` best by
+Query i (at position i + query_offset) hears key j when j is in the window [position - left, position + right] or in
+the grid neighbourhood, or when one of the two is among the first `prefix` tokens, and key_bias[..., j] > -inf; of
+these the `top_k` best by
 
     s_ij = scale * <q_i, k_j> + key_bias_j            (float32: product, scale and sum rounded in this order)
 
 are selected, the earlier key winning a tie (`ties="index"`) or all that tie being kept (`ties="keep"`). Then
 
-    log Z_i = log sum_j exp s_ij,     out_i = sum_j exp(s_ij - log Z_i) v_j,     and out = 0, log Z = -inf in a row that hears no key.
+    log Z_i = log sum_j exp s_ij,     out_i = sum_j exp(s_ij - log Z_i) v_j,
 
-Two kernels share the work: `forward_kernel` holds a row's candidates in registers (windows to 512 keys, or at most 512 keys in all) and saves
-the selected set as bit words; `streaming_kernel` walks over any neighbourhood and saves the k-th score and the cut among its ties.
+and out = 0, log Z = -inf in a row that hears no key.
+
+Two kernels share the work: `forward_kernel` holds a row's candidates in registers (windows to 512 keys, or at most 512
+keys in all) and saves the selected set as bit words; `streaming_kernel` walks over any neighbourhood and saves the
+k-th score and the cut among its ties.
 """
 
 import math
@@ -66,7 +70,7 @@ class Neighbourhood:
         return self.grid is None and self.prefix == 0 and self.left + self.right < _NO_BOUND
 
     def expected(self, keys: int) -> int:
-        """Number of keys that a row in the middle hears; sets the first guess of the threshold, no result depends on it."""
+        """Keys that a row in the middle hears; sets the first guess of the threshold, no result depends on it."""
         if self.grid is None:
             return max(1, min(self.left + self.right + 1, keys))
         radius = self.grid[2]
@@ -121,6 +125,8 @@ def supports(
         return f"needs float32, float16 or bfloat16, got {q.dtype}; impl='reference' and impl='banded' take float64"
     if q.shape[-1] > LARGEST_HEAD:
         return f"needs head dimensions up to {LARGEST_HEAD}, got {q.shape[-1]}; impl='banded' takes any"
+    if q.dtype == torch.float32 and _padded(q.shape[-1]) > 128 and torch.cuda.get_device_capability(q.device)[1] != 0:
+        return "float32 heads of more than 128 need the shared memory of compute capability 8.0 or 9.0; use bfloat16"
     if max(q.shape[-2], k.shape[-2]) >= _NO_BOUND:
         return f"needs fewer than {_NO_BOUND} tokens"
     return None
@@ -136,7 +142,7 @@ def _padded(d: int) -> int:
 
 
 def _tiles(hood: Neighbourhood, full: bool, keys: int, d: int, dtype: torch.dtype) -> Tiles:
-    """Tile sizes by window and head dimension, from measurements on an H200 and from register counts of compiled kernels."""
+    """Tile sizes by window and head dimension, from measurements on an H200 (benchmarks/results/attention_h200.md)."""
     span = keys if full else hood.left + hood.right + 1
     wide = _padded(d) > 128 or dtype == torch.float32
     if span <= 64 and not full and not wide:
@@ -162,7 +168,7 @@ def _words(hood: Neighbourhood, full: bool, keys: int) -> int:
 def selected_shape(
     q_shape: tuple, k_shape: tuple, *, left=None, right=None, top_k=None, ties="index", grid=None, prefix=0
 ) -> tuple[int, int, int, int]:
-    """Shape (batch, heads, words, n) of what `forward` saves of the selected set, int32; no words where nothing needs saving."""
+    """Shape (batch, heads, words, n) of the int32 selected set that `forward` saves; 0 words where none needs it."""
     batch, heads, n, _ = q_shape
     keys = k_shape[-2]
     hood = neighbourhood(left, right, top_k, ties, grid, prefix, keys)
@@ -174,7 +180,7 @@ def selected_shape(
 def selected_mask(
     selected: torch.Tensor, n_keys: int, *, left=None, right=None, top_k=None, grid=None, prefix=0, query_offset=0
 ):
-    """Dense boolean mask (batch, heads, n, n_keys) of the bit words saved by the register kernel; for analysis and tests."""
+    """Dense boolean mask (batch, heads, n, n_keys) of the bit words that the register kernel saved."""
     hood = neighbourhood(left, right, top_k, "index", grid, prefix, n_keys)
     registers, full = _uses_registers(hood, n_keys)
     if not registers:
@@ -269,14 +275,15 @@ def forward(
         right: Keys after it; None for all, 0 is causal.
         top_k: Keys selected in each row; None for all.
         ties: "index" (exactly top_k, the earlier key wins) or "keep" (all that tie with the k-th).
-        grid: (height, width, radius, "chebyshev" | "manhattan") instead of a window; token prefix + r * width + c lies at row r, column c.
+        grid: (height, width, radius, "chebyshev" | "manhattan") instead of a window; token prefix + r * width + c lies
+            at row r, column c.
         prefix: First tokens, which hear all and are heard by all.
         query_offset: Position of query 0 among the keys.
         tiles: Tile sizes of the register kernel instead of the tabulated ones; for measurements.
 
     Returns:
-        out (batch, heads, n, d) in the dtype of q, log_partition (batch, heads, n) float32, and the selected set for `backward`
-        (int32, `selected_shape`).
+        out (batch, heads, n, d) in the dtype of q, log_partition (batch, heads, n) float32, and the selected set for
+        `backward` (int32, `selected_shape`).
     """
     batch, heads, n, d = q.shape
     keys = k.shape[-2]
@@ -390,8 +397,9 @@ def backward(
     """Gradients of `forward` for the same arguments, on the set that it selected.
 
     Returns:
-        dq, dk, dv in the dtypes of q, k, v; dkey_bias (batch, heads, m) float32 or None; and, where `need_scale`, the rows of the scale's
-        gradient, (batch, heads, n) float32: the gradient of a scale per head is their sum over n (and batch).
+        dq, dk, dv in the dtypes of q, k, v; dkey_bias (batch, heads, m) float32 or None; and, where `need_scale`, the
+        rows of the scale's gradient, (batch, heads, n) float32: the gradient of a scale per head is their sum over n
+        (and batch).
     """
     batch, heads, n, d = q.shape
     keys, kv_heads = k.shape[-2], k.shape[1]
@@ -432,13 +440,13 @@ def backward(
     blocks = -(-(keys - shift) // block) - first
     with torch.cuda.device(device) if q.is_cuda else _nothing():
         backward_queries_kernel[(batch * heads * triton.cdiv(n, block),)](
-            q, k, v, bias, scale_tensor, out, log_partition, selected, grad_out, dlog, delta, dq, rows if need_scale else delta,
-            *numbers, *inputs, *out.stride()[:3], *grad_out.stride()[:3], *dq.stride()[:3],
-            **common, HAS_DLOGZ=grad_log_partition is not None, NEED_DSCALE=need_scale, B=block, T=block, **_options(4),
+            q, k, v, bias, scale_tensor, out, log_partition, selected, grad_out, dlog, delta, dq, rows if need_scale
+            else delta, *numbers, *inputs, *out.stride()[:3], *grad_out.stride()[:3], *dq.stride()[:3], **common,
+            HAS_DLOGZ=grad_log_partition is not None, NEED_DSCALE=need_scale, B=block, T=block, **_options(4),
         )  # fmt: skip
         backward_keys_kernel[(batch * kv_heads * blocks,)](
-            q, k, v, bias, scale_tensor, log_partition, selected, grad_out, delta, dk, dv, dbias if need_key_bias else delta,
-            *numbers, shift, first, blocks, *inputs, *grad_out.stride()[:3], *dk.stride()[:3], *dv.stride()[:3],
+            q, k, v, bias, scale_tensor, log_partition, selected, grad_out, delta, dk, dv, dbias if need_key_bias else
+            delta, *numbers, shift, first, blocks, *inputs, *grad_out.stride()[:3], *dk.stride()[:3], *dv.stride()[:3],
             **common, NEED_DBIAS=need_key_bias, B=block, T=block, **_options(4),
         )  # fmt: skip
     return dq, dk, dv, dbias, rows
@@ -463,9 +471,10 @@ def decode(
     out: torch.Tensor | None = None,
     log_partition: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One query a head against a cache: q (batch, heads, 1, d), k and v (batch, kv_heads, m, d), m * d to 65 536 (both to the next power of 2).
+    """One query a head, q (batch, heads, 1, d), against a cache, k and v (batch, kv_heads, m, d).
 
-    Hears the keys first .. last - 1 (all by default; a ring buffer marks unused slots by key_bias = -inf). Nothing is saved for a backward pass.
+    m * d, both rounded up to powers of 2, may reach 65 536. Hears the keys first .. last - 1 (all by default; a ring
+    buffer marks unused slots by key_bias = -inf). Nothing is saved for a backward pass.
     `out` and `log_partition` may be given, so that a captured graph allocates nothing.
 
     Returns:
@@ -479,7 +488,8 @@ def decode(
     width = max(16, triton.next_power_of_2(keys))
     if queries != 1 or width * _padded(d) > LARGEST_CACHE:
         raise ValueError(
-            f"decode expects one query and at most {LARGEST_CACHE // _padded(d)} keys, got {queries} and {keys}; use forward"
+            f"decode expects one query and at most {LARGEST_CACHE // _padded(d)} keys, "
+            f"got {queries} and {keys}; use forward"
         )
     q, k, v = _rows_contiguous(q), _rows_contiguous(k), _rows_contiguous(v)
     last = keys if last is None else last

@@ -1,8 +1,9 @@
 """Device functions shared by the kernels: scores of a tile, admission, selection by bisection, bit words.
 
-Ordered integers. The bits of a float, read as an integer and with the lower bits of negative numbers flipped, have the order of the
-floats; bisecting on them needs at most as many steps as the type has bits, whatever the data. Two scores are never compared after a
-rounding that could separate equal ones or swap unequal ones: every map used here is monotone, ties it creates are resolved afterwards.
+Ordered integers. The bits of a float, read as an integer and with the lower bits of negative numbers flipped, have the
+order of the floats; bisecting on them needs at most as many steps as the type has bits, whatever the data. Two scores
+are never compared after a rounding that could separate equal ones or swap unequal ones: every map used here is
+monotone, ties it creates are resolved afterwards.
 """
 
 import os
@@ -13,8 +14,8 @@ import triton.language as tl
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 # Arguments that vary from call to call: one compiled kernel serves all their values.
 RUN_TIME = (
-    "n", "m", "heads", "group", "offset", "shift", "first_block", "blocks", "first", "last", "scale_value", "z_score", "slope_unit",
-    "stride_bb", "stride_bh", "stride_sb", "stride_sh",
+    "n", "m", "heads", "group", "offset", "shift", "first_block", "blocks", "first", "last", "scale_value", "z_score",
+    "slope_unit", "stride_bb", "stride_bh", "stride_sb", "stride_sh",
 )  # fmt: skip
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
@@ -44,8 +45,8 @@ def row_maximum(s):
 def opaque(x):
     """The same int32 numbers, behind an instruction that the compiler cannot see through.
 
-    A pass which computes its tiles again would otherwise share comparisons and addresses with the pass before, at the price of holding
-    them in registers in between.
+    A pass which computes its tiles again would otherwise share comparisons and addresses with the pass before, at the
+    price of holding them in registers in between.
     """
     if INTERPRETED:
         return x
@@ -136,7 +137,8 @@ def load_rows(
 ):  # fmt: skip
     """Rows start + local of a matrix (limit, D) as a tile (rows, DP); zero outside the matrix.
 
-    The first row's offset is 64-bit; offsets within the tile are small numbers added to it, which become immediates of the loads.
+    The first row's offset is 64-bit; offsets within the tile are small numbers added to it, which become immediates of
+    the loads.
     """
     d = tl.arange(0, DP)
     mask = within(start, local, limit)[:, None]
@@ -148,7 +150,7 @@ def load_rows(
 
 @triton.jit
 def load_finite_rows(pointer, start, local, limit, stride, D: tl.constexpr, DP: tl.constexpr):
-    """As `load_rows`, NaN and infinities replaced by 0: a weight of 0 must erase a row which is not heard, and 0 * NaN does not."""
+    """As `load_rows`, with 0 for what is not finite: a weight of 0 must erase a row, and 0 * NaN does not."""
     x = load_rows(pointer, start, local, limit, stride, D, DP, "")
     return tl.where(tl.abs(x.to(tl.float32)) < float("inf"), x, tl.zeros_like(x))
 
@@ -164,7 +166,7 @@ def load_scale(SCALE, value, batch, head, stride_b, stride_h, TENSOR: tl.constex
 
 @triton.jit
 def scores(q, k, scale, bias):
-    """Tile of scores scale * <q, k> + bias in float32: product, scale and sum are rounded one after the other, as eager code does."""
+    """Tile of scores scale * <q, k> + bias in float32, rounded after each of the three steps, as eager code does."""
     return tl.dot(q, tl.trans(k), input_precision="ieee") * scale + bias[None, :]
 
 
@@ -191,7 +193,7 @@ def admitted(
     MANHATTAN: tl.constexpr,
     PREFIX: tl.constexpr,
 ):
-    """Whether query position i (column) hears key j (row): inside [0, m), the window or the grid neighbourhood, or one is a prefix token."""
+    """Whether position i hears key j: in [0, m) and in the window or grid neighbourhood, or one is a prefix token."""
     inside = (j >= 0) & (j < m)
     if GRID:
         pi = i - PREFIX

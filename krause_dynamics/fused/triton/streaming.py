@@ -1,10 +1,10 @@
 """Forward kernel for neighbourhoods of any size: several passes over the keys, O(N |N_i|) time and O(N) memory.
 
-A block of B queries walks over the tiles of keys that any of them may hear: the prefix keys first, then the band. Without top-k one pass
-with a running softmax suffices. With top-k, a first pass takes extremes and moments, further passes count the scores above three
-thresholds each (ordered integers of float32: at most 16 passes, ended early once every row is settled), one pass places the
-cut among equal scores where there are any, and the last one adds up. What is saved for the backward pass is the k-th score and the index
-of the last key admitted at it, 8 bytes a row.
+A block of B queries walks over the tiles of keys that any of them may hear: the prefix keys first, then the band.
+Without top-k one pass with a running softmax suffices. With top-k, a first pass takes extremes and moments, further
+passes count the scores above three thresholds each (ordered integers of float32: at most 16 passes, ended early once
+every row is settled), one pass places the cut among equal scores where there are any, and the last one adds up. What
+is saved for the backward pass is the k-th score and the index of the last key admitted at it, 8 bytes a row.
 """
 
 import triton
@@ -29,7 +29,7 @@ from .primitives import (
 
 @triton.jit
 def key_range(first, last, m, LEFT: tl.constexpr, RIGHT: tl.constexpr, PREFIX: tl.constexpr, T: tl.constexpr):
-    """Tiles of keys for query positions first .. last: (prefix tiles, tiles in all, begin of the band, least key counted in the band)."""
+    """Tiles for positions first .. last: (prefix tiles, all tiles, begin of the band, least key counted in it)."""
     begin = tl.maximum(first - LEFT, 0)
     end = tl.minimum(last + RIGHT + 1, m)
     leading = 0
@@ -75,7 +75,7 @@ def streaming_kernel(
     D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr,
     B: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    """Output (n, D), log-partition (n,) and, with top-k, k-th score and cut (2, n) of one block of B queries of one head."""
+    """Output (n, D), log-partition (n,) and, with top-k, k-th score and cut (2, n) of B queries of one head."""
     blocks = tl.cdiv(n, B)
     block = tl.program_id(0) % blocks
     unit = tl.program_id(0) // blocks
