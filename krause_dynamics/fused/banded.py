@@ -7,6 +7,7 @@ keys that they reach (`tiles`). Both compute in float32 (float64 for float64 inp
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -121,7 +122,8 @@ def _kernels() -> Any:
 
 
 @lru_cache(maxsize=8)
-def _pool(threads: int) -> ThreadPoolExecutor:
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads of this process: a fork does not inherit them, and would wait for them for ever."""
     return ThreadPoolExecutor(threads)
 
 
@@ -132,7 +134,7 @@ def _spread(run: Callable[[int, int], None], total: int, smallest: int) -> None:
         run(0, total)
         return
     edges = [total * t // threads for t in range(threads + 1)]
-    for future in [_pool(threads).submit(run, a, b) for a, b in zip(edges, edges[1:], strict=False)]:
+    for future in [_pool(threads, os.getpid()).submit(run, a, b) for a, b in zip(edges, edges[1:], strict=False)]:
         future.result()
 
 

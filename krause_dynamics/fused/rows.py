@@ -341,16 +341,20 @@ def _sum(values, count):
 
 @njit(**_SUMS)
 def _weighted_rows(weights, columns, count, values, out):
-    """Out = sum_s weights[s] values[columns[s]], four rows per pass."""
+    """Out = sum_s weights[s] values[columns[s]], eight rows per pass."""
     for c in range(out.shape[0]):
         out[c] = 0
-    whole = count - count % 4
-    for s in range(0, whole, 4):
+    whole = count - count % 8
+    for s in range(0, whole, 8):
         w0, w1, w2, w3 = weights[s], weights[s + 1], weights[s + 2], weights[s + 3]
+        w4, w5, w6, w7 = weights[s + 4], weights[s + 5], weights[s + 6], weights[s + 7]
         r0, r1 = values[columns[s]], values[columns[s + 1]]
         r2, r3 = values[columns[s + 2]], values[columns[s + 3]]
+        r4, r5 = values[columns[s + 4]], values[columns[s + 5]]
+        r6, r7 = values[columns[s + 6]], values[columns[s + 7]]
         for c in range(out.shape[0]):
-            out[c] += w0 * r0[c] + w1 * r1[c] + w2 * r2[c] + w3 * r3[c]
+            first = w0 * r0[c] + w1 * r1[c] + w2 * r2[c] + w3 * r3[c]
+            out[c] += first + (w4 * r4[c] + w5 * r5[c] + w6 * r6[c] + w7 * r7[c])
     for s in range(whole, count):
         w0, r0 = weights[s], values[columns[s]]
         for c in range(out.shape[0]):

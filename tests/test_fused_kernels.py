@@ -1,0 +1,68 @@
+"""The operator around the Triton kernels, run by Triton's interpreter in a process of its own (chosen at import)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton")
+
+PROGRAM = """
+import torch
+from krause_dynamics.fused import kernels, operators
+from krause_dynamics.fused.lowering import Rule
+from krause_dynamics.nn.attention import lower_call
+
+torch.manual_seed(0)
+q, k, v = (torch.randn(1, heads, 70, 16, requires_grad=True) for heads in (4, 2, 2))
+sigma = torch.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
+valid = torch.arange(70)[None] >= 5
+cases = [
+    (Rule(15, 0, (), 5), {}),
+    (Rule(15, 0), {"score": "dot"}),
+    (Rule(15, 0, (), 5), {"key_valid": valid}),
+    (Rule(-1, -1, (10, 7, 1, 0, 0), 4), {}),
+]
+for rule, options in cases:
+    results = []
+    for run in (kernels.kernels, operators.banded):
+        shift = 0 if "score" in options else 3  # products would grow with it
+        lowered = lower_call(q, k + shift, v, rule, sigma=sigma, **options)
+        out, log_partition = run(q + shift, k + shift, v, lowered)
+        finite = torch.where(log_partition > -1e9, log_partition, 0.0)
+        loss = out.square().sum() + finite.sum()
+        results.append((out, log_partition, *torch.autograd.grad(loss, [q, k, v, sigma])))
+    for mine, theirs in zip(*results):
+        # float32, a few hundred terms: 1e-5 of the largest entry.
+        scale = float(torch.where(theirs.isfinite(), theirs, 0.0).detach().abs().max())
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=2e-5 * scale)
+
+from torch._dynamo.testing import CompileCounterWithBackend
+
+counter, compiled = CompileCounterWithBackend("aot_eager"), []
+
+
+@torch.compile(fullgraph=True, backend=counter, dynamic=True)
+def attend(q, k, v, log_sigma):
+    return kernels.kernels(q, k, v, lower_call(q, k, v, Rule(15, 0, (), 5), sigma=log_sigma.exp()))[0]
+
+
+for n in (40, 90):
+    q, k, v = (torch.randn(1, heads, n, 16, requires_grad=True) for heads in (4, 2, 2))
+    attend(q, k, v, torch.zeros(4, requires_grad=True)).sum().backward()
+    compiled.append(counter.frame_count)
+assert compiled[0] == compiled[1], compiled
+print("equal")
+"""
+
+
+def test_the_operator_equals_banded_with_all_gradients_and_compiles_once():
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM],
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert result.stdout.strip().endswith("equal"), result.stderr[-3000:]
