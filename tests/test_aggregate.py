@@ -181,6 +181,16 @@ def test_float32_survives_an_offset(library, rng):
     assert np.abs(got - exact).max() < 1e-4  # 100 * 2^-24 = 6e-6 in the input itself, a few of them in the scores
 
 
+def test_lattice_points_tie_exactly_in_many_dimensions(library, rng):
+    """With 16 dimensions the distance is expanded; on small integers it must stay exact, so that ties are ties."""
+    x = rng.integers(-2, 3, (30, 16)).astype(np.float32) + 3
+    exact = ((x[:, None] - x[None]) ** 2).sum(-1)
+    rule = kd.krause(1.0, kd.TopK(4, ties="keep"))
+    weights = np.asarray(kd.weights(rule, library(x)))
+    kept = exact <= np.sort(exact, axis=1)[:, 3:4]
+    np.testing.assert_array_equal(weights > 0, kept)
+
+
 def test_plan_and_supported(rng):
     x = rng.normal(size=(2000, 2))
     plan = kd.plan(kd.softmax(1.0), x)

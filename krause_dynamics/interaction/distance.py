@@ -29,15 +29,27 @@ def direct(queries: Array, sources: Array) -> Array:
 def expanded(xp: Any, queries: Array, sources: Array) -> Array:
     """``|x|^2 + |y|^2 - 2 <x, y>`` after centring on the sources, clamped at 0: one matrix product.
 
-    Centring keeps float32 usable for offset clouds (40 normal points shifted by 100 are wrong by 2e-2 without it).
+    Centring keeps float32 usable for offset clouds (40 normal points shifted by 100 are wrong by 2e-2 without it). The
+    centre is the source next to the mean, not the mean: then points on a lattice keep exact distances, and exact ties.
     """
-    detached = sources.detach() if is_torch(sources) else sources
-    # A NaN key (a padded or future one) may spoil its own column, never the centre of all.
-    centre = xp.mean(xp.where(xp.isfinite(detached), detached, xp.zeros_like(detached)), axis=-2, keepdims=True)
+    centre = _central_source(xp, sources.detach() if is_torch(sources) else sources)
     x, y = queries - centre, sources - centre
     squared = xp.sum(x * x, axis=-1)[..., :, None] + xp.sum(y * y, axis=-1)[..., None, :]
     squared = squared - 2 * (x @ xp.matrix_transpose(y))
     return xp.where(squared < 0, xp.zeros_like(squared), squared)
+
+
+def _central_source(xp: Any, sources: Array) -> Array:
+    """The source nearest to the mean of the finite ones, (..., 1, d).
+
+    A NaN key (a padded or future one) may spoil its own column, never the centre of all.
+    """
+    finite = xp.isfinite(sources)
+    known = xp.where(finite, sources, xp.zeros_like(sources))
+    off = xp.sum((known - xp.mean(known, axis=-2, keepdims=True)) ** 2, axis=-1)
+    off = xp.where(xp.all(finite, axis=-1), off, xp.full_like(off, float("inf")))
+    index = xp.broadcast_to(xp.argmin(off, axis=-1)[..., None, None], (*sources.shape[:-2], 1, sources.shape[-1]))
+    return xp.take_along_axis(known, index, axis=-2)
 
 
 def squared_distances(xp: Any, queries: Array, sources: Array) -> Array:
