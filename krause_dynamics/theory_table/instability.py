@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 import krause_dynamics as kd
@@ -122,5 +124,5 @@ def large_beta() -> Comparison:
         best.append(rates[1] - slope**2 / (2 * curvature))
     # The correction is O(1/beta).
     return compare(
-        2.0 / np.e, 2 * best[1] - best[0], f"winner {l} against sqrt(2 beta) = {theory.large_beta_mode(800.0):.1f}"
+        2.0 / math.e, 2 * best[1] - best[0], f"winner {l} against sqrt(2 beta) = {theory.large_beta_mode(800.0):.1f}"
     )

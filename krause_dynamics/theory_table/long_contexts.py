@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 import krause_dynamics as kd
@@ -120,7 +122,7 @@ def uniform_keys() -> Comparison:
                 logs.append(brentq(excess, 0.0, 25.0, xtol=1e-2))
             scales.append(np.mean(logs))
         slopes.append((scales[1] - scales[0]) / np.log(4.0))
-    return compare([np.log(theory.uniform_keys_scaling(np.e, d)) for d in (2, 3)], slopes)
+    return compare([np.log(theory.uniform_keys_scaling(math.e, d)) for d in (2, 3)], slopes)
 
 
 @check(
