@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -28,3 +29,11 @@ def library(request):
     import torch
 
     return torch.as_tensor
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c_is_heard():
+    """Shells start background jobs deaf to Ctrl-C, which the library respects; the tests of Ctrl-C need to be heard."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
