@@ -207,6 +207,11 @@ def test_bad_input() -> None:
         energies.gradient_flow(kd.krause(1.0), np.zeros((3, 4, 2)))
     with pytest.raises(ValueError, match="increase"):
         energies.gradient_flow(kd.krause(1.0), np.zeros((3, 4, 2)), [0.0, 0.0, 1.0])
+    moving_mass = SimpleNamespace(
+        positions=np.zeros((2, 4, 2)), times=np.arange(2.0), log_mass=np.log([[0.25] * 4, [0.1, 0.2, 0.3, 0.4]])
+    )
+    with pytest.raises(ValueError, match="not masses"):
+        energies.gradient_flow(kd.krause(1.0), moving_mass)
     with pytest.raises(ValueError, match="use energy"):
         energies.log_energy(kd.bounded_confidence(1.0), np.zeros((3, 2)))
     with pytest.raises(ValueError, match="positions"):

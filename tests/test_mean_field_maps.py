@@ -129,3 +129,35 @@ def test_clusters_join_across_the_seam_of_a_torus():
 def test_refusals(call, words):
     with pytest.raises(ValueError, match=words):
         call(mf.uniform(mf.LineCells(50, 0.0, 5.0)))
+
+
+def test_even_densities_end_evenly_also_near_a_branch_point():
+    for length in (5.2315, 5.2322, 5.674):
+        outcome = mf.settle(mf.uniform(mf.LineCells(777, 0.0, length)), 1.0, count=20_001)
+        place = np.array([c.position for c in outcome.clusters]) - length / 2
+        mass = np.array([c.mass for c in outcome.clusters])
+        np.testing.assert_allclose(mass, mass[::-1], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(place, -place[::-1], rtol=0, atol=1e-9)
+
+
+def test_lagrangian_runs_on_closed_lines_end_as_clusters_across_the_seam():
+    circle = kd.Dynamics(kd.softmax(4.0), kd.Circle())
+    # An even count: the middle quantile of an odd one sits at the far point, and stays there.
+    (found,) = mf.clusters(mf.follow(circle, mf.von_mises(64, 4.0), 20.0, count=100), gap=0.1)
+    assert found.mass == pytest.approx(1.0)
+    assert min(found.position, 2 * np.pi - found.position) < 1e-9
+    law = mf.from_function(mf.LineCells(64, 0.0, 4.0), lambda x: np.where(abs(x - 2) > 1.5, 1.0, 0.0))
+    torus = kd.Dynamics(kd.bounded_confidence(1.2), kd.Torus(4.0))
+    (found,) = mf.clusters(mf.follow(torus, law, 3.0, count=100))
+    assert found.mass == pytest.approx(1.0)
+    assert min(found.position, 4.0 - found.position) < 1e-9
+
+
+def test_a_radius_on_the_circle_separates_clusters_by_its_angle():
+    state = kd.Trajectory(
+        np.zeros(1),
+        mf.CircleCells(8).points(np.array([0.0, 1.1, 3.0]))[None],
+        meta={"dynamics": kd.Dynamics(kd.bounded_confidence(1.05), kd.Circle()).to_dict()},
+    )
+    # The chord of 1.1 is 1.0457, within a radius of 1.05.
+    assert [c.mass for c in mf.clusters(state)] == pytest.approx([2 / 3, 1 / 3])

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy import sparse
+from scipy.linalg import eigvalsh_tridiagonal
 
 import krause_dynamics as kd
 from krause_dynamics import operators
@@ -179,3 +180,14 @@ def test_bad_input() -> None:
         operators.structure(np.ones((2, 3), bool))
     with pytest.raises(ValueError, match="support must be given"):
         operators.eigenvalues(np.eye(2))
+
+
+def test_gap_of_a_chain_where_arnoldi_iterations_do_not_converge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("krause_dynamics.operators.spectra.DENSE", 50)
+    monkeypatch.setattr("krause_dynamics.operators.spectra.RESTARTS", 2)
+    n = 400
+    matrix = operators.matrix(kd.bounded_confidence(1.0), np.arange(n, dtype=float)[:, None], sparse=True)
+    # The walk with a loop at each end: weights 1/3 inside, 1/2 at the ends; similar to a symmetric tridiagonal matrix.
+    heard = np.where((np.arange(n) == 0) | (np.arange(n) == n - 1), 2.0, 3.0)
+    expected = eigvalsh_tridiagonal(1 / heard, 1 / np.sqrt(heard[1:] * heard[:-1]))
+    assert operators.spectral_gap(matrix) == pytest.approx(1 - expected[-2], rel=1e-6)

@@ -90,9 +90,14 @@ def gradient_flow(
         Energies, rates, dissipation and the verdict.
 
     Raises:
-        ValueError: The rule has no energy, fewer than two states, or times that do not increase.
+        ValueError: The rule has no energy, fewer than two states, times that do not increase, or a run in which masses
+            move instead of positions (`mean_field.solve`).
     """
     positions, log_mass = _arrays(run)
+    if log_mass is not None and not np.array_equal(log_mass, np.broadcast_to(log_mass[:1], log_mass.shape)):
+        raise ValueError(
+            "run must move positions, not masses, to compare velocities; take mean_field.follow (along knows both)"
+        )
     times = getattr(run, "times", None) if times is None else times
     if times is None or len(positions) < 2:
         raise ValueError("run must have two saved states and times; pass times= beside an array of positions")

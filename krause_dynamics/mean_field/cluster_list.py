@@ -33,7 +33,7 @@ class Cluster:
 def clusters(
     state: Trajectory | Density, index: int = -1, *, gap: float | None = None, floor: float = 1e-6
 ) -> list[Cluster]:
-    """The clusters of a mean-field run, of particles on a line, or of a density, from left to right.
+    """The clusters of a mean-field run, of particles on a line, torus or circle, or of a density, from left to right.
 
     Points (cells, particles) that hold mass belong together where neighbours are at most ``gap`` apart.
 
@@ -45,7 +45,7 @@ def clusters(
         floor: Share of the total mass below which a cell, and then a cluster, counts as empty.
 
     Raises:
-        ValueError: Particles in more than one dimension, or no gap known for them.
+        ValueError: Particles with more than one coordinate, or no gap known for them.
     """
     place, mass, period, known = _read(state, index)
     gap = known if gap is None else gap
@@ -73,10 +73,18 @@ def _read(state: Trajectory | Density, index: int) -> tuple[np.ndarray, np.ndarr
         cells = from_dict(state.meta["cells"])
         gap = CELLS_APART * cells.width if radius is None else radius
         return cells.centres, np.exp(to_numpy(log_mass)), _period(cells, dynamics), gap
-    if positions.ndim != 2 or positions.shape[-1] != 1:
+    space = dynamics.get("space", {})
+    if space.get("type") == "Circle" and positions.ndim == 2:
+        place = np.arctan2(positions[:, 1], positions[:, 0]) % (2 * np.pi)
+        period: float | None = 2 * np.pi
+        # The radius of a rule is a chord, positions are angles.
+        radius = None if radius is None else 2 * float(np.arcsin(min(radius / 2, 1.0)))
+    elif positions.ndim == 2 and positions.shape[-1] == 1:
+        place, period = positions[:, 0], space.get("length") if space.get("type") == "Torus" else None
+    else:
         raise ValueError(f"positions must lie on a line, got shape {positions.shape}; kd.clusters has any dimension")
     mass = np.ones(len(positions)) if log_mass is None else np.exp(to_numpy(log_mass))
-    return positions[:, 0], mass, None, radius
+    return place, mass, period, radius
 
 
 def _radius(dynamics: dict) -> float | None:

@@ -9,6 +9,8 @@ from krause_dynamics.operators.classes import structure
 from krause_dynamics.operators.matrices import Matrix
 
 DENSE = 1500  # largest block whose eigenvalues are computed densely (some seconds); beyond, Arnoldi iterations
+RESTARTS = 100  # of Arnoldi iterations; a long chain of particles needs some 10^5, shift and invert needs a few
+SHIFT = 1 + 1e-9  # a stochastic matrix has no eigenvalue beyond 1, so A - SHIFT I is regular
 
 
 def dobrushin(matrix: Matrix) -> float:
@@ -50,8 +52,9 @@ def eigenvalues(matrix: Matrix, support: Matrix | None = None, *, count: int | N
     Args:
         matrix: Row-stochastic (n, n), dense or sparse.
         support: (n, n); by default the stored entries of a sparse matrix. Needed for a dense one.
-        count: How many of each class larger than `DENSE`, found by Arnoldi iterations; by default 6 there. Smaller
-            classes are always complete.
+        count: How many of each class larger than `DENSE`, found by Arnoldi iterations; by default 6 there. Where they
+            do not converge (long chains, whose eigenvalues crowd at 1), those nearest to 1, by shift and invert.
+            Smaller classes are always complete.
 
     Returns:
         Complex or real (k,).
@@ -84,10 +87,14 @@ def _block_eigenvalues(block: Matrix, count: int) -> np.ndarray:
     from scipy import linalg, sparse
 
     if block.shape[0] > DENSE:
-        from scipy.sparse.linalg import eigs
+        from scipy.sparse.linalg import ArpackNoConvergence, eigs
 
         start = np.ones(block.shape[0]) + np.linspace(0, 1, block.shape[0])  # fixed, so that a run can be repeated
-        return np.atleast_1d(eigs(sparse.csr_array(block), k=count, v0=start, return_eigenvectors=False))
+        wanted = {"k": count, "v0": start, "return_eigenvectors": False}
+        try:
+            return np.atleast_1d(eigs(sparse.csr_array(block), maxiter=RESTARTS, **wanted))
+        except ArpackNoConvergence:
+            return np.atleast_1d(eigs(sparse.csc_array(block), sigma=SHIFT, **wanted))
     dense = block.toarray() if sparse.issparse(block) else np.asarray(block)
     return linalg.eigvals(dense)
 

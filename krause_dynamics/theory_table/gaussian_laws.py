@@ -17,9 +17,11 @@ def gauss_hermite(variance: float, points: int = 40) -> tuple[np.ndarray, np.nda
     return np.sqrt(variance) * node[:, None], np.log(weight / weight.sum())
 
 
-def moved_variance(dynamics: kd.Dynamics, variance: float, times: list[float], dt: float = 0.01) -> np.ndarray:
+def moved_variance(
+    dynamics: kd.Dynamics, variance: float, times: list[float], dt: float = 0.01, points: int = 40
+) -> np.ndarray:
     """Variances at ``times`` of N(0, variance) carried by the dynamics."""
-    x0, log_mass = gauss_hermite(variance)
+    x0, log_mass = gauss_hermite(variance, points)
     run = kd.simulate(dynamics, x0, times[-1], dt=dt, save_at=times, log_mass=log_mass)
     return np.sum(np.exp(log_mass) * run.positions[1:, :, 0] ** 2, axis=1)
 
@@ -115,3 +117,19 @@ def blow_up() -> Comparison:
     """Dot product, plain: blow-up time 1/(2 beta l0)."""
     inverse = 1.0 / moved_variance(kd.Dynamics(kd.softmax(0.5), relative=False), 1.0, [0.2, 0.4])
     return compare(theory.dot_product_blow_up(1.0, 0.5), 0.2 + 0.2 * inverse[0] / (inverse[0] - inverse[1]))
+
+
+@check(
+    6,
+    source="derived",
+    setting="beta = 0.8, l0 = 1.3, 80 points: where 1/l reaches 0, and growth of 1/l - beta; from 1/l at t = 0.05, 0.1",
+    tolerance=1e-6,
+)
+def blow_up_relative() -> Comparison:
+    """Dot product, relative: blow-up time 0.5 log(beta l0/(beta l0 - 1)); 1/beta is unstable."""
+    # Above 1/beta the outermost points, with nobody beyond them, go wrong first: many points, a short time.
+    beta, variance, times = 0.8, 1.3, [0.05, 0.1]
+    excess = 1.0 / moved_variance(kd.Dynamics(kd.softmax(beta)), variance, times, points=80) - beta
+    rate = np.log(excess[1] / excess[0]) / (times[1] - times[0])
+    measured = times[0] + np.log(-beta / excess[0]) / rate
+    return compare([theory.dot_product_blow_up(variance, beta, relative=True), 2.0], [measured, rate])
