@@ -119,3 +119,8 @@ def test_bad_files_are_named(tmp_path):
     (tmp_path / "broken.json").write_text("[[1, 2")
     with pytest.raises(ValueError, match="is not JSON"):
         prepare(tmp_path / "broken.json")
+    (tmp_path / "latin.txt").write_bytes("Gödel".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin\.txt is not UTF-8 text .*convert it"):
+        prepare(tmp_path / "latin.txt")
+    with pytest.raises(ValueError, match=r"names a file; pass pathlib\.Path"):
+        prepare(str(tmp_path / "latin.txt"))

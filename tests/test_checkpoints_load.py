@@ -55,8 +55,9 @@ def test_a_pickle_with_code_is_refused_and_not_executed(tmp_path, kind):
         weights.write_bytes(pickle.dumps({"weight": Trap(trace)}))
     with pytest.raises(ValueError, match=r"are refused: .*was not executed .*safetensors"):
         load(tmp_path)
-    with pytest.raises(ValueError, match=r"are refused: .*was not executed"):
+    with pytest.raises(ValueError, match=r"are refused: .*was not executed") as refused:
         load(weights)
+    assert "weights_only" not in str(refused.value)  # torch's text advises to switch the check off
     assert not trace.exists()
 
 
@@ -77,6 +78,14 @@ def test_what_is_no_checkpoint_is_named(tmp_path):
         load(3)
     with pytest.raises(ValueError, match="device 'nonsense' cannot be used"):
         load(tmp_path, device="nonsense")
+
+
+def test_a_cut_weight_file_is_named(tmp_path):
+    models.llama().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"cannot load .*pass an existing folder"):
+        load(tmp_path)
 
 
 def test_a_checkpoint_that_lacks_tensors_of_a_block_is_refused(tmp_path):

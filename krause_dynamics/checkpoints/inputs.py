@@ -100,12 +100,28 @@ def _read(inputs: Any, pad_token: int | None) -> tuple[list[str] | None, list[li
             )
         if path.suffix == ".json":
             return None, _rows(_json(path), pad_token)
-        return [path.read_text(encoding="utf-8")], []
+        return [_text(path)], []
     if isinstance(inputs, str):
+        _refuse_file_name(inputs)
         return [inputs], []
     if isinstance(inputs, Sequence) and len(inputs) and all(isinstance(item, str) for item in inputs):
         return list(inputs), []
     return None, _rows(inputs, pad_token)
+
+
+def _refuse_file_name(text: str) -> None:
+    """The name of a file given as a string would be analysed as if it were the text, and nobody would notice."""
+    if len(text) < 256 and "\0" not in text and Path(text).suffix and Path(text).is_file():
+        raise ValueError(f"inputs: {text!r} names a file; pass pathlib.Path({text!r}) to read it, or [text] as a text")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"inputs: {path} is not UTF-8 text ({error}); convert it, or pass the text as a string"
+        ) from None
 
 
 def _json(path: Path) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -142,7 +143,9 @@ def refuse_code(weights: Path) -> None:
             warnings.simplefilter("ignore")  # about unusual pickle protocols; what cannot be read is an error below
             torch.load(weights, map_location="meta", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, ImportError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # Only the name of what the pickle would call: torch's own text advises to load it without this check.
+        called = re.search(r"GLOBAL ([\w.]+)|global ([\w.]+)", str(error))
+        reason = f"it would call {called[1] or called[2]}" if called else type(error).__name__
         raise ValueError(
             f"weights {weights} are refused: the file is a pickle that holds more than tensors, or is damaged, and was "
             f"not executed ({reason}). Convert it to safetensors where you trust it, and pass that folder"
@@ -163,6 +166,7 @@ def _tokenizer(source: str | Path, trust_remote_code: bool) -> Any:
 
 
 def _network(source: str | Path, dtype: Any, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
+    from safetensors import SafetensorError
     from transformers import AutoModel
 
     try:
@@ -170,7 +174,7 @@ def _network(source: str | Path, dtype: Any, trust_remote_code: bool) -> tuple[A
             model, info = AutoModel.from_pretrained(
                 source, dtype=dtype or "auto", trust_remote_code=trust_remote_code, output_loading_info=True
             )
-    except (OSError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"model: cannot load {str(source)!r} ({reason}); pass an existing folder, or a name such as {SMOLLM2!r}"
