@@ -171,6 +171,17 @@ def _check_finite(request: Request) -> None:
         padded = request.log_mass is not None and (name != "queries" or x is request.sources)
         if not all_finite(reference.present(request, x) if padded else x):
             raise ValueError(f"{name} must be finite, got NaN or infinity; set log_mass=-inf for padding")
+    check_masses(request.log_mass)
+
+
+def check_masses(log_mass: Array | None) -> None:
+    """A single NaN or infinite mass would turn every mean that hears it into NaN.
+
+    Raises:
+        ValueError: If ``log_mass`` holds NaN or +infinity.
+    """
+    if log_mass is not None and not bool((log_mass < float("inf")).all()):
+        raise ValueError("log_mass must hold numbers or -inf (padding), got NaN or +infinity; equal masses: None")
 
 
 def as_points(name: str, x: Any) -> Array:

@@ -61,7 +61,7 @@ def _simulate(
     from krause_dynamics.simulate import simulate as run
 
     tables = _tables(path, settings, options)
-    _check_folder(out, plot)
+    _check_folder(out, checkpoint, plot)
     dynamics, x0, rest = configuration.build(tables)
     trajectory = run(dynamics, x0, progress=True, checkpoint=checkpoint, **rest).numpy()
     trajectory = replace(trajectory, meta=trajectory.meta | {"configuration": configuration.complete(tables)})
@@ -87,7 +87,7 @@ def _sweep(path: Path, settings: list[str], out: Path, workers: int | None, resu
         raise ValueError('[sweep.parameters] must name values, such as "rule.beta" = [1.0, 4.0]')
     for name, values in plan["parameters"].items():
         configuration.build(configuration.assign(tables, name, values[0]))  # unknown names are refused before the start
-    _check_folder(out)
+    _check_folder(out, resume)
     names = {name.replace(".", "_"): name for name in plan["parameters"]}
     function = partial(evaluate_point, tables, names)
     values = {label: plan["parameters"][name] for label, name in names.items()}
@@ -142,9 +142,13 @@ def _tables(path: Path | None, settings: list[str], options: dict[str, Any]) -> 
 
 
 def _check_folder(*paths: Path | None) -> None:
+    from krause_dynamics.report import check_folder
+
     for path in paths:
         if path is not None and not path.absolute().parent.is_dir():
             raise ValueError(f"the folder {path.absolute().parent} does not exist; a long run would be lost at its end")
+        if path is not None:
+            check_folder(path.absolute().parent)
 
 
 def _reported(call: Callable[[], str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import Array, as_generator, is_torch, like, namespace, to_numpy
-from krause_dynamics.aggregate import as_points, implementation
+from krause_dynamics.aggregate import as_points, check_masses, implementation
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.errors import SimulationDiverged
 from krause_dynamics.flow import Flow
@@ -277,5 +277,6 @@ def _check(
 def _check_state(flow: Flow, x: Array) -> None:
     if not flow.is_finite(x):
         raise ValueError("x0 must be finite, got NaN or infinity; set log_mass=-inf for padding")
+    check_masses(flow.log_mass)
     if flow.log_mass is None:
         flow.space.check(x.detach() if is_torch(x) else x)

@@ -98,6 +98,8 @@ def test_a_sweep_writes_labelled_statistics(toml, tmp_path):
         (("simulate", "-s", "integrator.type=Eulr"), "did you mean 'Euler'?"),
         (("simulate", "missing.toml"), "does not exist"),
         (("simulate", "--out", "/no/such/folder/a.npz"), "the folder /no/such/folder does not exist"),
+        (("simulate", "--out", "/proc/a.npz"), "out must be a folder that can be written to"),
+        (("simulate", "--checkpoint", "/proc/a.npz"), "out must be a folder that can be written to"),
     ],
 )
 def test_bad_input_gets_one_line(arguments, message, tmp_path, monkeypatch):

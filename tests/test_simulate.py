@@ -264,6 +264,8 @@ def test_divergence_keeps_the_trajectory():
         ({"x0": np.array(["a"])}, TypeError, "x0 must hold real numbers"),
         ({"log_mass": np.zeros(5)}, ValueError, "log_mass must have shape"),
         ({"log_mass": np.zeros(6, np.float32)}, TypeError, "one dtype"),
+        ({"log_mass": np.full(6, np.nan)}, ValueError, "log_mass must hold numbers or -inf"),
+        ({"log_mass": np.full(6, np.inf)}, ValueError, "log_mass must hold numbers or -inf"),
         ({"impl": "fast"}, kd.UnsupportedImplementation, "impl must be"),
         ({"rng": "seed"}, TypeError, "rng must be an int seed"),
     ],
