@@ -134,6 +134,7 @@ def supported(interaction: Interaction, queries: Array, *arrays: Array | None, *
 
 def choose(interaction: Interaction, request: Request, impl: str) -> tuple[str, str]:
     """Name of the implementation that computes this, and why; for callers that hold a `Request`."""
+    _check_parameters(interaction, request)
     if impl != "auto":
         if impl not in MODULES:
             raise UnsupportedImplementation(f"impl must be 'auto' or one of {sorted(MODULES)}, got {impl!r}")
@@ -160,6 +161,21 @@ def _refusal(name: str, interaction: Interaction, request: Request, *, only_if_i
 def implementation(name: str) -> Any:
     """The module behind a name of `MODULES`."""
     return importlib.import_module(MODULES[name])
+
+
+def _check_parameters(interaction: Interaction, request: Request) -> None:
+    """beta, sigma and radius are one number, or one per listener, per head, per run."""
+    shape = tuple(request.queries.shape[:-1])
+    for part in (interaction.score, *interaction.parts):
+        for name in ("beta", "sigma", "radius"):
+            given = tuple(getattr(getattr(part, name, None), "shape", ()))
+            # From the right, as arrays broadcast; one may have more leading axes than the other.
+            if any(g not in (1, s) and (s != 1 or axis == 0) for axis, (g, s) in enumerate(_aligned(given, shape))):
+                raise ValueError(f"{name} must be a number or broadcast against (*batch, n) = {shape}, got {given}")
+
+
+def _aligned(given: tuple[int, ...], shape: tuple[int, ...]) -> zip[tuple[int, int]]:
+    return zip(reversed(given), reversed(shape), strict=False)
 
 
 def _check_finite(request: Request) -> None:

@@ -138,7 +138,7 @@ def build(configuration: Mapping[str, Any]) -> tuple[Dynamics, np.ndarray, dict[
     run = dict(tables["run"])
     seed = run.pop("seed")
     run["rng"] = tables["initial"]["seed"] if seed is None and dynamics.noise > 0 else seed
-    if tables["integrator"]["type"] is not None:
+    if tables["integrator"] != DEFAULTS["integrator"]:
         run["integrator"] = _integrator(tables["integrator"])
     return dynamics, _initial(tables["initial"], space), run
 
@@ -147,10 +147,10 @@ def _rule(table: dict[str, Any]) -> Interaction:
     content = dict(table)
     factory, _ = RULES[content.pop("type")]
     listed = content.pop("neighbourhood")
-    parts = [
-        _value("rule.neighbourhood", part, NEIGHBOURHOODS)
-        for part in ([listed] if isinstance(listed, dict) else listed)
-    ]
+    listed = [listed] if isinstance(listed, dict) else listed
+    if not (isinstance(listed, list) and all(isinstance(part, dict) for part in listed)):
+        raise ValueError(f'rule.neighbourhood must hold tables such as {{type = "Causal"}}, got {listed!r}')
+    parts = [_value("rule.neighbourhood", part, NEIGHBOURHOODS) for part in listed]
     joined: Neighbourhood | None = None
     for part in parts:
         joined = part if joined is None else joined & part
@@ -168,8 +168,10 @@ def _value(where: str, table: Mapping[str, Any], kinds: Mapping[str, Any]) -> An
 
     content = dict(table)
     name = content.pop("type", None)
+    if name is None:
+        raise ValueError(f"[{where}] must name its type, one of {', '.join(kinds)}, got {dict(table)!r}")
     check_names(f"{where}.type", [name], kinds)
-    check_names(f"key of [{where}]", content, [field.name for field in fields(kinds[name])])
+    check_names(f"key of [{where}]", content, ["type", *(field.name for field in fields(kinds[name]))])
     try:
         return kinds[name](**content)
     except TypeError as error:

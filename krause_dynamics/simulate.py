@@ -262,10 +262,12 @@ def _check(
     dynamics: Dynamics, x: Array, integrator: Integrator, t_end: float, dt: float, save_every: int, log_mass: Any
 ) -> None:
     for name, value in (("t_end", t_end), ("dt", dt)):
-        if not (np.isfinite(value) and value > 0):
+        if isinstance(value, str) or not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be positive and finite, got {value!r}")
-    if save_every < 1:
-        raise ValueError(f"save_every must be at least 1, got {save_every!r}")
+    if isinstance(save_every, bool) or not isinstance(save_every, int | np.integer) or save_every < 1:
+        raise ValueError(f"save_every must be at least 1 and whole, got {save_every!r}")
+    if not isinstance(integrator, Integrator):
+        raise TypeError(f"integrator must be one such as kd.RK4() or kd.Euler(), got {integrator!r}")
     if dynamics.noise > 0 and not integrator.noisy:
         name = type(integrator).__name__
         raise ValueError(

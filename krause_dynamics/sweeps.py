@@ -71,6 +71,8 @@ def sweep(
         >>> kd.sweep(order, {"beta": [0.5, 4.0]}, seeds=3, workers=0).value.dims
         ('beta', 'seed')
     """
+    if not callable(function):
+        raise TypeError(f"function must be callable as function(**point, rng=generator), got {function!r}")
     points = _points(parameters, seeds)
     root = rng if isinstance(rng, np.random.SeedSequence) else np.random.SeedSequence(rng)
     children = np.random.SeedSequence(root.entropy, spawn_key=root.spawn_key).spawn(seeds)
@@ -89,11 +91,14 @@ def sweep(
 
 
 def _points(parameters: Mapping[str, Sequence[Any]], seeds: int) -> list[tuple[dict[str, Any], int]]:
+    single = [name for name, values in parameters.items() if isinstance(values, str) or not hasattr(values, "__len__")]
+    if single:
+        raise ValueError(f"parameters must hold a list of values each, got {single[0]}={parameters[single[0]]!r}")
     if not parameters or any(len(values) == 0 for values in parameters.values()):
         raise ValueError(f"parameters must name at least one argument with at least one value each, got {parameters!r}")
     if "seed" in parameters or "rng" in parameters:
         raise ValueError("parameters must not be named 'seed' or 'rng'; use seeds= and rng=")
-    if isinstance(seeds, bool) or seeds < 1:
+    if isinstance(seeds, bool) or not isinstance(seeds, int | np.integer) or seeds < 1:
         raise ValueError(f"seeds must be a whole number of at least 1, got {seeds!r}")
     combinations = itertools.product(*parameters.values())
     return [(dict(zip(parameters, values, strict=True)), seed) for values in combinations for seed in range(seeds)]

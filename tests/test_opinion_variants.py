@@ -492,6 +492,24 @@ class TestCheckpoints:
         again = kd.hegselmann_krause(x, 0.3, checkpoint=file, **options)  # a finished file only repeats its result
         np.testing.assert_array_equal(again.positions, whole.positions)
 
+    @pytest.mark.parametrize(
+        ("options", "reason"),
+        [
+            ({"stop": kd.stopping.AtTime(3)}, "time"),
+            ({"stop": kd.stopping.ClustersSettled(0.3)}, "clusters settled"),
+            ({"stop": kd.stopping.AtTime(3), "noise": kd.StepNoise(0.01), "rng": 4}, "time"),
+            ({"include_self": False}, "period of two"),
+        ],
+    )
+    def test_a_finished_file_is_not_run_on(self, rng, tmp_path, options, reason):
+        x = np.array([0.0, 0.2]) if reason == "period of two" else rng.random(60)
+        first = kd.hegselmann_krause(x, 0.3, checkpoint=tmp_path / "run.npz", **options)
+        again = kd.hegselmann_krause(x, 0.3, checkpoint=tmp_path / "run.npz", **options)
+        assert first.meta["stopped"] == again.meta["stopped"] == reason
+        assert first.steps == again.steps
+        np.testing.assert_array_equal(again.times, first.times)
+        np.testing.assert_array_equal(again.positions, first.positions)
+
     def test_the_file_of_another_run_is_refused_and_kept(self, rng, tmp_path):
         x, file = rng.random(30), tmp_path / "run.npz"
         kd.hegselmann_krause(x, 0.1, checkpoint=file)

@@ -255,7 +255,10 @@ def test_divergence_keeps_the_trajectory():
         ({"t_end": 0.0}, ValueError, "t_end must be positive"),
         ({"t_end": np.inf}, ValueError, "t_end must be positive and finite"),
         ({"dt": -1.0}, ValueError, "dt must be positive"),
+        ({"dt": "0.1"}, ValueError, "dt must be positive"),
         ({"save_every": 0}, ValueError, "save_every must be at least 1"),
+        ({"save_every": 0.5}, ValueError, "save_every must be at least 1 and whole"),
+        ({"integrator": kd.RK4}, TypeError, "integrator must be one such as"),
         ({"save_at": [-0.5]}, ValueError, "save_at must lie between 0 and t_end"),
         ({"save_at": [3.0]}, ValueError, "save_at must lie between 0 and t_end"),
         ({"x0": np.full((3, 2), np.nan)}, ValueError, "x0 must be finite"),
@@ -274,6 +277,30 @@ def test_bad_input_is_named(change, error, match):
     arguments = {"x0": X0, "t_end": 1.0} | change
     with pytest.raises(error, match=match):
         kd.simulate(FLOW, arguments.pop("x0"), arguments.pop("t_end"), **arguments)
+
+
+@pytest.mark.parametrize(
+    "rule", [kd.bounded_confidence(np.ones(5)), kd.softmax(np.ones(7)), kd.krause(np.ones((2, 5)))]
+)
+def test_a_parameter_for_another_number_of_particles_is_named(rule):
+    with pytest.raises(ValueError, match="must be a number or broadcast against"):
+        kd.simulate(kd.Dynamics(rule, SPHERE), X0, 1.0)
+
+
+class _Pull:
+    """An external drift that is an object; its ``repr`` holds an address, which no file must compare."""
+
+    def __call__(self, t, x):
+        return -x
+
+
+def test_a_file_does_not_depend_on_where_a_function_lies_in_memory(tmp_path):
+    def run(external, t_end=0.5):
+        model = kd.Dynamics(kd.softmax(1.0), SPHERE, external=external)
+        return kd.simulate(model, X0, t_end, checkpoint=tmp_path / "file")
+
+    first, second = _Pull(), _Pull()
+    np.testing.assert_array_equal(run(first).final, run(second).final)
 
 
 def test_metadata_rebuild_the_run():

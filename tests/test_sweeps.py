@@ -118,6 +118,8 @@ def test_progress_and_bad_input():
         ({"x": []}, {}, "at least one value"),
         ({"seed": [1]}, {}, "must not be named"),
         ({"x": [1]}, {"seeds": 0}, "seeds must be"),
+        ({"x": [1]}, {"seeds": 1.5}, "seeds must be"),
+        ({"x": 3}, {}, "a list of values each, got x=3"),
     ):
         with pytest.raises(ValueError, match=match):
             kd.sweep(_square, parameters, workers=0, **options)

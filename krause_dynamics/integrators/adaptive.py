@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from krause_dynamics._array import Array
+from krause_dynamics._array import Array, is_torch
 from krause_dynamics.flow import Flow
 from krause_dynamics.integrators.base import Integrator, Random, StepFailed, Stepper
 from krause_dynamics.interaction._value import check_count, check_number
@@ -99,7 +99,8 @@ class _AdaptiveSteps(Stepper):
     def _excess(self, x: Array, x_next: Array, error: Array) -> float:
         """Largest error in units of its tolerance; infinite where a stage became NaN or infinite."""
         scale = self._method.atol + self._method.rtol * self._flow.xp.maximum(abs(x), abs(x_next))
-        worst = float(self._flow.present(abs(error) / scale).max())
+        largest = self._flow.present(abs(error) / scale).max()
+        worst = float(largest.detach() if is_torch(largest) else largest)  # step sizes pass no gradient
         return worst if worst == worst else float("inf")
 
     def _shrink(self, t: float, size: float) -> None:

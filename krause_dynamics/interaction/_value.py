@@ -21,7 +21,7 @@ class Value:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary with the type under ``"type"``; `from_dict` is the inverse."""
-        content = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+        content = {f.name: described(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
         return {"type": type(self).__name__, **content}
 
     def __eq__(self, other: object) -> bool:
@@ -31,16 +31,26 @@ class Value:
         return hash(repr(self.to_dict()))
 
 
-def _plain(x: Any) -> Any:
+def described(x: Any) -> Any:
+    """JSON-ready: values as dictionaries, arrays as lists, functions by name."""
     if isinstance(x, Value):
         return x.to_dict()
     if isinstance(x, tuple | list):
-        return [_plain(item) for item in x]
+        return [described(item) for item in x]
     if is_torch(x) or isinstance(x, np.ndarray | np.generic):
         return to_numpy(x).tolist()
     if callable(x):
-        return {"type": "callable", "name": getattr(x, "__qualname__", repr(x))}
+        return {"type": "callable", "name": name_of(x)}
     return x
+
+
+def name_of(function: Any) -> str:
+    """The same in every process, unlike ``repr``: a function's name, a partial one's with its arguments, or a type."""
+    inner = getattr(function, "func", None)
+    if inner is not None:
+        keywords = {name: described(value) for name, value in function.keywords.items()}
+        return f"{name_of(inner)}{described(function.args)}{keywords}"
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
 def from_dict(content: Any) -> Any:
@@ -73,7 +83,10 @@ def check_number(name: str, value: Any, *, positive: bool) -> None:
         ValueError: NaN, or not positive where ``positive``.
     """
     try:
-        numbers = to_numpy(value).astype(float)
+        given = to_numpy(value)
+        if given.dtype.kind in "USc":  # numpy would read "1" as 1.0, and drop an imaginary part
+            raise TypeError
+        numbers = given.astype(float)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number or an array of numbers, got {value!r}") from None
     if numbers.size == 0 or np.isnan(numbers).any():

@@ -35,7 +35,9 @@ class Loop:
 
     def run(self, stop: Stop | None, max_steps: int, on_save: OnSave | None) -> str:
         """Advance until a reason to end, and return it."""
-        self._resume()
+        ended = self._resume()
+        if ended is not None:
+            return ended
         with Interrupts() as interrupts, np.errstate(over="ignore", invalid="ignore"):
             while True:
                 reason = self._advance(stop, max_steps) or interrupts.reason
@@ -43,7 +45,7 @@ class Loop:
                     return reason
                 self._keep(on_save, last=reason is not None)
                 if self.file is not None and (reason is not None or self.file.due()):
-                    self._write()
+                    self._write(reason)
                 if reason is not None:
                     return reason
 
@@ -69,9 +71,10 @@ class Loop:
         if self.record.keep(self.engine.time, x, last=last) and on_save is not None:
             on_save(float(self.engine.time), x)
 
-    def _write(self) -> None:
+    def _write(self, reason: str | None) -> None:
         assert self.file is not None
         header = {
+            "reason": None if reason in ("interrupted", "max_steps") else reason,  # such a run may go on
             "time": self.engine.time,
             "steps": self.engine.steps,
             "stride": self.record.stride,
@@ -80,12 +83,14 @@ class Loop:
         record = {"times": np.asarray(self.record.times), "states": np.stack(self.record.states)}
         self.file.write(header, {**record, **self.engine.arrays()})
 
-    def _resume(self) -> None:
+    def _resume(self) -> str | None:
+        """Continue from the file, where there is one; why the run in it had ended, if it had."""
         found = None if self.file is None else self.file.read()
         if found is None:
-            return
+            return None
         header, arrays = found
         self.record.times, self.record.states = arrays.pop("times").tolist(), list(arrays.pop("states"))
         self.record.stride = header["stride"]
         self.engine.restore(arrays, header["time"], header["steps"])
         restore_random_state(self.rng, header["random"])
+        return header["reason"]  # type: ignore[no-any-return]

@@ -11,6 +11,7 @@ import numpy as np
 from krause_dynamics._array import is_torch, to_numpy
 from krause_dynamics.aggregate import as_points
 from krause_dynamics.interaction import Flat, Graph, Interaction, Others, Within
+from krause_dynamics.interaction._value import name_of
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.interaction.scores import Score
 from krause_dynamics.opinions.disturbances import Noise, TruthSeeking
@@ -93,7 +94,7 @@ class Model:
         graph = None if adjacency is None else {"nodes": len(adjacency), "links": int(adjacency.sum())}
         external = self.external.to_dict() if isinstance(self.external, TruthSeeking) else None
         if external is None and self.external is not None:
-            external = {"type": "callable", "name": getattr(self.external, "__qualname__", repr(self.external))}
+            external = {"type": "callable", "name": name_of(self.external)}
         return {
             "score": self.rule.score.to_dict(),
             "neighbourhood": parts,

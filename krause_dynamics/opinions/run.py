@@ -11,6 +11,7 @@ import numpy as np
 from krause_dynamics._array import as_floating, as_generator
 from krause_dynamics.errors import SimulationDiverged
 from krause_dynamics.interaction import Flat
+from krause_dynamics.interaction._value import described
 from krause_dynamics.interaction.scores import Score
 from krause_dynamics.opinions.disturbances import Noise, TruthSeeking
 from krause_dynamics.opinions.engines import Engine, PlanEngine
@@ -122,6 +123,7 @@ def hegselmann_krause(
     file = None
     if checkpoint is not None:
         identity = {"x0": fingerprint(x), "random": random_state(generator), "save_every": save_every}
+        identity |= {"stop": None if stop is None else described(stop)}
         identity |= {"weights": fingerprint(model.masses), "graph": fingerprint(model.adjacency), "closed": closed}
         file = RunFile(checkpoint, checkpoint_every, identity | model.describe())
     loop = Loop(engine_, record, generator, file)
