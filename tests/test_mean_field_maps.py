@@ -161,3 +161,11 @@ def test_a_radius_on_the_circle_separates_clusters_by_its_angle():
     )
     # The chord of 1.1 is 1.0457, within a radius of 1.05.
     assert [c.mass for c in mf.clusters(state)] == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_positions_on_the_circle_stay_below_a_turn():
+    even = mf.von_mises(128, 1.0)  # its mean is 0 to rounding, from either side
+    (found,) = mf.clusters(even)
+    assert 0.0 <= found.position < 2 * np.pi
+    (found,) = mf.clusters(mf.Density(even.cells, np.where(abs(even.cells.centres - np.pi) > 2, even.mass, 0.0)))
+    assert 0.0 <= found.position < 2 * np.pi

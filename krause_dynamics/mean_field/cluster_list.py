@@ -104,4 +104,6 @@ def _summary(place: np.ndarray, share: np.ndarray, period: float | None) -> Clus
     mass = share.sum()
     mean = share @ place / mass
     spread = np.sqrt(max(share @ (place - mean) ** 2 / mass, 0.0))
-    return Cluster(float(mean if period is None else mean % period), float(mass), float(spread))
+    if period is not None:
+        mean = mean % period % period  # the first remainder of -1e-17 is the period itself
+    return Cluster(float(mean), float(mass), float(spread))
