@@ -29,7 +29,7 @@ def simulate(
     seed: Annotated[int | None, typer.Option(help="Seed of the initial state.")] = None,
     set_: Settings = None,
     checkpoint: Annotated[Path | None, typer.Option(help="File to resume from, and to write once a minute.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="PNG of the trajectories.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG of the trajectories, or GIF or MP4 of their motion.")] = None,
 ) -> None:
     """Run particles, from a TOML file or from options; the run file holds the configuration that reproduces it."""
     options = {"rule.type": rule, "space.type": space, "initial.n": n, "run.t_end": t_end, "initial.seed": seed}
@@ -70,8 +70,11 @@ def _simulate(
         from krause_dynamics import plots
 
         with plots.style():
-            figure: Any = plots.overview(trajectory).figure
-            plots.save_figure(figure, plot, trajectory.meta)
+            if plot.suffix in (".gif", ".mp4"):
+                plots.animate(trajectory, plot)
+            else:
+                figure: Any = plots.overview(trajectory).figure
+                plots.save_figure(figure, plot, trajectory.meta)
     return f"{written}: {len(trajectory)} states of {x0.shape[-2]} particles, ended by {trajectory.meta['stopped']}"
 
 

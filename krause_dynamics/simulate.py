@@ -16,6 +16,7 @@ from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.errors import SimulationDiverged
 from krause_dynamics.flow import Flow
 from krause_dynamics.integrators import RK4, EulerMaruyama, Integrator, ManySteps, StepFailed, Stepper, refuse_if_stiff
+from krause_dynamics.interaction._value import described
 from krause_dynamics.runs.events import Event, Watch
 from krause_dynamics.runs.interrupting import Interrupts
 from krause_dynamics.runs.progress import ProgressBar
@@ -106,7 +107,9 @@ def simulate(
         generator,
         Record(save, 0.0, x),
         Watch(events, flow, 0.0, x),
-        None if checkpoint is None else RunFile(checkpoint, checkpoint_every, _identity(meta, x, generator, targets)),
+        None
+        if checkpoint is None
+        else RunFile(checkpoint, checkpoint_every, _identity(meta, x, generator, targets, stop)),
         [part for part in (stop, save, *(save.values() if isinstance(save, dict) else ())) if hasattr(part, "restore")],
         x,
     )
@@ -236,8 +239,9 @@ def _generator(rng: Any, *, needed: bool) -> Any:
     return rng if hasattr(rng, "get_state") else as_generator(rng)
 
 
-def _identity(meta: dict[str, Any], x: Array, rng: Any, targets: list[float]) -> dict[str, Any]:
+def _identity(meta: dict[str, Any], x: Array, rng: Any, targets: list[float], stop: StopRule | None) -> dict[str, Any]:
     started = {"x0": fingerprint(x), "random": random_state(rng), "save times": fingerprint(np.asarray(targets))}
+    started["stop"] = described(stop)  # type: ignore[assignment]
     return {name: value for name, value in meta.items() if name != "seed"} | started
 
 

@@ -89,6 +89,9 @@ def test_animations_have_their_frames(tmp_path):
     if not mpl.animation.writers.is_available("ffmpeg"):
         with pytest.raises(ValueError, match="ffmpeg"):
             kd.plots.animate(run, tmp_path / "run.mp4")
-    line = kd.simulate(kd.Dynamics(kd.krause(1.0)), np.zeros((2, 1)), 1.0)
-    with pytest.raises(ValueError, match="draw must be given"):
-        kd.plots.animate(line, tmp_path / "line.gif")
+    line = kd.hegselmann_krause(np.arange(20.0), 1.0)
+    with Image.open(kd.plots.animate(line, tmp_path / "line.gif", frames=4)) as picture:
+        assert picture.n_frames == 4
+    far = kd.simulate(kd.Dynamics(kd.krause(1.0)), np.zeros((2, 4)), 1.0)
+    with pytest.raises(ValueError, match="draw must be given for dimension 4"):
+        kd.plots.animate(far, tmp_path / "far.gif")

@@ -208,6 +208,10 @@ def test_a_file_of_another_run_is_refused_and_kept(tmp_path):
     assert broken.exists()
     with pytest.raises(ValueError, match="in a folder that exists"):
         kd.simulate(FLOW, X0, 1.0, checkpoint=tmp_path / "nowhere" / "file")
+    with pytest.raises(FileNotFoundError, match="in a folder that exists"):
+        kd.simulate(FLOW, X0, 0.1).save(tmp_path / "nowhere" / "file")
+    with pytest.raises(ValueError, match="in a folder that can be written to"):
+        kd.simulate(FLOW, X0, 1.0, checkpoint="/proc/file")  # closed to root too
     with pytest.raises(ValueError, match="checkpoint_every"):
         kd.simulate(FLOW, X0, 1.0, checkpoint=path, checkpoint_every=-1)
 
@@ -301,6 +305,14 @@ def test_a_file_does_not_depend_on_where_a_function_lies_in_memory(tmp_path):
 
     first, second = _Pull(), _Pull()
     np.testing.assert_array_equal(run(first).final, run(second).final)
+
+
+def test_a_file_that_another_stop_rule_ended_is_refused(tmp_path):
+    run = kd.simulate(FLOW, X0, 2.0, stop=kd.stopping.AtTime(1.0), checkpoint=tmp_path / "file")
+    again = kd.simulate(FLOW, X0, 2.0, stop=kd.stopping.AtTime(1.0), checkpoint=tmp_path / "file")
+    assert run.times[-1] == again.times[-1] == 1.0
+    with pytest.raises(ValueError, match="different: stop"):
+        kd.simulate(FLOW, X0, 2.0, stop=kd.stopping.AtTime(1.5), checkpoint=tmp_path / "file")
 
 
 def test_metadata_rebuild_the_run():

@@ -142,7 +142,8 @@ def animate(
     Args:
         trajectory: One run.
         path: Target, ``.gif`` or ``.mp4``.
-        draw: ``draw(trajectory, index, ax=ax)``, such as `circle` (the default in the plane) or `sphere` (in space).
+        draw: ``draw(trajectory, index, ax=ax)``, such as `circle` (the default in the plane) or `sphere` (in space);
+            opinions on a line are drawn over time up to each frame.
         frames: Number of states shown, evenly spread over the saved ones.
         fps: Frames per second.
 
@@ -158,9 +159,9 @@ def animate(
     if path.suffix == ".mp4" and not animation.writers.is_available("ffmpeg"):
         raise ValueError("an .mp4 needs the program ffmpeg, which is not on the PATH; write a .gif instead")
     if draw is None:
-        if run.positions.shape[-1] not in (2, 3):
+        if run.positions.shape[-1] > 3:
             raise ValueError(f"draw must be given for dimension {run.positions.shape[-1]}")
-        draw = circle if run.positions.shape[-1] == 2 else sphere
+        draw = (_opinions_until, circle, sphere)[run.positions.shape[-1] - 1]
     chosen = np.unique(np.linspace(0, len(run) - 1, min(frames, len(run))).round().astype(int))
     space = {"projection": "3d"} if draw is sphere else {}
     figure, ax = plt.subplots(figsize=(4, 4), subplot_kw=space)
@@ -174,6 +175,16 @@ def animate(
     moving.save(path, writer="pillow" if path.suffix == ".gif" else "ffmpeg", fps=fps)
     plt.close(figure)
     return path
+
+
+def _opinions_until(run: Trajectory, index: int, *, ax: Axes) -> Axes:
+    """`opinions` up to a state, on the axes of the whole run."""
+    opinions(run[: max(index, 1) + 1], ax=ax)
+    low, high = run.positions.min(), run.positions.max()
+    margin = 0.05 * (high - low) or 0.05
+    ax.set_xlim(float(run.times[0]), float(run.times[-1]) or 1.0)
+    ax.set_ylim(float(low - margin), float(high + margin))
+    return ax
 
 
 def _single(trajectory: Trajectory, d: int | None) -> Trajectory:
