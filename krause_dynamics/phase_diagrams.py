@@ -106,9 +106,14 @@ def clusters_over_length(lengths: Sequence[float], model: Model = "discrete", *,
     Returns:
         ``position`` (relative to the centre, in radii) and ``mass`` (share), both (length, cluster), NaN where there
         are fewer; ``clusters`` (length).
+
+    Raises:
+        ValueError: No lengths, one that is not positive, or an unknown model.
     """
     import xarray
 
+    if len(lengths) == 0:
+        raise ValueError("lengths must hold at least one interval length, got none")
     found = [final_clusters(float(length), model, count=count) for length in lengths]
     most = max(len(clusters) for clusters in found)
     position, mass = np.full((2, len(found), most), np.nan)
@@ -127,10 +132,12 @@ def final_clusters(length: float, model: Model = "discrete", *, count: int = 200
     """Clusters of a uniform density on an interval about 0, radius 1; arguments as in `clusters_over_length`.
 
     Raises:
-        ValueError: unknown model.
+        ValueError: unknown model, or a length that is not positive.
     """
     if model not in MODELS:
         raise ValueError(f"model must be one of {MODELS}, got {model!r}")
+    if not length > 0:
+        raise ValueError(f"length must be positive, got {length!r}")
     if model == "density":
         cells = mean_field.LineCells(round(200 * length), -length / 2, length / 2)
         rule = Dynamics(bounded_confidence(1.0))
@@ -138,7 +145,6 @@ def final_clusters(length: float, model: Model = "discrete", *, count: int = 200
         return mean_field.clusters(run, gap=1.0)
     density = mean_field.uniform(mean_field.LineCells(64, -length / 2, length / 2), mass=length)
     x = density.quantiles(count)
-    x = 0.5 * (x - x[::-1])
     if model == "discrete":
         line = SortedLine(x[:, 0], 1.0, 1e-12 * length)
         line.advance(1_000_000)

@@ -93,3 +93,10 @@ def test_hermite_nodes_have_exact_moments():
 def test_refusals(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_an_even_density_has_exactly_even_quantiles():
+    density = mf.gaussian(mf.LineCells(301, -4.0, 4.0), deviation=0.9)
+    for count in (1000, 1001):
+        place = density.quantiles(count)[:, 0]
+        np.testing.assert_array_equal(place, -place[::-1])

@@ -72,6 +72,13 @@ def test_unknown_model_is_named():
         phase_diagrams.final_clusters(3.0, "hourly")
 
 
+def test_lengths_must_be_positive():
+    with pytest.raises(ValueError, match="at least one"):
+        phase_diagrams.clusters_over_length([])
+    with pytest.raises(ValueError, match="must be positive"):
+        phase_diagrams.clusters_over_length([3.0, -1.0])
+
+
 @pytest.fixture(scope="module")
 def over_noise():
     return phase_diagrams.order_over_noise([0.05, 0.2], [0.3], t_end=12.0, cells=32, particles=100)

@@ -45,7 +45,6 @@ def follow(dynamics: Dynamics, density: Density, t_end: float, *, count: int = 1
 
 
 STILL = 1e-12  # of the initial range: less than this is rounding, not motion
-EVEN = 1e-12  # of the mass: a density that differs by less from its mirror image is even
 
 
 @dataclass(frozen=True)
@@ -83,22 +82,13 @@ def settle(density: Density, radius: float, *, count: int = 100_001, max_steps: 
     check_number("radius", radius, positive=True)
     if not isinstance(density.cells, LineCells):
         raise ValueError(f"density must live on LineCells, got {type(density.cells).__name__}")
-    start = _quantiles(density, count)
+    start = density.quantiles(count)[:, 0]
     line = SortedLine(start, radius, STILL * float(start[-1] - start[0]))
     line.advance(max_steps)
     edges = np.flatnonzero(np.diff(line.atoms) > radius) + 1
     places, masses = np.split(line.atoms, edges), np.split(line.masses / count, edges)
     found = tuple(_cluster(x, m) for x, m in zip(places, masses, strict=True))
     return Outcome(found, int(line.steps), bool(line.frozen))
-
-
-def _quantiles(density: Density, count: int) -> np.ndarray:
-    """Quantiles on a line; those of an even density exactly even, since rounding would decide near a branch point."""
-    place = density.quantiles(count)[:, 0]
-    if np.abs(density.mass - density.mass[::-1]).max() > EVEN * density.total:
-        return place
-    centre = sum(density.cells.bounds) / 2
-    return centre + ((place - centre) - (place - centre)[::-1]) / 2
 
 
 def _cluster(place: np.ndarray, mass: np.ndarray) -> Cluster:
