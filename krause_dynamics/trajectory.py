@@ -89,9 +89,14 @@ class Trajectory:
             The path written.
 
         Raises:
+            FileNotFoundError: The folder does not exist.
             TypeError: ``meta`` holds something that JSON cannot.
         """
         host, path = self.numpy(), _with_suffix(path)
+        if not path.absolute().parent.is_dir():
+            raise FileNotFoundError(
+                f"path must lie in a folder that exists, got {path}; make the folder and save again"
+            )
         arrays = {"times": host.times, "positions": host.positions}
         if host.log_mass is not None:
             arrays["log_mass"] = host.log_mass

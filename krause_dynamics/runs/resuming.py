@@ -15,6 +15,17 @@ from krause_dynamics._array import to_numpy
 from krause_dynamics.trajectory import read_npz, write_npz
 
 
+def _try_to_write(path: Path) -> None:
+    """Found now rather than at the first writing, which may be the end of the run."""
+    probe = path.with_name(path.name + ".write-test")
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ValueError(f"checkpoint must lie in a folder that can be written to, got {path} ({reason})") from None
+
+
 class RunFile:
     """One ``.npz`` file (no pickle) holding arrays and a JSON header; `due` says when to write the next.
 
@@ -28,6 +39,7 @@ class RunFile:
         self.path, self._every = Path(path), every
         if not self.path.absolute().parent.is_dir():
             raise ValueError(f"checkpoint must lie in a folder that exists, got {self.path}")
+        _try_to_write(self.path)
         self._identity = json.loads(json.dumps(identity))
         self._last = time.monotonic()
 
