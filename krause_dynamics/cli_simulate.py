@@ -81,7 +81,7 @@ def _simulate(
 def _sweep(path: Path, settings: list[str], out: Path, workers: int | None, resume: Path | None) -> str:
     import json
 
-    from krause_dynamics import configuration
+    from krause_dynamics import configuration, observables
     from krause_dynamics.sweeps import sweep as run
 
     tables = configuration.complete(_tables(path, settings, {}))
@@ -90,6 +90,8 @@ def _sweep(path: Path, settings: list[str], out: Path, workers: int | None, resu
         raise ValueError('[sweep.parameters] must name values, such as "rule.beta" = [1.0, 4.0]')
     for name, values in plan["parameters"].items():
         configuration.build(configuration.assign(tables, name, values[0]))  # unknown names are refused before the start
+    known = ["clusters", "largest_cluster", *observables.__all__]
+    configuration.check_names("statistic", plan["statistics"], known)
     _check_folder(out, resume)
     names = {name.replace(".", "_"): name for name in plan["parameters"]}
     function = partial(evaluate_point, tables, names)
@@ -117,7 +119,6 @@ def evaluate_point(tables: dict[str, Any], names: dict[str, str], rng: np.random
             found = find(final, tables["sweep"]["cluster_radius"])
             results[name] = found.count if name == "clusters" else found.sizes[0] / len(final)
         else:
-            configuration.check_names("statistic", [name], ["clusters", "largest_cluster", *observables.__all__])
             results[name] = getattr(observables, name)(final)
     return results
 

@@ -16,6 +16,7 @@ from krause_dynamics._array import as_generator
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.integrators import RK4, Adaptive, Euler, EulerMaruyama, Integrator, LayerStep, Stiff
 from krause_dynamics.interaction import Interaction, bounded_confidence, krause, softmax
+from krause_dynamics.interaction._value import check_count
 from krause_dynamics.interaction.neighbourhoods import (
     Causal,
     Everyone,
@@ -180,6 +181,7 @@ def _value(where: str, table: Mapping[str, Any], kinds: Mapping[str, Any]) -> An
 
 def _initial(table: Mapping[str, Any], space: Space) -> np.ndarray:
     kind, n = table["type"], table["n"]
+    check_count("initial.n", n)
     d = table["d"] if table["d"] is not None else _usual_dimension(space, kind)
     rng = as_generator(table["seed"])
     if kind == "file":

@@ -94,6 +94,7 @@ def test_a_sweep_writes_labelled_statistics(toml, tmp_path):
         (("simulate", "-s", "beta=3"), "named table.key"),
         (("simulate", "-s", 'rule.neighbourhood={type="Window",sise=3}'), "did you mean 'size'?"),
         (("simulate", "-s", 'rule.neighbourhood={type="Window"}'), "missing 1 required positional argument: 'size'"),
+        (("simulate", "-s", "initial.n=many"), "initial.n must be a whole number"),
         (("simulate", "-s", "initial.type=file"), "initial.path must name"),
         (("simulate", "-s", "integrator.type=Eulr"), "did you mean 'Euler'?"),
         (("simulate", "-s", "integrator.rtol=1e-3"), "[integrator] must name its type"),
@@ -122,6 +123,9 @@ def test_bad_files_get_one_line(tmp_path):
     empty = tmp_path / "empty.toml"
     empty.write_text("[rule]\nbeta = 1.0\n")
     assert "must name values" in krause("sweep", empty).output
+    misspelt = tmp_path / "misspelt.toml"
+    misspelt.write_text('[sweep]\nstatistics = ["mean_cosin"]\n[sweep.parameters]\n"rule.beta" = [1.0]\n')
+    assert "unknown statistic 'mean_cosin'; did you mean 'mean_cosine'?" in krause("sweep", misspelt).output
     wrong = tmp_path / "wrong.toml"
     wrong.write_text('[sweep.parameters]\n"rule.gamma" = [1.0]\n')
     assert "unknown key of [rule] 'gamma'" in krause("sweep", wrong).output

@@ -168,8 +168,8 @@ def as_graph(graph: Any, n: int) -> Graph:
         adjacency = to_numpy(graph.adjacency) != 0
     elif hasattr(graph, "nodes") and hasattr(graph, "edges"):
         nodes = list(graph.nodes)
-        if all(isinstance(node, int | np.integer) for node in nodes):
-            unknown = sorted(set(nodes) - set(range(n)))
+        if any(isinstance(node, int | np.integer) for node in nodes):
+            unknown = [node for node in nodes if node not in range(n)]
             if unknown:
                 raise ValueError(f"graph must have nodes 0 .. {n - 1} for {n} agents, unknown: {unknown[:5]}")
             nodes = sorted(nodes)

@@ -166,6 +166,9 @@ def animate(
     space = {"projection": "3d"} if draw is sphere else {}
     figure, ax = plt.subplots(figsize=(4, 4), subplot_kw=space)
 
+    if draw is _opinions_until:
+        figure.subplots_adjust(left=0.18)  # room for the label, which lies beside numbers
+
     def show(frame: int) -> list[Any]:
         ax.clear()
         draw(run, int(chosen[frame]), ax=ax)
