@@ -124,3 +124,5 @@ def test_bad_files_are_named(tmp_path):
         prepare(tmp_path / "latin.txt")
     with pytest.raises(ValueError, match=r"names a file; pass pathlib\.Path"):
         prepare(str(tmp_path / "latin.txt"))
+    with pytest.raises(ValueError, match="text needs a tokenizer"):
+        prepare("水。" * 100)  # longer in bytes than a file's name may be

@@ -111,7 +111,7 @@ def _read(inputs: Any, pad_token: int | None) -> tuple[list[str] | None, list[li
 
 def _refuse_file_name(text: str) -> None:
     """The name of a file given as a string would be analysed as if it were the text, and nobody would notice."""
-    if len(text) < 256 and "\0" not in text and Path(text).suffix and Path(text).is_file():
+    if os.path.isfile(text):  # unlike Path.is_file, False for what can be no name, such as a long text
         raise ValueError(f"inputs: {text!r} names a file; pass pathlib.Path({text!r}) to read it, or [text] as a text")
 
 
