@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -46,10 +47,9 @@ def described(x: Any) -> Any:
 
 def name_of(function: Any) -> str:
     """The same in every process, unlike ``repr``: a function's name, a partial one's with its arguments, or a type."""
-    inner = getattr(function, "func", None)
-    if inner is not None:
+    if isinstance(function, partial):
         keywords = {name: described(value) for name, value in function.keywords.items()}
-        return f"{name_of(inner)}{described(function.args)}{keywords}"
+        return f"{name_of(function.func)}{described(function.args)}{keywords}"
     return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
