@@ -58,13 +58,11 @@ def _simulate(
     from dataclasses import replace
 
     from krause_dynamics import configuration
-    from krause_dynamics.simulate import simulate as run
 
     tables = _tables(path, settings, options)
     _check_folder(out, checkpoint, plot)
-    dynamics, x0, rest = configuration.build(tables)
-    trajectory = run(dynamics, x0, progress=True, checkpoint=checkpoint, **rest).numpy()
-    trajectory = replace(trajectory, meta=trajectory.meta | {"configuration": configuration.complete(tables)})
+    trajectory = configuration.run(tables, progress=True, checkpoint=checkpoint).numpy()
+    trajectory = replace(trajectory, meta=trajectory.meta | {"configuration": configuration.described(tables)})
     written = trajectory.save(out)
     if plot is not None:
         from krause_dynamics import plots
@@ -75,7 +73,8 @@ def _simulate(
             else:
                 figure: Any = plots.overview(trajectory).figure
                 plots.save_figure(figure, plot, trajectory.meta)
-    return f"{written}: {len(trajectory)} states of {x0.shape[-2]} particles, ended by {trajectory.meta['stopped']}"
+    count, reason = trajectory.final.shape[-2], trajectory.meta["stopped"]
+    return f"{written}: {len(trajectory)} states of {count} particles, ended by {reason}"
 
 
 def _sweep(path: Path, settings: list[str], out: Path, workers: int | None, resume: Path | None) -> str:
@@ -84,12 +83,12 @@ def _sweep(path: Path, settings: list[str], out: Path, workers: int | None, resu
     from krause_dynamics import configuration, observables
     from krause_dynamics.sweeps import sweep as run
 
-    tables = configuration.complete(_tables(path, settings, {}))
+    tables = configuration.described(_tables(path, settings, {}))
     plan = tables["sweep"]
     if not plan["parameters"]:
         raise ValueError('[sweep.parameters] must name values, such as "rule.beta" = [1.0, 4.0]')
     for name, values in plan["parameters"].items():
-        configuration.build(configuration.assign(tables, name, values[0]))  # unknown names are refused before the start
+        configuration.check(configuration.assign(tables, name, values[0]))  # unknown names are refused before the start
     known = ["clusters", "largest_cluster", *observables.__all__]
     configuration.check_names("statistic", plan["statistics"], known)
     _check_folder(out, resume)
@@ -106,13 +105,11 @@ def evaluate_point(tables: dict[str, Any], names: dict[str, str], rng: np.random
     """Statistics of the last state of one run; the sweep's generator seeds its initial state and its noise."""
     from krause_dynamics import configuration, observables
     from krause_dynamics.clusters import find
-    from krause_dynamics.simulate import simulate as run
 
     for label, value in point.items():
         tables = configuration.assign(tables, names[label], value)
     tables = configuration.assign(tables, "initial.seed", int(rng.integers(2**63)))
-    dynamics, x0, rest = configuration.build(tables)
-    final = run(dynamics, x0, save_at=[], **rest).final
+    final = configuration.run(tables, final_only=True).final
     results: dict[str, Any] = {}
     for name in tables["sweep"]["statistics"]:
         if name in ("clusters", "largest_cluster"):

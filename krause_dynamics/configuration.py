@@ -27,7 +27,18 @@ from krause_dynamics.interaction.neighbourhoods import (
     Window,
     Within,
 )
+from krause_dynamics.opinions import (
+    Deffuant,
+    RandomRelocation,
+    Sequential,
+    StepNoise,
+    Synchronous,
+    TruthSeeking,
+    hegselmann_krause,
+)
+from krause_dynamics.simulate import simulate
 from krause_dynamics.spaces import Circle, Euclidean, Interval, Space, Sphere, Torus
+from krause_dynamics.trajectory import Trajectory
 
 # Every table, every key that it may hold, and its default; None: not given. [rule] depends on its type.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -36,6 +47,15 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "initial": {"type": "sample", "n": 64, "d": None, "seed": 0},
     "dynamics": {"noise": 0.0, "relative": None},
     "integrator": {"type": None},
+    "opinions": {
+        "radius": None,
+        "closed": True,
+        "include_self": True,
+        "normalised": True,
+        "max_steps": None,
+        "seed": None,
+    }
+    | dict.fromkeys(("schedule", "noise", "truth")),
     "run": {"t_end": 20.0, "dt": 0.05, "save_every": 1, "seed": None, "impl": "auto"},
     "sweep": {"parameters": {}, "seeds": 1, "statistics": ["order_parameter"], "cluster_radius": 0.1},
 }
@@ -47,6 +67,9 @@ RULES: dict[str, tuple[Any, dict[str, Any]]] = {
 NEIGHBOURHOODS = {kind.__name__: kind for kind in (Causal, Everyone, Grid, Others, TopK, Window, Within)}
 SPACES = {kind.__name__: kind for kind in (Circle, Euclidean, Interval, Sphere, Torus)}
 INTEGRATORS = {kind.__name__: kind for kind in (Adaptive, Euler, EulerMaruyama, LayerStep, RK4, Stiff)}
+SCHEDULES = {kind.__name__: kind for kind in (Deffuant, Sequential, Synchronous)}
+DISTURBANCES = {kind.__name__: kind for kind in (RandomRelocation, StepNoise)}
+_TRUTH = {"TruthSeeking": TruthSeeking}
 INITIAL: dict[str, dict[str, Any]] = {
     "sample": {},
     "uniform": {"low": 0.0, "high": 1.0},
@@ -68,8 +91,6 @@ def load(path: str | Path) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"the configuration {path} does not exist")
     if path.suffix == ".npz":
-        from krause_dynamics.trajectory import Trajectory
-
         content = Trajectory.load(path).meta.get("configuration")
         if content is None:
             raise ValueError(f"{path} holds a run that was not made from a configuration")
@@ -93,15 +114,29 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{table} must be a table [{table}], got {content!r}")
         result[table] |= copy.deepcopy(dict(content))
     rule, start = result["rule"], result["initial"]
+    if "opinions" in given and "type" not in given.get("initial", {}):
+        start["type"] = "uniform"
     check_names("rule.type", [rule["type"]], RULES)
     check_names("initial.type", [start["type"]], INITIAL)
     result["rule"] = RULES[rule["type"]][1] | rule
     result["initial"] = INITIAL[start["type"]] | start
-    for table in ("dynamics", "run", "sweep"):
+    for table in ("dynamics", "opinions", "run", "sweep"):
         check_names(f"key of [{table}]", result[table], DEFAULTS[table])
     check_names("key of [rule]", rule, DEFAULTS["rule"] | RULES[rule["type"]][1])
     check_names("key of [initial]", start, DEFAULTS["initial"] | INITIAL[start["type"]])
     return result
+
+
+def described(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`complete` without the tables that the run does not read: what reproduces it."""
+    tables = complete(given)
+    unread = ("rule", "space", "dynamics", "integrator", "run") if "opinions" in given else ("opinions",)
+    return {name: content for name, content in tables.items() if name in given or name not in unread}
+
+
+def check(configuration: Mapping[str, Any]) -> None:
+    """Raise ValueError where the tables describe no run."""
+    (build_opinions if "opinions" in configuration else build)(configuration)
 
 
 def check_names(what: str, given: Any, known: Any) -> None:
@@ -142,6 +177,54 @@ def build(configuration: Mapping[str, Any]) -> tuple[Dynamics, np.ndarray, dict[
     if tables["integrator"] != DEFAULTS["integrator"]:
         run["integrator"] = _integrator(tables["integrator"])
     return dynamics, _initial(tables["initial"], space), run
+
+
+def run(
+    configuration: Mapping[str, Any],
+    *,
+    progress: bool = False,
+    checkpoint: Path | None = None,
+    final_only: bool = False,
+) -> Trajectory:
+    """The run that tables describe: `kd.hegselmann_krause` where [opinions] is given, else `kd.simulate`.
+
+    Args:
+        configuration: Tables as of a TOML file.
+        progress: Draw a bar with the time left (the end of an opinion run is not known in advance: no bar).
+        checkpoint: File to resume from and to write.
+        final_only: Keep the first and the last state only, where that can be asked for.
+
+    Raises:
+        ValueError: As `build`.
+    """
+    if "opinions" in configuration:
+        x0, options = build_opinions(configuration)
+        return hegselmann_krause(x0, **options, checkpoint=checkpoint)
+    dynamics, x0, options = build(configuration)
+    only: dict[str, Any] = {"save_at": []} if final_only else {}
+    return simulate(dynamics, x0, progress=progress, checkpoint=checkpoint, **options | only)
+
+
+def build_opinions(configuration: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Initial opinions and the arguments of `kd.hegselmann_krause`, from tables.
+
+    Raises:
+        ValueError: No radius, a table that this model does not read, unknown names or values that do not fit.
+    """
+    unused = [t for t in ("rule", "space", "dynamics", "integrator", "run") if t in configuration]
+    if unused:
+        raise ValueError(f"[{unused[0]}] has no part in a run of [opinions]; take one of the two tables out")
+    tables = complete(configuration)
+    options = dict(tables["opinions"])
+    if options["radius"] is None:
+        raise ValueError("opinions.radius must be given, for example radius = 0.2")
+    options["rng"] = tables["initial"]["seed"] if options["seed"] is None else options["seed"]
+    del options["seed"]
+    truth = options.pop("truth")
+    options["external"] = truth and _value("opinions.truth", {"type": "TruthSeeking", **truth}, _TRUTH)
+    for name, kinds in (("schedule", SCHEDULES), ("noise", DISTURBANCES)):
+        options[name] = options[name] and _value(f"opinions.{name}", options[name], kinds)
+    return _initial(tables["initial"], Euclidean()), options
 
 
 def _rule(table: dict[str, Any]) -> Interaction:

@@ -139,3 +139,45 @@ def test_initial_states(kind, tmp_path):
         tables["initial"]["path"] = str(tmp_path / "x.npy")
     _, x0, _ = configuration.build(tables)
     assert x0.shape == ((13, 1) if kind == "dumbbell" else (4, 1))
+
+
+def test_opinions_from_a_file_equal_the_one_liner_and_are_swept(tmp_path):
+    (tmp_path / "run.toml").write_text(
+        "[opinions]\nradius = 0.2\nschedule = { type = 'Sequential' }\nmax_steps = 5\n"
+        "noise = { type = 'StepNoise', std = 0.01 }\n[initial]\nn = 30\nseed = 3\n"
+    )
+    out = tmp_path / "run.npz"
+    assert CliRunner().invoke(app, ["simulate", str(tmp_path / "run.toml"), "--out", str(out)]).exit_code == 0
+    x0 = kd.initial.uniform(30, 1, low=0.0, high=1.0, rng=3)
+    options = {"schedule": kd.Sequential(), "noise": kd.StepNoise(0.01), "max_steps": 5, "rng": 3}
+    np.testing.assert_array_equal(kd.Trajectory.load(out).final, kd.hegselmann_krause(x0, 0.2, **options).final)
+    again = tmp_path / "again.npz"
+    assert CliRunner().invoke(app, ["simulate", str(out), "--out", str(again)]).exit_code == 0
+    np.testing.assert_array_equal(kd.Trajectory.load(again).final, kd.Trajectory.load(out).final)
+    (tmp_path / "sweep.toml").write_text(
+        '[opinions]\nradius = 0.2\n[initial]\nn = 40\n[sweep]\nseeds = 2\nstatistics = ["clusters"]\n'
+        '[sweep.parameters]\n"opinions.radius" = [0.1, 2.0]\n'
+    )
+    done = CliRunner().invoke(
+        app, ["sweep", str(tmp_path / "sweep.toml"), "--out", str(tmp_path / "s.nc"), "--workers", "0"]
+    )
+    assert done.exit_code == 0, done.output
+    import xarray
+
+    with xarray.open_dataset(tmp_path / "s.nc", engine="h5netcdf") as dataset:
+        assert (dataset.clusters.sel(opinions_radius=2.0) == 1).all()
+        assert (dataset.clusters.sel(opinions_radius=0.1) > 1).all()
+
+
+def test_opinions_refuse_tables_that_they_do_not_read(tmp_path):
+    (tmp_path / "run.toml").write_text("[opinions]\nradius = 0.2\n[run]\ndt = 0.1\n")
+    result = CliRunner().invoke(app, ["simulate", str(tmp_path / "run.toml")])
+    assert result.exit_code != 0
+    assert "[run] has no part in a run of [opinions]" in " ".join(result.output.split())
+
+
+def test_truth_seeking_from_a_table():
+    tables = {"opinions": {"radius": 0.2, "truth": {"truth": 0.4, "strength": 0.3}}, "initial": {"n": 20, "seed": 1}}
+    np.testing.assert_allclose(configuration.run(tables).final, 0.4, atol=1e-9)
+    with pytest.raises(ValueError, match=r"unknown key of \[opinions\] 'raduis'; did you mean 'radius'"):
+        configuration.run({"opinions": {"raduis": 0.2}})
