@@ -41,6 +41,8 @@ class Neighbourhood(Value, ABC):
         return (self,)
 
     def __and__(self, other: Neighbourhood) -> Neighbourhood:
+        if not isinstance(other, Neighbourhood):
+            raise TypeError(f"a neighbourhood is joined with another by &, such as kd.TopK(4), got {other!r}")
         return All(self.parts + other.parts)
 
 
