@@ -45,7 +45,7 @@ def test_round_trip_of_arrays_and_spaces(rng):
         (lambda: kd.Window(4, two_sided=True), "must be odd when two_sided=True, got 4; use 5"),
         (lambda: kd.Grid(2, 2, metric="euclid"), "Grid metric must be"),
         (lambda: kd.TopK(2) & kd.TopK(3), "at most one TopK"),
-        (lambda: kd.Window(3) & 3, "joined with another by &, such as kd.TopK(4), got 3"),
+        (lambda: kd.Window(3) & 3, "joined with another by &, such as"),
         (lambda: kd.Interaction("dot"), "score must be a Score"),
         (lambda: kd.Interaction(kd.Flat(), "near"), "neighbourhood must be one"),
         (lambda: kd.Dynamics("softmax"), "rule must be an Interaction"),
