@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from krause_dynamics.fused.triton import launch
+from krause_dynamics.fused.triton.neighbourhood import Neighbourhood
 from krause_dynamics.fused.triton.primitives import INTERPRETED
 from tests.triton_oracle import dense
 
@@ -69,7 +70,7 @@ def test_outputs_and_gradients(name):
     "where", [{"left": 31, "right": 0, "top_k": 16}, {"right": 0, "top_k": 10}, {"left": 9, "right": 9}]
 )
 def test_streaming_kernel_agrees(where, monkeypatch):
-    monkeypatch.setattr(launch, "_uses_registers", lambda hood, keys: (False, False))
+    monkeypatch.setattr(Neighbourhood, "registers", lambda hood, keys: (False, False))
     q, k, v, scale, bias = problem(37, 37)
     bias[..., 7] = -math.inf
     compare(q, k, v, scale, bias, 5e-6, **where)

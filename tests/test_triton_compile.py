@@ -10,7 +10,8 @@ triton = pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from krause_dynamics.fused.triton import launch  # noqa: E402
+from krause_dynamics.fused.triton import forward, neighbourhood, primitives  # noqa: E402
+from krause_dynamics.fused.triton.arguments import launch_options  # noqa: E402
 from krause_dynamics.fused.triton.forward import forward_kernel  # noqa: E402
 
 NUMBERS = ("scale_value", "z_score", "slope_unit")
@@ -38,10 +39,10 @@ def resources(compiled, folder):
 @pytest.mark.parametrize("capability", [80, 86, 90])
 def test_short_windows_stay_in_registers(capability, tmp_path):
     """The kernel of 32-key windows (bfloat16, heads of 64): scores, products and selection stay in registers."""
-    if launch.INTERPRETED.value:
+    if primitives.INTERPRETED.value:
         pytest.skip("needs the compiler")
-    hood = launch.neighbourhood(31, 0, 16, "index", None, 0, 4096)
-    asm, constraints = launch._count_program(3)
+    hood = neighbourhood.neighbourhood(31, 0, 16, "index", None, 0, 4096)
+    asm, constraints = forward._count_program(3)
     tiles = {"FULL": False, "B": 16, "T": 16, "NT": 3, "WORDS": 2, "HOLD": True, "SAMPLE_FROM": 1, "SAMPLE_TO": 2}
     constants = {"TOP_K": 16, "KEEP_TIES": False, "D": 64, "DP": 64, "HAS_BIAS": True, "SCALE_TENSOR": True}
     constants |= {**hood.constants, **tiles, "NEWTON": 3, "ASM": asm, "CONSTRAINTS": constraints}
@@ -58,7 +59,7 @@ def test_short_windows_stay_in_registers(capability, tmp_path):
         attrs={(n,): [["tt.divisibility", 16]] for n in aligned},
     )
     target = GPUTarget("cuda", capability, 32)
-    compiled = triton.compile(source, target=target, options=launch._options(1))
+    compiled = triton.compile(source, target=target, options=launch_options(1))
     registers, stack, local = resources(compiled, tmp_path)
     assert registers <= 255
     # A few words beside the loops at most.

@@ -11,9 +11,12 @@ from bit words (SELECT = 1), or from the k-th score and the cut among ties (SELE
 computed as the forward pass did.
 """
 
+import torch
 import triton
 import triton.language as tl
 
+from .arguments import bias_arguments, launch_options, on_device, padded, rows_contiguous, scale_arguments
+from .neighbourhood import neighbourhood
 from .primitives import LOG2E, RUN_TIME, admitted, load_bias, load_finite_rows, load_scale
 from .streaming import key_range
 
@@ -222,3 +225,88 @@ def backward_keys_kernel(
     DV += batch * stride_dvb + kv_head * stride_dvh
     tl.store(DK + columns * stride_dkn + d[None, :], dk.to(DK.dtype.element_ty), mask=mask)
     tl.store(DV + columns * stride_dvn + d[None, :], dv.to(DV.dtype.element_ty), mask=mask)
+
+
+def backward(
+    grad_out: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    log_partition: torch.Tensor,
+    selected: torch.Tensor,
+    *,
+    scale: float | torch.Tensor,
+    key_bias: torch.Tensor | None = None,
+    left: int | None = None,
+    right: int | None = None,
+    top_k: int | None = None,
+    ties: str = "index",
+    grid: tuple[int, int, int, str] | None = None,
+    prefix: int = 0,
+    query_offset: int = 0,
+    grad_log_partition: torch.Tensor | None = None,
+    need_key_bias: bool = True,
+    need_scale: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Gradients of `forward` for the same arguments, on the set that it selected.
+
+    Returns:
+        dq, dk, dv in the dtypes of q, k, v; dkey_bias (batch, heads, m) float32 or None; and, where `need_scale`, the
+        rows of the scale's gradient, (batch, heads, n) float32: the gradient of a scale per head is their sum over n
+        (and batch).
+    """
+    batch, heads, n, d = q.shape
+    keys, kv_heads = k.shape[-2], k.shape[1]
+    q, k, v, grad_out, out = (rows_contiguous(x) for x in (q, k, v, grad_out, out))
+    hood = neighbourhood(left, right, top_k, ties, grid, prefix, keys)
+    registers, full = hood.registers(keys)
+    select = 0 if hood.top_k == 0 else (1 if registers else 2)
+    full = full and select == 1
+    device = q.device
+    dq = torch.empty((batch, heads, n, d), dtype=q.dtype, device=device)
+    dk = torch.empty((batch, kv_heads, keys, d), dtype=k.dtype, device=device)
+    dv = torch.empty((batch, kv_heads, keys, d), dtype=v.dtype, device=device)
+    need_key_bias = need_key_bias and key_bias is not None
+    dbias = torch.empty((batch, heads, keys), dtype=torch.float32, device=device) if need_key_bias else None
+    rows = torch.empty((batch, heads, n), dtype=torch.float32, device=device) if need_scale else None
+    if q.numel() == 0 or keys == 0:
+        empty = [x.zero_() if x is not None else None for x in (dq, dk, dv, dbias, rows)]
+        return empty[0], empty[1], empty[2], empty[3], empty[4]
+    delta = torch.empty((batch, heads, n), dtype=torch.float32, device=device)
+    scale_tensor, scale_value, *scale_strides, is_tensor = scale_arguments(scale, q)
+    bias, *bias_strides = bias_arguments(key_bias, q, keys)
+    dlog = grad_log_partition.to(torch.float32).contiguous() if grad_log_partition is not None else delta
+    common = {
+        "SELECT": select,
+        "D": d,
+        "DP": padded(d),
+        "HAS_BIAS": key_bias is not None,
+        "SCALE_TENSOR": is_tensor,
+        "FULL": full,
+        "WORDS": selected.shape[2],
+        **hood.constants,
+    }
+    numbers = (scale_value, n, keys, heads, heads // kv_heads, query_offset)
+    inputs = (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *bias_strides, *scale_strides)
+    block = _backward_block(d, q.dtype)
+    shift = query_offset - hood.left if select == 1 and not full else 0
+    first = -shift // block
+    blocks = -(-(keys - shift) // block) - first
+    with on_device(q):
+        backward_queries_kernel[(batch * heads * triton.cdiv(n, block),)](
+            q, k, v, bias, scale_tensor, out, log_partition, selected, grad_out, dlog, delta, dq, rows if need_scale
+            else delta, *numbers, *inputs, *out.stride()[:3], *grad_out.stride()[:3], *dq.stride()[:3], **common,
+            HAS_DLOGZ=grad_log_partition is not None, NEED_DSCALE=need_scale, B=block, T=block, **launch_options(4),
+        )  # fmt: skip
+        backward_keys_kernel[(batch * kv_heads * blocks,)](
+            q, k, v, bias, scale_tensor, log_partition, selected, grad_out, delta, dk, dv, dbias if need_key_bias else
+            delta, *numbers, shift, first, blocks, *inputs, *grad_out.stride()[:3], *dk.stride()[:3], *dv.stride()[:3],
+            **common, NEED_DBIAS=need_key_bias, B=block, T=block, **launch_options(4),
+        )  # fmt: skip
+    return dq, dk, dv, dbias, rows
+
+
+def _backward_block(d: int, dtype: torch.dtype) -> int:
+    """Queries and keys a tile of the backward kernels: two accumulators of that many rows must fit the registers."""
+    return 64 if padded(d) <= 128 and dtype != torch.float32 else 32

@@ -1,8 +1,10 @@
 """One-token decoding: a program answers one query head from a small cache, read once, scores in registers."""
 
+import torch
 import triton
 import triton.language as tl
 
+from .arguments import bias_arguments, launch_options, on_device, padded, rows_contiguous, scale_arguments
 from .primitives import (
     LN2,
     LOG2E,
@@ -14,6 +16,9 @@ from .primitives import (
     midpoint,
     ordinal_of_float,
 )
+
+# Numbers of a cache that one program reads at most.
+LARGEST_CACHE = 65536
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -83,3 +88,57 @@ def decode_kernel(
     logz = tl.where(weight == 0.0, float("-inf"), base + tl.log2(tl.where(weight == 0.0, 1.0, weight)) * LN2)
     tl.store(OUT + tl.program_id(0).to(tl.int64) * D + d, out.to(OUT.dtype.element_ty), mask=d < D)
     tl.store(LOGZ + tl.program_id(0), logz)
+
+
+def decode(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    scale: float | torch.Tensor,
+    key_bias: torch.Tensor | None = None,
+    first: int = 0,
+    last: int | None = None,
+    top_k: int | None = None,
+    ties: str = "index",
+    out: torch.Tensor | None = None,
+    log_partition: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One query a head, q (batch, heads, 1, d), against a cache, k and v (batch, kv_heads, m, d).
+
+    m * d, both rounded up to powers of 2, may reach 65 536. Hears the keys first .. last - 1 (all by default; a ring
+    buffer marks unused slots by key_bias = -inf). Nothing is saved for a backward pass.
+    `out` and `log_partition` may be given, so that a captured graph allocates nothing.
+
+    Returns:
+        out (batch, heads, 1, d) and log_partition (batch, heads, 1).
+
+    Raises:
+        ValueError: more keys than one program reads.
+    """
+    batch, heads, queries, d = q.shape
+    keys = k.shape[-2]
+    width = max(16, triton.next_power_of_2(keys))
+    if queries != 1 or width * padded(d) > LARGEST_CACHE:
+        raise ValueError(
+            f"decode expects one query and at most {LARGEST_CACHE // padded(d)} keys, "
+            f"got {queries} and {keys}; use forward"
+        )
+    q, k, v = rows_contiguous(q), rows_contiguous(k), rows_contiguous(v)
+    last = keys if last is None else last
+    out = torch.empty((batch, heads, 1, d), dtype=q.dtype, device=q.device) if out is None else out
+    if log_partition is None:
+        log_partition = torch.empty((batch, heads, 1), dtype=torch.float32, device=q.device)
+    scale_tensor, scale_value, *scale_strides, is_tensor = scale_arguments(scale, q)
+    bias, *bias_strides = bias_arguments(key_bias, q, keys)
+    warps = 4 * max(1, min(4, width * padded(d) // 8192))
+    with on_device(q):
+        decode_kernel[(batch * heads,)](
+            q, k, v, bias, scale_tensor, out, log_partition,
+            scale_value, keys, heads, heads // k.shape[1], first, last,
+            *q.stride()[:2], *k.stride()[:3], *v.stride()[:3], *bias_strides, *scale_strides,
+            TOP_K=0 if top_k is None or top_k >= keys else top_k, KEEP_TIES=ties == "keep", D=d, DP=padded(d),
+            HAS_BIAS=key_bias is not None, SCALE_TENSOR=is_tensor, M=width,
+            **launch_options(8 if warps == 12 else warps),
+        )  # fmt: skip
+    return out, log_partition

@@ -11,13 +11,21 @@ number, the k-th score itself is bisected on float32 ordinals, with scores compu
 is rare on ordinary data. Equal scores that remain are cut by index, in words of bits.
 """
 
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import torch
 import triton
 import triton.language as tl
 
+from .arguments import launch_options, padded
+from .neighbourhood import Neighbourhood
 from .primitives import (
     FAR,
     HALF_END,
     HALF_LOWEST,
+    INTERPRETED,
     LN2,
     LOG2E,
     RUN_TIME,
@@ -512,3 +520,89 @@ def forward_kernel(
     mask = (i < n)[:, None] & (d < D)[None, :]
     tl.store(OUT + i.to(tl.int64)[:, None] * stride_on + d[None, :], out.to(OUT.dtype.element_ty), mask=mask)
     tl.store(LOGZ + unit.to(tl.int64) * n + i, logz, mask=i < n)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tile sizes of one launch of the register kernel."""
+
+    queries: int
+    keys: int
+    warps: int
+    hold: bool
+    sample: int
+    registers: int | None = None
+
+
+def _tiles(hood: Neighbourhood, full: bool, keys: int, d: int, dtype: torch.dtype) -> Tiles:
+    """Tile sizes by window and head dimension, from measurements on an H200 (benchmarks/results/attention_h200.md)."""
+    span = keys if full else hood.left + hood.right + 1
+    wide = padded(d) > 128 or dtype == torch.float32
+    if span <= 64 and not full and not wide:
+        return Tiles(16, 16, 1, hold=True, sample=1, registers=128)
+    if wide or full:
+        return Tiles(32, 32, 4, hold=False, sample=1)
+    return Tiles(64, 32, 4, hold=span <= 160, sample=1)
+
+
+def _count_program(tiles: int) -> tuple[str | None, str | None]:
+    """PTX that counts, two at a time, how many of `tiles` half-precision numbers reach the threshold (last operand)."""
+    if INTERPRETED.value:
+        return None, None
+    names = [f"x{t}" for t in range(tiles)]
+    lines = [".reg .b32 " + ", ".join(names) + ";"]
+    lines += [f"set.ge.f16x2.f16x2 {name}, ${t + 1}, ${tiles + 1};" for t, name in enumerate(names)]
+    while len(names) > 1:
+        pairs = zip(names[::2], names[1::2], strict=False)
+        lines += [f"add.f16x2 {a}, {a}, {b};" for a, b in pairs]
+        names = names[::2]
+    lines.append(f"mov.b32 $0, {names[0]};")
+    return "{ " + " ".join(lines) + " }", ",".join(["=r"] + ["r"] * (tiles + 1))
+
+
+def expected_threshold(hood: Neighbourhood, keys: int) -> tuple[float, float]:
+    """Where the k-th of the expected number of normal scores lies, and the reciprocal of the density there."""
+    number = hood.expected(keys)
+    share = min(max(hood.top_k, 0.5), number - 0.5) / number if number > 1 else 0.5
+    normal = NormalDist()
+    z = normal.inv_cdf(1.0 - share)
+    return z, 1.0 / normal.pdf(z)
+
+
+def launch_registers(
+    hood: Neighbourhood, full: bool, keys: int, words: int, tiles: Tiles | None, arrays: tuple, numbers: tuple,
+    strides: tuple, common: dict[str, Any],
+) -> None:  # fmt: skip
+    """Launch `forward_kernel`: as many key tiles as a block of queries can hear."""
+    q = arrays[0]
+    batch, heads, n, d = q.shape
+    tiles = tiles or _tiles(hood, full, keys, d, q.dtype)
+    span = keys if full else tiles.queries + hood.left + hood.right
+    count = -(-span // tiles.keys)
+    if full:
+        count = -(-words * 32 // tiles.keys)
+    asm, constraints = _count_program(count)
+    # Sampled tiles: in the middle, where every row of the block hears every key.
+    sample = count if full else min(tiles.sample, count)
+    begin = (count - sample + 1) // 2
+    z_score, slope_unit = expected_threshold(hood, keys)
+    forward_kernel[(batch * heads * triton.cdiv(n, tiles.queries),)](
+        *arrays,
+        *numbers,
+        z_score,
+        slope_unit,
+        *strides,
+        **common,
+        FULL=full,
+        B=tiles.queries,
+        T=tiles.keys,
+        NT=count,
+        WORDS=words,
+        HOLD=tiles.hold,
+        SAMPLE_FROM=begin,
+        SAMPLE_TO=begin + sample,
+        NEWTON=3,
+        ASM=asm,
+        CONSTRAINTS=constraints,
+        **launch_options(tiles.warps, registers=tiles.registers),
+    )

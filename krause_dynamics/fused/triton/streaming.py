@@ -7,9 +7,15 @@ every row is settled), one pass places the cut among equal scores where there ar
 is saved for the backward pass is the k-th score and the index of the last key admitted at it, 8 bytes a row.
 """
 
+from typing import Any
+
+import torch
 import triton
 import triton.language as tl
 
+from .arguments import launch_options
+from .forward import expected_threshold
+from .neighbourhood import Neighbourhood
 from .primitives import (
     FAR,
     LN2,
@@ -220,3 +226,17 @@ def streaming_kernel(
         SAVED = BITS + unit.to(tl.int64) * n * 2
         tl.store(SAVED + i, mark.to(tl.int32, bitcast=True), mask=i < n)
         tl.store(SAVED + n + i, cut, mask=i < n)
+
+
+def launch_streaming(
+    hood: Neighbourhood, arrays: tuple, numbers: tuple, strides: tuple, common: dict[str, Any]
+) -> None:
+    """Launch `streaming_kernel`; arguments as prepared by `launch.forward`."""
+    q, k = arrays[:2]
+    batch, heads, n, _ = q.shape
+    block = 64 if common["DP"] <= 128 and q.dtype != torch.float32 else 32
+    z_score, _ = expected_threshold(hood, k.shape[-2])
+    streaming_kernel[(batch * heads * triton.cdiv(n, block),)](
+        *arrays, *numbers, z_score, *strides, **common, B=block, T=block,
+        **launch_options(4, 2 if hood.top_k == 0 else 1),
+    )  # fmt: skip

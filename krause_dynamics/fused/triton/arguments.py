@@ -1,0 +1,81 @@
+"""What every launch needs: which tensors are served, their strides, compile options."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import triton
+
+from .neighbourhood import NO_BOUND
+from .primitives import INTERPRETED
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+LARGEST_HEAD = 256
+
+
+def supports(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    *,
+    left: int | None = None,
+    right: int | None = None,
+    top_k: int | None = None,
+    grid: tuple | None = None,
+    prefix: int = 0,
+) -> str | None:
+    """None if the kernels serve these arguments, else the reason why not and what would."""
+    if not q.is_cuda:
+        return f"needs CUDA tensors, got {q.device}; impl='banded' serves every device"
+    if q.is_cuda and torch.cuda.get_device_capability(q.device) < (8, 0):
+        return "needs compute capability 8.0 or later; impl='banded' serves every device"
+    if q.dtype not in DTYPES:
+        return f"needs float32, float16 or bfloat16, got {q.dtype}; impl='reference' and impl='banded' take float64"
+    if q.shape[-1] > LARGEST_HEAD:
+        return f"needs head dimensions up to {LARGEST_HEAD}, got {q.shape[-1]}; impl='banded' takes any"
+    if q.dtype == torch.float32 and padded(q.shape[-1]) > 128 and torch.cuda.get_device_capability(q.device)[1] != 0:
+        return "float32 heads of more than 128 need the shared memory of compute capability 8.0 or 9.0; use bfloat16"
+    if max(q.shape[-2], k.shape[-2]) >= NO_BOUND:
+        return f"needs fewer than {NO_BOUND} tokens"
+    return None
+
+
+def rows_contiguous(x: torch.Tensor) -> torch.Tensor:
+    """The tensor itself if its last axis is dense, else a dense copy."""
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def padded(d: int) -> int:
+    """Head dimension of the tiles: the next power of two, at least 16."""
+    return max(16, triton.next_power_of_2(d))
+
+
+def scale_arguments(scale: float | torch.Tensor, q: torch.Tensor) -> tuple[torch.Tensor, float, int, int, bool]:
+    """Pointer, number and strides of the scale; a number needs no tensor."""
+    if isinstance(scale, torch.Tensor):
+        wide = scale.to(torch.float32).expand(q.shape[0], q.shape[1])
+        return wide, 1.0, wide.stride(0), wide.stride(1), True
+    return q, float(scale), 0, 0, False
+
+
+def bias_arguments(key_bias: torch.Tensor | None, q: torch.Tensor, keys: int) -> tuple[torch.Tensor, int, int]:
+    """Pointer and strides over batch and heads of the key bias, float32 and dense along the keys."""
+    if key_bias is None:
+        return q, 0, 0
+    wide = rows_contiguous(key_bias.to(torch.float32)).expand(q.shape[0], q.shape[1], keys)
+    if wide.stride(-1) != 1 and keys > 1:
+        wide = wide.contiguous()
+    return wide, wide.stride(0), wide.stride(1)
+
+
+def launch_options(warps: int, stages: int = 1, registers: int | None = None) -> dict[str, Any]:
+    """Compile options of a launch; `registers` caps those of a thread."""
+    # Fused multiply-adds only where a kernel writes them: scores round as in eager code.
+    options: dict[str, Any] = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": False}
+    if registers is not None and not INTERPRETED.value:
+        options["maxnreg"] = registers
+    return options
+
+
+def on_device(q: torch.Tensor) -> AbstractContextManager[Any]:
+    """Context in which a launch reaches the tensor's device (the interpreter's tensors live on the CPU)."""
+    return torch.cuda.device(q.device) if q.is_cuda else nullcontext()
