@@ -14,7 +14,7 @@ PROGRAM = """
 import torch
 from krause_dynamics.fused import kernels, operators
 from krause_dynamics.fused.lowering import Rule
-from krause_dynamics.nn.attention import lower_call
+from krause_dynamics.nn.arguments import lower_call
 
 torch.manual_seed(0)
 q, k, v = (torch.randn(1, heads, 70, 16, requires_grad=True) for heads in (4, 2, 2))

@@ -209,7 +209,7 @@ def test_the_mask_of_flex_is_that_of_the_definition(name):
 def test_a_distance_is_a_product_with_a_bias_per_key(score):
     """What the kernels compute, ``a <q, k> + key_bias`` and ``b |q|^2`` afterwards, written densely."""
     from krause_dynamics.fused.lowering import Rule
-    from krause_dynamics.nn.attention import lower_call
+    from krause_dynamics.nn.arguments import lower_call
 
     q, k, v = qkv(grad=True)
     valid = torch.arange(40) >= torch.tensor([[5], [0]])

@@ -91,6 +91,7 @@ class Lowered:
         query_offset: Position of the first query among the keys.
         dropout: Probability to drop a weight.
         mask_only: Whether the masses are 0 and -inf only, so that they may join before the ranking too.
+        mean_only: Whether the log-partition is not asked for, so that its last terms may be left out.
     """
 
     scale: Tensor
@@ -102,14 +103,14 @@ class Lowered:
     query_offset: int = 0
     dropout: float = 0.0
     mask_only: bool = False
+    mean_only: bool = False
 
-    def key_bias(self, k: Tensor, heads: int, squares: Callable[[Tensor], Tensor] | None = None) -> Tensor | None:
+    def key_bias(self, k: Tensor, heads: int) -> Tensor | None:
         """``c |k|^2 + log_mass``, (b, heads, m): what is added to ``a <q, k>``; computed from k as rounded.
 
         Args:
             k: Keys (b, h_kv, m, d).
             heads: Heads of the queries.
-            squares: A faster way to compute ``|k|^2`` in the scores' dtype.
         """
         shape = (k.shape[0], heads, k.shape[2])
         if not self.distance:
@@ -118,7 +119,7 @@ class Lowered:
             # Absent keys may hold NaN, which neither the bias nor its gradient may see.
             absent = (self.log_mass == -float("inf")).all(1, keepdim=True)[..., None]
             k = k.masked_fill(absent, 0.0)
-        squared = (squares or self._squares)(k).repeat_interleave(heads // k.shape[1], dim=1)
+        squared = self._squares(k).repeat_interleave(heads // k.shape[1], dim=1)
         bias = -0.5 * self.scale[..., None] * squared
         return (bias if self.log_mass is None else bias + self.log_mass).expand(shape)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.fused import tiles
-from krause_dynamics.nn.attention import lower_call
+from krause_dynamics.nn.arguments import lower_call
 from krause_dynamics.nn.pattern import Pattern
 
 _PAIRS = 1 << 23
