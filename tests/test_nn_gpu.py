@@ -23,9 +23,23 @@ OPTIONS = {
 TOKENS = 385  # 16 x 24 + 1 and 11 x 35
 
 
-def qkv(dtype, n=TOKENS, d=64, kv_heads=2, grad=False, seed=0):
+# Head dimension, dtype, what is unusual: windows beyond the registers' kernel, padded heads, fewer queries than keys.
+SHAPES = {
+    "16 bf16": (16, torch.bfloat16, {"window": 32, "top_k": 16}),
+    "32 fp16": (32, torch.float16, {"window": 300, "top_k": 200}),
+    "80 bf16": (80, torch.bfloat16, {"window": 128, "top_k": 96}),
+    "80 fp32": (80, torch.float32, {"window": 32, "top_k": 16, "query_offset": 0}),
+    "96 bf16": (96, torch.bfloat16, {"window": 700, "top_k": 64}),
+    "128 bf16": (128, torch.bfloat16, {"window": 257, "side": "both", "top_k": 100}),
+    "128 fp32": (128, torch.float32, {"window": 601, "side": "both", "top_k": 100}),
+    "256 bf16": (256, torch.bfloat16, {"window": 128, "top_k": 96, "query_offset": 300}),
+    "256 fp32": (256, torch.float32, {"window": 32, "top_k": 16}),
+}
+
+
+def qkv(dtype, n=TOKENS, d=64, kv_heads=2, grad=False, seed=0, m=None):
     generator = torch.Generator().manual_seed(seed)
-    shapes = [(2, 4, n, d), (2, kv_heads, n, d), (2, kv_heads, n, d)]
+    shapes = [(2, 4, n, d), (2, kv_heads, m or n, d), (2, kv_heads, m or n, d)]
     return [torch.randn(s, generator=generator).to("cuda", dtype).requires_grad_(grad) for s in shapes]
 
 
@@ -43,8 +57,13 @@ def test_equals_the_definition(name, dtype, impl):
     options = OPTIONS[name]
     if impl == "flex" and "top_k" in options:
         pytest.skip("FlexAttention has no top-k")
-    q, k, v = qkv(dtype, grad=True)
-    sigma = torch.tensor([3.0, 4.0, 5.0, 6.0], device="cuda", requires_grad=True)
+    compare(impl, dtype, options, *qkv(dtype, grad=True))
+
+
+def compare(impl, dtype, options, q, k, v):
+    """Output, log-partition and gradients of q, k, v and a bandwidth per head against the definition in float64."""
+    d = q.shape[-1]
+    sigma = (torch.tensor([3.0, 4.0, 5.0, 6.0], device="cuda") * (d / 64) ** 0.5).requires_grad_()
     mine = run(impl, q, k, v, sigma, options)
     exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
     theirs = run("reference", *exact, sigma.detach().double().requires_grad_(), options)
@@ -55,6 +74,14 @@ def test_equals_the_definition(name, dtype, impl):
     for a, b in zip(mine[2:], theirs[2:], strict=True):
         error = (a.double() - b).norm() / b.norm()
         assert float(error) < 20 * eps + 2e-3
+
+
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_head_dimensions_and_long_windows(name):
+    """Two query heads a key head; with a query offset, 100 queries meet 400 keys."""
+    d, dtype, options = SHAPES[name]
+    n, m = (100, 400) if "query_offset" in options else (800, 800)
+    compare("triton", dtype, options, *qkv(dtype, n=n, m=m, d=d, grad=True))
 
 
 @pytest.mark.parametrize("impl", ["banded", "triton"])
@@ -119,6 +146,51 @@ def test_compiles_whole_and_once():
         assert torch.equal(out, krause_attention(q, k, v, sigma=log_sigma.exp(), window=32, top_k=16))
         compiled.append(counter.frame_count)
     assert compiled[0] == compiled[-1]
+
+
+def test_the_compiler_of_torch_autocast_and_checkpointing():
+    """Inductor's code takes the operator; one graph for all lengths; the same numbers as eager calls."""
+    from torch.utils.checkpoint import checkpoint
+
+    layer = KrauseAttention(128, 2, window=32, top_k=16, sigma_per_head=True).cuda()
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True)
+    for n in (300, 700, 1000):
+        x = torch.randn(1, n, 128, device="cuda", generator=torch.Generator("cuda").manual_seed(n))
+        grads = []
+        for attend in (layer, compiled, lambda x: checkpoint(layer, x, use_reentrant=False)):
+            layer.zero_grad()
+            with torch.autocast("cuda", torch.bfloat16):
+                out = attend(x)
+            out.float().square().sum().backward()
+            grads.append([out.float(), *(p.grad.float() for p in layer.parameters())])
+        for eager, other, again in zip(*grads, strict=True):
+            # bfloat16 products round differently when the compiler fuses the projections' biases.
+            assert float((other - eager).norm() / eager.norm()) < 3e-2
+            assert float((again - eager).norm() / eager.norm()) < 3e-2
+
+
+def test_a_captured_graph_repeats_forward_and_backward():
+    q, k, v = qkv(torch.bfloat16, grad=True)
+    sigma = torch.full((4,), 4.0, device="cuda", requires_grad=True)
+
+    def step():
+        out = krause_attention(q, k, v, sigma=sigma, window=32, top_k=16)
+        return out, *torch.autograd.grad(out.float().square().sum(), [q, k, v, sigma])
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    with torch.no_grad():
+        for x, seed in ((q, 5), (k, 6), (v, 7)):
+            x.copy_(torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)))
+    graph.replay()
+    for a, b in zip(captured, step(), strict=True):
+        assert torch.equal(a, b)
 
 
 @torch.no_grad()
