@@ -133,7 +133,8 @@ def test_nan_stays_where_it_is_heard():
     hears = torch.zeros(40, dtype=torch.bool)
     hears[30:38] = True
     assert out[:, :, hears].isnan().all()
-    assert torch.equal(out[:, :, ~hears], clean[:, :, ~hears])
+    # Rows beside a NaN are summed once more, in another order.
+    assert torch.allclose(out[:, :, ~hears], clean[:, :, ~hears], atol=1e-6)
 
 
 @pytest.mark.parametrize("n", [1, 129])

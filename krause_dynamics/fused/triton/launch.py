@@ -26,6 +26,7 @@ from .backward import backward
 from .decode import LARGEST_CACHE, decode
 from .forward import Tiles, launch_registers
 from .neighbourhood import neighbourhood, selected_mask, selected_shape
+from .softmax import launch_softmax
 from .streaming import launch_streaming
 
 __all__ = ["LARGEST_CACHE", "Tiles", "backward", "decode", "forward", "selected_mask", "selected_shape", "supports"]
@@ -95,7 +96,9 @@ def forward(
     arrays = (q, k, v, bias, scale_tensor, out, log_partition, selected)
     numbers = (scale_value, n, keys, heads, heads // k.shape[1], query_offset)
     with on_device(q):
-        if registers:
+        if hood.top_k == 0:
+            launch_softmax(hood, arrays, numbers, strides, common)
+        elif registers:
             launch_registers(hood, full, keys, shape[2], tiles, arrays, numbers, strides, common)
         else:
             launch_streaming(hood, arrays, numbers, strides, common)
