@@ -4,7 +4,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import triton
 
 from .neighbourhood import NO_BOUND
 from .primitives import INTERPRETED
@@ -46,7 +45,7 @@ def rows_contiguous(x: torch.Tensor) -> torch.Tensor:
 
 def padded(d: int) -> int:
     """Head dimension of the tiles: the next power of two, at least 16."""
-    return max(16, triton.next_power_of_2(d))
+    return 1 << (max(16, d) - 1).bit_length()
 
 
 def scale_arguments(scale: float | torch.Tensor, q: torch.Tensor) -> tuple[torch.Tensor, float, int, int, bool]:

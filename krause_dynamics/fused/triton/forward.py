@@ -12,6 +12,7 @@ is rare on ordinary data. Equal scores that remain are cut by index, in words of
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
 
@@ -545,6 +546,7 @@ def _tiles(hood: Neighbourhood, full: bool, keys: int, d: int, dtype: torch.dtyp
     return Tiles(64, 32, 4, hold=span <= 160, sample=1)
 
 
+@lru_cache(maxsize=64)
 def _count_program(tiles: int) -> tuple[str | None, str | None]:
     """PTX that counts, two at a time, how many of `tiles` half-precision numbers reach the threshold (last operand)."""
     if INTERPRETED.value:
@@ -560,6 +562,7 @@ def _count_program(tiles: int) -> tuple[str | None, str | None]:
     return "{ " + " ".join(lines) + " }", ",".join(["=r"] + ["r"] * (tiles + 1))
 
 
+@lru_cache(maxsize=256)
 def expected_threshold(hood: Neighbourhood, keys: int) -> tuple[float, float]:
     """Where the k-th of the expected number of normal scores lies, and the reciprocal of the density there."""
     number = hood.expected(keys)

@@ -121,7 +121,7 @@ def _launch(kernel: Any, units: int, rows: int, d: int, *arguments: Any, **const
     block = _block(d)
     constants |= {"D": d, "DP": padded(d), "B": block}
     with on_device(arguments[0]):
-        launch(kernel, units * triton.cdiv(rows, block), arguments, constants, **launch_options(4))
+        launch(kernel, units * -(-rows // block), arguments, constants, **launch_options(4))
 
 
 def squared_norms(x: torch.Tensor) -> torch.Tensor:
