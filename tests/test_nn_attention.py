@@ -343,6 +343,22 @@ def test_auto_says_what_it_chose_and_why():
         ({"key_bias": torch.ones(5)}, ValueError, "broadcast"),
         ({"cu_seqlens": torch.tensor([0, 5, 19])}, ValueError, "rise from 0 to 20"),
         ({"cu_seqlens": torch.tensor([0.0, 20.0])}, TypeError, "integers"),
+        ({"ties": "drop"}, ValueError, "ties"),
+        ({"metric": "euclid"}, ValueError, "metric"),
+        ({"grid": 20}, ValueError, "height, width"),
+        ({"grid": (4, 5), "query_offset": 3}, ValueError, "whole pictures"),
+        ({"query_offset": 1.5}, TypeError, "whole number"),
+        ({"sigma": "wide"}, TypeError, "number or a floating tensor, got str"),
+        ({"sigma": torch.tensor(2)}, TypeError, "floating tensor, got torch.int64"),
+        ({"scale": math.inf}, ValueError, "scale must be positive"),
+        ({"scale": math.nan, "score": "dot"}, ValueError, "scale must be finite"),
+        ({"dropout": None}, ValueError, "dropout"),
+        ({"key_valid": [[True] * 20] * 2}, TypeError, "boolean tensor, got list"),
+        ({"key_bias": 2.0}, TypeError, "floating tensor, got float"),
+        ({"key_bias": torch.ones(4, 20)}, ValueError, r"broadcast to \(2, 20\), got \(4, 20\)"),
+        ({"pair_bias": 2.0}, TypeError, "floating tensor, got float"),
+        ({"cu_seqlens": [0, 20]}, TypeError, "integers .* got list"),
+        ({"cu_seqlens": torch.tensor([], dtype=torch.int64)}, ValueError, "rise from 0 to 20"),
         ({"impl": "fast"}, kd.UnsupportedImplementation, "impl must be"),
         ({"impl": "reference", "dropout": 0.5}, kd.UnsupportedImplementation, "dropout"),
     ],
@@ -367,3 +383,27 @@ def test_bad_tensors_say_what_is_wrong():
         krause_attention(q.int(), k.int(), v.int())
     with pytest.raises(TypeError, match="torch tensor"):
         krause_attention(q.numpy(), k, v)
+    with pytest.raises(TypeError, match="torch tensor"):
+        explain(q.numpy(), k, v)
+    with pytest.raises(ValueError, match="at least 1"):
+        krause_attention(q[..., :0], k[..., :0], v)
+    for function in (lambda **o: explain(q, k, v, **o), lambda **o: sparse_weights(q, k, **o)):
+        with pytest.raises(TypeError, match="no option 'windw'"):
+            function(windw=4)
+
+
+@pytest.mark.parametrize(("n", "m", "batch"), [(0, 9, 2), (5, 0, 2), (0, 0, 2), (5, 9, 0)])
+def test_no_query_no_key_or_no_batch_gives_an_empty_answer(n, m, batch):
+    """Also a gradient of 0 rather than none."""
+    q, k, v = (points(batch, 2, size, 8, dtype=torch.float32, grad=True) for size in (n, m, m))
+    out, log_partition = krause_attention(q, k, v, window=4, top_k=2, return_log_partition=True)
+    assert out.shape == (batch, 2, n, 8)
+    assert not out.any()
+    assert bool((log_partition == NEVER).all())
+    assert not any(g.any() for g in torch.autograd.grad(out.sum(), (q, k, v)))
+
+
+def test_shapes_follow_without_data():
+    """On the meta device nothing is computed, and the shapes are those of the result."""
+    q, k, v = (x.to("meta") for x in qkv(dtype=torch.float32))
+    assert krause_attention(q, k, v, window=9, top_k=4).shape == q.shape

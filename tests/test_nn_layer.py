@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.nn import KrauseAttention, LogSigma, Rotary, WindowCache
 
 OPTIONS = {
@@ -233,3 +234,25 @@ def test_log_sigma_is_trained_saved_and_reloaded_by_peft(tmp_path):
     (loaded,) = (p for name, p in again.named_parameters() if "log_sigma.modules_to_save" in name)
     assert loaded.dtype == torch.float32
     torch.testing.assert_close(loaded.detach(), torch.tensor([2.5]).log() + 0.001)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dim": -32}, "divide"),
+        ({"dropout": 1.5}, "dropout"),
+        ({"score": "cosine"}, "score"),
+        ({"sigma": float("inf")}, "sigma must be positive"),
+        ({"project_scale": 0.0}, "project_scale"),
+    ],
+)
+def test_a_layer_refuses_when_it_is_built_what_a_call_would_refuse(options, words):
+    with pytest.raises(ValueError, match=words):
+        KrauseAttention(**{"dim": 32, "heads": 4, **options})
+
+
+def test_a_layer_refuses_unknown_implementations_and_tokens_of_another_width():
+    with pytest.raises(UnsupportedImplementation, match="impl must be"):
+        KrauseAttention(32, 4, impl="quick")
+    with pytest.raises(ValueError, match=r"\(batch, tokens, 32\), got \(1, 5, 31\)"):
+        KrauseAttention(32, 4)(torch.zeros(1, 5, 31))

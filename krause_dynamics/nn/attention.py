@@ -13,7 +13,7 @@ from krause_dynamics.fused.lowering import Rule
 from krause_dynamics.nn.arguments import lower_call
 from krause_dynamics.nn.choice import choose
 from krause_dynamics.nn.dense import run_reference
-from krause_dynamics.nn.pattern import Pattern, cached_pattern
+from krause_dynamics.nn.pattern import Pattern, cached_pattern, split_options
 
 
 def krause_attention(
@@ -99,9 +99,12 @@ def krause_attention(
         mean_only=not return_log_partition,
     )  # fmt: skip
     name, _ = choose(q, k, v, lowered, impl)
-    out, log_partition = (
-        run_reference(q, k, v, _pattern(*options), lowered) if name == "reference" else _RUN[name](q, k, v, lowered)
-    )
+    if q.numel() == 0 or k.shape[2] == 0:
+        out, log_partition = _nobody(q, k, v)
+    elif name == "reference":
+        out, log_partition = run_reference(q, k, v, _pattern(*options), lowered)
+    else:
+        out, log_partition = _RUN[name](q, k, v, lowered)
     return (out, log_partition) if return_log_partition else out
 
 
@@ -110,17 +113,19 @@ def explain(q: Tensor, k: Tensor, v: Tensor, *, impl: str = "auto", **options: A
 
     Returns:
         Name and reason.
+
+    Raises:
+        TypeError, ValueError, UnsupportedImplementation: As `krause_attention`.
     """
-    names = ("window", "side", "top_k", "ties", "causal", "grid", "radius", "metric", "prefix_tokens")
-    pattern = Pattern(**{name: options.pop(name) for name in names if name in options})
     options.pop("return_log_partition", None)
-    lowered = lower_call(q, k, v, pattern.rule, **options)
-    return choose(q, k, v, lowered, impl)
+    pattern, rest = split_options(options)
+    q, k, v = _cast(q, k, v)
+    return choose(q, k, v, lower_call(q, k, v, pattern.rule, **rest), impl)
 
 
 def _pattern(*options: Any) -> Pattern:
     grid = options[5]
-    return cached_pattern(*options[:5], None if grid is None else tuple(grid), *options[6:])
+    return cached_pattern(*options[:5], tuple(grid) if isinstance(grid, list) else grid, *options[6:])
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -131,14 +136,21 @@ def _rule_numbers(*options: Any) -> tuple[Any, ...]:
 
 def _cast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Under autocast the inputs take its dtype, as with torch's own attention; scores stay float32 all the same."""
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name} must be a torch tensor, got {type(x).__name__}; kd.aggregate takes numpy arrays")
+    if not isinstance(q, Tensor) or q.dtype == torch.float64:
+        return q, k, v
     kind = q.device.type
-    if not torch.is_autocast_enabled(kind) or q.dtype == torch.float64:
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
         return q, k, v
     dtype = torch.get_autocast_dtype(kind)
     return q.to(dtype), k.to(dtype), v.to(dtype)
+
+
+def _nobody(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """The answer where there is no query or no key; gradients are 0 rather than missing."""
+    shape = (*q.shape[:3], v.shape[3])
+    nothing = q[..., :0].sum() + k[..., :0].sum() + v[..., :0].sum()
+    log_dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    return q.new_zeros(shape) + nothing, q.new_full(shape[:3], -torch.inf, dtype=log_dtype)
 
 
 _RUN: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {

@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.fused import banded, flex, kernels
 from krause_dynamics.fused.lowering import Lowered
-from krause_dynamics.nn.arguments import transformed
+from krause_dynamics.nn.checks import transformed
 
 IMPLEMENTATIONS = ("reference", "banded", "flex", "triton")
 

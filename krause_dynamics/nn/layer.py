@@ -9,8 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.nn.attention import krause_attention
 from krause_dynamics.nn.cache import WindowCache
+from krause_dynamics.nn.choice import IMPLEMENTATIONS
 from krause_dynamics.nn.pattern import Pattern
 from krause_dynamics.nn.sparse import sparse_weights
 
@@ -24,8 +26,8 @@ class LogSigma(nn.Module):
 
     def __init__(self, sigma: float, entries: int = 1, *, learn: bool = True) -> None:
         super().__init__()
-        if not sigma > 0:
-            raise ValueError(f"sigma must be positive, got {sigma}")
+        if not 0 < sigma < math.inf:
+            raise ValueError(f"sigma must be positive and finite, got {sigma}; its logarithm is what is learned")
         self.weight = nn.Parameter(torch.full((entries,), math.log(sigma)), requires_grad=learn)
 
     def forward(self) -> Tensor:
@@ -63,6 +65,18 @@ class Rotary(nn.Module):
         cos, sin = angle.cos(), angle.sin()
         first, second = x.to(dtype).chunk(2, dim=-1)
         return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(x.dtype)
+
+
+def _check_words(score: str, impl: str, dropout: float, project_scale: float) -> None:
+    """What a forward pass would refuse, refused when the layer is built."""
+    if score not in ("gaussian", "dot"):
+        raise ValueError(f"score must be 'gaussian' or 'dot', got {score!r}")
+    if impl not in ("auto", *IMPLEMENTATIONS):
+        raise UnsupportedImplementation(f"impl must be 'auto' or one of {IMPLEMENTATIONS}, got {impl!r}")
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"dropout must be a probability in [0, 1), got {dropout!r}")
+    if not 0.0 < project_scale < math.inf:
+        raise ValueError(f"project_scale must be positive, got {project_scale!r}")
 
 
 class KrauseAttention(nn.Module):
@@ -129,10 +143,11 @@ class KrauseAttention(nn.Module):
     ) -> None:
         super().__init__()
         kv_heads = heads if kv_heads is None else kv_heads
-        if heads < 1 or dim % heads or kv_heads < 1 or heads % kv_heads:
+        if min(dim, heads, kv_heads) < 1 or dim % heads or heads % kv_heads:
             raise ValueError(f"heads must divide dim and kv_heads must divide heads, got {dim=}, {heads=}, {kv_heads=}")
+        _check_words(score, impl, dropout, project_scale)
         self.pattern = Pattern(window, side, top_k, ties, causal, grid, radius, metric, prefix_tokens)
-        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, dim // heads
+        self.dim, self.heads, self.kv_heads, self.head_dim = dim, heads, kv_heads, dim // heads
         self.score, self.project_scale, self.dropout, self.impl = score, project_scale, dropout, impl
         self.q_proj = nn.Linear(dim, dim, bias)
         self.k_proj = nn.Linear(dim, kv_heads * self.head_dim, bias)
@@ -201,7 +216,12 @@ class KrauseAttention(nn.Module):
 
         Returns:
             (batch, tokens, dim), or that and the weights before dropout.
+
+        Raises:
+            TypeError, ValueError: A shape or mask that does not fit; see `krause_attention`.
         """
+        if x.ndim != 3 or x.shape[2] != self.dim:
+            raise ValueError(f"x must be (batch, tokens, {self.dim}), got {tuple(x.shape)}")
         if self.rotary is not None and cache is not None and positions is None:
             positions = torch.arange(cache.seen, cache.seen + x.shape[1], device=x.device)
         q, k, v = self.project(x, positions)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from krause_dynamics.fused.lowering import Rule, lower_neighbourhood
 from krause_dynamics.interaction import Causal, Everyone, Grid, TopK, Window
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
+
+_OTHERS = {"sigma", "score", "scale", "key_bias", "pair_bias", "key_valid", "cu_seqlens", "query_offset", "dropout"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,11 @@ class Pattern:
     def __post_init__(self) -> None:
         if self.side not in ("past", "both"):
             raise ValueError(f"side must be 'past' or 'both', got {self.side!r}")
-        if self.grid is not None and len(self.grid) != 2:
+        if self.ties not in ("index", "keep"):
+            raise ValueError(f"ties must be 'index' or 'keep', got {self.ties!r}")
+        if self.metric not in ("chebyshev", "manhattan"):
+            raise ValueError(f"metric must be 'chebyshev' or 'manhattan', got {self.metric!r}")
+        if self.grid is not None and not (isinstance(self.grid, tuple) and len(self.grid) == 2):
             raise ValueError(f"grid must be (height, width), got {self.grid!r}")
         if self.prefix_tokens and self.grid is None:
             raise ValueError(
@@ -82,3 +88,20 @@ class Pattern:
 def cached_pattern(*options: object) -> Pattern:
     """One `Pattern` per content, in the order of its fields."""
     return Pattern(*options)  # type: ignore[arg-type]
+
+
+def split_options(options: dict[str, Any]) -> tuple[Pattern, dict[str, Any]]:
+    """Options of `krause_attention`: the pattern, and what is left to say about scores, padding and dropout.
+
+    Raises:
+        TypeError: An option that it does not have.
+        ValueError: An impossible pattern.
+    """
+    names = Pattern.__dataclass_fields__
+    unknown = options.keys() - names - _OTHERS
+    if unknown:
+        raise TypeError(f"krause_attention has no option {sorted(unknown)[0]!r} to give here; see its signature")
+    grid = options.get("grid")
+    chosen = {name: value for name, value in options.items() if name in names}
+    pattern = Pattern(**chosen | ({"grid": tuple(grid)} if isinstance(grid, list) else {}))
+    return pattern, {name: value for name, value in options.items() if name not in names}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from krause_dynamics.fused import tiles
 from krause_dynamics.nn.arguments import lower_call
-from krause_dynamics.nn.pattern import Pattern
+from krause_dynamics.nn.pattern import split_options
 
 _PAIRS = 1 << 23
 
@@ -30,9 +30,8 @@ def sparse_weights(q: Tensor, k: Tensor, **options: Any) -> tuple[Tensor, Tensor
     Raises:
         TypeError, ValueError: As `krause_attention`.
     """
-    names = ("window", "side", "top_k", "ties", "causal", "grid", "radius", "metric", "prefix_tokens")
-    pattern = Pattern(**{name: options.pop(name) for name in names if name in options})
-    lowered = lower_call(q, k, k, pattern.rule, **options)
+    pattern, rest = split_options(options)
+    lowered = lower_call(q, k, k, pattern.rule, **rest)
     (batch, heads, n, _), m, rule = q.shape, k.shape[2], pattern.rule
     width = m if rule.prefix else rule.row_length(m)
     if rule.top_k and not rule.keep_ties:
