@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from krause_dynamics.errors import UnsupportedImplementation
-from krause_dynamics.nn import KrauseAttention, LogSigma, Rotary, WindowCache
+from krause_dynamics.nn import KrauseAttention, LogSigma, Rotary, StaticWindowCache, WindowCache
 
 OPTIONS = {
     "window": {"window": 16, "top_k": 6},
@@ -29,8 +29,8 @@ def tokens(batch=2, n=70, dim=32, seed=0, dtype=torch.float32):
 
 
 @torch.no_grad()
-def decode(layer, x, chunks, valid=None):
-    cache, done, outputs = layer.new_cache(), 0, []
+def decode(layer, x, chunks, valid=None, static=False):
+    cache, done, outputs = layer.new_cache(static=static), 0, []
     for n in chunks:
         part = None if valid is None else valid[:, done : done + n]
         outputs.append(layer(x[:, done : done + n], cache=cache, key_valid=part))
@@ -90,10 +90,42 @@ def test_left_padding_decodes_as_the_unpadded_row():
 
 
 @torch.no_grad()
-def test_beams_are_reordered():
+@pytest.mark.parametrize("chunks", CHUNKS, ids=["step by step", "at once", "mixed", "sevens", "past the window"])
+@pytest.mark.parametrize("name", [name for name in OPTIONS if "without" not in name])
+def test_the_static_cache_decodes_alike(name, chunks):
+    """The same memory throughout, padding on the left included; a second run after a reset."""
+    layer, x = layer_of(name, torch.float64), tokens(dtype=torch.float64)
+    valid = torch.arange(70) >= torch.tensor([[0], [9]])
+    for given in (None, valid):
+        full = layer(x, key_valid=given)
+        steps = decode(layer, x, chunks, given, static=True)
+        torch.testing.assert_close(steps, full, rtol=1e-11, atol=1e-11)
+    cache = layer.new_cache(static=True)
+    layer(x[:, :30], cache=cache)
+    places = [buffer.data_ptr() for buffer in cache._buffers]
+    cache.reset()
+    again = torch.cat([layer(x[:, :40], cache=cache), layer(x[:, 40:], cache=cache)], 1)
+    torch.testing.assert_close(again, layer(x), rtol=1e-11, atol=1e-11)
+    assert [buffer.data_ptr() for buffer in cache._buffers] == places
+
+
+def test_a_static_cache_needs_a_window_and_one_shape():
+    with pytest.raises(ValueError, match="needs a window"):
+        KrauseAttention(32, 4, causal=True).new_cache(static=True)
+    with pytest.raises(ValueError, match="at least 1"):
+        StaticWindowCache(0)
+    cache = StaticWindowCache(4)
+    cache.update(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4))
+    with pytest.raises(ValueError, match="one cache per layer"):
+        cache.update(torch.zeros(2, 2, 1, 4), torch.zeros(2, 2, 1, 4))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("static", [False, True])
+def test_beams_are_reordered(static):
     layer, x = layer_of("window", torch.float64), tokens(batch=3, n=40, dtype=torch.float64)
     beams = torch.tensor([2, 0, 0])
-    cache = layer.new_cache()
+    cache = layer.new_cache(static=static)
     layer(x[:, :30], cache=cache)
     cache.reorder(beams)
     tail = layer(x[beams, 30:], cache=cache)

@@ -5,12 +5,14 @@ from krause_dynamics.nn.cache import WindowCache
 from krause_dynamics.nn.layer import KrauseAttention, LogSigma, Rotary
 from krause_dynamics.nn.pattern import Pattern
 from krause_dynamics.nn.sparse import sparse_weights
+from krause_dynamics.nn.static_cache import StaticWindowCache
 
 __all__ = [
     "KrauseAttention",
     "LogSigma",
     "Pattern",
     "Rotary",
+    "StaticWindowCache",
     "WindowCache",
     "explain",
     "krause_attention",

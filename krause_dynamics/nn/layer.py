@@ -15,6 +15,7 @@ from krause_dynamics.nn.cache import WindowCache
 from krause_dynamics.nn.choice import IMPLEMENTATIONS
 from krause_dynamics.nn.pattern import Pattern
 from krause_dynamics.nn.sparse import sparse_weights
+from krause_dynamics.nn.static_cache import StaticWindowCache
 
 
 class LogSigma(nn.Module):
@@ -162,15 +163,23 @@ class KrauseAttention(nn.Module):
         """The bandwidth, (1,) or (heads,)."""
         return self.log_sigma()
 
-    def new_cache(self) -> WindowCache:
+    def new_cache(self, *, static: bool = False) -> WindowCache | StaticWindowCache:
         """An empty cache to decode with, one per layer and batch.
 
+        Args:
+            static: Keep everything in the same memory on the device, for a step that is captured in a CUDA graph.
+
         Raises:
-            ValueError: The pattern hears later keys, so that earlier outputs would change as tokens arrive.
+            ValueError: The pattern hears later keys, so that earlier outputs would change as tokens arrive; or a static
+                cache without a window.
         """
         if not self.pattern.looks_back:
             raise ValueError("decoding needs causal=True or a window of the past; this layer hears later tokens")
-        return WindowCache(self.pattern.window)
+        if not static:
+            return WindowCache(self.pattern.window)
+        if self.pattern.window is None:
+            raise ValueError("a static cache needs a window, got window=None; use static=False, which grows")
+        return StaticWindowCache(self.pattern.window)
 
     def project(self, x: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (b, h, n, d), keys and values (b, h_kv, n, d) of tokens x (b, n, dim), rotated where asked.
@@ -199,7 +208,7 @@ class KrauseAttention(nn.Module):
         pair_bias: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         positions: Tensor | None = None,
-        cache: WindowCache | None = None,
+        cache: WindowCache | StaticWindowCache | None = None,
         return_weights: bool = False,
     ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
         """Attend.
@@ -223,7 +232,7 @@ class KrauseAttention(nn.Module):
         if x.ndim != 3 or x.shape[2] != self.dim:
             raise ValueError(f"x must be (batch, tokens, {self.dim}), got {tuple(x.shape)}")
         if self.rotary is not None and cache is not None and positions is None:
-            positions = torch.arange(cache.seen, cache.seen + x.shape[1], device=x.device)
+            positions = torch.arange(x.shape[1], device=x.device) + cache.seen
         q, k, v = self.project(x, positions)
         options: dict[str, Any] = {
             **{name: getattr(self.pattern, name) for name in Pattern.__dataclass_fields__},
