@@ -20,6 +20,8 @@ NEIGHBOURHOODS = {
     "plain softmax": ({}, 37),
     "grid with token": ({"grid": (6, 6, 1, "chebyshev"), "prefix": 1, "top_k": 4}, 37),
     "grid, no top-k": ({"grid": (6, 6, 2, "manhattan"), "prefix": 1}, 37),
+    "grid, later queries": ({"grid": (5, 7, 2, "chebyshev"), "prefix": 2, "top_k": 6, "query_offset": 1}, 37),
+    "wide grid neighbourhood": ({"grid": (6, 6, 5, "manhattan"), "prefix": 1, "top_k": 4}, 37),
     "later queries": ({"left": 20, "right": 0, "top_k": 8, "query_offset": 13}, 50),
     "prefix": ({"left": 10, "right": 5, "prefix": 3}, 37),
 }
@@ -94,6 +96,48 @@ def test_selected_sets_on_integers(tiles, ties):
     assert torch.equal(launch.selected_mask(selected, 65, **where), expected[2])
     assert torch.allclose(out.double(), expected[0], atol=1e-5)
     assert torch.allclose(z.double(), expected[1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("grid", "prefix", "top_k", "ties"),
+    [
+        ((5, 7, 2, "chebyshev"), 1, 8, "index"),
+        ((7, 4, 3, "manhattan"), 0, 9, "keep"),
+        ((4, 5, 1, "manhattan"), 3, 3, "index"),
+    ],
+)
+def test_selected_sets_on_grids(grid, prefix, top_k, ties):
+    """As for windows: few distinct keys of small integers, some far, so that sets are equal and ties many."""
+    n = grid[0] * grid[1] + prefix
+    generator = torch.Generator().manual_seed(1)
+    k = torch.randint(-2, 3, (6, 16), generator=generator).float()[torch.randint(0, 6, (1, 1, n), generator=generator)]
+    k[:, :, ::9] *= 30
+    q = torch.randint(-2, 3, (1, 2, n, 16), generator=generator).float()
+    v = torch.randn(1, 1, n, 16, generator=generator)
+    bias = (-0.125 * k.square().sum(-1)).expand(1, 2, n)
+    where = {"grid": grid, "prefix": prefix, "top_k": top_k}
+    expected = dense(q, k, v, scale=0.25, key_bias=bias, ties=ties, **where)
+    out, z, selected = launch.forward(q, k, v, scale=0.25, key_bias=bias, ties=ties, **where)
+    assert torch.equal(launch.selected_mask(selected, n, **where), expected[2])
+    assert torch.allclose(out.double(), expected[0], atol=1e-5)
+    assert torch.allclose(z.double(), expected[1], atol=1e-5)
+
+
+def test_nan_on_grids():
+    """A value that is NaN poisons the rows that select it and no other; a NaN key those that hear it."""
+    grid, n = (5, 6, 1, "chebyshev"), 30
+    q, k, v, scale, bias = problem(n, n, kv_heads=2)
+    where = {"grid": grid, "top_k": 4}
+    clean, _, selected = launch.forward(q, k, v, scale=scale, key_bias=bias, **where)
+    hears = dense(q, k, v, scale=scale, key_bias=bias, grid=grid)[2][0, 0, :, 13]
+    takes = launch.selected_mask(selected, n, **where)[0, 1, :, 13]
+    k[:, 0, 13] = math.nan
+    v[:, 1, 13] = math.nan
+    out = launch.forward(q, k, v, scale=scale, key_bias=bias, **where)[0]
+    assert out[:, 0, hears].isnan().all()
+    assert out[:, 1, takes].isnan().all()
+    assert torch.equal(out[:, 0, ~hears], clean[:, 0, ~hears])
+    assert torch.equal(out[:, 1, ~takes], clean[:, 1, ~takes])
 
 
 @pytest.mark.parametrize("where", [{"left": 15, "right": 0, "top_k": 5}, {"right": 0, "top_k": 6}])

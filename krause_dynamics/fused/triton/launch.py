@@ -12,19 +12,22 @@ are selected, the earlier key winning a tie (`ties="index"`) or all that tie bei
 
 and out = 0, log Z = -inf in a row that hears no key.
 
-Two kernels share the work: `forward_kernel` holds a row's candidates in registers (windows to 512 keys, or at most 512
-keys in all) and saves the selected set as bit words; `streaming_kernel` walks over any neighbourhood and saves the
-k-th score and the cut among its ties.
+Who serves: `grid_kernel` neighbourhoods on grids of a radius up to 4 (saves a bit for each cell around);
+`forward_kernel` windows to 512 keys and rows of at most 512 keys in all, which it holds in registers (saves the selected
+set as bit words); `streaming_kernel` any neighbourhood (saves the k-th score and the cut among its ties).
 """
 
 import math
+from typing import Any
 
 import torch
 
 from .arguments import bias_arguments, on_device, padded, rows_contiguous, scale_arguments, supports
-from .backward import backward
+from .backward import backward as backward_of_bands
 from .decode import LARGEST_CACHE, decode
 from .forward import Tiles, launch_registers
+from .grid import launch_grid
+from .grid_backward import backward_grid
 from .neighbourhood import neighbourhood, selected_mask, selected_shape
 from .softmax import launch_softmax
 from .streaming import launch_streaming
@@ -96,10 +99,47 @@ def forward(
     arrays = (q, k, v, bias, scale_tensor, out, log_partition, selected)
     numbers = (scale_value, n, keys, heads, heads // k.shape[1], query_offset)
     with on_device(q):
-        if hood.top_k == 0:
+        if hood.cells:
+            launch_grid(hood, arrays, numbers, strides, common)
+        elif hood.top_k == 0:
             launch_softmax(hood, arrays, numbers, strides, common)
         elif registers:
             launch_registers(hood, full, keys, shape[2], tiles, arrays, numbers, strides, common)
         else:
             launch_streaming(hood, arrays, numbers, strides, common)
     return out, log_partition, selected
+
+
+def backward(
+    grad_out: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    log_partition: torch.Tensor,
+    selected: torch.Tensor,
+    *,
+    left: int | None = None,
+    right: int | None = None,
+    top_k: int | None = None,
+    ties: str = "index",
+    grid: tuple[int, int, int, str] | None = None,
+    prefix: int = 0,
+    **rest: Any,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Gradients of `forward` for the same arguments, on the set that it selected.
+
+    Beside the arguments of `forward` (`rest`: scale, key_bias, query_offset): grad_log_partition, the gradient of the
+    log-partition or None; need_key_bias and need_scale, whether these gradients are asked for (default true).
+
+    Returns:
+        dq, dk, dv in the dtypes of q, k, v; dkey_bias (batch, heads, m) float32 or None; and, where `need_scale`, the
+        rows of the scale's gradient, (batch, heads, n) float32: the gradient of a scale per head is their sum over n
+        (and batch).
+    """
+    tensors = (grad_out, q, k, v, out, log_partition, selected)
+    hood = neighbourhood(left, right, top_k, ties, grid, prefix, k.shape[-2])
+    if hood.cells and q.numel() and k.numel():
+        return backward_grid(hood, *tensors, **rest)
+    rule = {"left": left, "right": right, "top_k": top_k, "ties": ties, "grid": grid, "prefix": prefix}
+    return backward_of_bands(*tensors, **rule, **rest)

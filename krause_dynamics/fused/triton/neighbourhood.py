@@ -9,6 +9,9 @@ from .primitives import FAR
 
 # Candidates that a row of the register kernel holds at most.
 LARGEST_WINDOW = 512
+# Radius and prefix up to which the patch kernel of grids serves.
+LARGEST_RADIUS = 4
+LARGEST_PREFIX = 16
 NO_BOUND = int(FAR.value if hasattr(FAR, "value") else FAR)
 
 
@@ -41,6 +44,16 @@ class Neighbourhood:
     def banded(self) -> bool:
         """Whether the neighbourhood is a window and nothing else."""
         return self.grid is None and self.prefix == 0 and self.left + self.right < NO_BOUND
+
+    @property
+    def cells(self) -> bool:
+        """Whether the patch kernel of grids serves: the candidates of a patch fit the registers."""
+        return self.grid is not None and self.grid[2] <= LARGEST_RADIUS and self.prefix <= LARGEST_PREFIX
+
+    @property
+    def cell_words(self) -> int:
+        """Words of 32 bits for the prefix and the cells within the radius."""
+        return 0 if self.grid is None else -(-(self.prefix + (2 * self.grid[2] + 1) ** 2) // 32)
 
     def expected(self, keys: int) -> int:
         """Keys that a row in the middle hears; sets the first guess of the threshold, no result depends on it."""
@@ -83,10 +96,16 @@ def words_of(hood: Neighbourhood, full: bool, keys: int) -> int:
 def selected_shape(
     q_shape: tuple, k_shape: tuple, *, left=None, right=None, top_k=None, ties="index", grid=None, prefix=0
 ) -> tuple[int, int, int, int]:
-    """Shape (batch, heads, words, n) of the int32 selected set that `forward` saves; 0 words where none needs it."""
+    """Shape (batch, heads, words, n) of the int32 selected set that `forward` saves; 0 words where none needs it.
+
+    For grids (batch, heads, 1, words n + prefix words): words of every query, then those of the prefix queries over all
+    keys.
+    """
     batch, heads, n, _ = q_shape
     keys = k_shape[-2]
     hood = neighbourhood(left, right, top_k, ties, grid, prefix, keys)
+    if hood.cells:
+        return batch, heads, 1, hood.cell_words * n + prefix * -(-keys // 32) if hood.top_k else 0
     registers, full = hood.registers(keys)
     words = words_of(hood, full, keys) if registers else (2 if hood.top_k else 0)
     return batch, heads, words, n
@@ -95,8 +114,10 @@ def selected_shape(
 def selected_mask(
     selected: torch.Tensor, n_keys: int, *, left=None, right=None, top_k=None, grid=None, prefix=0, query_offset=0
 ):
-    """Dense boolean mask (batch, heads, n, n_keys) of the bit words that the register kernel saved."""
+    """Dense boolean mask (batch, heads, n, n_keys) of the bit words that the register and grid kernels saved."""
     hood = neighbourhood(left, right, top_k, "index", grid, prefix, n_keys)
+    if hood.cells and hood.top_k:
+        return _mask_of_cells(selected[:, :, 0], n_keys, hood, query_offset)
     registers, full = hood.registers(n_keys)
     if not registers:
         raise ValueError(
@@ -111,3 +132,27 @@ def selected_mask(
     index = (place // 32).T.expand(batch, heads, -1, -1)
     bit = (torch.gather(selected, 2, index) >> (place % 32).T.to(torch.int32)) & 1
     return (bit.transpose(-1, -2) != 0) & inside
+
+
+def _mask_of_cells(selected: torch.Tensor, n_keys: int, hood: Neighbourhood, query_offset: int) -> torch.Tensor:
+    """Mask of what the grid kernel saved: a bit for each prefix key and cell, for prefix queries one for each key."""
+    _, width, radius, _ = hood.grid or (0, 1, 0, "")
+    prefix, side, words = hood.prefix, 2 * radius + 1, hood.cell_words
+    keys = torch.arange(n_keys, device=selected.device)
+    row_words = -(-n_keys // 32)
+    n = (selected.shape[-1] - prefix * row_words) // words
+    i = torch.arange(n, device=selected.device)[:, None] + query_offset - prefix
+    j = keys[None, :] - prefix
+    down, across = j // width - i // width, j % width - i % width
+    leading = (j < 0).expand(n, -1)
+    bit = torch.where(leading, keys[None, :], prefix + (down + radius) * side + across + radius)
+    bit = bit.clamp(0, 32 * words - 1)
+    cells = selected[..., : words * n].unflatten(-1, (words, n)).mT
+    word = torch.gather(cells, -1, (bit // 32).expand(*cells.shape[:2], -1, -1))
+    inside = leading | ((down.abs() <= radius) & (across.abs() <= radius))
+    mask = (((word >> (bit % 32).to(torch.int32)) & 1) != 0) & inside
+    hearing_all = min(max(prefix - query_offset, 0), n)
+    if hearing_all:
+        rows = selected[..., words * n :].unflatten(-1, (prefix, row_words))[..., :hearing_all, :]
+        mask[..., :hearing_all, :] = ((rows[..., keys // 32] >> (keys % 32).to(torch.int32)) & 1) != 0
+    return mask

@@ -34,9 +34,9 @@ def nan_maximum(a, b):
 
 @triton.jit
 def row_maximum(s):
-    """Row maximum in which a NaN wins, so that a row hearing NaN answers NaN (numpy's does so in the interpreter)."""
+    """Row maximum in which a NaN wins, so that a row hearing NaN answers NaN (the interpreter's passes it over)."""
     if INTERPRETED:
-        return tl.max(s, 1)
+        return tl.where(tl.sum((s != s).to(tl.int32), 1) > 0, float("nan"), tl.max(s, 1))
     else:
         return tl.reduce(s, 1, nan_maximum)
 
