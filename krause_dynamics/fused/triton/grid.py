@@ -5,7 +5,7 @@ the radius, HH x HW with HH = PH + 2 radius, HW = PW + 2 radius, and the PREFIX 
 first, then the halo row by row, are in the order of their keys; 4 x 4 cells and radius 2 have 64 for the 25 that a
 query hears, where a band of the flattened grid holds 4 radius width.
 
-One warp keeps the scores of its 16 rows in registers. The k-th score is bracketed by counting passes (`_narrow`) on
+One warp keeps the scores of its 16 rows in registers. The k-th score is bracketed by counting passes (`_threshold`) on
 float32, so that ranks are those of the scores themselves; equal scores are cut by the order of candidates.
 
 The selected set is saved as bits: bit p < PREFIX for a prefix key, bit PREFIX + (dr + radius) (2 radius + 1) + dc +
@@ -95,12 +95,12 @@ def heard(column_code, row_code, RADIUS: tl.constexpr):
 
 
 @triton.jit
-def bits_of(
-    c, halo_row, halo_column, a, b, PREFIX: tl.constexpr, RADIUS: tl.constexpr
-):  # fmt: skip
+def bits_of(c, a, b, PREFIX: tl.constexpr, RADIUS: tl.constexpr, PW: tl.constexpr):
     """Number of the bit in which cell (a, b) of the patch saves candidate c."""
     SIDE: tl.constexpr = 2 * RADIUS + 1
-    bit = (PREFIX + halo_row * SIDE + halo_column)[None, :] - (a * SIDE + b)[:, None]
+    HW: tl.constexpr = PW + 2 * RADIUS
+    place = c - PREFIX
+    bit = (PREFIX + place // HW * SIDE + place % HW)[None, :] - (a * SIDE + b)[:, None]
     if PREFIX > 0:
         bit = tl.where((c < PREFIX)[None, :], c[None, :], bit)
     return bit
@@ -139,29 +139,54 @@ def _at_least(s, threshold, NT: tl.constexpr):
 
 
 @triton.jit
-def _narrow(s, lo, hi, at_lo, at_hi, settled, K: tl.constexpr, NT: tl.constexpr):
-    """Narrow lo < hi with count(lo) >= K > count(hi) until count(lo) = K or no number lies between.
+def _largest_below(s, bound, NT: tl.constexpr):
+    """Largest of a row's scores below the bound (B,)."""
+    x = tl.where(s[0] < bound[:, None], s[0], float("-inf"))
+    for t in tl.static_range(1, NT):
+        x = tl.maximum(x, tl.where(s[t] < bound[:, None], s[t], float("-inf")))
+    return tl.max(x, 1)
 
-    Proposals alternate between the place that the counts suggest and half the ordinals, which bounds the steps by 64
-    whatever the scores.
+
+@triton.jit
+def _least_from(s, bound, NT: tl.constexpr):
+    """Least of a row's scores that reach the bound (B,)."""
+    x = tl.where(s[0] >= bound[:, None], s[0], float("inf"))
+    for t in tl.static_range(1, NT):
+        x = tl.minimum(x, tl.where(s[t] >= bound[:, None], s[t], float("inf")))
+    return tl.min(x, 1)
+
+
+@triton.jit
+def _threshold(s, lo, hi, number, settled, K: tl.constexpr, NT: tl.constexpr):
+    """The k-th score of every row, or the least of rows that hear at most K.
+
+    Rows that are `settled` need no search. In the others a bracket lo < hi with count(lo) >= K > count(hi) is narrowed
+    until count(lo) = K, or count(hi) = K - 1, or all scores in it are equal. Two proposals at the place that the counts
+    suggest, then one half-way between the ordinals, which bounds the steps by 96 whatever the scores.
     """
+    at_lo = number
+    at_hi = tl.zeros_like(number)
+    turns = 0
     going = tl.max((~settled).to(tl.int32), 0)
     while going > 0:
-        for step in tl.static_range(2):
-            half = float_of_ordinal(midpoint(ordinal_of_float(lo), ordinal_of_float(hi)))
-            middle = half
-            if step == 0:
-                guess = lo + (hi - lo) * ((at_lo - K) / tl.maximum(at_lo - at_hi, 1.0))
-                middle = tl.where((guess > lo) & (guess < hi), guess, half)
+        for step in tl.static_range(3):
+            middle = float_of_ordinal(midpoint(ordinal_of_float(lo), ordinal_of_float(hi)))
+            if step < 2:
+                guess = lo + (hi - lo) * ((at_lo - K + 0.5) / tl.maximum(at_lo - at_hi, 1.0))
+                middle = tl.where((guess > lo) & (guess < hi), guess, middle)
             n = _at_least(s, middle, NT)
-            enough = n >= K
-            lo = tl.where(settled | ~enough, lo, middle)
-            at_lo = tl.where(settled | ~enough, at_lo, n)
-            hi = tl.where(settled | enough, hi, middle)
-            at_hi = tl.where(settled | enough, at_hi, n)
-            settled = settled | (at_lo == K) | (ordinal_of_float(hi) - ordinal_of_float(lo) == 1)
+            up = (n >= K) & ~settled
+            down = (n < K) & ~settled
+            lo = tl.where(up, middle, lo)
+            at_lo = tl.where(up, n, at_lo)
+            hi = tl.where(down, middle, hi)
+            at_hi = tl.where(down, n, at_hi)
+            settled = settled | (at_lo == K) | (at_hi == K - 1)
+        turns += 1
+        if turns > 1:
+            settled = settled | (_largest_below(s, hi, NT) == _least_from(s, lo, NT))
         going = tl.max((~settled).to(tl.int32), 0)
-    return lo, at_lo
+    return tl.where(at_lo <= K, lo, _largest_below(s, hi, NT))
 
 
 @triton.jit
@@ -193,6 +218,26 @@ def _cut_ties(s, threshold, excess, K: tl.constexpr, NT: tl.constexpr, B: tl.con
         late = (s[t] == threshold[:, None]) & ((t * T + tl.arange(0, T))[None, :] > cut[:, None]) & excess[:, None]
         kept = kept + (tl.where(late, float("-inf"), s[t]),)
     return kept
+
+
+@triton.jit
+def _words(
+    s, threshold, a, b, PREFIX: tl.constexpr, RADIUS: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr,
+    NT: tl.constexpr, WORDS: tl.constexpr,
+):  # fmt: skip
+    """Words (B,) of the bits of all scores that reach the threshold."""
+    words = ()
+    for w in tl.static_range(WORDS):
+        word = tl.zeros([B, T], tl.int32)
+        for t in tl.static_range(NT):
+            c = t * T + tl.arange(0, T)
+            bit = bits_of(c, a, b, PREFIX, RADIUS, PW)
+            keep = s[t] >= threshold[:, None]
+            if WORDS > 1:
+                keep = keep & (bit >> 5 == w)
+            word |= tl.where(keep, 1 << (bit & 31), 0)
+        words = words + (tl.sum(word, 1),)
+    return words
 
 
 @triton.jit
@@ -280,12 +325,18 @@ def _patch(
         # One past the largest: fewer than K scores reach it.
         hi = float_of_ordinal(ordinal_of_float(top) + 1)
         settled = (number <= TOP_K) | ~there | (top != top) | (lo >= top)
-        lo, at_lo = _narrow(s, lo, hi, number, tl.zeros_like(number), settled, TOP_K, NT)
-        threshold = lo
+        threshold = _threshold(s, lo, hi, number, settled, TOP_K, NT)
+        words = _words(s, threshold, a, b, PREFIX, RADIUS, PW, B, T, NT, WORDS)
         if not KEEP_TIES:
-            excess = (at_lo > TOP_K) & there
+            chosen = population(words[0])
+            for w in tl.static_range(1, WORDS):
+                chosen += population(words[w])
+            excess = (chosen > TOP_K) & there
             if tl.max(excess.to(tl.int32), 0) > 0:
                 s = _cut_ties(s, threshold, excess, TOP_K, NT, B, T)
+                words = _words(s, threshold, a, b, PREFIX, RADIUS, PW, B, T, NT, WORDS)
+        for w in tl.static_range(WORDS):
+            tl.store(BITS + w * n.to(tl.int64) + i, words[w], mask=there)
 
     base = tl.where(top == float("-inf"), 0.0, top)
     cleared = -base * LOG2E
@@ -297,18 +348,6 @@ def _patch(
         p = tl.where(s[t] >= threshold[:, None], tl.exp2(tl.fma(s[t], LOG2E, cleared[:, None])), 0.0)
         weights += p
         out = tl.dot(p.to(values[t].dtype), values[t], out, input_precision="ieee")
-    if TOP_K > 0:
-        for w in tl.static_range(WORDS):
-            word = tl.zeros([B, T], tl.int32)
-            for t in tl.static_range(NT):
-                c = t * T + tl.arange(0, T)
-                j, inside, halo_row, halo_column = candidates(c, pr, pc, m, PREFIX, WIDTH, RADIUS, PH, PW)
-                bit = bits_of(c, halo_row, halo_column, a, b, PREFIX, RADIUS)
-                keep = s[t] >= threshold[:, None]
-                if WORDS > 1:
-                    keep = keep & (bit >> 5 == w)
-                word |= tl.where(keep, 1 << (bit & 31), 0)
-            tl.store(BITS + w * n.to(tl.int64) + i, tl.sum(word, 1), mask=there)
     broken = (out != out) & (top == top)[:, None]
     if tl.max(tl.max(broken.to(tl.int32), 1), 0) > 0:
         out = _finite_values(s, V, pr, pc, threshold, cleared, m, stride_vn, WIDTH, RADIUS, PREFIX, D, DP, PH, PW, B, T, NT)  # fmt: skip  # noqa: E501

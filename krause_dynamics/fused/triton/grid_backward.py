@@ -85,7 +85,7 @@ def _queries_of_patch(
         if t * T < PREFIX:
             keep = keep | ((c < PREFIX) & valid)[None, :]
         if SELECT:
-            bit = bits_of(c, halo_row, halo_column, a, b, PREFIX, RADIUS)
+            bit = bits_of(c, a, b, PREFIX, RADIUS, PW)
             keep = keep & _bit_set(words, bit, WORDS)
         p = tl.where(keep, tl.exp2(tl.fma(s, LOG2E, cleared[:, None])), 0.0)
         dp = tl.dot(do, tl.trans(v), input_precision="ieee")
@@ -201,75 +201,103 @@ def grid_queries_kernel(
 
 
 @triton.jit
+def _keys_of_head(
+    Q, BIAS, LOGZ, SAVED, DOUT, DELTA, DBIAS, a, b, j, there, k, v, dk, dv, pr, pc, scale, n, m, offset, stride_qn,
+    stride_gn, SELECT: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr,
+    PREFIX: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, NEED_DBIAS: tl.constexpr,
+    HIDE: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
+    WORDS: tl.constexpr,
+):  # fmt: skip
+    """Sums dk and dv with the share of one query head, whose bias is done; pointers are those of that head."""
+    SIDE: tl.constexpr = 2 * RADIUS + 1
+    row_code = code(a, b, 0, MANHATTAN)
+    bias = tl.zeros([B], tl.float32)
+    valid = there
+    if HAS_BIAS:
+        bias = tl.load(BIAS + j, mask=there, other=float("-inf"))
+        valid = there & (bias > float("-inf"))
+    dbias = tl.zeros([B], tl.float32)
+    for t in tl.static_range(NT):
+        c = t * T + tl.arange(0, T)
+        if HIDE:
+            # In a loop over heads geometry is cheaper computed for each than kept in registers.
+            c = opaque(c)
+        i, inside, halo_row, halo_column = candidates(c, pr, pc, n + offset, PREFIX, WIDTH, RADIUS, PH, PW)
+        i = i - offset
+        inside = inside & (i >= 0)
+        q = finite(load_listed(Q, i, inside, stride_qn, D, DP))
+        do = finite(load_listed(DOUT, i, inside, stride_gn, D, DP))
+        cleared, _ = _row_statistics(LOGZ, i, inside)
+        delta = tl.load(DELTA + i, mask=inside, other=0.0)
+        s = tl.dot(k, tl.trans(q), input_precision="ieee") * scale
+        if HAS_BIAS:
+            s = s + bias[:, None]
+        column_code = tl.where(inside, code(halo_row, halo_column, RADIUS, MANHATTAN), NOBODY)
+        keep = heard(column_code[None, :], row_code[:, None], RADIUS)
+        if SELECT:
+            # The key lies (a + RADIUS - halo_row, b + RADIUS - halo_column) away from the query.
+            last = (a + 2 * RADIUS) * SIDE + b + 2 * RADIUS + PREFIX
+            bit = last[:, None] - (halo_row * SIDE + halo_column)[None, :]
+            word = tl.load(SAVED + i, mask=inside, other=0)[None, :]
+            for w in tl.static_range(1, WORDS):
+                later = tl.load(SAVED + w * n.to(tl.int64) + i, mask=inside, other=0)[None, :]
+                word = tl.where(bit >> 5 == w, later, word)
+            keep = keep & (((word >> (bit & 31)) & 1) != 0)
+        if t * T < PREFIX:
+            leading = ((c < PREFIX) & inside)[None, :] & there[:, None]
+            if SELECT:
+                place = WORDS * n.to(tl.int64) + i[None, :] * tl.cdiv(m, 32).to(tl.int64) + (j // 32)[:, None]
+                own = tl.load(SAVED + place, mask=leading, other=0)
+                leading = leading & (((own >> (j & 31)[:, None]) & 1) != 0)
+            keep = tl.where((c < PREFIX)[None, :], leading, keep)
+        keep = keep & valid[:, None]
+        p = tl.where(keep, tl.exp2(tl.fma(s, LOG2E, cleared[None, :])), 0.0)
+        dv = tl.dot(p.to(do.dtype), do, dv, input_precision="ieee")
+        dp = tl.dot(v, tl.trans(do), input_precision="ieee")
+        ds = tl.where(keep, p * (dp - delta[None, :]), 0.0)
+        dk = tl.dot((ds * scale).to(q.dtype), q, dk, input_precision="ieee")
+        if NEED_DBIAS:
+            dbias += tl.sum(ds, 1)
+    if NEED_DBIAS:
+        tl.store(DBIAS + j, dbias, mask=there)
+    return dk, dv
+
+
+@triton.jit
 def _keys_of_patch(
     Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS, pr, pc, scale_value, n, m, group, offset, stored,
     stride_qh, stride_qn, stride_kn, stride_vn, stride_bh, stride_sh, stride_gh, stride_gn, stride_dkn, stride_dvn,
     SELECT: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, NEED_DBIAS: tl.constexpr,
-    PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr, WORDS: tl.constexpr,
+    ONE: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
+    WORDS: tl.constexpr,
 ):  # fmt: skip
     """dk, dv of the keys of one patch of one key head, and their bias in each of its query heads.
 
     Pointers are those of the first query head; tiles are (keys, queries).
     """
-    SIDE: tl.constexpr = 2 * RADIUS + 1
     a, b, j, there = cells_of_patch(pr, pc, m, pr * 0, PREFIX, WIDTH, PH, PW, B)
-    row_code = code(a, b, 0, MANHATTAN)
     k = load_listed(K, j, there, stride_kn, D, DP)
     v = load_listed(V, j, there, stride_vn, D, DP)
     dk = tl.zeros([B, DP], tl.float32)
     dv = tl.zeros([B, DP], tl.float32)
-    for g in range(group):
-        scale = load_scale(SCALE, scale_value, 0, g, 0, stride_sh, SCALE_TENSOR)
-        bias = tl.zeros([B], tl.float32)
-        valid = there
-        if HAS_BIAS:
-            bias = tl.load(BIAS + g * stride_bh.to(tl.int64) + j, mask=there, other=float("-inf"))
-            valid = there & (bias > float("-inf"))
-        dbias = tl.zeros([B], tl.float32)
-        SAVED = BITS + g * stored.to(tl.int64)
-        for t in tl.static_range(NT):
-            # Geometry is cheaper computed for every head than kept in registers.
-            c = opaque(t * T + tl.arange(0, T))
-            i, inside, halo_row, halo_column = candidates(c, pr, pc, n + offset, PREFIX, WIDTH, RADIUS, PH, PW)
-            i = i - offset
-            inside = inside & (i >= 0)
-            q = finite(load_listed(Q + g * stride_qh.to(tl.int64), i, inside, stride_qn, D, DP))
-            do = finite(load_listed(DOUT + g * stride_gh.to(tl.int64), i, inside, stride_gn, D, DP))
-            cleared, _ = _row_statistics(LOGZ + g * n.to(tl.int64), i, inside)
-            delta = tl.load(DELTA + g * n.to(tl.int64) + i, mask=inside, other=0.0)
-            s = tl.dot(k, tl.trans(q), input_precision="ieee") * scale
-            if HAS_BIAS:
-                s = s + bias[:, None]
-            column_code = tl.where(inside, code(halo_row, halo_column, RADIUS, MANHATTAN), NOBODY)
-            keep = heard(column_code[None, :], row_code[:, None], RADIUS)
-            if SELECT:
-                # The key lies (a + RADIUS - halo_row, b + RADIUS - halo_column) away from the query.
-                bit = ((a + 2 * RADIUS) * SIDE + b + 2 * RADIUS + PREFIX)[:, None] - (halo_row * SIDE + halo_column)[
-                    None, :
-                ]
-                word = tl.load(SAVED + i, mask=inside, other=0)[None, :]
-                for w in tl.static_range(1, WORDS):
-                    later = tl.load(SAVED + w * n.to(tl.int64) + i, mask=inside, other=0)[None, :]
-                    word = tl.where(bit >> 5 == w, later, word)
-                keep = keep & (((word >> (bit & 31)) & 1) != 0)
-            if t * T < PREFIX:
-                leading = ((c < PREFIX) & inside)[None, :] & there[:, None]
-                if SELECT:
-                    place = WORDS * n.to(tl.int64) + i[None, :] * tl.cdiv(m, 32).to(tl.int64) + (j // 32)[:, None]
-                    word = tl.load(SAVED + place, mask=leading, other=0)
-                    leading = leading & (((word >> (j & 31)[:, None]) & 1) != 0)
-                keep = tl.where((c < PREFIX)[None, :], leading, keep)
-            keep = keep & valid[:, None]
-            p = tl.where(keep, tl.exp2(tl.fma(s, LOG2E, cleared[None, :])), 0.0)
-            dv = tl.dot(p.to(do.dtype), do, dv, input_precision="ieee")
-            dp = tl.dot(v, tl.trans(do), input_precision="ieee")
-            ds = tl.where(keep, p * (dp - delta[None, :]), 0.0)
-            dk = tl.dot((ds * scale).to(q.dtype), q, dk, input_precision="ieee")
-            if NEED_DBIAS:
-                dbias += tl.sum(ds, 1)
-        if NEED_DBIAS:
-            tl.store(DBIAS + g * m.to(tl.int64) + j, dbias, mask=there)
+    if ONE:
+        scale = load_scale(SCALE, scale_value, 0, 0, 0, 0, SCALE_TENSOR)
+        dk, dv = _keys_of_head(
+            Q, BIAS, LOGZ, BITS, DOUT, DELTA, DBIAS, a, b, j, there, k, v, dk, dv, pr, pc, scale, n, m, offset,
+            stride_qn, stride_gn, SELECT, WIDTH, RADIUS, MANHATTAN, PREFIX, D, DP, HAS_BIAS, NEED_DBIAS, False, PH, PW,
+            B, T, NT, WORDS,
+        )  # fmt: skip
+    else:
+        for g in range(group):
+            scale = load_scale(SCALE, scale_value, 0, g, 0, stride_sh, SCALE_TENSOR)
+            dk, dv = _keys_of_head(
+                Q + g * stride_qh.to(tl.int64), BIAS + g * stride_bh.to(tl.int64), LOGZ + g * n.to(tl.int64),
+                BITS + g * stored.to(tl.int64), DOUT + g * stride_gh.to(tl.int64), DELTA + g * n.to(tl.int64),
+                DBIAS + g * m.to(tl.int64), a, b, j, there, k, v, dk, dv, pr, pc, scale, n, m, offset, stride_qn,
+                stride_gn, SELECT, WIDTH, RADIUS, MANHATTAN, PREFIX, D, DP, HAS_BIAS, NEED_DBIAS, True, PH, PW, B, T,
+                NT, WORDS,
+            )  # fmt: skip
     d = tl.arange(0, DP)
     mask = there[:, None] & (d < D)[None, :]
     columns = j.to(tl.int64)[:, None]
@@ -333,8 +361,8 @@ def grid_keys_kernel(
     stride_dkb, stride_dkh, stride_dkn, stride_dvb, stride_dvh, stride_dvn,
     SELECT: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, NEED_DBIAS: tl.constexpr,
-    PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr, WORDS: tl.constexpr,
-    LEADING: tl.constexpr, PATCHES: tl.constexpr, KEYS: tl.constexpr,
+    ONE: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
+    WORDS: tl.constexpr, LEADING: tl.constexpr, PATCHES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """Programs of the first LEADING keys of every key head, then (if PATCHES) those of patches of keys."""
     program = tl.program_id(0)
@@ -374,7 +402,7 @@ def grid_keys_kernel(
                 Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS, patch // across, patch % across,
                 scale_value, n, m, group, offset, stored, stride_qh, stride_qn, stride_kn, stride_vn, stride_bh,
                 stride_sh, stride_gh, stride_gn, stride_dkn, stride_dvn, SELECT, WIDTH, RADIUS, MANHATTAN, PREFIX, D,
-                DP, HAS_BIAS, SCALE_TENSOR, NEED_DBIAS, PH, PW, B, T, NT, WORDS,
+                DP, HAS_BIAS, SCALE_TENSOR, NEED_DBIAS, ONE, PH, PW, B, T, NT, WORDS,
             )  # fmt: skip
 
 
@@ -429,5 +457,6 @@ def backward_grid(
                 q, k, v, bias, scale_tensor, log_partition, selected, grad_out, delta, dk, dv,
                 delta if dbias is None else dbias, *numbers, batch * kv_heads, one.patches, stored, *inputs, *outer,
                 *dk.stride()[:3], *dv.stride()[:3], **common, **one.constants, **one.options, NEED_DBIAS=need_key_bias,
+                ONE=heads == kv_heads,
             )  # fmt: skip
     return dq, dk, dv, dbias, rows
