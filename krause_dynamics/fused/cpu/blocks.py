@@ -1,0 +1,298 @@
+"""Compiled passes around matrix products: blocks of queries against the keys that any of them hears.
+
+Scores of a tile come from one product ``<q - c, k - c>`` and the squares of both, where the centre c is a key of the
+tile: far from the origin the expanded square would lose all digits, and with a key as the centre differences of small
+integers stay integers, so that ties stay ties.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from krause_dynamics.fused.cpu.arithmetic import dot, is_zero, scale_by, total
+from krause_dynamics.fused.cpu.compiled import entry, plain, smaller, sums
+from krause_dynamics.fused.cpu.row import (
+    bits_begin,
+    dropout_factors,
+    mass_row,
+    multiply,
+    restrict,
+    select,
+    slope,
+    weigh,
+    weigh_again,
+)
+from krause_dynamics.fused.cpu.selection import apply_bits, store_bits
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+SAMPLES = 16  # keys of a tile among which its centre is sought
+
+
+@sums
+def _centre(keys, begin, end, mass, y, mean):
+    """Index of the sampled key that is nearest to the mean of the samples; absent keys do not count.
+
+    The mean alone would do as well but for integers; a far key among the samples shifts it, but is not nearest to it.
+    """
+    step = max(1, (end - begin) // SAMPLES)
+    mean[:] = 0
+    number = mean.dtype.type(0)
+    for j in range(begin, end, step):
+        if mass.size == 0 or mass[y, j] > -np.inf:
+            key = keys[j]
+            number += mean.dtype.type(1)
+            for c in range(mean.shape[0]):
+                mean[c] += key[c]
+    best, least = begin, np.inf
+    for j in range(begin, end, step):
+        if mass.size == 0 or mass[y, j] > -np.inf:
+            key, away = keys[j], mean.dtype.type(0)
+            for c in range(mean.shape[0]):
+                difference = number * key[c] - mean[c]
+                away += difference * difference
+            if away < least:
+                best, least = j, away
+    return best
+
+
+@sums
+def _centred(vectors, begin, end, centre, out, halves):
+    """out[j - begin] = vectors[j] - centre, zeros beyond, and half of their squares."""
+    for j in range(begin, end):
+        source, target = vectors[j], out[j - begin]
+        square = out.dtype.type(0)
+        for c in range(target.shape[0]):
+            value = source[c] - centre[c]
+            target[c] = value
+            square += value * value
+        halves[j - begin] = out.dtype.type(0.5) * square
+    out[end - begin :] = 0
+    halves[end - begin :] = 0
+
+
+@plain
+def _copied(vectors, begin, end, out):
+    """out[j - begin] = vectors[j], zeros beyond; flat, which the compiler turns into one move of memory."""
+    d = vectors.shape[1]
+    source, target = vectors[begin:end].ravel(), out.ravel()
+    for c in range(source.shape[0]):
+        target[c] = source[c]
+    for c in range((end - begin) * d, target.shape[0]):
+        target[c] = 0
+
+
+@entry
+def load(pairs, tiles, layout, arrays, queries, keys, values, squares):
+    """Tiles of queries, keys and values, centred for distances.
+
+    Args:
+        pairs: (3,) the first tile of the whole list in this chunk, and which of the chunk's to load: first, last + 1.
+        tiles: `Tiles`.
+        layout: `Layout`.
+        arrays: `Arrays`.
+        queries: Result (chunk, size, d).
+        keys: Result (chunk, span, d).
+        values: Result (chunk, span, d_v).
+        squares: Result (chunk, size + span) half squares of queries and keys.
+    """
+    q, k, v, mass = arrays.q, arrays.k, arrays.v, arrays.mass
+    n, group = q.shape[1], layout.heads // layout.kv_heads
+    centre, mean = np.zeros(q.shape[2], q.dtype), np.zeros(q.shape[2], q.dtype)
+    for g in range(pairs[1], pairs[2]):
+        x, t = (pairs[0] + g) // tiles.number, tiles.first + (pairs[0] + g) % tiles.number
+        i, begin, end = t * tiles.size, tiles.begin[t], tiles.end[t]
+        if layout.distance == 1 and end > begin:
+            centre[:] = k[x // group, _centre(k[x // group], begin, end, mass, mass_row(x, layout), mean)]
+        _centred(q[x], i, min(n, i + tiles.size), centre, queries[g], squares[g, : tiles.size])
+        _centred(k[x // group], begin, end, centre, keys[g], squares[g, tiles.size :])
+        _copied(v[x // group], begin, end, values[g])
+
+
+@sums
+def _measure(products, count, square, squares, distance):
+    """Products become what the scale multiplies: themselves, or minus half squared distances."""
+    if distance:
+        for t in range(count):
+            # Of a key with itself, for instance, rounding may leave a square below zero.
+            products[t] = smaller(products[t] - squares[t] - square, products.dtype.type(0))
+
+
+@plain
+def _fill(columns, begin, count):
+    for s in range(count):
+        columns[s] = begin + s
+
+
+@plain
+def _clear(row, begin, end):
+    """Zeros before ``begin`` and from ``end`` on."""
+    for t in range(begin):
+        row[t] = 0
+    for t in range(end, row.shape[0]):
+        row[t] = 0
+
+
+@entry
+def weigh_tiles(pairs, tiles, layout, arrays, dropout, products, squares, log_partition, bits):
+    """Products of a chunk of tiles become weights, in place; log-partition and packed selection of their rows.
+
+    Args:
+        pairs: As in `load`.
+        tiles: `Tiles`.
+        layout: `Layout`.
+        arrays: `Arrays`.
+        dropout: Probability to drop a weight.
+        products: (chunk, size, span) products of queries and keys; weights on return.
+        squares: From `load`.
+        log_partition: Result (batch heads, n).
+        bits: Result (batch heads, bytes), zeroed before; size 0: not wanted.
+    """
+    n = arrays.q.shape[1]
+    factors, columns = np.empty(tiles.span, products.dtype), np.empty(tiles.span, np.int32)
+    scale, pair, strides, mass = arrays.scale, arrays.pair, arrays.strides, arrays.mass
+    lower, upper = arrays.lower, arrays.upper
+    for g in range(pairs[1], pairs[2]):
+        x, t = (pairs[0] + g) // tiles.number, tiles.first + (pairs[0] + g) % tiles.number
+        for r in range(tiles.size):
+            i = t * tiles.size + r
+            count = upper[i] - lower[i] if i < n else 0
+            if count <= 0:
+                _clear(products[g, r], tiles.span, tiles.span)
+                if i < n:
+                    log_partition[x, i] = -np.inf
+                continue
+            at = lower[i] - tiles.begin[t]
+            _clear(products[g, r], at, at + count)
+            scores = products[g, r, at : at + count]
+            _measure(scores, count, squares[g, r], squares[g, tiles.size + at :], layout.distance == 1)
+            scale_by(scores, count, scale[x])
+            _fill(columns, lower[i], count)
+            restrict(scores, count, columns, x, i, layout, pair, strides, mass)
+            stay = select(scores, count, layout)
+            if bits.size > 0:
+                store_bits(scores, count, bits[x], bits_begin(i, layout))
+            log_partition[x, i] = weigh(scores, count, columns, x, layout, mass)
+            if stay <= 0:  # nobody stays, or the row holds a NaN
+                log_partition[x, i] = np.nan if stay < 0 else -np.inf
+                scores[:] = np.nan if stay < 0 else 0
+            if dropout > 0:
+                dropout_factors(factors, count, columns, dropout, layout.seed, x * n + i)
+                multiply(scores, factors, count)
+
+
+@entry
+def slope_tiles(
+    pairs, tiles, layout, arrays, dropout, products, slopes, squares, log_partition, bits, grad_log_partition,
+    grad_out, sums_of_rows, sums_of_keys, grad_scale, grad_pair,
+):  # fmt: skip
+    """Products of a chunk become weights and dL/dp becomes dL/ds, both in place.
+
+    Args:
+        pairs: As in `load`.
+        tiles: `Tiles`.
+        layout: `Layout`.
+        arrays: `Arrays`.
+        dropout: Probability to drop a weight.
+        products: (chunk, size, span) products of queries and keys; weights after dropout on return.
+        slopes: (chunk, size, span) products of output gradients and values; gradients of the scores on return.
+        squares: From `load`.
+        log_partition: From `weigh_tiles`.
+        bits: Selection from `weigh_tiles`; size 0: all admitted keys stayed.
+        grad_log_partition: (batch heads, n).
+        grad_out: (batch heads, n, d_v).
+        sums_of_rows: Result (chunk, size), sums of gradients of scores over keys.
+        sums_of_keys: Result (chunk, span), the same over rows.
+        grad_scale: Result (batch heads, n), summed over rows by the caller.
+        grad_pair: Result (batch heads, n, m), zeroed before; size 0: not wanted.
+    """
+    n = arrays.q.shape[1]
+    raw, factors = np.empty(tiles.span, products.dtype), np.empty(tiles.span, products.dtype)
+    columns = np.empty(tiles.span, np.int32)
+    scale, pair, strides, mass = arrays.scale, arrays.pair, arrays.strides, arrays.mass
+    lower, upper = arrays.lower, arrays.upper
+    for g in range(pairs[1], pairs[2]):
+        x, t = (pairs[0] + g) // tiles.number, tiles.first + (pairs[0] + g) % tiles.number
+        sums_of_keys[g] = 0
+        for r in range(tiles.size):
+            i = t * tiles.size + r
+            count = upper[i] - lower[i] if i < n else 0
+            sums_of_rows[g, r] = 0
+            empty = count <= 0 or log_partition[x, i] == -np.inf
+            # Padded rows: whatever they hold, nobody asked.
+            if empty or (grad_log_partition[x, i] == 0 and is_zero(grad_out[x, i])):
+                _clear(products[g, r], tiles.span, tiles.span)
+                _clear(slopes[g, r], tiles.span, tiles.span)
+                continue
+            at = lower[i] - tiles.begin[t]
+            _clear(products[g, r], at, at + count)
+            _clear(slopes[g, r], at, at + count)
+            weights, rates = products[g, r, at : at + count], slopes[g, r, at : at + count]
+            _measure(weights, count, squares[g, r], squares[g, tiles.size + at :], layout.distance == 1)
+            for s in range(count):
+                raw[s] = weights[s]
+            scale_by(weights, count, scale[x])
+            _fill(columns, lower[i], count)
+            restrict(weights, count, columns, x, i, layout, pair, strides, mass)
+            if bits.size > 0:
+                apply_bits(weights, count, bits[x], bits_begin(i, layout))
+            weigh_again(weights, count, columns, x, layout, mass, log_partition[x, i])
+            if dropout > 0:
+                dropout_factors(factors, count, columns, dropout, layout.seed, x * n + i)
+                multiply(rates, factors, count)
+            slope(weights, rates, count, grad_log_partition[x, i])
+            if dropout > 0:
+                multiply(weights, factors, count)
+            grad_scale[x, i] = dot(rates, raw, count)
+            sums_of_rows[g, r] = total(rates, count)
+            for s in range(count):
+                sums_of_keys[g, at + s] += rates[s]
+            if grad_pair.size > 0:
+                for s in range(count):
+                    grad_pair[x, i, lower[i] + s] += rates[s]
+
+
+@entry
+def collect(pairs, tiles, layout, arrays, queries, keys, sums_of_rows, sums_of_keys, parts, grads, grad_mass):
+    """Add the gradients of a chunk's tiles to those of the call: tiles one after another, since keys overlap.
+
+    Args:
+        pairs: As in `load`.
+        tiles: `Tiles`.
+        layout: `Layout`.
+        arrays: `Arrays`.
+        queries: From `load`.
+        keys: From `load`.
+        sums_of_rows: From `slope_tiles`.
+        sums_of_keys: From `slope_tiles`.
+        parts: Slopes times keys (chunk, size, d), slopes^T times queries (chunk, span, d), weights^T times output
+            gradients (chunk, span, d_v).
+        grads: Results: q (batch heads, n, d), k (batch kv_heads, m, d), v (batch kv_heads, m, d_v).
+        grad_mass: Result (batch heads, m); size 0: not wanted.
+    """
+    n, group = arrays.q.shape[1], layout.heads // layout.kv_heads
+    part_q, part_k, part_v = parts
+    grad_q, grad_k, grad_v = grads
+    for g in range(pairs[1], pairs[2]):
+        x, t = (pairs[0] + g) // tiles.number, tiles.first + (pairs[0] + g) % tiles.number
+        a, y, zero = arrays.scale[x], x // group, arrays.scale.dtype.type(0)
+        i, begin, end = t * tiles.size, tiles.begin[t], tiles.end[t]
+        # ds/dq = a (k - q) and ds/dk = a (q - k) for distances, a k and a q for products.
+        for r in range(min(tiles.size, n - i)):
+            weight = sums_of_rows[g, r] if layout.distance == 1 else zero
+            _add(grad_q[x, i + r], part_q[g, r], queries[g, r], weight, a)
+        for j in range(begin, end):
+            s = j - begin
+            weight = sums_of_keys[g, s]
+            if grad_mass.size > 0:
+                grad_mass[x, j] += weight
+            _add(grad_k[y, j], part_k[g, s], keys[g, s], weight if layout.distance == 1 else zero, a)
+            for c in range(grad_v.shape[2]):
+                grad_v[y, j, c] += part_v[g, s, c]
+
+
+@plain
+def _add(out, part, own, weight, a):
+    """Out += a (part - weight own)."""
+    for c in range(out.shape[0]):
+        out[c] += a * (part[c] - weight * own[c])

@@ -1,0 +1,74 @@
+"""What the compiled loops know of a call: whole numbers, and its tensors as numpy views."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Layout(NamedTuple):
+    """Whole numbers that describe a call; the kernels see them as one argument."""
+
+    heads: int
+    kv_heads: int
+    mass_heads: int  # 0: no masses, 1: shared by the heads of a batch element, else one row per head
+    offset: int  # position of the first query among the keys
+    distance: int  # 1: score -a/2 |q-k|^2, 0: a <q,k>
+    top_k: int  # 0: all admitted keys stay
+    keep_ties: int
+    height: int  # 0: no grid
+    width: int
+    radius: int
+    metric: int
+    prefix: int
+    wide_rows: int  # leading rows that may hear every key, and the bytes of their packed selection
+    wide_bytes: int
+    row_bytes: int
+    seed: int
+
+
+class Arrays(NamedTuple):
+    """Inputs of a call as C-contiguous numpy views.
+
+    Attributes:
+        q: (batch heads, n, d).
+        k: (batch kv_heads, m, d).
+        v: (batch kv_heads, m, d_v).
+        scale: (batch heads,) coefficient a of the score.
+        mass: (batch mass_heads, m) log masses, -inf for keys that are not there.
+        pair: Flat storage of the pair bias (size 0: none).
+        strides: (4,) its strides over (batch, heads, n, m).
+        lower: (n,) first key of each row's interval, from 0.
+        upper: (n,) one past its last key, at most m.
+    """
+
+    q: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+    scale: np.ndarray
+    mass: np.ndarray
+    pair: np.ndarray
+    strides: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+
+class Tiles(NamedTuple):
+    """Blocks of consecutive queries and the keys that any of them hears.
+
+    Attributes:
+        size: Queries a tile.
+        span: Keys a tile, the longest one's; shorter ones are padded.
+        first: First of the tiles met here ...
+        number: ... and how many there are a head; tile p of a list is number p % number of head p // number.
+        begin: (all tiles,) first key of each.
+        end: (all tiles,) one past its last key.
+    """
+
+    size: int
+    span: int
+    first: int
+    number: int
+    begin: np.ndarray
+    end: np.ndarray

@@ -1,0 +1,119 @@
+"""From tensors to what the compiled loops read, and the threads that run them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from krause_dynamics.fused import tiles
+from krause_dynamics.fused.call import Call, Gradients, Options, selection_bytes
+from krause_dynamics.fused.cpu.layout import Arrays, Layout
+from krause_dynamics.fused.lowering import UNBOUNDED
+
+
+def prepare(call: Call, options: Options) -> tuple[Layout, Arrays]:
+    """Numbers and arrays of a call for the compiled loops."""
+    rule, dtype = options.rule, call.scale.dtype
+    (_, heads, n, _), m = call.q.shape, call.k.shape[2]
+    mass = call.log_mass
+    height, width, radius, metric, prefix = rule.grid or (0, 1, 0, 0, 0)
+    layout = Layout(
+        heads, call.k.shape[1], 0 if mass is None else mass.shape[1], options.offset, int(options.distance),
+        rule.top_k, int(rule.keep_ties), height, width, radius, metric, prefix,
+        *selection_bytes(rule, n, m, options.offset), options.seed,
+    )  # fmt: skip
+    arrays = Arrays(
+        array(call.q, dtype), array(call.k, dtype), array(call.v, dtype),
+        call.scale.detach().reshape(-1).contiguous().numpy(),
+        _nothing(dtype, 2) if mass is None else array(mass.unsqueeze(-1), dtype)[..., 0],
+        *_pairs(call.pair_bias, dtype), *intervals(call, options),
+    )  # fmt: skip
+    return layout, arrays
+
+
+def array(x: Tensor, dtype: torch.dtype) -> np.ndarray:
+    """(b, h, n, d) -> (b h, n, d), a C-contiguous numpy view where possible."""
+    if x.dtype != dtype or not x.is_contiguous():
+        x = x.to(dtype).contiguous()
+    found = x.detach().numpy()
+    return found.reshape(-1, *found.shape[2:])
+
+
+def _pairs(pair: Tensor | None, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Storage of the pair bias and its strides: broadcast axes are not filled."""
+    if pair is None:
+        return _nothing(dtype, 1), _nothing(torch.int64, 1)
+    pair = pair.detach().to(dtype)
+    size = 1 + sum((s - 1) * t for s, t in zip(pair.shape, pair.stride(), strict=True))
+    return pair.as_strided((size,), (1,)).numpy(), np.array(pair.stride(), np.int64)
+
+
+@lru_cache
+def _nothing(dtype: torch.dtype, axes: int) -> np.ndarray:
+    return torch.empty((0,) * axes, dtype=dtype).numpy()
+
+
+def intervals(call: Call, options: Options) -> tuple[np.ndarray, np.ndarray]:
+    """First key of each row by window and segment, and one past the last, (n,) each; grids restrict further."""
+    n, m, rule = call.q.shape[2], call.k.shape[2], options.rule
+    if call.segments is not None:
+        first, last = tiles.bounds(rule, n, m, options.offset, call.segments, call.q.device)
+        return first.numpy(), last.numpy() + 1
+    position = np.arange(options.offset, options.offset + n)
+    lower = np.zeros(n, np.int64) if rule.left == UNBOUNDED else np.clip(position - rule.left, 0, m)
+    upper = np.full(n, m) if rule.right == UNBOUNDED else np.clip(position + rule.right + 1, 0, m)
+    return lower, upper
+
+
+def packed(call: Call, options: Options, save: bool) -> Tensor:
+    """Room for the selection of each head, (b h, bytes); no bytes where nothing is selected or kept."""
+    (batch, heads, n, _), m = call.q.shape, call.k.shape[2]
+    wide, wide_bytes, row_bytes = selection_bytes(options.rule, n, m, options.offset)
+    width = wide * wide_bytes + (n - wide) * row_bytes if save and options.rule.top_k else 0
+    return torch.zeros(batch * heads, width, dtype=torch.uint8)
+
+
+class Sums:
+    """Arrays into which gradients are summed."""
+
+    def __init__(self, call: Call, arrays: Arrays) -> None:
+        (heads, n, _), m, dtype = arrays.q.shape, arrays.k.shape[1], arrays.q.dtype
+        self.call = call
+        self.vectors = tuple(np.zeros(x.shape, dtype) for x in arrays[:3])
+        self.scale = np.zeros((heads, n), dtype)
+        self.mass = np.zeros((0, 0) if call.log_mass is None else (heads, m), dtype)
+        self.pair = np.zeros((0, 0, 0) if call.pair_bias is None else (heads, n, m), dtype)
+
+    def gradients(self) -> Gradients:
+        """In the shapes and dtypes of the call."""
+        call, (batch, heads) = self.call, self.call.q.shape[:2]
+        q, k, v = (torch.from_numpy(g).view(x.shape).to(x.dtype) for g, x in zip(self.vectors, call[:3], strict=True))
+        mass, pair = (
+            None if given is None else torch.from_numpy(g).view(batch, heads, *g.shape[1:])
+            for given, g in ((call.log_mass, self.mass), (call.pair_bias, self.pair))
+        )
+        return Gradients(q, k, v, torch.from_numpy(self.scale).sum(-1).view(batch, heads), mass, pair)
+
+
+def spread(run: Callable[[int, int], Any], total: int, smallest: int) -> None:
+    """run(begin, end) over range(total), on as many threads as torch would use, ``smallest`` at least each."""
+    threads = min(torch.get_num_threads(), max(1, total // smallest))
+    if threads == 1:
+        run(0, total)
+        return
+    edges = [total * t // threads for t in range(threads + 1)]
+    for future in [_pool(threads, os.getpid()).submit(run, a, b) for a, b in zip(edges, edges[1:], strict=False)]:
+        future.result()
+
+
+@lru_cache(maxsize=8)
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads of this process: a fork does not inherit them, and would wait for them for ever."""
+    return ThreadPoolExecutor(threads)
