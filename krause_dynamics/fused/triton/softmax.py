@@ -1,10 +1,11 @@
 """Forward kernel without top-k: one pass over the keys with a running softmax, over neighbourhoods of any size.
 
-A block of B queries walks over the tiles of keys that any of them may hear: the prefix keys first, then the band. Only
-tiles at the edge of the neighbourhood are masked. The loop trusts its numbers: a NaN or infinity in a key or value
+Only tiles at the edge of a neighbourhood are masked. The loop trusts its numbers: a NaN or infinity in a key or value
 that is not heard may reach its sums (-inf + inf, 0 * NaN), which is then seen in them, and the block is computed once
 more by `_careful`. Scores are scale * <q, k> + bias in float32, here with fused multiply-adds, since no set depends on
 their last bit; the running maximum is kept in units of log 2, as exp2 wants it.
+
+Tuples keep the argument lists short: those of `walk`, and ``keys`` = (K, V, BIAS, scale, m, stride of K, stride of V).
 """
 
 from typing import Any
@@ -15,95 +16,26 @@ import triton.language as tl
 
 from .arguments import launch_options
 from .neighbourhood import Neighbourhood
-from .primitives import LN2, LOG2E, RUN_TIME, admitted, load_bias, load_rows, load_scale, row_maximum, scores, within
-from .streaming import key_range
+from .primitives import LN2, LOG2E, RUN_TIME, load_rows, load_scale, row_maximum, within
+from .walk import key_range, load_tile_bias, masked, tile_start
 
-
-@triton.jit
-def _heard(
-    row, j, m, u, leading, least,
-    LEFT: tl.constexpr, RIGHT: tl.constexpr, GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr,
-    MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
-):  # fmt: skip
-    """Which keys j (T,) of the u-th tile of a walk the rows (B,) hear; each prefix key counts in one tile."""
-    if GRID or PREFIX > 0:
-        heard = admitted(row[:, None], j[None, :], m, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)
-        if PREFIX > 0:
-            heard = heard & tl.where(u < leading, j < PREFIX, j >= least)[None, :]
-        return heard
-    else:
-        # Bounds of the row, so that an element costs two comparisons.
-        low = tl.maximum(row - LEFT, 0)
-        high = tl.minimum(row + RIGHT, m - 1)
-        return (j[None, :] >= low[:, None]) & (j[None, :] <= high[:, None])
-
-
-@triton.jit
-def _careful(
-    Q, K, V, BIAS, scale, first_row, offset, n, m, stride_q, stride_k, stride_v,
-    LEFT: tl.constexpr, RIGHT: tl.constexpr, GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr,
-    MANHATTAN: tl.constexpr, PREFIX: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr,
-    B: tl.constexpr, T: tl.constexpr,
-):  # fmt: skip
-    """Sums of a block in which some number is not finite: NaN in the rows that hear one, no trace in the others."""
-    c = tl.arange(0, T)
-    row = first_row + offset + tl.arange(0, B)
-    last = tl.minimum(first_row + B, n) - 1 + offset
-    leading, tiles, begin, least = key_range(first_row + offset, last, m, LEFT, RIGHT, PREFIX, T)
-    q = load_rows(Q, first_row, tl.arange(0, B), n, stride_q, D, DP, "")
-    top = tl.zeros([B], tl.float32) + float("-inf")
-    weight = tl.zeros([B], tl.float32)
-    out = tl.zeros([B, DP], tl.float32)
-    poison = tl.zeros([B, DP], tl.float32)
-    for u in tl.range(tiles, num_stages=1):
-        start = tl.where(u < leading, u * T, begin + (u - leading) * T)
-        bias = load_bias(BIAS, start, c, m, HAS_BIAS)
-        heard = _heard(row, start + c, m, u, leading, least, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)
-        heard = heard & (bias > float("-inf"))[None, :]
-        x = scores(q, load_rows(K, start, c, m, stride_k, D, DP, ""), scale, bias)
-        x = tl.where(heard, x * LOG2E, float("-inf"))
-        higher = tl.maximum(top, row_maximum(x), propagate_nan=tl.PropagateNan.ALL)
-        base = tl.where(higher == float("-inf"), 0.0, higher)
-        p = tl.exp2(x - base[:, None])
-        shrink = tl.exp2(top - base)
-        weight = weight * shrink + tl.sum(p, 1)
-        v = load_rows(V, start, c, m, stride_v, D, DP, "")
-        finite = tl.abs(v.to(tl.float32)) < float("inf")
-        out = tl.dot(
-            p.to(v.dtype), tl.where(finite, v, tl.zeros_like(v)), out * shrink[:, None], input_precision="ieee"
-        )
-        poison = tl.dot(heard.to(v.dtype), tl.where(finite, 0.0, 1.0).to(v.dtype), poison, input_precision="ieee")
-        top = higher
-    return top, tl.where(top == top, weight, top), tl.where(poison > 0, float("nan"), out)
+# Keys and columns of a tile of the careful pass.
+CAREFUL = tl.constexpr(16)
 
 
 @triton.jit
 def _step(
-    q, K, V, BIAS, top, weight, out, u, start, edge, leading, least, row, scale, factor, m, stride_k, stride_v,
-    LEFT: tl.constexpr, RIGHT: tl.constexpr, GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr,
-    MANHATTAN: tl.constexpr, PREFIX: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr,
-    T: tl.constexpr,
+    u, q, factor, top, weight, out, keys, rows, walk, hood,
+    D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, T: tl.constexpr, COPIES: tl.constexpr,
 ):  # fmt: skip
-    """Running sums after the u-th tile; `edge` says whether it needs a mask."""
+    """Running maximum (times log2 e), weight and values after the u-th tile."""
+    K, V, BIAS, scale, m, stride_k, stride_v = keys
     c = tl.arange(0, T)
-    c2 = tl.arange(0, 2 * T) & (T - 1)
-    k = load_rows(K, start, c, m, stride_k, D, DP, "")
-    x = tl.dot(q, tl.trans(k), input_precision="ieee")
+    start = tile_start(u, walk, T)
+    x = tl.dot(q, tl.trans(load_rows(K, start, c, m, stride_k, D, DP, "")), input_precision="ieee")
     if HAS_BIAS:
-        # Twice as many loads as columns: a tile smaller than the number of threads would be loaded by each of them in
-        # the product's layout, 16 loads a thread, instead of one asynchronous copy.
-        twice = tl.load(BIAS + start.to(tl.int64) + c2, mask=within(start, c2, m), other=0.0)
-        bias, _ = tl.split(tl.trans(tl.reshape(twice, (2, T))))
-        x = tl.fma(x, scale, bias[None, :])
-    if GRID or PREFIX > 0:
-        if edge:
-            heard = _heard(row, start + c, m, u, leading, least, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)
-            x = tl.where(heard, x, float("-inf"))
-    else:
-        if edge & 1:
-            x = tl.where(c[None, :] >= (row - LEFT - start)[:, None], x, float("-inf"))
-        if edge & 2:
-            x = tl.where(c[None, :] <= (tl.minimum(row + RIGHT, m - 1) - start)[:, None], x, float("-inf"))
+        x = tl.fma(x, scale, load_tile_bias(BIAS, start, m, 0.0, T, COPIES)[None, :])
+    x = masked(x, u, start, m, rows, walk, hood, T)
     higher = tl.maximum(top, tl.max(x, 1) * factor)
     base = tl.where(higher == float("-inf"), 0.0, higher)
     p = tl.exp2(tl.fma(x, factor, -base[:, None]))
@@ -111,6 +43,52 @@ def _step(
     v = load_rows(V, start, c, m, stride_v, D, DP, "")
     out = tl.dot(p.to(v.dtype), v, out * shrink[:, None], input_precision="ieee")
     return higher, weight * shrink + tl.sum(p, 1), out
+
+
+@triton.jit
+def _careful(
+    q, OUT, inside, stride_o, keys, rows, walk, hood,
+    D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """Sums and output where some number is not finite: NaN in rows that hear one, no trace in the others.
+
+    Small tiles, CAREFUL columns of the output at a time, so that this pass takes fewer registers than the loop.
+    """
+    K, V, BIAS, scale, m, stride_k, stride_v = keys
+    c = tl.arange(0, CAREFUL)
+    top = tl.zeros([B], tl.float32)
+    weight = tl.zeros([B], tl.float32)
+    for column in tl.range(0, D, CAREFUL, num_stages=1):
+        d = column + tl.arange(0, CAREFUL)
+        top = tl.zeros([B], tl.float32) + float("-inf")
+        weight = tl.zeros([B], tl.float32)
+        out = tl.zeros([B, CAREFUL], tl.float32)
+        poison = tl.zeros([B, CAREFUL], tl.float32)
+        for u in tl.range(walk[1], num_stages=1):
+            start = tile_start(u, walk, CAREFUL)
+            x = tl.dot(q, tl.trans(load_rows(K, start, c, m, stride_k, D, DP, "")), input_precision="ieee") * scale
+            if HAS_BIAS:
+                bias = tl.load(BIAS + start.to(tl.int64) + c, mask=within(start, c, m), other=0.0)
+                x = tl.where((bias > float("-inf"))[None, :], x + bias[None, :], float("-inf"))
+            x = masked(x * LOG2E, u, start, m, rows, walk, hood, CAREFUL)
+            higher = tl.maximum(top, row_maximum(x), propagate_nan=tl.PropagateNan.ALL)
+            base = tl.where(higher == float("-inf"), 0.0, higher)
+            p = tl.exp2(x - base[:, None])
+            shrink = tl.exp2(top - base)
+            here = within(start, c, m)[:, None] & (d < D)[None, :]
+            v = tl.load(V + start.to(tl.int64) * stride_v + (c[:, None] * stride_v + d[None, :]), mask=here, other=0.0)
+            finite = tl.abs(v.to(tl.float32)) < float("inf")
+            wrong = tl.where(finite, 0.0, 1.0).to(v.dtype)
+            v = tl.where(finite, v, tl.zeros_like(v))
+            out = tl.dot(p.to(v.dtype), v, out * shrink[:, None], input_precision="ieee")
+            poison = tl.dot((x != float("-inf")).to(v.dtype), wrong, poison, input_precision="ieee")
+            weight = weight * shrink + tl.sum(p, 1)
+            top = higher
+        weight = tl.where(top == top, weight, top)
+        out = tl.where(poison > 0, float("nan"), out * (1.0 / tl.where(weight == 0.0, 1.0, weight))[:, None])
+        place = OUT + tl.arange(0, B)[:, None] * stride_o + d[None, :]
+        tl.store(place, out.to(OUT.dtype.element_ty), mask=inside[:, None] & (d < D)[None, :])
+    return top, weight
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -122,7 +100,7 @@ def softmax_kernel(
     LEFT: tl.constexpr, RIGHT: tl.constexpr,
     GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr,
-    B: tl.constexpr, T: tl.constexpr, STAGES: tl.constexpr,
+    B: tl.constexpr, T: tl.constexpr, STAGES: tl.constexpr, COPIES: tl.constexpr,
 ):  # fmt: skip
     """Output (n, D) and log-partition (n,) of B queries of one head."""
     blocks = tl.cdiv(n, B)
@@ -135,43 +113,39 @@ def softmax_kernel(
     K += batch * stride_kb + (head // group) * stride_kh
     V += batch * stride_vb + (head // group) * stride_vh
     BIAS += batch * stride_bb + head * stride_bh
-    OUT += batch * stride_ob + head * stride_oh
     scale = load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
     i = block * B + tl.arange(0, B)
-    row = i + offset
     first = block * B + offset
     last = tl.minimum(block * B + B, n) - 1 + offset
-    leading, tiles, begin, least = key_range(first, last, m, LEFT, RIGHT, PREFIX, T)
+    keys = (K, V, BIAS, scale, m, stride_kn, stride_vn)
+    rows = (i + offset, first, last)
+    walk = key_range(first, last, m, LEFT, RIGHT, PREFIX, T)
     q = load_rows(Q, block * B, tl.arange(0, B), n, stride_qn, D, DP, "")
-    factor = scale * LOG2E
     if HAS_BIAS:
         factor = LOG2E
     else:
-        # The maximum is taken of the products, so their factor must be positive.
-        q = tl.where(scale < 0, -q, q)
-        factor = tl.where(factor == 0, 1e-38, tl.abs(factor))
+        # The maximum is taken of the products, so their factor must be positive; else `_careful` does the work.
+        factor = tl.where(scale > 0, scale * LOG2E, float("nan"))
     top = tl.zeros([B], tl.float32) + float("-inf")
     weight = tl.zeros([B], tl.float32)
     out = tl.zeros([B, DP], tl.float32)
-    for u in tl.range(tiles, num_stages=STAGES):
-        start = tl.where(u < leading, u * T, begin + (u - leading) * T)
-        if GRID:
-            edge = 1
-        else:
-            edge = (start < last - LEFT).to(tl.int32) | (2 * ((start + T - 1 > first + RIGHT) | (start + T > m)))
-            if PREFIX > 0:
-                edge = edge | ((u < leading) | (start < least) | (first < PREFIX)).to(tl.int32)
-        top, weight, out = _step(q, K, V, BIAS, top, weight, out, u, start, edge, leading, least, row, scale, factor, m, stride_kn, stride_vn, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, D, DP, HAS_BIAS, T)  # fmt: skip  # noqa: E501
+    for u in tl.range(walk[1], num_stages=STAGES):
+        top, weight, out = _step(u, q, factor, top, weight, out, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), D, DP, HAS_BIAS, T, COPIES)  # fmt: skip  # noqa: E501
+
+    OUT += batch * stride_ob + head * stride_oh + (block * B).to(tl.int64) * stride_on
     check = tl.sum(out, 1) + weight
     if tl.max((check != check).to(tl.int32), 0) > 0:
-        top, weight, out = _careful(Q, K, V, BIAS, scale, block * B, offset, n, m, stride_qn, stride_kn, stride_vn, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, D, DP, HAS_BIAS, B, 16)  # fmt: skip  # noqa: E501
-    safe = tl.where(weight == 0.0, 1.0, weight)
-    d = tl.arange(0, DP)
-    mask = (i < n)[:, None] & (d < D)[None, :]
-    place = OUT + i.to(tl.int64)[:, None] * stride_on + d[None, :]
-    tl.store(place, (out * (1.0 / safe)[:, None]).to(OUT.dtype.element_ty), mask=mask)
+        walk = key_range(first, last, m, LEFT, RIGHT, PREFIX, CAREFUL)
+        q = load_rows(Q, block * B, tl.arange(0, B), n, stride_qn, D, DP, "")
+        top, weight = _careful(q, OUT, i < n, stride_on, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), D, DP, HAS_BIAS, B)  # fmt: skip  # noqa: E501
+    else:
+        out *= (1.0 / tl.where(weight == 0.0, 1.0, weight))[:, None]
+        d = tl.arange(0, DP)
+        place = OUT + tl.arange(0, B)[:, None] * stride_on + d[None, :]
+        tl.store(place, out.to(OUT.dtype.element_ty), mask=(i < n)[:, None] & (d < D)[None, :])
     # An empty row's maximum is -inf, and so is its log-partition.
-    tl.store(LOGZ + unit.to(tl.int64) * n + i, (top + tl.log2(safe)) * LN2, mask=i < n)
+    logz = (top + tl.log2(tl.where(weight == 0.0, 1.0, weight))) * LN2
+    tl.store(LOGZ + unit.to(tl.int64) * n + i, logz, mask=i < n)
 
 
 def launch_softmax(hood: Neighbourhood, arrays: tuple, numbers: tuple, strides: tuple, common: dict[str, Any]) -> None:
@@ -182,7 +156,7 @@ def launch_softmax(hood: Neighbourhood, arrays: tuple, numbers: tuple, strides: 
     common = {name: value for name, value in common.items() if name not in ("TOP_K", "KEEP_TIES")}
     softmax_kernel[(batch * heads * triton.cdiv(n, block),)](
         *arrays[:7], *numbers, *strides, **common, B=block, T=tile, STAGES=stages,
-        **(launch_options(warps, stages) | {"enable_fp_fusion": True}),
+        COPIES=min(8, max(1, 32 * warps // tile)), **(launch_options(warps, stages) | {"enable_fp_fusion": True}),
     )  # fmt: skip
 
 
@@ -190,4 +164,4 @@ def _tiles(dim: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
     """Queries and keys a tile, warps, stages of the pipeline."""
     if dtype == torch.float32:
         return 32, 32, 4 if dim <= 64 else 8, 1
-    return (64, 64, 4, 3) if dim <= 64 else (64, 32, 4 if dim <= 128 else 8, 2)
+    return (64, 64, 4, 2) if dim <= 64 else (64, 32, 4 if dim <= 128 else 8, 2)

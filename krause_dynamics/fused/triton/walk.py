@@ -1,0 +1,86 @@
+"""Walks of a block of queries over the tiles of keys that any of them may hear: the prefix keys first, then the band.
+
+Tuples keep argument lists short: ``walk`` = the four numbers of `key_range`, ``rows`` = (position of each row, of the
+first, of the last), ``hood`` = (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX).
+"""
+
+import triton
+import triton.language as tl
+
+from .primitives import admitted, within
+
+
+@triton.jit
+def key_range(first, last, m, LEFT: tl.constexpr, RIGHT: tl.constexpr, PREFIX: tl.constexpr, T: tl.constexpr):
+    """Tiles for positions first .. last: (prefix tiles, all tiles, begin of the band, least key counted in it)."""
+    begin = tl.maximum(first - LEFT, 0)
+    end = tl.minimum(last + RIGHT + 1, m)
+    leading = 0
+    least = 0
+    if PREFIX > 0:
+        if first < PREFIX:
+            begin = begin * 0
+            end = m
+        else:
+            leading = tl.cdiv(tl.minimum(m, PREFIX), T)
+            least = PREFIX
+    return leading, leading + tl.cdiv(tl.maximum(end - begin, 0), T), begin, least
+
+
+@triton.jit
+def tile_start(u, walk, T: tl.constexpr):
+    """First key of the u-th tile."""
+    return tl.where(u < walk[0], u * T, walk[2] + (u - walk[0]) * T)
+
+
+@triton.jit
+def load_tile_bias(BIAS, start, m, OUTSIDE: tl.constexpr, T: tl.constexpr, COPIES: tl.constexpr):
+    """Key bias of a tile; OUTSIDE beyond the keys.
+
+    A tile of fewer numbers than the block has threads would be loaded by all of them in the layout of a product, 16
+    loads a thread and more. COPIES (1, 2, 4 or 8) make it as many numbers as threads: one asynchronous copy a thread.
+    """
+    NUMBERS: tl.constexpr = COPIES * T
+    c = tl.arange(0, NUMBERS) & (T - 1)
+    bias = tl.load(BIAS + start.to(tl.int64) + c, mask=within(start, c, m), other=OUTSIDE)
+    if COPIES >= 2:
+        bias = _first_half(bias)
+    if COPIES >= 4:
+        bias = _first_half(bias)
+    if COPIES >= 8:
+        bias = _first_half(bias)
+    return bias
+
+
+@triton.jit
+def _first_half(x):
+    half, _ = tl.split(tl.trans(tl.reshape(x, (2, x.shape[0] // 2))))
+    return half
+
+
+@triton.jit
+def masked(x, u, start, m, rows, walk, hood, T: tl.constexpr):
+    """Scores of a tile with -inf where a row does not hear the key; tiles which all rows hear pass as they are."""
+    row, first, last = rows
+    leading, _, _, least = walk
+    LEFT: tl.constexpr = hood[0]
+    RIGHT: tl.constexpr = hood[1]
+    GRID: tl.constexpr = hood[2]
+    PREFIX: tl.constexpr = hood[6]
+    c = tl.arange(0, T)
+    if GRID or PREFIX > 0:
+        ragged = (start < last - LEFT) | (start + T - 1 > first + RIGHT) | (start + T > m)
+        ragged = ragged | (u < leading) | (start < least) | (first < PREFIX)
+        if GRID or ragged:
+            j = start + c
+            heard = admitted(row[:, None], j[None, :], m, LEFT, RIGHT, GRID, hood[3], hood[4], hood[5], PREFIX)
+            if PREFIX > 0:
+                # A prefix key counts once.
+                heard = heard & tl.where(u < leading, j < PREFIX, j >= least)[None, :]
+            x = tl.where(heard, x, float("-inf"))
+    else:
+        if start < last - LEFT:
+            x = tl.where(c[None, :] >= (row - LEFT - start)[:, None], x, float("-inf"))
+        if (start + T - 1 > first + RIGHT) | (start + T > m):
+            x = tl.where(c[None, :] <= (tl.minimum(row + RIGHT, m - 1) - start)[:, None], x, float("-inf"))
+    return x
