@@ -32,6 +32,11 @@ def _terms() -> Any:
     return importlib.import_module("krause_dynamics.fused.triton.terms")
 
 
+@lru_cache(maxsize=1)
+def _planned() -> Any:
+    return importlib.import_module("krause_dynamics.fused.triton.replay").planned
+
+
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @lru_cache(maxsize=64)
 def _refusal(device: int | None, dtype: torch.dtype) -> str | None:
@@ -64,8 +69,8 @@ def supports_tensors(q: Tensor, k: Tensor, v: Tensor, lowered: Lowered) -> str |
     return reason
 
 
-def _numbers(rule: Rule) -> list[int]:
-    return [rule.left, rule.right, rule.top_k, int(rule.keep_ties), *rule.grid]
+def _numbers(rule: Rule) -> tuple[int, ...]:
+    return (rule.left, rule.right, rule.top_k, int(rule.keep_ties), *rule.grid)
 
 
 @lru_cache(maxsize=256)
@@ -108,16 +113,19 @@ def _backward(
     numbers: Sequence[int],
     offset: int,
     need_scale: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Gradients of q, k, v, of the scale (b, h) and of the masses (b, h, m)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of q, k, v and of the masses (b, h, m), and what sums over tokens to the gradient of the scale."""
     dq, dk, dv, dbias, rows = _launch().backward(
         torch.zeros_like(out) if grad_out is None else grad_out, q, k, v, out, log_partition, selected, scale=scale,
         key_bias=bias, query_offset=offset, grad_log_partition=grad_log, need_scale=need_scale, **_options(*numbers),
     )  # fmt: skip
     parts = _terms().add_key_gradient(dk, dbias, k, scale, need_scale=need_scale) if distance else None
-    if not need_scale:
-        return dq, dk, dv, None, dbias
-    return dq, dk, dv, rows.sum(-1) if parts is None else rows.sum(-1) + parts.sum(-1), dbias
+    return dq, dk, dv, dbias, rows, parts
+
+
+def _scale_gradient(rows: Tensor, parts: Tensor | None) -> Tensor:
+    """(b, h) from the shares of queries and of keys."""
+    return rows.sum(-1) if parts is None else rows.sum(-1) + parts.sum(-1)
 
 
 @torch.library.custom_op("krause_dynamics::kernels", mutates_args=())
@@ -167,11 +175,11 @@ def _kernels_backward(
     offset: int,
     need_scale: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    dq, dk, dv, dscale, dbias = _backward(
+    dq, dk, dv, dbias, rows, parts = _backward(
         grad_out, grad_log, q, k, v, scale, bias, out, log_partition, selected, distance, numbers, offset, need_scale
     )
-    dscale, dbias = (scale.new_empty(0) if x is None else x for x in (dscale, dbias))
-    return dq, dk, dv, dscale, dbias
+    dscale = scale.new_empty(0) if rows is None else _scale_gradient(rows, parts)
+    return dq, dk, dv, dscale, scale.new_empty(0) if dbias is None else dbias
 
 
 @_kernels_backward.register_fake
@@ -210,7 +218,7 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
         q, k, v, scale = inputs[:4]
-        out, log_partition, bias, selected = _forward(*inputs)
+        out, log_partition, bias, selected = _planned()(_forward, inputs[:5], inputs[5:])
         ctx.rest = inputs[5:]
         ctx.save_for_backward(q, k, v, scale, bias, out, log_partition, selected)
         ctx.set_materialize_grads(False)
@@ -220,9 +228,14 @@ class _Attend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor | None, grad_log: Tensor | None) -> tuple[Any, ...]:
         needs = ctx.needs_input_grad
-        inputs: tuple[Any, ...] = (grad_out, grad_log, *ctx.saved_tensors, *ctx.rest, needs[3])
-        *grads, dmass = _backward(*inputs)
-        return (*grads, dmass if needs[4] else None, None, None, None)
+        tensors = (ctx.saved_tensors[0], grad_out, grad_log, *ctx.saved_tensors[1:])
+        dq, dk, dv, dmass, rows, parts = _planned()(_planned_backward, tensors, (*ctx.rest, needs[3]))
+        dscale = _scale_gradient(rows, parts) if needs[3] else None
+        return dq, dk, dv, dscale, dmass if needs[4] else None, None, None, None
+
+
+def _planned_backward(q: Tensor, grad_out: Any, grad_log: Any, *rest: Any) -> tuple[Any, ...]:
+    return _backward(grad_out, grad_log, q, *rest)
 
 
 @torch.library.custom_op("krause_dynamics::squared_norms", mutates_args=())
@@ -306,7 +319,7 @@ def kernels(q: Tensor, k: Tensor, v: Tensor, lowered: Lowered) -> tuple[Tensor, 
     elif n == 1 and _fits_decode(q, k, lowered.rule):
         out, log_partition = _decode(q, k, v, scale, mass, lowered)
     else:
-        out, log_partition, *_ = _forward(*tensors, *rest)
+        out, log_partition, *_ = _planned()(_forward, tensors, rest)
     if lowered.distance and not lowered.mean_only:
         direct = alone and not tracked
         squares = _terms().squared_norms if direct else torch.ops.krause_dynamics.squared_norms

@@ -12,7 +12,6 @@ import triton
 import triton.language as tl
 
 from .arguments import launch_options, on_device, padded, rows_contiguous
-from .dispatch import launch
 
 
 @triton.jit
@@ -121,7 +120,7 @@ def _launch(kernel: Any, units: int, rows: int, d: int, *arguments: Any, **const
     block = _block(d)
     constants |= {"D": d, "DP": padded(d), "B": block}
     with on_device(arguments[0]):
-        launch(kernel, units * -(-rows // block), arguments, constants, **launch_options(4))
+        kernel[(units * -(-rows // block),)](*arguments, **constants, **launch_options(4))
 
 
 def squared_norms(x: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,175 @@
+"""The host's share of a call, recorded once for a signature and repeated: allocations and launches, nothing else.
+
+Which kernels run, with which constants, sizes and strides, follows from the shapes of a call's tensors and from its
+options. Working that out in Python, and Triton's own look-up of a compiled kernel by all its arguments, takes ten times
+as long as the launches themselves, and longer than short sequences take to compute. So the second call of a signature
+is recorded, and later ones allocate and launch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from triton.runtime.interpreter import InterpretedFunction
+from triton.runtime.jit import JITFunction
+
+from .primitives import INTERPRETED
+
+_aten = torch.ops.aten
+_ALLOCATIONS = {
+    _aten.empty.memory_format,
+    _aten.empty_like.default,
+    _aten.empty_strided.default,
+    _aten.new_empty.default,
+}
+_VIEWS = {_aten.expand.default, _aten.view.default, _aten.detach.default, _aten.alias.default}
+_KERNEL: Any = InterpretedFunction if INTERPRETED.value else JITFunction
+_LOCK = threading.RLock()
+_PLANS: dict[Any, Any] = {}
+_MOST = 1024
+_SEEN, _NEVER = "seen once", "not to be repeated"
+
+
+class _Launch(NamedTuple):
+    """A compiled kernel, its arguments, and where among them which tensor of the call belongs."""
+
+    run: Callable[..., Any]
+    arguments: list[Any]
+    places: list[tuple[int, int]]
+
+
+class _Plan(NamedTuple):
+    """Tensors to allocate after those given, launches, and which tensors are returned; numbers count all tensors."""
+
+    allocations: list[tuple[torch.Size, torch.dtype]]
+    launches: list[_Launch]
+    returned: list[int | None]
+
+    def repeat(self, tensors: tuple[Tensor | None, ...], device: torch.device) -> tuple[Any, ...]:
+        held = list(tensors)
+        for shape, dtype in self.allocations:
+            held.append(torch.empty(shape, dtype=dtype, device=device))
+        with _reaching(device):
+            for run, template, places in self.launches:
+                arguments = template.copy()
+                for place, which in places:
+                    arguments[place] = held[which]
+                run(*arguments)
+        return tuple([None if which is None else held[which] for which in self.returned])
+
+
+def planned(
+    function: Callable[..., tuple[Any, ...]], tensors: tuple[Tensor | None, ...], rest: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    """``function(*tensors, *rest)``, from its third call with such tensors and the same `rest` on by its record.
+
+    Args:
+        function: Allocates tensors and launches Triton kernels; anything else it does keeps it from being repeated.
+        tensors: Tensors of one device, or ``None``; the first is a tensor.
+        rest: Hashable.
+
+    Returns:
+        What the function returns, a tuple of tensors and ``None``.
+    """
+    first = tensors[0]
+    assert first is not None
+    pointers = [0 if x is None else x.data_ptr() for x in tensors]
+    # Kernels are compiled for aligned pointers; one tensor given twice is told apart from two.
+    shared = None if len(set(pointers)) == len(pointers) else tuple([pointers.index(p) for p in pointers])
+    layout = tuple([None if x is None else (x.shape, x.stride(), x.dtype) for x in tensors])
+    key = (function, rest, first.device, layout, tuple([p & 15 for p in pointers]), shared)
+    plan = _PLANS.get(key)
+    if isinstance(plan, _Plan):
+        return plan.repeat(tensors, first.device)
+    if plan is None:
+        if len(_PLANS) >= _MOST:
+            _PLANS.clear()
+        _PLANS[key] = _SEEN
+    if plan != _SEEN:
+        return function(*tensors, *rest)
+    with _Watch() as watch, _recorded() as launches:
+        result = function(*tensors, *rest)
+    _PLANS[key] = _plan(tensors, watch, launches, result) or _NEVER
+    return result
+
+
+class _Watch(TorchDispatchMode):
+    """Sees what a call does besides launching: tensors that it allocates, and whether it does anything else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.allocated: list[Tensor] = []
+        self.clean = True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in _ALLOCATIONS:
+            self.allocated.append(result)
+            self.clean &= result.is_contiguous()
+        elif func not in _VIEWS:
+            self.clean = False
+        return result
+
+
+@contextmanager
+def _recorded() -> Any:
+    """The launches of this thread: (kernel, compiled kernel, grid, arguments in the order of the signature)."""
+    launches: list[tuple[Any, Any, Any, list[Any]]] = []
+    thread = threading.get_ident()
+
+    def run(kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        with _disable_current_modes():  # the interpreter computes with tensors
+            compiled = original(kernel, *args, grid=grid, warmup=warmup, **options)
+        if threading.get_ident() == thread:
+            named = [options[name] for name in kernel.arg_names[len(args) :]]
+            launches.append((kernel, compiled, grid, [*args, *named]))
+        return compiled
+
+    with _LOCK:
+        original = _KERNEL.run
+        _KERNEL.run = run
+        try:
+            yield launches
+        finally:
+            _KERNEL.run = original
+
+
+def _plan(
+    tensors: tuple[Tensor | None, ...], watch: _Watch, launches: list[Any], result: tuple[Any, ...]
+) -> _Plan | None:
+    """The record as a plan, or ``None`` where something in it cannot be repeated."""
+    held = [*tensors, *watch.allocated]
+
+    def which(x: Tensor) -> int:
+        for number, y in enumerate(held):
+            if y is not None and y.data_ptr() == x.data_ptr() and (x.numel() > 0 or y.shape == x.shape):
+                return number
+        return -1
+
+    steps = []
+    for kernel, compiled, grid, arguments in launches:
+        places = [(place, which(x)) for place, x in enumerate(arguments) if isinstance(x, Tensor)]
+        template = [None if isinstance(x, Tensor) else x for x in arguments]
+        steps.append(_Launch(_runner(kernel, compiled, (*grid, 1, 1)[:3]), template, places))
+    returned = [None if x is None else which(x) for x in result]
+    used = [number for step in steps for _, number in step.places]
+    used += [number for number in returned if number is not None]
+    if not watch.clean or min(used, default=-1) < 0:
+        return None
+    return _Plan([(x.shape, x.dtype) for x in watch.allocated], steps, returned)
+
+
+def _runner(kernel: Any, compiled: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
+    return kernel[grid] if INTERPRETED.value else compiled[grid]  # type: ignore[no-any-return]
+
+
+def _reaching(device: torch.device) -> AbstractContextManager[Any]:
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(device)
