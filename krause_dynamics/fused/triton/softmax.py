@@ -16,8 +16,8 @@ import triton.language as tl
 
 from .arguments import launch_options
 from .neighbourhood import Neighbourhood
-from .primitives import LN2, LOG2E, RUN_TIME, load_rows, load_scale, row_maximum, within
-from .walk import key_range, load_tile_bias, masked, tile_start
+from .primitives import LN2, LOG2E, RUN_TIME, load_rows, load_scale, opaque, row_maximum, within
+from .walk import key_range, load_tile_bias, locate, masked, tile_start
 
 # Keys and columns of a tile of the careful pass.
 CAREFUL = tl.constexpr(16)
@@ -47,15 +47,22 @@ def _step(
 
 @triton.jit
 def _careful(
-    q, OUT, inside, stride_o, keys, rows, walk, hood,
+    tensors, strides, row_strides, scale, n, m, heads, group, offset, hood,
     D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
-    """Sums and output where some number is not finite: NaN in rows that hear one, no trace in the others.
+    """Maximum, weight and stored output where some number is not finite: NaN in rows that hear one, else no trace.
 
-    Small tiles, CAREFUL columns of the output at a time, so that this pass takes fewer registers than the loop.
+    Small tiles, CAREFUL columns of the output at a time, and everything worked out once more from the program's number:
+    held over the loop, it would cost that registers.
     """
-    K, V, BIAS, scale, m, stride_k, stride_v = keys
+    Q, K, V, BIAS, OUT, _, _, query = locate(opaque(tl.program_id(0)), tensors, strides, n, heads, group, B)
+    stride_q, stride_k, stride_v, stride_o = row_strides
     c = tl.arange(0, CAREFUL)
+    i = query + tl.arange(0, B)
+    last = tl.minimum(query + B, n) - 1 + offset
+    rows = (i + offset, query + offset, last)
+    walk = key_range(query + offset, last, m, hood[0], hood[1], hood[6], CAREFUL)
+    q = load_rows(Q, query, tl.arange(0, B), n, stride_q, D, DP, "")
     top = tl.zeros([B], tl.float32)
     weight = tl.zeros([B], tl.float32)
     for column in tl.range(0, D, CAREFUL, num_stages=1):
@@ -86,8 +93,8 @@ def _careful(
             top = higher
         weight = tl.where(top == top, weight, top)
         out = tl.where(poison > 0, float("nan"), out * (1.0 / tl.where(weight == 0.0, 1.0, weight))[:, None])
-        place = OUT + tl.arange(0, B)[:, None] * stride_o + d[None, :]
-        tl.store(place, out.to(OUT.dtype.element_ty), mask=inside[:, None] & (d < D)[None, :])
+        place = OUT + i.to(tl.int64)[:, None] * stride_o + d[None, :]
+        tl.store(place, out.to(OUT.dtype.element_ty), mask=(i < n)[:, None] & (d < D)[None, :])
     return top, weight
 
 
@@ -103,24 +110,18 @@ def softmax_kernel(
     B: tl.constexpr, T: tl.constexpr, STAGES: tl.constexpr, COPIES: tl.constexpr,
 ):  # fmt: skip
     """Output (n, D) and log-partition (n,) of B queries of one head."""
-    blocks = tl.cdiv(n, B)
-    # Late blocks hear most where the past is heard: they go first.
-    block = blocks - 1 - tl.program_id(0) % blocks
-    unit = tl.program_id(0) // blocks
-    batch = (unit // heads).to(tl.int64)
-    head = (unit % heads).to(tl.int64)
-    Q += batch * stride_qb + head * stride_qh
-    K += batch * stride_kb + (head // group) * stride_kh
-    V += batch * stride_vb + (head // group) * stride_vh
-    BIAS += batch * stride_bb + head * stride_bh
+    tensors = (Q, K, V, BIAS, OUT)
+    strides = (
+        stride_qb, stride_qh, stride_kb, stride_kh, stride_vb, stride_vh, stride_bb, stride_bh, stride_ob, stride_oh
+    )  # fmt: skip
+    Q, K, V, BIAS, OUT, batch, head, query = locate(tl.program_id(0), tensors, strides, n, heads, group, B)
     scale = load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
-    i = block * B + tl.arange(0, B)
-    first = block * B + offset
-    last = tl.minimum(block * B + B, n) - 1 + offset
+    i = query + tl.arange(0, B)
+    last = tl.minimum(query + B, n) - 1 + offset
     keys = (K, V, BIAS, scale, m, stride_kn, stride_vn)
-    rows = (i + offset, first, last)
-    walk = key_range(first, last, m, LEFT, RIGHT, PREFIX, T)
-    q = load_rows(Q, block * B, tl.arange(0, B), n, stride_qn, D, DP, "")
+    rows = (i + offset, query + offset, last)
+    walk = key_range(query + offset, last, m, LEFT, RIGHT, PREFIX, T)
+    q = load_rows(Q, query, tl.arange(0, B), n, stride_qn, D, DP, "")
     if HAS_BIAS:
         factor = LOG2E
     else:
@@ -132,20 +133,18 @@ def softmax_kernel(
     for u in tl.range(walk[1], num_stages=STAGES):
         top, weight, out = _step(u, q, factor, top, weight, out, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), D, DP, HAS_BIAS, T, COPIES)  # fmt: skip  # noqa: E501
 
-    OUT += batch * stride_ob + head * stride_oh + (block * B).to(tl.int64) * stride_on
     check = tl.sum(out, 1) + weight
     if tl.max((check != check).to(tl.int32), 0) > 0:
-        walk = key_range(first, last, m, LEFT, RIGHT, PREFIX, CAREFUL)
-        q = load_rows(Q, block * B, tl.arange(0, B), n, stride_qn, D, DP, "")
-        top, weight = _careful(q, OUT, i < n, stride_on, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), D, DP, HAS_BIAS, B)  # fmt: skip  # noqa: E501
+        row_strides = (stride_qn, stride_kn, stride_vn, stride_on)
+        top, weight = _careful(tensors, strides, row_strides, scale, n, m, heads, group, offset, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), D, DP, HAS_BIAS, B)  # fmt: skip  # noqa: E501
     else:
         out *= (1.0 / tl.where(weight == 0.0, 1.0, weight))[:, None]
         d = tl.arange(0, DP)
-        place = OUT + tl.arange(0, B)[:, None] * stride_on + d[None, :]
+        place = OUT + i.to(tl.int64)[:, None] * stride_on + d[None, :]
         tl.store(place, out.to(OUT.dtype.element_ty), mask=(i < n)[:, None] & (d < D)[None, :])
     # An empty row's maximum is -inf, and so is its log-partition.
     logz = (top + tl.log2(tl.where(weight == 0.0, 1.0, weight))) * LN2
-    tl.store(LOGZ + unit.to(tl.int64) * n + i, logz, mask=i < n)
+    tl.store(LOGZ + (batch * heads + head) * n + i, logz, mask=i < n)
 
 
 def launch_softmax(hood: Neighbourhood, arrays: tuple, numbers: tuple, strides: tuple, common: dict[str, Any]) -> None:

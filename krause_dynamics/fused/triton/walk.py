@@ -28,6 +28,27 @@ def key_range(first, last, m, LEFT: tl.constexpr, RIGHT: tl.constexpr, PREFIX: t
 
 
 @triton.jit
+def locate(program, tensors, strides, n, heads, group, B: tl.constexpr):
+    """What a program serves: pointers (Q, K, V, BIAS, OUT) of one head, its batch and number, the first query.
+
+    ``strides`` = those of the five tensors over batch and heads. Late blocks go first: where the past is heard, they
+    hear most.
+    """
+    Q, K, V, BIAS, OUT = tensors
+    blocks = tl.cdiv(n, B)
+    block = blocks - 1 - program % blocks
+    unit = program // blocks
+    batch = (unit // heads).to(tl.int64)
+    head = (unit % heads).to(tl.int64)
+    Q += batch * strides[0] + head * strides[1]
+    K += batch * strides[2] + (head // group) * strides[3]
+    V += batch * strides[4] + (head // group) * strides[5]
+    BIAS += batch * strides[6] + head * strides[7]
+    OUT += batch * strides[8] + head * strides[9]
+    return Q, K, V, BIAS, OUT, batch, head, block * B
+
+
+@triton.jit
 def tile_start(u, walk, T: tl.constexpr):
     """First key of the u-th tile."""
     return tl.where(u < walk[0], u * T, walk[2] + (u - walk[0]) * T)
