@@ -130,6 +130,26 @@ def load_listed(pointer, index, inside, stride, D: tl.constexpr, DP: tl.constexp
 
 
 @triton.jit
+def _products(x, y, X, i, there, stride_x, Y, j, inside, stride_y, D: tl.constexpr, DP: tl.constexpr):
+    """Products <x_i, y_j> of two tiles of rows, summed in float32.
+
+    Long float32 rows are read again, 32 dimensions at a time: the operands of their products would not fit registers.
+    """
+    if (X.dtype.element_ty == tl.float32) and (DP > 64):
+        PIECE: tl.constexpr = 32
+        sums = tl.zeros([x.shape[0], y.shape[0]], tl.float32)
+        for start in range(0, DP, PIECE):
+            d = start + tl.arange(0, PIECE)
+            known = (d < D)[None, :]
+            a = tl.load(X + (i.to(tl.int64) * stride_x)[:, None] + d[None, :], mask=there[:, None] & known, other=0.0)
+            b = tl.load(Y + (j.to(tl.int64) * stride_y)[:, None] + d[None, :], mask=inside[:, None] & known, other=0.0)
+            sums = tl.dot(a, tl.trans(b), sums, input_precision="ieee")
+        return sums
+    else:
+        return tl.dot(x, tl.trans(y), input_precision="ieee")
+
+
+@triton.jit
 def _at_least(s, threshold, NT: tl.constexpr):
     """How many of a row's scores are at least the threshold (B,)."""
     n = (s[0] >= threshold[:, None]).to(tl.float32)
@@ -297,7 +317,7 @@ def _patch(
     for t in tl.static_range(NT):
         c = t * T + tl.arange(0, T)
         j, inside, halo_row, halo_column = candidates(c, pr, pc, m, PREFIX, WIDTH, RADIUS, PH, PW)
-        x = tl.dot(q, tl.trans(keys[t]), input_precision="ieee") * scale
+        x = _products(q, keys[t], Q, i, there, stride_qn, K, j, inside, stride_kn, D, DP) * scale
         if HAS_BIAS:
             bias = tl.load(BIAS + j.to(tl.int64), mask=inside, other=float("-inf"))
             inside = inside & (bias > float("-inf"))
@@ -563,7 +583,7 @@ def _sizes(hood: Neighbourhood, height: int, d: int, dtype: torch.dtype) -> Size
     _, width, radius, _ = hood.grid or (0, 1, 0, "")
     tile, warps = (64, 1) if d <= 64 else (64, 2) if d <= 128 else (32, 4)
     if dtype == torch.float32:
-        tile, warps = 16, 4
+        tile, warps = (32, 4) if d <= 64 else (16, 4) if d <= 128 else (16, 8)
     registers = 168 if warps == 1 else None
     return Sizes(*patch_shape(height, width, radius, hood.prefix, tile), tile, warps, registers=registers)
 
