@@ -2,7 +2,7 @@
 
     python benchmarks/attention.py                     # CPU, one thread: table on the screen
     python benchmarks/attention.py --out benchmarks/results/attention_cpu.md
-    python benchmarks/attention.py --device cuda       # the GPU table (attention_gpu.py)
+    python benchmarks/attention.py --device cuda       # the GPU table (attention_gpu.py, whose options follow)
 
 Correctness first: every configuration is compared with the definition before it is timed. Times are medians of
 alternating runs, the smallest of three rounds. They are the processor time of the one thread: on an idle machine the
@@ -12,8 +12,10 @@ same as elapsed time, and unlike it not the neighbours' business.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import gc
+import io
 import os
 import platform
 import statistics
@@ -21,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -195,6 +198,19 @@ def machine() -> str:
     )
 
 
+class _Both(io.TextIOBase):
+    """What is printed, on the screen and in a file."""
+
+    def __init__(self, *targets: IO[str]) -> None:
+        self.targets = targets
+
+    def write(self, text: str) -> int:
+        for target in self.targets:
+            target.write(text)
+            target.flush()
+        return len(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -205,8 +221,15 @@ def main() -> None:
         sys.path.insert(0, str(Path(__file__).parent))
         import attention_gpu
 
-        sys.argv = [sys.argv[0], *rest, *(["--out", str(arguments.out)] if arguments.out else [])]
-        attention_gpu.main()
+        if not torch.cuda.is_available():
+            parser.error("--device cuda needs a CUDA device, and torch sees none")
+        sys.argv = [sys.argv[0], *rest]
+        if arguments.out is None:
+            attention_gpu.main()
+            return
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        with arguments.out.open("w") as file, contextlib.redirect_stdout(_Both(sys.stdout, file)):
+            attention_gpu.main()
         return
     torch.set_num_threads(1)
     check()

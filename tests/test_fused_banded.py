@@ -285,6 +285,22 @@ def test_strides_do_not_matter(engine):
     assert torch.equal(strided[1], contiguous[1])
 
 
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_a_stretch_of_a_buffer_is_read_in_place(kv_heads):
+    """What lies before and behind it in the buffer is not heard, nor is it when buffers of k and v differ."""
+    held_k, held_v = (torch.full((3, kv_heads, 60, 8), float("nan"), dtype=torch.float64) for _ in range(2))
+    held_k[:, :, 11:40], held_v[:, :, 11:40] = (points(3, kv_heads, 29, 8, seed=s, grad=False) for s in (1, 2))
+    q, k, v = points(3, 2, 2, 8, grad=False), held_k[:, :, 11:40], held_v[:, :, 11:40]
+    elsewhere = torch.cat([held_v[:, :, 10:40], held_v[:, :, :1]], 2)[:, :, 1:30]
+    for rule in (kd.Window(9) & kd.TopK(4), kd.Causal(), kd.Everyone(), kd.Window(200)):
+        lowered = lower(rule, torch.ones(2, dtype=torch.float64), query_offset=27)
+        expected = operators.banded(q, k.contiguous(), v.contiguous(), lowered)
+        for values in (v, elsewhere):
+            found = operators.banded(q, k, values, lowered)
+            assert torch.equal(found[0], expected[0])
+            assert torch.equal(found[1], expected[1])
+
+
 def test_packed_sequences_do_not_hear_each_other(engine):
     q, k, v = (points(1, 2, 45, 8, seed=s, grad=False) for s in range(3))
     edges = [0, 10, 10, 31, 45]

@@ -76,16 +76,16 @@ class WindowCache:
         assert self._k is not None
         assert self._v is not None
         old, self._end = self._end, self._end + count
-        with torch.no_grad():
-            self._k[:, :, old : self._end] = k
-            self._v[:, :, old : self._end] = v
+        # Gradients do not reach back into what is cached.
+        self._k.narrow(2, old, count).copy_(k.detach())
+        self._v.narrow(2, old, count).copy_(v.detach())
         self._note(valid, old)
         self.seen += count
-        reach = slice(self._begin, self._end)
+        length = self._end - self._begin
         return Cached(
-            self._k[:, :, reach],
-            self._v[:, :, reach],
-            None if self._valid is None else self._valid[:, reach],
+            self._k.narrow(2, self._begin, length),
+            self._v.narrow(2, self._begin, length),
+            None if self._valid is None else self._valid.narrow(1, self._begin, length),
             old - self._begin,
         )
 

@@ -155,7 +155,8 @@ def check_coefficient(name: str, value: Any, positive: bool) -> None:
             raise TypeError(f"{name} must be a number or a floating tensor, got {value.dtype}; convert it")
         if value.device.type != "cpu" or torch.compiler.is_compiling() or transformed():
             return
-        right = bool((value.detach() > 0).all()) if positive else bool(value.detach().isfinite().all())
+        entries = value.detach().flatten().tolist()  # a few: in Python sooner checked than by three tensor operations
+        right = all(x > 0 for x in entries) if positive else all(math.isfinite(x) for x in entries)
     elif isinstance(value, int | float | torch.SymFloat | torch.SymInt):
         # False for NaN; an infinite sigma hears all alike, an infinite scale is 0 * inf.
         right = value > 0 if positive else math.isfinite(value)

@@ -29,7 +29,9 @@ def _longest(layout: Layout, arrays: Arrays, options: Options) -> int:
 
 def forward(call: Call, options: Options, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     """See `banded.forward`."""
-    layout, arrays = prepare(call, options)
+    # Masses, biases and grids count keys from the first of the call.
+    alone = call.log_mass is None and call.pair_bias is None and not options.rule.grid
+    layout, arrays = prepare(call, options, stretch=alone)
     (batch, heads, n, _), dtype = call.q.shape, call.scale.dtype
     out = torch.empty(batch * heads, n, call.v.shape[3], dtype=dtype)
     log_partition = torch.empty(batch * heads, n, dtype=dtype)

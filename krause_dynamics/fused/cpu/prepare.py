@@ -18,8 +18,14 @@ from krause_dynamics.fused.cpu.layout import Arrays, Layout
 from krause_dynamics.fused.lowering import UNBOUNDED
 
 
-def prepare(call: Call, options: Options) -> tuple[Layout, Arrays]:
-    """Numbers and arrays of a call for the compiled loops."""
+def prepare(call: Call, options: Options, *, stretch: bool = False) -> tuple[Layout, Arrays]:
+    """Numbers and arrays of a call for the compiled loops.
+
+    Args:
+        call: The tensors.
+        options: The numbers.
+        stretch: Whether keys and values may be longer than those of the call, which are then a stretch of them.
+    """
     rule, dtype = options.rule, call.scale.dtype
     (_, heads, n, _), m = call.q.shape, call.k.shape[2]
     mass = call.log_mass
@@ -29,20 +35,41 @@ def prepare(call: Call, options: Options) -> tuple[Layout, Arrays]:
         rule.top_k, int(rule.keep_ties), height, width, radius, metric, prefix,
         *selection_bytes(rule, n, m, options.offset), options.seed,
     )  # fmt: skip
+    lower, upper = intervals(call, options)
+    k, v, begin = _buffers(call) if stretch else (call.k, call.v, 0)
+    if begin:
+        lower, upper = lower + begin, upper + begin
     arrays = Arrays(
-        array(call.q, dtype), array(call.k, dtype), array(call.v, dtype),
-        call.scale.detach().reshape(-1).contiguous().numpy(),
-        _nothing(dtype, 2) if mass is None else array(mass.unsqueeze(-1), dtype)[..., 0],
-        *_pairs(call.pair_bias, dtype), *intervals(call, options),
+        array(call.q, dtype), array(k, dtype), array(v, dtype), array(call.scale, dtype).reshape(-1),
+        _nothing(dtype, 2) if mass is None else array(mass, dtype).reshape(-1, m),
+        *_pairs(call.pair_bias, dtype), lower, upper,
     )  # fmt: skip
     return layout, arrays
 
 
+def _buffers(call: Call) -> tuple[Tensor, Tensor, int]:
+    """Keys, values and where their first token stands: of a stretch of a cache the whole buffer, without a copy."""
+    begins = _begin(call.k), _begin(call.v)
+    if begins[0] != begins[1] or begins[0] is None or call.k.dtype != call.scale.dtype:
+        return call.k, call.v, 0
+    assert call.k._base is not None
+    assert call.v._base is not None
+    return call.k._base, call.v._base, begins[0]
+
+
+def _begin(x: Tensor) -> int | None:
+    """First token of a view [:, :, begin:end] of a contiguous tensor; ``None`` if it is no such view."""
+    whole = x._base
+    if whole is None or not whole.is_contiguous() or whole.stride() != x.stride() or whole.shape[:2] != x.shape[:2]:
+        return None
+    return (x.storage_offset() - whole.storage_offset()) // x.shape[3]
+
+
 def array(x: Tensor, dtype: torch.dtype) -> np.ndarray:
     """(b, h, n, d) -> (b h, n, d), a C-contiguous numpy view where possible."""
-    if x.dtype != dtype or not x.is_contiguous():
-        x = x.to(dtype).contiguous()
-    found = x.detach().numpy()
+    if x.requires_grad:
+        x = x.detach()
+    found = (x if x.dtype == dtype else x.to(dtype)).contiguous().numpy()
     return found.reshape(-1, *found.shape[2:])
 
 
@@ -67,8 +94,8 @@ def intervals(call: Call, options: Options) -> tuple[np.ndarray, np.ndarray]:
         first, last = tiles.bounds(rule, n, m, options.offset, call.segments, call.q.device)
         return first.numpy(), last.numpy() + 1
     position = np.arange(options.offset, options.offset + n)
-    lower = np.zeros(n, np.int64) if rule.left == UNBOUNDED else np.clip(position - rule.left, 0, m)
-    upper = np.full(n, m) if rule.right == UNBOUNDED else np.clip(position + rule.right + 1, 0, m)
+    lower = np.zeros(n, np.int64) if rule.left == UNBOUNDED else np.minimum(np.maximum(position - rule.left, 0), m)
+    upper = np.full(n, m) if rule.right == UNBOUNDED else np.minimum(position + (rule.right + 1), m)
     return lower, upper
 
 
