@@ -79,7 +79,7 @@ def test_streaming_kernel_agrees(where, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "tiles", [launch.Tiles(16, 16, 1, True, 1), launch.Tiles(32, 32, 2, False, 1), launch.Tiles(64, 64, 4, False, 1)]
+    "tiles", [launch.Tiles(16, 16, 1), launch.Tiles(32, 32, 2), launch.Tiles(64, 64, 4)]
 )
 @pytest.mark.parametrize("ties", ["index", "keep"])
 def test_selected_sets_on_integers(tiles, ties):

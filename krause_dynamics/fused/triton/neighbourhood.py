@@ -1,6 +1,8 @@
 """Who is heard, in the words of the kernels, and the form in which the selected set is saved."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -91,6 +93,16 @@ def neighbourhood(
 def words_of(hood: Neighbourhood, full: bool, keys: int) -> int:
     """Words of 32 bits in which the selected set of a row is saved."""
     return -(-keys // 32) if full else (hood.left + hood.right + 31) // 32 + 1
+
+
+@lru_cache(maxsize=256)
+def expected_threshold(hood: Neighbourhood, keys: int) -> tuple[float, float]:
+    """Where the k-th of the expected number of normal scores lies, and the reciprocal of the density there."""
+    number = hood.expected(keys)
+    share = min(max(hood.top_k, 0.5), number - 0.5) / number if number > 1 else 0.5
+    normal = NormalDist()
+    z = normal.inv_cdf(1.0 - share)
+    return z, 1.0 / normal.pdf(z)
 
 
 def selected_shape(

@@ -16,8 +16,7 @@ import triton
 import triton.language as tl
 
 from .arguments import launch_options
-from .forward import expected_threshold
-from .neighbourhood import Neighbourhood
+from .neighbourhood import Neighbourhood, expected_threshold
 from .primitives import (
     FAR,
     LN2,
@@ -27,11 +26,12 @@ from .primitives import (
     load_rows,
     load_scale,
     midpoint,
+    opaque,
     ordinal_of_float,
     row_maximum,
     scores,
 )
-from .walk import key_range, load_tile_bias, masked, tile_start
+from .walk import CAREFUL, add_finite, key_range, load_tile_bias, locate, masked, store_mended, tile_start
 
 
 @triton.jit
@@ -147,34 +147,52 @@ def _cut(mark, wanted, q, keys, rows, walk, hood, shape):
 
 
 @triton.jit
-def _collect(mark, cut, base, q, keys, rows, walk, hood, shape, CAREFUL: tl.constexpr):
-    """Sums of the weights and of weighted values over the selected set.
-
-    CAREFUL: values that are not finite count as 0 where not selected (0 * NaN is NaN) and give NaN where selected.
-    """
-    B: tl.constexpr = shape[3]
-    DP: tl.constexpr = shape[1]
-    T: tl.constexpr = shape[4]
+def _weights(x, start, mark, cut, base, T: tl.constexpr):
+    """Which of a tile's scores are selected, and exp(x - base) of these."""
     c = tl.arange(0, T)
+    keep = (x > mark[:, None]) | ((x == mark[:, None]) & (c[None, :] <= (cut - start)[:, None]))
+    keep = keep & (x != float("-inf"))
+    return keep, tl.where(keep, tl.exp2(tl.fma(x, LOG2E, (-base * LOG2E)[:, None])), 0.0)
+
+
+@triton.jit
+def _collect(mark, cut, base, q, keys, rows, walk, hood, shape):
+    """Sums of the weights and of weighted values over the selected set."""
+    B: tl.constexpr = shape[3]
+    T: tl.constexpr = shape[4]
     weight = tl.zeros([B], tl.float32)
-    out = tl.zeros([B, DP], tl.float32)
-    poison = tl.zeros([B, DP], tl.float32)
-    for u in tl.range(walk[1], num_stages=1 if CAREFUL else shape[5]):
+    out = tl.zeros([B, shape[1]], tl.float32)
+    for u in tl.range(walk[1], num_stages=shape[5]):
         x, start = _tile(u, q, keys, rows, walk, hood, shape)
-        keep = (x > mark[:, None]) | ((x == mark[:, None]) & (c[None, :] <= (cut - start)[:, None]))
-        keep = keep & (x != float("-inf"))
-        p = tl.where(keep, tl.exp2(tl.fma(x, LOG2E, (-base * LOG2E)[:, None])), 0.0)
+        _, p = _weights(x, start, mark, cut, base, T)
         weight += tl.sum(p, 1)
-        v = load_rows(keys[1], start, c, keys[4], keys[6], shape[0], DP, "")
-        if CAREFUL:
-            finite = tl.abs(v.to(tl.float32)) < float("inf")
-            v = tl.where(finite, v, tl.zeros_like(v))
-            wrong = tl.where(finite, 0.0, 1.0).to(v.dtype)
-            poison = tl.dot(keep.to(v.dtype), wrong, poison, input_precision="ieee")
+        v = load_rows(keys[1], start, tl.arange(0, T), keys[4], keys[6], shape[0], shape[1], "")
         out = tl.dot(p.to(v.dtype), v, out, input_precision="ieee")
-    if CAREFUL:
-        out = tl.where(poison > 0, float("nan"), out)
     return weight, out
+
+
+@triton.jit
+def _mend(
+    mark, cut, base, weight, tensors, strides, row_strides, scale, n, m, heads, group, offset, hood,
+    D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """Store the output where some value is not finite: NaN in rows that select one, else no trace of it."""
+    Q, K, V, BIAS, OUT, _, _, query = locate(opaque(tl.program_id(0)), tensors, strides, n, heads, group, B)
+    stride_q, stride_k, stride_v, stride_o = row_strides
+    i = query + tl.arange(0, B)
+    last = tl.minimum(query + B, n) - 1 + offset
+    walk = key_range(query + offset, last, m, hood[0], hood[1], hood[6], CAREFUL)
+    rows = (i + offset, query + offset, last)
+    q = load_rows(Q, query, tl.arange(0, B), n, stride_q, D, DP, "")
+    for column in tl.range(0, D, CAREFUL, num_stages=1):
+        d = column + tl.arange(0, CAREFUL)
+        out = tl.zeros([B, CAREFUL], tl.float32)
+        poison = tl.zeros([B, CAREFUL], tl.float32)
+        for u in tl.range(walk[1], num_stages=1):
+            x, start = _tile(u, q, (K, V, BIAS, scale, m, stride_k, stride_v), rows, walk, hood, (D, DP, HAS_BIAS, B, CAREFUL, 1, 1))  # fmt: skip  # noqa: E501
+            keep, p = _weights(x, start, mark, cut, base, CAREFUL)
+            out, poison = add_finite(out, poison, p, keep, V, start, d, m, stride_v, D, CAREFUL)
+        store_mended(OUT, out, poison, weight, i, n, d, stride_o, D)
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -189,23 +207,18 @@ def streaming_kernel(
     B: tl.constexpr, T: tl.constexpr, STAGES: tl.constexpr, COPIES: tl.constexpr,
 ):  # fmt: skip
     """Output (n, D), log-partition (n,), k-th score and cut (2, n) of B queries of one head."""
-    blocks = tl.cdiv(n, B)
-    block = tl.program_id(0) % blocks
-    unit = tl.program_id(0) // blocks
-    batch = (unit // heads).to(tl.int64)
-    head = (unit % heads).to(tl.int64)
-    K += batch * stride_kb + (head // group) * stride_kh
-    V += batch * stride_vb + (head // group) * stride_vh
-    BIAS += batch * stride_bb + head * stride_bh
+    tensors = (Q, K, V, BIAS, OUT)
+    strides = (
+        stride_qb, stride_qh, stride_kb, stride_kh, stride_vb, stride_vh, stride_bb, stride_bh, stride_ob, stride_oh
+    )  # fmt: skip
+    Q, K, V, BIAS, OUT, batch, head, query = locate(tl.program_id(0), tensors, strides, n, heads, group, B)
     scale = load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
-    i = block * B + tl.arange(0, B)
-    Q += batch * stride_qb + head * stride_qh
-    q = load_rows(Q, block * B, tl.arange(0, B), n, stride_qn, D, DP, "")
-    first = block * B + offset
-    last = tl.minimum(block * B + B, n) - 1 + offset
-    walk = key_range(first, last, m, LEFT, RIGHT, PREFIX, T)
-    rows = (i + offset, first, last)
+    i = query + tl.arange(0, B)
+    last = tl.minimum(query + B, n) - 1 + offset
+    walk = key_range(query + offset, last, m, LEFT, RIGHT, PREFIX, T)
+    rows = (i + offset, query + offset, last)
     keys = (K, V, BIAS, scale, m, stride_kn, stride_vn)
+    q = load_rows(Q, query, tl.arange(0, B), n, stride_qn, D, DP, "")
 
     top, bottom, number, mean, deviation = _extremes(q, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), (D, DP, HAS_BIAS, B, T, STAGES, COPIES))  # fmt: skip  # noqa: E501
     lo = ordinal_of_float(bottom)
@@ -220,21 +233,22 @@ def streaming_kernel(
         if tl.max(tied.to(tl.int32), 0) > 0:
             cut = _cut(mark, tl.where(tied, TOP_K - at_hi, 0), q, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), (D, DP, HAS_BIAS, B, T, STAGES, COPIES))  # fmt: skip  # noqa: E501
     base = tl.where(top == float("-inf"), 0.0, top)
-    weight, out = _collect(mark, cut, base, q, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), (D, DP, HAS_BIAS, B, T, STAGES, COPIES), False)  # fmt: skip  # noqa: E501
-    broken = (tl.sum(out, 1) != tl.sum(out, 1)) & (top == top)
-    if tl.max(broken.to(tl.int32), 0) > 0:
-        _, out = _collect(mark, cut, base, q, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), (D, DP, HAS_BIAS, B, T, STAGES, COPIES), True)  # fmt: skip  # noqa: E501
-
+    weight, out = _collect(mark, cut, base, q, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), (D, DP, HAS_BIAS, B, T, STAGES, COPIES))  # fmt: skip  # noqa: E501
+    # A row that hears NaN answers NaN.
     weight = tl.where(top == top, weight, top)
+    check = tl.sum(out, 1)
+    if tl.max(((check != check) & (top == top)).to(tl.int32), 0) > 0:
+        row_strides = (stride_qn, stride_kn, stride_vn, stride_on)
+        _mend(mark, cut, base, weight, tensors, strides, row_strides, scale, n, m, heads, group, offset, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), D, DP, HAS_BIAS, B)  # fmt: skip  # noqa: E501
+    else:
+        out *= (1.0 / tl.where(weight == 0.0, 1.0, weight))[:, None]
+        d = tl.arange(0, DP)
+        place = OUT + i.to(tl.int64)[:, None] * stride_on + d[None, :]
+        tl.store(place, out.to(OUT.dtype.element_ty), mask=(i < n)[:, None] & (d < D)[None, :])
     safe = tl.where(weight == 0.0, 1.0, weight)
-    out = out * (1.0 / safe)[:, None]
     logz = tl.where(weight == 0.0, float("-inf"), base + tl.log2(safe) * LN2)
-    d = tl.arange(0, DP)
-    mask = (i < n)[:, None] & (d < D)[None, :]
-    OUT += batch * stride_ob + head * stride_oh
-    tl.store(OUT + i.to(tl.int64)[:, None] * stride_on + d[None, :], out.to(OUT.dtype.element_ty), mask=mask)
-    tl.store(LOGZ + unit.to(tl.int64) * n + i, logz, mask=i < n)
-    SAVED = BITS + unit.to(tl.int64) * n * 2
+    tl.store(LOGZ + (batch * heads + head) * n + i, logz, mask=i < n)
+    SAVED = BITS + (batch * heads + head) * n * 2
     tl.store(SAVED + i, mark.to(tl.int32, bitcast=True), mask=i < n)
     tl.store(SAVED + n + i, cut, mask=i < n)
 
