@@ -17,10 +17,7 @@ import triton.language as tl
 from .arguments import launch_options
 from .neighbourhood import Neighbourhood
 from .primitives import LN2, LOG2E, RUN_TIME, load_rows, load_scale, opaque, row_maximum, within
-from .walk import key_range, load_tile_bias, locate, masked, tile_start
-
-# Keys and columns of a tile of the careful pass.
-CAREFUL = tl.constexpr(16)
+from .walk import CAREFUL, add_finite, key_range, load_tile_bias, locate, masked, store_mended, tile_start
 
 
 @triton.jit
@@ -82,19 +79,13 @@ def _careful(
             base = tl.where(higher == float("-inf"), 0.0, higher)
             p = tl.exp2(x - base[:, None])
             shrink = tl.exp2(top - base)
-            here = within(start, c, m)[:, None] & (d < D)[None, :]
-            v = tl.load(V + start.to(tl.int64) * stride_v + (c[:, None] * stride_v + d[None, :]), mask=here, other=0.0)
-            finite = tl.abs(v.to(tl.float32)) < float("inf")
-            wrong = tl.where(finite, 0.0, 1.0).to(v.dtype)
-            v = tl.where(finite, v, tl.zeros_like(v))
-            out = tl.dot(p.to(v.dtype), v, out * shrink[:, None], input_precision="ieee")
-            poison = tl.dot((x != float("-inf")).to(v.dtype), wrong, poison, input_precision="ieee")
+            out, poison = add_finite(
+                out * shrink[:, None], poison, p, x != float("-inf"), V, start, d, m, stride_v, D, CAREFUL
+            )
             weight = weight * shrink + tl.sum(p, 1)
             top = higher
         weight = tl.where(top == top, weight, top)
-        out = tl.where(poison > 0, float("nan"), out * (1.0 / tl.where(weight == 0.0, 1.0, weight))[:, None])
-        place = OUT + i.to(tl.int64)[:, None] * stride_o + d[None, :]
-        tl.store(place, out.to(OUT.dtype.element_ty), mask=(i < n)[:, None] & (d < D)[None, :])
+        store_mended(OUT, out, poison, weight, i, n, d, stride_o, D)
     return top, weight
 
 

@@ -9,6 +9,9 @@ import triton.language as tl
 
 from .primitives import admitted, within
 
+# Keys and columns of a tile in the passes that mend what is not finite.
+CAREFUL = tl.constexpr(16)
+
 
 @triton.jit
 def key_range(first, last, m, LEFT: tl.constexpr, RIGHT: tl.constexpr, PREFIX: tl.constexpr, T: tl.constexpr):
@@ -105,3 +108,27 @@ def masked(x, u, start, m, rows, walk, hood, T: tl.constexpr):
         if (start + T - 1 > first + RIGHT) | (start + T > m):
             x = tl.where(c[None, :] <= (tl.minimum(row + RIGHT, m - 1) - start)[:, None], x, float("-inf"))
     return x
+
+
+@triton.jit
+def add_finite(out, poison, p, keep, V, start, d, m, stride, D: tl.constexpr, T: tl.constexpr):
+    """Columns d of a tile of values: weighted sum of what is finite, and how often something else was heard.
+
+    A weight of 0 must erase a value, and 0 * NaN does not.
+    """
+    c = tl.arange(0, T)
+    here = within(start, c, m)[:, None] & (d < D)[None, :]
+    v = tl.load(V + start.to(tl.int64) * stride + (c[:, None] * stride + d[None, :]), mask=here, other=0.0)
+    finite = tl.abs(v.to(tl.float32)) < float("inf")
+    wrong = tl.where(finite, 0.0, 1.0).to(v.dtype)
+    v = tl.where(finite, v, tl.zeros_like(v))
+    out = tl.dot(p.to(v.dtype), v, out, input_precision="ieee")
+    return out, tl.dot(keep.to(v.dtype), wrong, poison, input_precision="ieee")
+
+
+@triton.jit
+def store_mended(OUT, out, poison, weight, i, n, d, stride, D: tl.constexpr):
+    """Store columns d of the rows i: NaN where `add_finite` counted something, else out / weight."""
+    out = tl.where(poison > 0, float("nan"), out * (1.0 / tl.where(weight == 0.0, 1.0, weight))[:, None])
+    place = OUT + i.to(tl.int64)[:, None] * stride + d[None, :]
+    tl.store(place, out.to(OUT.dtype.element_ty), mask=(i < n)[:, None] & (d < D)[None, :])
