@@ -130,13 +130,13 @@ def load_listed(pointer, index, inside, stride, D: tl.constexpr, DP: tl.constexp
 
 
 @triton.jit
-def _products(x, y, X, i, there, stride_x, Y, j, inside, stride_y, D: tl.constexpr, DP: tl.constexpr):
+def products(x, y, X, i, there, stride_x, Y, j, inside, stride_y, D: tl.constexpr, DP: tl.constexpr):
     """Products <x_i, y_j> of two tiles of rows, summed in float32.
 
-    Long float32 rows are read again, 32 dimensions at a time: the operands of their products would not fit registers.
+    Rows of float32 are read again, 16 dimensions at a time: the operands of their products would not fit the registers.
     """
-    if (X.dtype.element_ty == tl.float32) and (DP > 64):
-        PIECE: tl.constexpr = 32
+    if (X.dtype.element_ty == tl.float32) and (DP > 16):
+        PIECE: tl.constexpr = 16
         sums = tl.zeros([x.shape[0], y.shape[0]], tl.float32)
         for start in range(0, DP, PIECE):
             d = start + tl.arange(0, PIECE)
@@ -299,7 +299,6 @@ def _patch(
     TOP_K: tl.constexpr, KEEP_TIES: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr,
     PREFIX: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr,
     PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr, WORDS: tl.constexpr,
-    EARLY: tl.constexpr,
 ):  # fmt: skip
     """Output, log-partition and bits of the queries of one patch of one head."""
     a, b, i, there = cells_of_patch(pr, pc, n, offset, PREFIX, WIDTH, PH, PW, B)
@@ -310,14 +309,11 @@ def _patch(
         j, inside, halo_row, halo_column = candidates(t * T + tl.arange(0, T), pr, pc, m, PREFIX, WIDTH, RADIUS, PH, PW)
         keys = keys + (load_listed(K, j, inside, stride_kn, D, DP),)
     q = load_listed(Q, i, there, stride_qn, D, DP)
-    values = ()
-    if EARLY:
-        values = _values(V, pr, pc, m, stride_vn, WIDTH, RADIUS, PREFIX, D, DP, PH, PW, T, NT)
     s = ()
     for t in tl.static_range(NT):
         c = t * T + tl.arange(0, T)
         j, inside, halo_row, halo_column = candidates(c, pr, pc, m, PREFIX, WIDTH, RADIUS, PH, PW)
-        x = _products(q, keys[t], Q, i, there, stride_qn, K, j, inside, stride_kn, D, DP) * scale
+        x = products(q, keys[t], Q, i, there, stride_qn, K, j, inside, stride_kn, D, DP) * scale
         if HAS_BIAS:
             bias = tl.load(BIAS + j.to(tl.int64), mask=inside, other=float("-inf"))
             inside = inside & (bias > float("-inf"))
@@ -360,8 +356,7 @@ def _patch(
 
     base = tl.where(top == float("-inf"), 0.0, top)
     cleared = -base * LOG2E
-    if not EARLY:
-        values = _values(V, pr, pc, m, stride_vn, WIDTH, RADIUS, PREFIX, D, DP, PH, PW, T, NT)
+    values = _values(V, pr, pc, m, stride_vn, WIDTH, RADIUS, PREFIX, D, DP, PH, PW, T, NT)
     weights = tl.zeros([B, T], tl.float32)
     out = tl.zeros([B, DP], tl.float32)
     for t in tl.static_range(NT):
@@ -394,26 +389,43 @@ def _count_saved(SAVED, m, threshold, CHUNK: tl.constexpr):
 
 
 @triton.jit
+def _bracket_of_saved(SAVED, m, lo, hi, CHUNK: tl.constexpr):
+    """(Least of m scores in memory that reaches lo, largest below hi)."""
+    least = tl.zeros([CHUNK], tl.float32) + float("inf")
+    most = tl.zeros([CHUNK], tl.float32) + float("-inf")
+    for start in range(0, m, CHUNK):
+        c = start + tl.arange(0, CHUNK)
+        x = tl.load(SAVED + c, mask=c < m, other=float("-inf"))
+        least = tl.minimum(least, tl.where(x >= lo, x, float("inf")))
+        most = tl.maximum(most, tl.where(x < hi, x, float("-inf")))
+    return tl.min(least, 0), tl.max(most, 0)
+
+
+@triton.jit
 def _threshold_of_saved(SAVED, m, lo, top, number, K: tl.constexpr, CHUNK: tl.constexpr):
-    """(k-th of m scores in memory, how many reach it, how many exceed it), or the least where there are at most K."""
+    """The k-th of m scores in memory, or the least (lo) where there are at most K; as `_threshold`."""
     hi = float_of_ordinal(ordinal_of_float(top) + 1)
     at_lo = number
     at_hi = number * 0.0
     going = (number > K) & (top == top) & (lo < top)
-    flip = 0
+    step = 0
     while going:
-        half = float_of_ordinal(midpoint(ordinal_of_float(lo), ordinal_of_float(hi)))
-        guess = lo + (hi - lo) * ((at_lo - K) / tl.maximum(at_lo - at_hi, 1.0))
-        middle = tl.where((guess > lo) & (guess < hi) & (flip == 0), guess, half)
-        flip = 1 - flip
+        middle = float_of_ordinal(midpoint(ordinal_of_float(lo), ordinal_of_float(hi)))
+        guess = lo + (hi - lo) * ((at_lo - K + 0.5) / tl.maximum(at_lo - at_hi, 1.0))
+        middle = tl.where((guess > lo) & (guess < hi) & (step % 3 < 2), guess, middle)
         n = _count_saved(SAVED, m, middle, CHUNK)
         enough = n >= K
         lo = tl.where(enough, middle, lo)
         at_lo = tl.where(enough, n, at_lo)
         hi = tl.where(enough, hi, middle)
         at_hi = tl.where(enough, at_hi, n)
-        going = (at_lo != K) & (ordinal_of_float(hi) - ordinal_of_float(lo) != 1)
-    return lo, at_lo
+        going = (at_lo != K) & (at_hi != K - 1)
+        step += 1
+        if step % 3 == 0:
+            least, most = _bracket_of_saved(SAVED, m, lo, hi, CHUNK)
+            going = going & (least != most)
+    least, most = _bracket_of_saved(SAVED, m, lo, hi, CHUNK)
+    return tl.where((at_lo <= K) | (lo >= top), lo, most)
 
 
 @triton.jit
@@ -462,9 +474,9 @@ def _prefix_row(
     # Other threads' scores are read from here on.
     tl.debug_barrier()
     if TOP_K > 0:
-        threshold, reach = _threshold_of_saved(SAVED, m, threshold, top, number, TOP_K, CHUNK)
+        threshold = _threshold_of_saved(SAVED, m, threshold, top, number, TOP_K, CHUNK)
         if not KEEP_TIES:
-            if (reach > TOP_K) & (number > TOP_K):
+            if _count_saved(SAVED, m, threshold, CHUNK) > TOP_K:
                 above = _count_saved(SAVED, m, float_of_ordinal(ordinal_of_float(threshold) + 1), CHUNK)
                 cut = _last_tie(SAVED, m, threshold, TOP_K - above.to(tl.int32), CHUNK)
         for start in range(0, m, CHUNK):
@@ -504,7 +516,6 @@ def grid_kernel(
     PREFIX: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr,
     PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr, WORDS: tl.constexpr,
     LEADING: tl.constexpr, PATCHES: tl.constexpr, KEYS: tl.constexpr, CHUNK: tl.constexpr,
-    EARLY: tl.constexpr,
 ):  # fmt: skip
     """Programs of the first LEADING queries of every head, which take longest, then (if PATCHES) those of patches."""
     program = tl.program_id(0)
@@ -536,30 +547,37 @@ def grid_kernel(
             _patch(
                 Q, K, V, BIAS, OUT, LOGZ, BITS, patch // across, patch % across, scale, n, m, offset, stride_qn,
                 stride_kn, stride_vn, stride_on, TOP_K, KEEP_TIES, WIDTH, RADIUS, MANHATTAN, PREFIX, D, DP, HAS_BIAS,
-                PH, PW, B, T, NT, WORDS, EARLY,
+                PH, PW, B, T, NT, WORDS,
             )  # fmt: skip
 
 
-def patch_shape(height: int, width: int, radius: int, prefix: int, tile: int) -> tuple[int, int]:
-    """Cells of a patch, at most 16: the fewest candidate tiles in all; a square where that is equal."""
+def patch_shape(
+    height: int, width: int, radius: int, prefix: int, tiles: tuple[int, ...] = (64, 32, 16)
+) -> tuple[int, int, int]:
+    """(Rows, columns, candidates a tile) of the patches that cover a grid at the least cost, at most 16 cells each.
 
-    def cost(shape: tuple[int, int]) -> tuple[int, int]:
-        rows, columns = shape
+    A program costs its candidates, in whole tiles, and what stands beside (48 of them, from measurements on an H200).
+    Among equals the largest tile and the squarest patch.
+    """
+
+    def cost(choice: tuple[int, int, int]) -> tuple[int, int, int]:
+        rows, columns, tile = choice
+        programs = -(-height // rows) * -(-width // columns)
         candidates = prefix + (rows + 2 * radius) * (columns + 2 * radius)
-        return -(-height // rows) * -(-width // columns) * -(-candidates // tile), abs(rows - columns)
+        return programs * (48 + -(-candidates // tile) * tile), -tile, abs(rows - columns)
 
-    return min(((rows, columns) for rows in range(1, ROWS + 1) for columns in range(1, ROWS // rows + 1)), key=cost)
+    shapes = ((rows, columns) for rows in range(1, ROWS + 1) for columns in range(1, ROWS // rows + 1))
+    return min(((rows, columns, tile) for rows, columns in shapes for tile in tiles), key=cost)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Cells of a patch, candidates a tile, warps, whether values are loaded before the selection, register cap."""
+    """Cells of a patch, candidates a tile, warps, cap of a thread's registers."""
 
     rows: int
     columns: int
     tile: int
     warps: int
-    early: bool = False
     registers: int | None = None
 
 
@@ -578,19 +596,24 @@ class Launch:
         return self.leading + (self.patches if self.constants["PATCHES"] else 0)
 
 
-def _sizes(hood: Neighbourhood, height: int, d: int, dtype: torch.dtype) -> Sizes:
-    """By the registers that a tile of keys takes."""
-    _, width, radius, _ = hood.grid or (0, 1, 0, "")
-    tile, warps = (64, 1) if d <= 64 else (64, 2) if d <= 128 else (32, 4)
+def _sizes(hood: Neighbourhood, height: int, d: int, dtype: torch.dtype, backward: bool) -> Sizes:
+    """By the registers that tiles of keys, scores and sums take."""
     if dtype == torch.float32:
-        tile, warps = (32, 4) if d <= 64 else (16, 4) if d <= 128 else (16, 8)
-    registers = 168 if warps == 1 else None
-    return Sizes(*patch_shape(height, width, radius, hood.prefix, tile), tile, warps, registers=registers)
+        tiles, warps = ((16,), 4 if d <= 128 else 8) if backward else (((32,), 4) if d <= 64 else ((16,), 8))
+    elif backward:
+        tiles, warps = ((64, 32), 2) if d <= 64 else ((64,), 4) if d <= 128 else ((32,), 8)
+    else:
+        tiles, warps = ((64, 32, 16), 1) if d <= 64 else ((64,), 2) if d <= 128 else ((32,), 4)
+    _, width, radius, _ = hood.grid or (0, 1, 0, "")
+    rows, columns, tile = patch_shape(height, width, radius, hood.prefix, tiles)
+    held = hood.prefix + (rows + 2 * radius) * (columns + 2 * radius)
+    # With 64 candidates all fits 168 registers; twelve warps share a multiprocessor then, not eight.
+    return Sizes(rows, columns, tile, warps, registers=168 if warps == 1 and held <= 64 else None)
 
 
 @lru_cache(maxsize=256)
 def plan(
-    hood: Neighbourhood, positions: int, leading: int, walked: int, numbers: int, d: int, dtype: torch.dtype,
+    hood: Neighbourhood, positions: int, leading: int, walked: int, d: int, dtype: torch.dtype, backward: bool,
     chosen: Sizes | None = None,
 ) -> list[Launch]:  # fmt: skip
     """Launches for patches of all `positions` and for `leading` prefix tokens, each of which meets `walked` tokens.
@@ -600,15 +623,16 @@ def plan(
         positions: Tokens to cover with patches, prefix included.
         leading: Prefix tokens that need a program.
         walked: Tokens that such a program walks over; where it is long it has more warps, in a launch before.
-        numbers: Numbers of a token tile that a warp of such a program holds.
         d: Head dimension.
         dtype: Type of the tokens.
+        backward: Whether for the backward pass, whose prefix programs hold two sums.
         chosen: Sizes instead of the tabulated ones; for measurements.
     """
     _, width, radius, _ = hood.grid or (0, 1, 0, "")
     d = padded(d)
+    numbers = 1024 if backward else 2048
     height = -(-max(positions - hood.prefix, 0) // width)
-    size = chosen or _sizes(hood, height, d, dtype)
+    size = chosen or _sizes(hood, height, d, dtype, backward)
     patches = -(-height // size.rows) * -(-width // size.columns)
     tiles = -(-(hood.prefix + (size.rows + 2 * radius) * (size.columns + 2 * radius)) // size.tile)
     constants = {"PH": size.rows, "PW": size.columns, "B": ROWS, "T": size.tile, "NT": tiles, "WORDS": hood.cell_words}
@@ -634,9 +658,9 @@ def launch_grid(
     _, _, m, _, _, offset = numbers
     leading = min(max(hood.prefix - offset, 0), n)
     saved = torch.empty((batch, heads, leading, m), dtype=torch.float32, device=q.device) if leading else log_partition
-    constants = {name: common[name] for name in SHARED} | {"EARLY": chosen is not None and chosen.early}
+    constants = {name: common[name] for name in SHARED}
     stored = selected.shape[-1] * selected.shape[-2]
-    for one in plan(hood, offset + n, leading, m, 2048, d, q.dtype, chosen):
+    for one in plan(hood, offset + n, leading, m, d, q.dtype, False, chosen):
         grid_kernel[(batch * heads * one.programs,)](
             *arrays, saved, *numbers, batch * heads, one.patches, stored, *strides, **constants, **one.constants,
             CHUNK=max(256, 128 * one.options["num_warps"]), **one.options,

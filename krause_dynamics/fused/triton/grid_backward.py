@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from .arguments import bias_arguments, on_device, padded, rows_contiguous, scale_arguments
-from .grid import NOBODY, Sizes, bits_of, candidates, cells_of_patch, code, heard, load_listed, plan
+from .grid import NOBODY, Sizes, bits_of, candidates, cells_of_patch, code, heard, load_listed, plan, products
 from .neighbourhood import Neighbourhood
 from .primitives import INTERPRETED, LOG2E, RUN_TIME, load_bias, load_rows, load_scale, opaque
 
@@ -68,12 +68,12 @@ def _queries_of_patch(
             words = words + (tl.load(BITS + w * n.to(tl.int64) + i, mask=there, other=0),)
     dq = tl.zeros([B, DP], tl.float32)
     dscale = tl.zeros([B], tl.float32)
-    for t in tl.static_range(NT):
+    for t in range(NT):
         c = t * T + tl.arange(0, T)
         j, inside, halo_row, halo_column = candidates(c, pr, pc, m, PREFIX, WIDTH, RADIUS, PH, PW)
         k = finite(load_listed(K, j, inside, stride_kn, D, DP))
         v = load_listed(V, j, inside, stride_vn, D, DP)
-        product = tl.dot(q, tl.trans(k), input_precision="ieee")
+        product = products(q, k, Q, i, there, stride_qn, K, j, inside, stride_kn, D, DP)
         s = product * scale
         valid = inside
         if HAS_BIAS:
@@ -82,13 +82,13 @@ def _queries_of_patch(
             valid = inside & (bias > float("-inf"))
         column_code = tl.where(valid, code(halo_row, halo_column, RADIUS, MANHATTAN), NOBODY)
         keep = heard(column_code[None, :], row_code[:, None], RADIUS)
-        if t * T < PREFIX:
+        if PREFIX > 0:
             keep = keep | ((c < PREFIX) & valid)[None, :]
         if SELECT:
             bit = bits_of(c, a, b, PREFIX, RADIUS, PW)
             keep = keep & _bit_set(words, bit, WORDS)
         p = tl.where(keep, tl.exp2(tl.fma(s, LOG2E, cleared[:, None])), 0.0)
-        dp = tl.dot(do, tl.trans(v), input_precision="ieee")
+        dp = products(do, v, DOUT, i, there, stride_gn, V, j, inside, stride_vn, D, DP)
         ds = tl.where(keep, p * (dp - delta[:, None]), 0.0)
         dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
         if NEED_DSCALE:
@@ -202,9 +202,10 @@ def grid_queries_kernel(
 
 @triton.jit
 def _keys_of_head(
-    Q, BIAS, LOGZ, SAVED, DOUT, DELTA, DBIAS, a, b, j, there, k, v, dk, dv, pr, pc, scale, n, m, offset, stride_qn,
-    stride_gn, SELECT: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr,
-    PREFIX: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, NEED_DBIAS: tl.constexpr,
+    Q, K, V, BIAS, LOGZ, SAVED, DOUT, DELTA, DBIAS, a, b, j, there, k, v, dk, dv, pr, pc, scale, n, m, offset,
+    stride_qn, stride_kn, stride_vn, stride_gn, SELECT: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr,
+    MANHATTAN: tl.constexpr, PREFIX: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr,
+    NEED_DBIAS: tl.constexpr,
     HIDE: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
     WORDS: tl.constexpr,
 ):  # fmt: skip
@@ -217,7 +218,7 @@ def _keys_of_head(
         bias = tl.load(BIAS + j, mask=there, other=float("-inf"))
         valid = there & (bias > float("-inf"))
     dbias = tl.zeros([B], tl.float32)
-    for t in tl.static_range(NT):
+    for t in range(NT):
         c = t * T + tl.arange(0, T)
         if HIDE:
             # In a loop over heads geometry is cheaper computed for each than kept in registers.
@@ -229,7 +230,7 @@ def _keys_of_head(
         do = finite(load_listed(DOUT, i, inside, stride_gn, D, DP))
         cleared, _ = _row_statistics(LOGZ, i, inside)
         delta = tl.load(DELTA + i, mask=inside, other=0.0)
-        s = tl.dot(k, tl.trans(q), input_precision="ieee") * scale
+        s = products(k, q, K, j, there, stride_kn, Q, i, inside, stride_qn, D, DP) * scale
         if HAS_BIAS:
             s = s + bias[:, None]
         column_code = tl.where(inside, code(halo_row, halo_column, RADIUS, MANHATTAN), NOBODY)
@@ -243,7 +244,7 @@ def _keys_of_head(
                 later = tl.load(SAVED + w * n.to(tl.int64) + i, mask=inside, other=0)[None, :]
                 word = tl.where(bit >> 5 == w, later, word)
             keep = keep & (((word >> (bit & 31)) & 1) != 0)
-        if t * T < PREFIX:
+        if PREFIX > 0:
             leading = ((c < PREFIX) & inside)[None, :] & there[:, None]
             if SELECT:
                 place = WORDS * n.to(tl.int64) + i[None, :] * tl.cdiv(m, 32).to(tl.int64) + (j // 32)[:, None]
@@ -253,7 +254,7 @@ def _keys_of_head(
         keep = keep & valid[:, None]
         p = tl.where(keep, tl.exp2(tl.fma(s, LOG2E, cleared[None, :])), 0.0)
         dv = tl.dot(p.to(do.dtype), do, dv, input_precision="ieee")
-        dp = tl.dot(v, tl.trans(do), input_precision="ieee")
+        dp = products(v, do, V, j, there, stride_vn, DOUT, i, inside, stride_gn, D, DP)
         ds = tl.where(keep, p * (dp - delta[None, :]), 0.0)
         dk = tl.dot((ds * scale).to(q.dtype), q, dk, input_precision="ieee")
         if NEED_DBIAS:
@@ -284,19 +285,19 @@ def _keys_of_patch(
     if ONE:
         scale = load_scale(SCALE, scale_value, 0, 0, 0, 0, SCALE_TENSOR)
         dk, dv = _keys_of_head(
-            Q, BIAS, LOGZ, BITS, DOUT, DELTA, DBIAS, a, b, j, there, k, v, dk, dv, pr, pc, scale, n, m, offset,
-            stride_qn, stride_gn, SELECT, WIDTH, RADIUS, MANHATTAN, PREFIX, D, DP, HAS_BIAS, NEED_DBIAS, False, PH, PW,
-            B, T, NT, WORDS,
+            Q, K, V, BIAS, LOGZ, BITS, DOUT, DELTA, DBIAS, a, b, j, there, k, v, dk, dv, pr, pc, scale, n, m, offset,
+            stride_qn, stride_kn, stride_vn, stride_gn, SELECT, WIDTH, RADIUS, MANHATTAN, PREFIX, D, DP, HAS_BIAS,
+            NEED_DBIAS, False, PH, PW, B, T, NT, WORDS,
         )  # fmt: skip
     else:
         for g in range(group):
             scale = load_scale(SCALE, scale_value, 0, g, 0, stride_sh, SCALE_TENSOR)
             dk, dv = _keys_of_head(
-                Q + g * stride_qh.to(tl.int64), BIAS + g * stride_bh.to(tl.int64), LOGZ + g * n.to(tl.int64),
+                Q + g * stride_qh.to(tl.int64), K, V, BIAS + g * stride_bh.to(tl.int64), LOGZ + g * n.to(tl.int64),
                 BITS + g * stored.to(tl.int64), DOUT + g * stride_gh.to(tl.int64), DELTA + g * n.to(tl.int64),
                 DBIAS + g * m.to(tl.int64), a, b, j, there, k, v, dk, dv, pr, pc, scale, n, m, offset, stride_qn,
-                stride_gn, SELECT, WIDTH, RADIUS, MANHATTAN, PREFIX, D, DP, HAS_BIAS, NEED_DBIAS, True, PH, PW, B, T,
-                NT, WORDS,
+                stride_kn, stride_vn, stride_gn, SELECT, WIDTH, RADIUS, MANHATTAN, PREFIX, D, DP, HAS_BIAS, NEED_DBIAS,
+                True, PH, PW, B, T, NT, WORDS,
             )  # fmt: skip
     d = tl.arange(0, DP)
     mask = there[:, None] & (d < D)[None, :]
@@ -445,14 +446,14 @@ def backward_grid(
     common["SELECT"] = hood.top_k > 0
     leading = min(max(hood.prefix - query_offset, 0), n)
     with on_device(q):
-        for one in plan(hood, query_offset + n, leading, keys, 1024, d, q.dtype, chosen):
+        for one in plan(hood, query_offset + n, leading, keys, d, q.dtype, True, chosen):
             grid_queries_kernel[(batch * heads * one.programs,)](
                 q, k, v, bias, scale_tensor, out, log_partition, selected, grad_out, dlog, delta, dq,
                 delta if rows is None else rows, *numbers, batch * heads, one.patches, stored, *inputs,
                 *out.stride()[:3], *outer, *dq.stride()[:3], **common, **one.constants, **one.options,
                 HAS_DLOGZ=grad_log_partition is not None, NEED_DSCALE=need_scale,
             )  # fmt: skip
-        for one in plan(hood, keys, min(hood.prefix, keys), n, 1024, d, q.dtype, chosen):
+        for one in plan(hood, keys, min(hood.prefix, keys), n, d, q.dtype, True, chosen):
             grid_keys_kernel[(batch * kv_heads * one.programs,)](
                 q, k, v, bias, scale_tensor, log_partition, selected, grad_out, delta, dk, dv,
                 delta if dbias is None else dbias, *numbers, batch * kv_heads, one.patches, stored, *inputs, *outer,
