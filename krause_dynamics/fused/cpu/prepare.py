@@ -17,6 +17,8 @@ from krause_dynamics.fused.call import Call, Gradients, Options, selection_bytes
 from krause_dynamics.fused.cpu.layout import Arrays, Layout
 from krause_dynamics.fused.lowering import UNBOUNDED
 
+REMEMBERED = 1024  # rows up to which the intervals of a call are kept for the next layer or token
+
 
 def prepare(call: Call, options: Options, *, stretch: bool = False) -> tuple[Layout, Arrays]:
     """Numbers and arrays of a call for the compiled loops.
@@ -93,10 +95,18 @@ def intervals(call: Call, options: Options) -> tuple[np.ndarray, np.ndarray]:
     if call.segments is not None:
         first, last = tiles.bounds(rule, n, m, options.offset, call.segments, call.q.device)
         return first.numpy(), last.numpy() + 1
-    position = np.arange(options.offset, options.offset + n)
-    lower = np.zeros(n, np.int64) if rule.left == UNBOUNDED else np.minimum(np.maximum(position - rule.left, 0), m)
-    upper = np.full(n, m) if rule.right == UNBOUNDED else np.minimum(position + (rule.right + 1), m)
+    find = _band if n > REMEMBERED else _remembered_band
+    return find(n, m, options.offset, rule.left, rule.right)
+
+
+def _band(n: int, m: int, offset: int, left: int, right: int) -> tuple[np.ndarray, np.ndarray]:
+    position = np.arange(offset, offset + n)
+    lower = np.zeros(n, np.int64) if left == UNBOUNDED else np.minimum(np.maximum(position - left, 0), m)
+    upper = np.full(n, m) if right == UNBOUNDED else np.minimum(position + (right + 1), m)
     return lower, upper
+
+
+_remembered_band = lru_cache(maxsize=8)(_band)
 
 
 def packed(call: Call, options: Options, save: bool) -> Tensor:
