@@ -62,7 +62,7 @@ def _block_mask(rule: Rule, offset: int, n: int, m: int, device: str) -> BlockMa
 
 def flex(q: Tensor, k: Tensor, v: Tensor, lowered: Lowered) -> tuple[Tensor, Tensor]:
     """Output (b, h, n, d_v) and log-partition (b, h, n) of a lowered call."""
-    scale = lowered.scale.expand(q.shape[0], q.shape[1])
+    scale = lowered.coefficients(q)
     bias = lowered.key_bias(k, q.shape[1])
 
     def score(s: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:

@@ -81,8 +81,8 @@ class Lowered:
     """An interaction met by arrays, ready for a fused implementation.
 
     Attributes:
-        scale: Coefficient a of the score, (batch or 1, heads or 1), float32 (float64 for float64 queries);
-            differentiable, so that gradients of sigma or beta come from autograd.
+        scale: Coefficient a of the score, a number, or (batch or 1, heads or 1) in float32 (float64 for float64
+            queries); differentiable, so that gradients of sigma or beta come from autograd.
         distance: ``True``: score ``-a/2 |q - k|^2``; ``False``: ``a <q, k>``.
         rule: Index rules and rank.
         log_mass: (batch or 1, heads or 1, m) log masses joining after the ranking, -inf for absent keys; or ``None``.
@@ -94,7 +94,7 @@ class Lowered:
         mean_only: Whether the log-partition is not asked for, so that its last terms may be left out.
     """
 
-    scale: Tensor
+    scale: Tensor | float
     distance: bool
     rule: Rule
     log_mass: Tensor | None = None
@@ -104,6 +104,14 @@ class Lowered:
     dropout: float = 0.0
     mask_only: bool = False
     mean_only: bool = False
+
+    def coefficients(self, q: Tensor) -> Tensor:
+        """The scale as (batch, heads), in the dtype in which scores of q are computed."""
+        scale = self.scale
+        if not isinstance(scale, Tensor):
+            # Filled on the device: a copy of one number from the host would make the host wait for a GPU.
+            scale = torch.full((1, 1), scale, dtype=score_dtype(q), device=q.device)
+        return scale.expand(q.shape[0], q.shape[1])
 
     def key_bias(self, k: Tensor, heads: int) -> Tensor | None:
         """``c |k|^2 + log_mass``, (b, heads, m): what is added to ``a <q, k>``; computed from k as rounded.
@@ -119,16 +127,30 @@ class Lowered:
             # Absent keys may hold NaN, which neither the bias nor its gradient may see.
             absent = (self.log_mass == -float("inf")).all(1, keepdim=True)[..., None]
             k = k.masked_fill(absent, 0.0)
-        squared = self._squares(k).repeat_interleave(heads // k.shape[1], dim=1)
-        bias = -0.5 * self.scale[..., None] * squared
+        bias = self._half() * _squares(k).repeat_interleave(heads // k.shape[1], dim=1)
         return (bias if self.log_mass is None else bias + self.log_mass).expand(shape)
 
     def query_term(self, q: Tensor, squares: Callable[[Tensor], Tensor] | None = None) -> Tensor | float:
-        """``b |q|^2``, (b, h, n): joins the log-partition of kernels which compute ``a <q, k> + key_bias``."""
-        return -0.5 * self.scale[..., None] * (squares or self._squares)(q) if self.distance else 0.0
+        """``b |q|^2``, (b, h, n): joins the log-partition of kernels which compute ``a <q, k> + key_bias``.
 
-    def _squares(self, x: Tensor) -> Tensor:
-        return x.to(self.scale.dtype).square().sum(-1)
+        Args:
+            q: Queries (b, h, n, d).
+            squares: A faster way to compute ``|q|^2`` in the scores' dtype.
+        """
+        return self._half() * (squares or _squares)(q) if self.distance else 0.0
+
+    def _half(self) -> Tensor | float:
+        """Coefficients b = c of a distance, to multiply (b, h, n)."""
+        return -0.5 * (self.scale[..., None] if isinstance(self.scale, Tensor) else self.scale)
+
+
+def score_dtype(q: Tensor) -> torch.dtype:
+    """float64 for float64 tokens, else float32."""
+    return torch.float64 if q.dtype == torch.float64 else torch.float32
+
+
+def _squares(x: Tensor) -> Tensor:
+    return x.to(score_dtype(x)).square().sum(-1)
 
 
 @lru_cache(maxsize=256)

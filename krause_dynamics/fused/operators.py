@@ -156,7 +156,7 @@ def banded(q: Tensor, k: Tensor, v: Tensor, lowered: Lowered, *, seed: Tensor | 
         lowered: The rule, see `Lowered`.
         seed: Whole number of dropout, a tensor of one element; drawn from torch's generator when missing.
     """
-    scale = lowered.scale.expand(q.shape[0], q.shape[1])
+    scale = lowered.coefficients(q)
     pair = None if lowered.pair_bias is None else lowered.pair_bias.expand(*q.shape[:3], k.shape[2])
     mass = lowered.log_mass
     if mass is not None:

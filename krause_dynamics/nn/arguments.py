@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from krause_dynamics.fused.lowering import Lowered, Rule
+from krause_dynamics.fused.lowering import Lowered, Rule, score_dtype
 from krause_dynamics.nn import checks
 
 NEVER = -float("inf")
@@ -58,8 +58,8 @@ def lower_call(
     )
 
 
-def _coefficient(q: Tensor, sigma: Any, score: str, scale: Any) -> Tensor:
-    """Coefficient a of the score as (1 or batch, 1 or heads), in the dtype in which scores are computed."""
+def _coefficient(q: Tensor, sigma: Any, score: str, scale: Any) -> Tensor | float:
+    """Coefficient a of the score: a number, or (1 or batch, 1 or heads) in the dtype in which scores are computed."""
     if score not in ("gaussian", "dot"):
         raise ValueError(f"score must be 'gaussian' or 'dot', got {score!r}")
     if sigma is not None and scale is not None:
@@ -69,9 +69,8 @@ def _coefficient(q: Tensor, sigma: Any, score: str, scale: Any) -> Tensor:
         value = q.shape[3] ** 0.25
     checks.check_coefficient(name, value, positive=name == "sigma" or score == "gaussian")
     if not isinstance(value, Tensor):
-        # Filled on the device: a copy of one number from the host would make the host wait for the GPU.
-        return torch.full((1, 1), value if name == "scale" else value**-2, dtype=_score_dtype(q), device=q.device)
-    value = value.to(q.device, _score_dtype(q))
+        return value if name == "scale" else value**-2  # type: ignore[no-any-return]
+    value = value.to(q.device, score_dtype(q))
     if value.ndim == 2 and value.shape[0] in (1, q.shape[0]) and value.shape[1] in (1, q.shape[1]):
         pass
     elif value.numel() in (1, q.shape[1]):
@@ -88,14 +87,10 @@ def _log_mass(q: Tensor, k: Tensor, key_bias: Tensor | None, key_valid: Tensor |
         per_batch = isinstance(key_bias, Tensor) and key_bias.ndim == 2
         checks.check_bias("key_bias", key_bias, (batch, m) if per_batch else (batch, heads, m))
         key_bias = key_bias[:, None] if per_batch else key_bias[(None,) * (3 - key_bias.ndim)]
-        key_bias = key_bias.to(_score_dtype(q))
+        key_bias = key_bias.to(score_dtype(q))
     if key_valid is None:
         return key_bias
     checks.check_valid(key_valid, batch, m)
     if key_bias is None:
-        return torch.where(key_valid[:, None], 0.0, NEVER).to(_score_dtype(q))
+        return torch.where(key_valid[:, None], 0.0, NEVER).to(score_dtype(q))
     return key_bias.masked_fill(~key_valid[:, None], NEVER)
-
-
-def _score_dtype(q: Tensor) -> torch.dtype:
-    return torch.float64 if q.dtype == torch.float64 else torch.float32

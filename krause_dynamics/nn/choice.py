@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,11 +16,11 @@ from krause_dynamics.nn.checks import transformed
 IMPLEMENTATIONS = ("reference", "banded", "flex", "triton")
 
 
-def _has_tangent(tensors: tuple[Tensor | None, ...]) -> bool:
+def _has_tangent(given: tuple[Any, ...]) -> bool:
     """Whether forward-mode differentiation looks on: an operator would silently return no tangent."""
     if forward_ad._current_level < 0:
         return False
-    return any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+    return any(isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None for x in given)
 
 
 def unsupported(name: str, q: Tensor, k: Tensor, v: Tensor, lowered: Lowered) -> str | None:

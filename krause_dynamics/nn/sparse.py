@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.fused import tiles
+from krause_dynamics.fused.lowering import score_dtype
 from krause_dynamics.nn.arguments import lower_call
 from krause_dynamics.nn.pattern import split_options
 
@@ -37,12 +38,12 @@ def sparse_weights(q: Tensor, k: Tensor, **options: Any) -> tuple[Tensor, Tensor
     if rule.top_k and not rule.keep_ties:
         width = min(rule.top_k, m)
     index = torch.full((batch, heads, n + 1, width), -1, dtype=torch.int64, device=q.device)
-    weight = torch.zeros(batch, heads, n + 1, width, dtype=lowered.scale.dtype, device=q.device)
+    weight = torch.zeros(batch, heads, n + 1, width, dtype=score_dtype(q), device=q.device)
     offset = lowered.query_offset
     lower, upper = tiles.bounds(rule, n, m, offset, lowered.segments, q.device)
     pair = None if lowered.pair_bias is None else lowered.pair_bias.expand(batch, heads, n, m)
     mass = None if lowered.log_mass is None else lowered.log_mass.expand(batch, -1, m)
-    scale = lowered.scale.expand(batch, heads)
+    scale = lowered.coefficients(q)
     for block in tiles.blocks(rule, n, m, offset, max(1, _PAIRS // (batch * heads)), q.device):
         tile = tiles.gather(block, q, k, k, scale, mass, pair)
         allowed = tiles.admitted(block, rule, offset, lower, upper)

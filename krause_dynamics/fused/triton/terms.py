@@ -11,7 +11,8 @@ import torch
 import triton
 import triton.language as tl
 
-from .arguments import launch_options, on_device, padded, rows_contiguous
+from .arguments import launch_options, on_device, padded, rows_contiguous, scale_arguments
+from .primitives import load_scale
 
 
 @triton.jit
@@ -36,8 +37,9 @@ def squared_norms_kernel(
 
 @triton.jit
 def key_bias_kernel(
-    K, MASS, SCALE, OUT, m, heads, group, stride_kb, stride_kh, stride_kn, stride_mb, stride_mh, stride_sb, stride_sh,
-    HAS_MASS: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, B: tl.constexpr,
+    K, MASS, SCALE, OUT, scale_value, m, heads, group,
+    stride_kb, stride_kh, stride_kn, stride_mb, stride_mh, stride_sb, stride_sh,
+    HAS_MASS: tl.constexpr, SCALE_TENSOR: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """Keys of one key head: out_hj = -a_h/2 |k_j|^2 + mass_hj for each of its query heads; -inf where the mass is."""
     blocks = tl.cdiv(m, B)
@@ -49,7 +51,7 @@ def key_bias_kernel(
     squared = tl.sum(k * k, 1)
     for g in range(group):
         head = kv_head * group + g
-        bias = (-0.5 * tl.load(SCALE + batch * stride_sb + head * stride_sh)) * squared
+        bias = (-0.5 * load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)) * squared
         if HAS_MASS:
             mass = tl.load(MASS + batch * stride_mb + head * stride_mh + j, mask=j < m, other=0.0)
             bias = tl.where(mass == float("-inf"), mass, bias + mass)  # an absent key may hold NaN
@@ -58,8 +60,8 @@ def key_bias_kernel(
 
 @triton.jit
 def key_gradient_kernel(
-    K, DK, DBIAS, SCALE, PARTS, m, heads, group, stride_kb, stride_kh, stride_kn, stride_sb, stride_sh,
-    NEED_SCALE: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, B: tl.constexpr,
+    K, DK, DBIAS, SCALE, PARTS, scale_value, m, heads, group, stride_kb, stride_kh, stride_kn, stride_sb, stride_sh,
+    NEED_SCALE: tl.constexpr, SCALE_TENSOR: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """What the key bias adds: dk_j -= sum_h a_h dbias_hj k_j; parts_hj = -dbias_hj |k_j|^2 / 2, to sum to da_h."""
     blocks = tl.cdiv(m, B)
@@ -74,7 +76,7 @@ def key_gradient_kernel(
         head = kv_head * group + g
         row = (batch * heads + head) * m + j
         slope = tl.load(DBIAS + row, mask=j < m, other=0.0)
-        total += slope * tl.load(SCALE + batch * stride_sb + head * stride_sh)
+        total += slope * load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
         if NEED_SCALE:
             tl.store(PARTS + row, tl.where(slope == 0.0, 0.0, -0.5 * slope * squared), mask=j < m)
     d = tl.arange(0, DP)
@@ -133,12 +135,12 @@ def squared_norms(x: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def key_bias(k: torch.Tensor, scale: torch.Tensor, mass: torch.Tensor | None, heads: int) -> torch.Tensor:
+def key_bias(k: torch.Tensor, scale: float | torch.Tensor, mass: torch.Tensor | None, heads: int) -> torch.Tensor:
     """``-scale |k|^2 / 2 + mass`` in float32, from k as rounded.
 
     Args:
         k: (b, h_kv, m, d).
-        scale: (b, h) float32.
+        scale: A number, or (b, h) float32.
         mass: (b, h, m) float32 or None; -inf takes a key out, whatever it holds.
         heads: h, a multiple of h_kv.
 
@@ -150,16 +152,17 @@ def key_bias(k: torch.Tensor, scale: torch.Tensor, mass: torch.Tensor | None, he
     out = torch.empty(batch, heads, m, dtype=torch.float32, device=k.device)
     if out.numel():
         mass = mass if mass is None else rows_contiguous(mass)
+        given = scale_arguments(scale, out)
         _launch(
-            key_bias_kernel, batch * kv_heads, m, d, k, k if mass is None else mass, scale, out, m, heads,
-            heads // kv_heads, *k.stride()[:3], *((0, 0) if mass is None else mass.stride()[:2]), *scale.stride(),
-            HAS_MASS=mass is not None,
+            key_bias_kernel, batch * kv_heads, m, d, k, k if mass is None else mass, given[0], out, given[1], m, heads,
+            heads // kv_heads, *k.stride()[:3], *((0, 0) if mass is None else mass.stride()[:2]), *given[2:4],
+            HAS_MASS=mass is not None, SCALE_TENSOR=given[4],
         )  # fmt: skip
     return out
 
 
 def add_key_gradient(
-    dk: torch.Tensor, dbias: torch.Tensor, k: torch.Tensor, scale: torch.Tensor, *, need_scale: bool
+    dk: torch.Tensor, dbias: torch.Tensor, k: torch.Tensor, scale: float | torch.Tensor, *, need_scale: bool
 ) -> torch.Tensor | None:
     """Add to dk, in place, what it owes to the gradient of the key bias.
 
@@ -167,7 +170,7 @@ def add_key_gradient(
         dk: (b, h_kv, m, d), dense.
         dbias: (b, h, m) float32, dense.
         k: As dk, any strides.
-        scale: (b, h) float32.
+        scale: A number, or (b, h) float32.
         need_scale: Whether the gradient of the scale is wanted.
 
     Returns:
@@ -178,9 +181,11 @@ def add_key_gradient(
     heads = dbias.shape[1]
     parts = torch.empty_like(dbias) if need_scale else None
     if dbias.numel():
+        given = scale_arguments(scale, dbias)
         _launch(
-            key_gradient_kernel, batch * kv_heads, m, d, k, dk, dbias, scale, dbias if parts is None else parts, m,
-            heads, heads // kv_heads, *k.stride()[:3], *scale.stride(), NEED_SCALE=need_scale,
+            key_gradient_kernel, batch * kv_heads, m, d, k, dk, dbias, given[0], dbias if parts is None else parts,
+            given[1], m, heads, heads // kv_heads, *k.stride()[:3], *given[2:4], NEED_SCALE=need_scale,
+            SCALE_TENSOR=given[4],
         )  # fmt: skip
     return parts
 
