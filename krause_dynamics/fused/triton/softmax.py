@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .arguments import launch_options
+from .arguments import capability, launch_options
 from .neighbourhood import Neighbourhood
 from .primitives import LN2, LOG2E, RUN_TIME, load_rows, load_scale, opaque, row_maximum, within
 from .walk import CAREFUL, add_finite, key_range, load_tile_bias, locate, masked, store_mended, tile_start
@@ -140,18 +140,29 @@ def softmax_kernel(
 
 def launch_softmax(hood: Neighbourhood, arrays: tuple, numbers: tuple, strides: tuple, common: dict[str, Any]) -> None:
     """Launch `softmax_kernel`; arguments as prepared by `launch.forward`."""
-    q = arrays[0]
+    q, k = arrays[:2]
     batch, heads, n, _ = q.shape
-    block, tile, warps, stages = _tiles(common["DP"], q.dtype)
+    block, tile, warps, stages, registers = _sizes(
+        common["DP"], q.dtype, hood.expected(k.shape[-2]), common["HAS_BIAS"], capability(q)[0] >= 9
+    )
     common = {name: value for name, value in common.items() if name not in ("TOP_K", "KEEP_TIES")}
     softmax_kernel[(batch * heads * triton.cdiv(n, block),)](
         *arrays[:7], *numbers, *strides, **common, B=block, T=tile, STAGES=stages,
-        COPIES=min(8, max(1, 32 * warps // tile)), **(launch_options(warps, stages) | {"enable_fp_fusion": True}),
+        COPIES=min(8, max(1, 32 * warps // tile)),
+        **(launch_options(warps, stages, registers) | {"enable_fp_fusion": True}),
     )  # fmt: skip
 
 
-def _tiles(dim: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
-    """Queries and keys a tile, warps, stages of the pipeline."""
+def _sizes(
+    dim: int, dtype: torch.dtype, heard: int, biased: bool, hopper: bool
+) -> tuple[int, int, int, int, int | None]:
+    """Queries and keys a tile, warps, stages of the pipeline, registers a thread; as measured on an H200.
+
+    Four blocks of 128 threads and 128 registers share a multiprocessor there; earlier generations hold the queries in
+    registers as well and get what they ask for.
+    """
     if dtype == torch.float32:
-        return 32, 32, 4 if dim <= 64 else 8, 1
-    return (64, 64, 4, 2) if dim <= 64 else (64, 32, 4 if dim <= 128 else 8, 2)
+        return (32, 32, 4 if dim <= 64 else 8, 1, None) if dim <= 128 else (16, 16, 4, 1, None)
+    if dim <= 64:
+        return 64, 32 if heard <= 64 else 64, 4, 2 if biased and heard > 64 else 3, 128 if hopper else None
+    return (64, 32, 4, 2, None) if dim <= 128 else (64, 32, 8, 2, None)

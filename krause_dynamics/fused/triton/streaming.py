@@ -262,6 +262,6 @@ def launch_streaming(
     block = 64 if common["DP"] <= 128 and q.dtype != torch.float32 else 32
     z_score, _ = expected_threshold(hood, k.shape[-2])
     streaming_kernel[(batch * heads * triton.cdiv(n, block),)](
-        *arrays, *numbers, z_score, *strides, **common, B=block, T=block, STAGES=2, COPIES=128 // block,
-        **launch_options(4, 2),
+        *arrays, *numbers, z_score, *strides, **common, B=block, T=block, STAGES=1, COPIES=128 // block,
+        **launch_options(4),
     )  # fmt: skip
