@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from krause_dynamics.nn import KrauseAttention, explain, krause_attention
 
 pytestmark = pytest.mark.gpu
+WORKERS = 8
 NEVER = -float("inf")
 
 OPTIONS = {
@@ -20,21 +25,39 @@ OPTIONS = {
     "softmax": {"causal": True, "score": "dot"},
     "causal top-k": {"causal": True, "top_k": 20},
 }
+FEW = {"causal top-k": 120}  # tokens, where a row hears all: as many tiles as keys would compile for half a minute
 TOKENS = 385  # 16 x 24 + 1 and 11 x 35
 
 
-# Head dimension, dtype, what is unusual: windows beyond the registers' kernel, padded heads, fewer queries than keys.
+# Head dimension, dtype, what is unusual: windows past the register kernel, padded heads, fewer queries than keys.
 SHAPES = {
     "16 bf16": (16, torch.bfloat16, {"window": 32, "top_k": 16}),
     "32 fp16": (32, torch.float16, {"window": 300, "top_k": 200}),
     "80 bf16": (80, torch.bfloat16, {"window": 128, "top_k": 96}),
     "80 fp32": (80, torch.float32, {"window": 32, "top_k": 16, "query_offset": 0}),
     "96 bf16": (96, torch.bfloat16, {"window": 700, "top_k": 64}),
-    "128 bf16": (128, torch.bfloat16, {"window": 257, "side": "both", "top_k": 100}),
+    "128 bf16": (128, torch.bfloat16, {"window": 65, "side": "both", "top_k": 20}),
     "128 fp32": (128, torch.float32, {"window": 601, "side": "both", "top_k": 100}),
-    "256 bf16": (256, torch.bfloat16, {"window": 128, "top_k": 96, "query_offset": 300}),
+    "256 bf16": (256, torch.bfloat16, {"window": 128, "query_offset": 300}),
     "256 fp32": (256, torch.float32, {"window": 32, "top_k": 16}),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kernels_compiled_side_by_side(request):
+    """Kernels compile for seconds each: processes of their own run the tests first and leave them in Triton's cache."""
+    chosen = [item.nodeid for item in request.session.items if item.fspath == request.fspath]
+    if len(chosen) < WORKERS or "KRAUSE_GPU_WORKER" in os.environ:
+        return
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "KRAUSE_GPU_WORKER": "1"}
+    workers = [
+        subprocess.Popen([*command, *chosen[i::WORKERS]], env=environment, cwd=request.config.rootpath,
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for i in range(WORKERS)
+    ]  # fmt: skip
+    for worker in workers:
+        worker.wait()
 
 
 def qkv(dtype, n=TOKENS, d=64, kv_heads=2, grad=False, seed=0, m=None):
@@ -52,14 +75,14 @@ def run(impl, q, k, v, sigma, options):
 
 # Every option in bfloat16, some in the other types; FlexAttention compiles for seconds and knows no top-k.
 CASES = [(name, torch.bfloat16, "triton") for name in OPTIONS]
-CASES += [(name, dtype, "triton") for name in ("window 32", "picture") for dtype in (torch.float32, torch.float16)]
+CASES += [(name, dtype, "triton") for name in ("window 32",) for dtype in (torch.float32, torch.float16)]
 CASES += [(name, torch.float32, "banded") for name in OPTIONS]
 CASES += [(name, torch.bfloat16, "flex") for name in ("window only", "cross")]
 
 
 @pytest.mark.parametrize(("name", "dtype", "impl"), CASES)
 def test_equals_the_definition(name, dtype, impl):
-    compare(impl, dtype, OPTIONS[name], *qkv(dtype, grad=True))
+    compare(impl, dtype, OPTIONS[name], *qkv(dtype, n=FEW.get(name, TOKENS), grad=True))
 
 
 def compare(impl, dtype, options, q, k, v):

@@ -19,9 +19,13 @@ LARGEST_HEAD = 256
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-@lru_cache(maxsize=64)
 def _refusal(device: int | None, dtype: torch.dtype) -> str | None:
     """Why this machine has no kernel for such tensors; a constant while compiling, where nothing can be imported."""
+    return _refusal_of(device, dtype)
+
+
+@lru_cache(maxsize=64)
+def _refusal_of(device: int | None, dtype: torch.dtype) -> str | None:
     try:
         launch = steps.launch()
     except ImportError as error:
