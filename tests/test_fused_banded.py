@@ -275,6 +275,18 @@ def test_every_entry_of_the_results_is_written(engine):
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_does_not_reach_the_scores(engine, dtype):
+    """Their products stay single: the half products of autocast would move log Z by a few hundredths."""
+    q, k, v = (points(1, 2, 300, 16, seed=s, grad=False).to(dtype) for s in range(3))
+    lowered = lower(kd.Window(100) & kd.TopK(90), torch.full((2,), 2.0))
+    expected = engine(q, k, v, lowered)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = engine(q, k, v, lowered)
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+
+
 def test_strides_do_not_matter(engine):
     x = points(1, 33, 3, 2, 8, grad=False)
     q, k, v = (x[:, :, i].transpose(1, 2) for i in range(3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ def forward(call: Call, options: Options) -> tuple[Tensor, Tensor]:
     # One row more than asked: the tail of the last tile writes there.
     out = torch.empty(batch, heads, n + 1, call.v.shape[3], dtype=call.q.dtype, device=call.q.device)
     log_partition = torch.empty(batch, heads, n + 1, dtype=dtype, device=call.q.device)
-    with torch.no_grad(), _exact_products():
+    with torch.no_grad(), _exact_products(call.q.device.type):
         for block, allowed, keep in _walk(call, options):
             result = _attend(call, options, block, allowed, keep)
             out[:, :, block.rows] = result[0].to(out.dtype)
@@ -36,7 +37,7 @@ def backward(call: Call, options: Options, grad_out: Tensor, grad_log: Tensor) -
     grad_k, grad_v, grad_scale = (torch.zeros_like(x, dtype=dtype) for x in (call.k, call.v, call.scale))
     grad_mass = None if call.log_mass is None else torch.zeros(batch, heads, m, dtype=dtype, device=device)
     grad_pair = None if call.pair_bias is None else torch.zeros(batch, heads, n + 1, m, dtype=dtype, device=device)
-    with torch.no_grad(), _exact_products():
+    with torch.no_grad(), _exact_products(call.q.device.type):
         for block, allowed, keep in _walk(call, options):
             tile = tiles.gather(block, call.q, call.k, call.v, call.scale, call.log_mass, call.pair_bias)
             rows, live = block.rows.clamp(max=n - 1), block.rows < n
@@ -82,12 +83,13 @@ def _accumulate(total: Tensor, columns: Tensor, part: Tensor) -> None:
     flat.index_put_((columns.flatten(),), part.transpose(0, 2), accumulate=True)
 
 
-class _exact_products:
-    """float32 products without TF32: rounding q to ten bits would change who is admitted."""
-
-    def __enter__(self) -> None:
-        self.before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = False
-
-    def __exit__(self, *_: object) -> None:
-        torch.backends.cuda.matmul.allow_tf32 = self.before
+@contextmanager
+def _exact_products(device: str) -> Iterator[None]:
+    """float32 products without TF32 or autocast: rounding q to ten bits would change who is admitted."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

@@ -28,18 +28,24 @@ FEWEST_TILES = 4  # fewer are not worth a second thread
 SMALLEST, LARGEST = 16, 64  # queries a block: below, products are slow; above, the corners of the slab are waste
 
 
-@lru_cache(maxsize=1)
-def _kernels() -> Any:
-    return importlib.import_module("krause_dynamics.fused.cpu.blocks")  # numba takes a second to import: on first use
+@lru_cache(maxsize=2)
+def _kernels(name: str) -> Any:
+    return importlib.import_module(f"krause_dynamics.fused.cpu.{name}")  # numba takes a second to import: on first use
 
 
 def pays(call: Call, options: Options) -> bool:
     """Whether blocks beat rows: many queries, each with much to hear (keys scored) and to read (values summed)."""
     n, rule = call.q.shape[2], options.rule
-    if rule.grid or n < MANY:
+    if rule.grid or n < MANY or _rounds_factors():
         return False
     heard = rule.row_length(call.k.shape[2])
     return heard + min(rule.top_k or heard, heard) >= WORTH and finite(call.q, call.k, call.v)
+
+
+def _rounds_factors() -> bool:
+    """Whether products of float32 may be computed from bfloat16 or TF32, which would change who is admitted."""
+    precision = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+    return precision not in ("none", "ieee")
 
 
 def finite(*tensors: Tensor) -> bool:
@@ -107,7 +113,7 @@ def _load(chunk: _Chunk, layout: Layout, arrays: Arrays, buffers: _Buffers) -> _
     v = buffers("v", count, tiles.span, arrays.v.shape[2])
     squares = buffers("squares", count, tiles.size + tiles.span)
     views = q.numpy(), k.numpy(), v.numpy(), squares.numpy()
-    chunk.run(_kernels().load, layout, arrays, *views)
+    chunk.run(_kernels("blocks").load, layout, arrays, *views)
     return _Loaded(q, k, v, squares, _product(buffers("products", count, tiles.size, tiles.span), q, k.mT))
 
 
@@ -127,7 +133,7 @@ def forward(call: Call, options: Options, save: bool) -> tuple[Tensor, Tensor, T
     for chunk in _chunks(options.rule, arrays):
         at = _load(chunk, layout, arrays, buffers)
         views = at.products.numpy(), at.squares.numpy()
-        chunk.run(_kernels().weigh_tiles, layout, arrays, options.dropout, *views, *results)
+        chunk.run(_kernels("blocks").weigh_tiles, layout, arrays, options.dropout, *views, *results)
         means = _product(buffers("means", chunk.number, chunk.tiles.size, out.shape[2]), at.products, at.v)
         _place(chunk, means, out)
     return out.view(batch, heads, n, -1).to(call.q.dtype), log_partition.view(batch, heads, n), bits
@@ -163,13 +169,13 @@ def backward(
         rows, keys = buffers("rows", count, tiles.size), buffers("keys", count, tiles.span)
         views = at.products.numpy(), slopes.numpy(), at.squares.numpy(), logs, bits, grad_logs, grads
         results = rows.numpy(), keys.numpy(), sums.scale, sums.pair
-        chunk.run(_kernels().slope_tiles, layout, arrays, options.dropout, *views, *results)
+        chunk.run(_kernels("block_gradients").slope_tiles, layout, arrays, options.dropout, *views, *results)
         parts = (
             _product(buffers("grad q", *at.q.shape), slopes, at.k),
             _product(buffers("grad k", *at.k.shape), slopes.mT, at.q),
             _product(buffers("grad v", *at.v.shape), at.products.mT, g),
         )
-        _kernels().collect(
+        _kernels("block_gradients").collect(
             (chunk.start, 0, count), tiles, layout, arrays, at.q.numpy(), at.k.numpy(), rows.numpy(), keys.numpy(),
             tuple(part.numpy() for part in parts), sums.vectors, sums.mass,
         )  # fmt: skip
