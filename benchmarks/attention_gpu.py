@@ -211,30 +211,46 @@ def published(q, k, v, mask, top_k):
     return s.masked_fill(~place, -math.inf).softmax(-1) @ v
 
 
+def captured(call, number=10):
+    """Milliseconds a call in a captured graph of several: the GPU's share, without launches by the CPU."""
+    call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(number):
+            call()
+    return bench(graph.replay) / number
+
+
 def grids():
-    print("2-D, 6 heads of 64, ms: grid batch k | forward, backward | SDPA with mask | published dense form | check")
+    print(
+        "2-D, 6 heads of 64, ms, eager (in a captured graph): grid batch k | forward | backward | SDPA with mask "
+        "| published dense form | rows with another set, error"
+    )
     for side, prefix, batch, top_k in ((14, 1, 64, 8), (64, 0, 4, None), (64, 0, 4, 16)):
         n = side * side + prefix
         where = {"grid": (side, side, 2, "chebyshev"), "prefix": prefix, "top_k": top_k}
         x = tokens("gauss", batch, 6, n)
         saved = attend(x, where)
         g = torch.randn_like(x[0])
-        forward, backward = bench(lambda: attend(x, where)), bench(lambda: gradients(x, saved, g, where))
         mask = admitted(n, n, grid=where["grid"], prefix=prefix, device="cuda")
-        sdpa = bench(lambda: torch.nn.functional.scaled_dot_product_attention(*x[:3], attn_mask=mask))
-        small = [t[:1, :1] for t in x] if side == 64 else [t[:8] for t in x]
-        out = attend(small, where)[0]
-        expected = dense(*small[:3], scale=SCALE, key_bias=small[3], **where)[0]
-        error = ((out.double() - expected).norm() / expected.norm()).item()
-        dense_time = (
-            bench(lambda: published(*small[:3], mask, top_k or n))
-            * x[0].shape[0]
-            * 6
-            / (small[0].shape[0] * small[0].shape[1])
+        times = " | ".join(
+            f"{bench(call):.3f} ({captured(call):.3f})"
+            for call in (
+                lambda: attend(x, where),
+                lambda: gradients(x, saved, g, where),
+                lambda: torch.nn.functional.scaled_dot_product_attention(*x[:3], attn_mask=mask),
+            )
         )
+        small = [t[:1, :1] for t in x] if side == 64 else [t[:8] for t in x]
+        out, _, selected = attend(small, where)
+        expected, _, keep = dense(*small[:3], scale=SCALE, key_bias=small[3], **where)
+        rows = (launch.selected_mask(selected, n, **where) != keep).any(-1).sum().item() if top_k else 0
+        error = ((out.double() - expected).norm() / expected.norm()).item()
+        part = small[0].shape[0] * small[0].shape[1] / (batch * 6)
+        dense_time = bench(lambda: published(*small[:3], mask, top_k or n)) / part
         print(
-            f"{side} x {side} + {prefix}, {batch}, {top_k} | {forward:.3f} {backward:.3f} | {sdpa:.3f} "
-            f"| {dense_time:.2f} | {error:.1e}",
+            f"{side} x {side} + {prefix}, {batch}, {top_k} | {times} | {dense_time:.2f} | {rows}, {error:.1e}",
             flush=True,
         )
 
