@@ -1,67 +1,129 @@
-"""Kernels compiled without a GPU for three generations: registers and local memory, as the assembler reports."""
+"""Kernels compiled without a GPU for three generations: registers, local and shared memory, as the assembler reports.
+
+A driver that names a target and launches nothing stands in for the GPU; calls of the launch functions then compile
+exactly the kernels, tile sizes and options that such a GPU would be given.
+"""
 
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 triton = pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.compiler import ASTSource  # noqa: E402
+from triton.runtime.jit import JITFunction  # noqa: E402
 
-from krause_dynamics.fused.triton import forward, neighbourhood, primitives  # noqa: E402
-from krause_dynamics.fused.triton.arguments import launch_options  # noqa: E402
-from krause_dynamics.fused.triton.forward import forward_kernel  # noqa: E402
+from krause_dynamics.fused.triton import launch, primitives  # noqa: E402
 
-NUMBERS = ("scale_value", "z_score", "slope_unit")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(primitives.INTERPRETED.value), reason="needs the compiler"),
+]
+# Shared memory that one program may have (CUDA programming guide, compute capabilities), bytes.
+SHARED = {80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024}
+# Bytes of stack a thread that a kernel may have, and why; the others have none.
+CAPPED = "its registers are capped so that one more block shares a multiprocessor"
+SPILLS = {
+    "forward_kernel": (640, "scores, queries and selection of a whole row beside the sums; " + CAPPED),
+    "backward_queries_kernel": (320, CAPPED),
+    "backward_keys_kernel": (160, CAPPED),
+    "sweep_kernel": (256, "carries the sums of two blocks of keys along"),
+    "repair_kernel": (1536, "runs where a number is not finite only"),
+    "grid_kernel": (384, "one warp holds all candidates of its patch; " + CAPPED),
+}
+CALLS = {
+    "W = 32, k = 16": {"left": 31, "right": 0, "top_k": 16},
+    "W = 128, k = 96": {"left": 127, "right": 0, "top_k": 96},
+    "W = 256, k = 192": {"left": 255, "right": 0, "top_k": 192},
+    "W = 1024, k = 256": {"left": 1023, "right": 0, "top_k": 256},
+    "causal, k = 64": {"right": 0, "top_k": 64},
+    "W = 128": {"left": 127, "right": 0},
+    "causal": {"right": 0},
+    "grid, k = 8": {"grid": (14, 14, 2, "chebyshev"), "prefix": 1, "top_k": 8},
+    "grid": {"grid": (64, 64, 2, "chebyshev")},
+}
 
 
-def signature(kernel, constants, pointers):
-    def kind(name):
-        if name in constants:
-            return "constexpr"
-        return pointers.get(name, "fp32" if name in NUMBERS else "i32")
+class Target:
+    """What Triton asks of a driver before it compiles."""
 
-    return {name: kind(name) for name in kernel.arg_names}
+    def __init__(self, capability):
+        self.capability = capability
+
+    def get_current_target(self):
+        return GPUTarget("cuda", self.capability, 32)
+
+    def get_current_device(self):
+        # Compiled kernels are kept by device: each generation is one.
+        return self.capability
+
+    def get_current_stream(self, device):
+        return 0
 
 
-def resources(compiled, folder):
-    """(registers, bytes of stack, bytes of local memory) a thread."""
+@pytest.fixture
+def compiled(monkeypatch):
+    """Function (capability) -> list that fills with (name, kernel) as kernels are launched."""
+    kernels = []
+    run = JITFunction.run
+
+    def record(self, *arguments, grid, warmup, **options):
+        kernel = run(self, *arguments, grid=grid, warmup=True, **options)
+        kernels.append((self.fn.__name__, kernel.result() if hasattr(kernel, "result") else kernel))
+        return kernel
+
+    def pretend(capability):
+        monkeypatch.setattr(JITFunction, "run", record)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: divmod(capability, 10))
+        monkeypatch.setattr(triton.runtime.driver, "_active", Target(capability))
+        return kernels
+
+    return pretend
+
+
+def resources(kernel, folder):
+    """(registers, bytes of stack, bytes of local memory) a thread; the stack is where spilled registers go."""
     binary = folder / "kernel.cubin"
-    binary.write_bytes(compiled.asm["cubin"])
+    binary.write_bytes(kernel.asm["cubin"])
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     report = subprocess.run([tool, "--dump-resource-usage", binary], capture_output=True, text=True, check=True).stdout
     return tuple(int(re.search(name + r":(\d+)", report)[1]) for name in ("REG", "STACK", "LOCAL"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 86, 90])
-def test_short_windows_stay_in_registers(capability, tmp_path):
-    """The kernel of 32-key windows (bfloat16, heads of 64): scores, products and selection stay in registers."""
-    if primitives.INTERPRETED.value:
-        pytest.skip("needs the compiler")
-    hood = neighbourhood.neighbourhood(31, 0, 16, "index", None, 0, 4096)
-    asm, constraints = forward._count_program(3)
-    tiles = {"FULL": False, "B": 16, "T": 16, "NT": 3, "WORDS": 2, "HOLD": True, "SAMPLE_FROM": 1, "SAMPLE_TO": 2}
-    constants = {"TOP_K": 16, "KEEP_TIES": False, "D": 64, "DP": 64, "HAS_BIAS": True, "SCALE_TENSOR": True}
-    constants |= {**hood.constants, **tiles, "NEWTON": 3, "ASM": asm, "CONSTRAINTS": constraints}
-    half, single = "*bf16", "*fp32"
-    pointers = {"Q": half, "K": half, "V": half, "OUT": half, "BIAS": single, "SCALE": single, "LOGZ": single}
-    types = signature(forward_kernel, constants, pointers | {"BITS": "*i32"})
-    # Rows of 64 numbers: what a launch finds out about pointers and strides.
-    rows = tuple(f"stride_{x}" for x in "qkvo")
-    aligned = [n for n, (name, t) in enumerate(types.items()) if t.startswith("*") or name.startswith(rows)]
-    source = ASTSource(
-        fn=forward_kernel,
-        signature=types,
-        constexprs=constants,
-        attrs={(n,): [["tt.divisibility", 16]] for n in aligned},
-    )
-    target = GPUTarget("cuda", capability, 32)
-    compiled = triton.compile(source, target=target, options=launch_options(1))
-    registers, stack, local = resources(compiled, tmp_path)
-    assert registers <= 255
-    # A few words beside the loops at most.
-    assert stack <= 64
-    assert local == 0
+def call(where, dim=64, dtype=torch.bfloat16, *, bias=True, backward=True):
+    """Forward and backward pass of tokens that are there in name only."""
+    n = where["grid"][0] * where["grid"][1] + where.get("prefix", 0) if "grid" in where else 2048
+    q, k, v, g = (torch.empty(1, 2, n, dim, dtype=dtype) for _ in range(4))
+    key_bias = torch.empty(1, 2, n) if bias else None
+    out, log_partition, selected = launch.forward(q, k, v, scale=0.125, key_bias=key_bias, **where)
+    if backward:
+        launch.backward(g, q, k, v, out, log_partition, selected, scale=0.125, key_bias=key_bias, **where)
+
+
+@pytest.mark.parametrize("capability", SHARED)
+@pytest.mark.parametrize("name", CALLS)
+def test_local_memory(name, capability, compiled, tmp_path):
+    """bfloat16, heads of 64, with a key bias: scores, sums and selections stay in registers, but for what is stated."""
+    kernels = compiled(capability)
+    call(CALLS[name])
+    assert len(kernels) >= 3
+    for kernel_name, kernel in kernels:
+        registers, stack, local = resources(kernel, tmp_path)
+        assert registers <= 255
+        assert local == 0
+        assert stack <= SPILLS.get(kernel_name, (0, ""))[0], (kernel_name, stack)
+        assert kernel.metadata.shared <= SHARED[capability]
+
+
+@pytest.mark.parametrize("capability", SHARED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dim", [16, 128, 256])
+def test_every_head_dimension_has_room(dim, dtype, capability, compiled):
+    """The kernels of several passes find their shared memory on every generation (the last ones of 8.6 have 99 KiB)."""
+    kernels = compiled(capability)
+    for name in ("W = 1024, k = 256", "W = 128"):
+        call(CALLS[name], dim, dtype, bias=name == "W = 128", backward=False)
+    assert {name for name, _ in kernels} == {"streaming_kernel", "softmax_kernel"}
+    assert max(kernel.metadata.shared for _, kernel in kernels) <= SHARED[capability]

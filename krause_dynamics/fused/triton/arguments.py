@@ -38,11 +38,6 @@ def supports(
     return None
 
 
-def capability(q: torch.Tensor) -> tuple[int, int]:
-    """Compute capability of a tensor's device; (9, 0) for those of the interpreter."""
-    return torch.cuda.get_device_capability(q.device) if q.is_cuda else (9, 0)
-
-
 def rows_contiguous(x: torch.Tensor) -> torch.Tensor:
     """The tensor itself if its last axis is dense, else a dense copy."""
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
