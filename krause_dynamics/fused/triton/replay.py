@@ -28,7 +28,14 @@ _ALLOCATIONS = {
     _aten.empty_strided.default,
     _aten.new_empty.default,
 }
-_VIEWS = {_aten.expand.default, _aten.view.default, _aten.detach.default, _aten.alias.default}
+_VIEWS = {
+    _aten.alias.default,
+    _aten.detach.default,
+    _aten.expand.default,
+    _aten.select.int,
+    _aten.slice.Tensor,
+    _aten.view.default,
+}
 _KERNEL: Any = InterpretedFunction if INTERPRETED.value else JITFunction
 _LOCK = threading.RLock()
 _PLANS: dict[Any, Any] = {}
@@ -37,11 +44,11 @@ _SEEN, _NEVER = "seen once", "not to be repeated"
 
 
 class _Launch(NamedTuple):
-    """A compiled kernel, its arguments, and where among them which tensor of the call belongs."""
+    """A compiled kernel, its arguments, and where among them which tensor of the call belongs, from which number on."""
 
     run: Callable[..., Any]
     arguments: list[Any]
-    places: list[tuple[int, int]]
+    places: list[tuple[int, int, int]]
 
 
 class _Plan(NamedTuple):
@@ -58,8 +65,9 @@ class _Plan(NamedTuple):
         with _reaching(device):
             for run, template, places in self.launches:
                 arguments = template.copy()
-                for place, which in places:
-                    arguments[place] = held[which]
+                for place, which, offset in places:
+                    tensor = held[which]
+                    arguments[place] = tensor.view(-1)[offset:] if offset and tensor is not None else tensor
                 run(*arguments)
         return tuple([None if which is None else held[which] for which in self.returned])
 
@@ -146,23 +154,29 @@ def _plan(
     """The record as a plan, or ``None`` where something in it cannot be repeated."""
     held = [*tensors, *watch.allocated]
 
-    def which(x: Tensor) -> int:
+    def find(x: Tensor) -> tuple[int, int]:
+        """Number of the tensor that x is, or is a part of, and the offset; parts only of what the call allocated."""
         for number, y in enumerate(held):
-            if y is not None and y.data_ptr() == x.data_ptr() and (x.numel() > 0 or y.shape == x.shape):
-                return number
-        return -1
+            if y is None or y.dtype != x.dtype:
+                continue
+            offset = (x.data_ptr() - y.data_ptr()) // x.itemsize
+            if offset == 0 and (x.numel() > 0 or y.shape == x.shape):
+                return number, 0
+            if number >= len(tensors) and 0 < offset < y.numel():
+                return number, offset
+        return -1, 0
 
     steps = []
     for kernel, compiled, grid, arguments in launches:
-        places = [(place, which(x)) for place, x in enumerate(arguments) if isinstance(x, Tensor)]
+        places = [(place, *find(x)) for place, x in enumerate(arguments) if isinstance(x, Tensor)]
         template = [None if isinstance(x, Tensor) else x for x in arguments]
         steps.append(_Launch(_runner(kernel, compiled, (*grid, 1, 1)[:3]), template, places))
-    returned = [None if x is None else which(x) for x in result]
-    used = [number for step in steps for _, number in step.places]
-    used += [number for number in returned if number is not None]
+    returned = [None if x is None else find(x) for x in result]
+    used = [number for step in steps for _, number, _ in step.places]
+    used += [-1 if found[1] else found[0] for found in returned if found is not None]
     if not watch.clean or min(used, default=-1) < 0:
         return None
-    return _Plan([(x.shape, x.dtype) for x in watch.allocated], steps, returned)
+    return _Plan([(x.shape, x.dtype) for x in watch.allocated], steps, [None if x is None else x[0] for x in returned])
 
 
 def _runner(kernel: Any, compiled: Any, grid: tuple[int, ...]) -> Callable[..., Any]:
