@@ -1,4 +1,4 @@
-"""Backward kernels: a program per block of queries for dq, one per block of keys for dk, dv and the bias.
+"""Gradients of `forward` on the set that it selected: choice of kernels and tile sizes, allocation, launch.
 
 With weights p_ij = exp(s_ij - log Z_i) on the selected set, dp_ij = <do_i, v_j> and delta_i = <do_i, o_i> - d(log Z_i),
 
@@ -6,225 +6,74 @@ With weights p_ij = exp(s_ij - log Z_i) on the selected set, dp_ij = <do_i, v_j>
     dv_j = sum_i p_ij do_i,
     dbias_j = sum_i ds_ij,            dscale_i = sum_j ds_ij <q_i, k_j>.
 
-Every sum is taken by one program in a fixed order, so results do not vary from run to run. The selected set is read:
-from bit words (SELECT = 1), or from the k-th score and the cut among ties (SELECT = 2), in which case scores are
-computed as the forward pass did.
+Every sum is taken by one program in a fixed order, so results do not vary from run to run.
 """
+
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 
 from .arguments import bias_arguments, launch_options, on_device, padded, rows_contiguous, scale_arguments
-from .neighbourhood import neighbourhood
-from .primitives import LOG2E, RUN_TIME, admitted, load_bias, load_finite_rows, load_scale
-from .streaming import key_range
+from .backward_repair import SPAN, repair_kernel
+from .backward_sweep import sweep_kernel
+from .backward_tiles import backward_keys_kernel, backward_queries_kernel
+from .neighbourhood import Neighbourhood, neighbourhood
+from .primitives import INTERPRETED
+
+# Queries and keys a block of the walk along short windows.
+SWEEP_BLOCK = 32
 
 
-@triton.jit
-def _bits(BITS, i, n, word, c, T: tl.constexpr, WORDS: tl.constexpr):
-    """Whether rows i (B,) selected columns c (T,) of the tile whose first word is `word` (B,)."""
-    rows = BITS + i
-    inside = i < n
-    low = tl.load(rows + word.to(tl.int64) * n, mask=inside & (word >= 0) & (word < WORDS), other=0)
-    if T > 32:
-        word = word + 1
-        high = tl.load(rows + word.to(tl.int64) * n, mask=inside & (word >= 0) & (word < WORDS), other=0)
-        words = tl.where((c < 32)[None, :], low[:, None], high[:, None])
-    else:
-        words = tl.broadcast_to(low[:, None], (low.shape[0], T))
-    return ((words >> (c & 31)[None, :]) & 1) != 0
+@dataclass(frozen=True)
+class Blocks:
+    """Tile sizes of a launch: queries and keys, warps, stages of the loads, registers of a thread at most."""
+
+    queries: int
+    keys: int
+    warps: int = 4
+    stages: int = 1
+    registers: int | None = None
 
 
-@triton.jit(do_not_specialize=RUN_TIME)
-def backward_queries_kernel(
-    Q, K, V, BIAS, SCALE, OUT, LOGZ, BITS, DOUT, DLOGZ, DELTA, DQ, DSCALE,
-    scale_value, n, m, heads, group, offset,
-    stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
-    stride_bb, stride_bh, stride_sb, stride_sh, stride_ob, stride_oh, stride_on, stride_gb, stride_gh, stride_gn,
-    stride_dqb, stride_dqh, stride_dqn,
-    SELECT: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
-    GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
-    D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, HAS_DLOGZ: tl.constexpr,
-    NEED_DSCALE: tl.constexpr, FULL: tl.constexpr, WORDS: tl.constexpr, B: tl.constexpr, T: tl.constexpr,
-):  # fmt: skip
-    """Gradient of B queries of one head; also delta_i (read by the other kernel) and dscale_i."""
-    blocks = tl.cdiv(n, B)
-    block = tl.program_id(0) % blocks
-    unit = (tl.program_id(0) // blocks).to(tl.int64)
-    batch = unit // heads
-    head = unit % heads
-    Q += batch * stride_qb + head * stride_qh
-    K += batch * stride_kb + (head // group) * stride_kh
-    V += batch * stride_vb + (head // group) * stride_vh
-    BIAS += batch * stride_bb + head * stride_bh
-    scale = load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
-    i = block * B + tl.arange(0, B)
-    row = i + offset
-    q = load_finite_rows(Q, block * B, tl.arange(0, B), n, stride_qn, D, DP)
-    do = load_finite_rows(DOUT + batch * stride_gb + head * stride_gh, block * B, tl.arange(0, B), n, stride_gn, D, DP)
-    o = load_finite_rows(OUT + batch * stride_ob + head * stride_oh, block * B, tl.arange(0, B), n, stride_on, D, DP)
-    logz = tl.load(LOGZ + unit * n + i, mask=i < n, other=0.0)
-    cleared = -tl.where(logz == float("-inf"), 0.0, logz) * LOG2E
-    delta = tl.sum(do.to(tl.float32) * o.to(tl.float32), 1)
-    if HAS_DLOGZ:
-        delta -= tl.where(logz == float("-inf"), 0.0, tl.load(DLOGZ + unit * n + i, mask=i < n, other=0.0))
-    tl.store(DELTA + unit * n + i, delta, mask=i < n)
-
-    mark = tl.zeros([B], tl.float32)
-    cut = tl.zeros([B], tl.int32)
-    if SELECT == 2:
-        mark = tl.load(BITS + unit * n * 2 + i, mask=i < n, other=0).to(tl.float32, bitcast=True)
-        cut = tl.load(BITS + unit * n * 2 + n + i, mask=i < n, other=0)
-    last = tl.minimum(block * B + B, n) - 1 + offset
-    leading, tiles, begin, least = key_range(block * B + offset, last, m, LEFT, RIGHT, PREFIX, T)
-    if SELECT == 1:
-        # Tiles start on words; those before the first key are passed over.
-        leading = 0
-        least = 0
-        if FULL:
-            begin = begin * 0
-            tiles = tl.cdiv(m, T)
-        else:
-            begin = block * B + offset - LEFT
-            skipped = tl.maximum(-begin, 0) // T
-            begin += skipped * T
-            tiles = tl.cdiv(tl.maximum(tl.minimum(last + RIGHT + 1, m) - begin, 0), T)
-    dq = tl.zeros([B, DP], tl.float32)
-    dscale = tl.zeros([B], tl.float32)
-    c = tl.arange(0, T)
-    for u in range(tiles):
-        start = tl.where(u < leading, u * T, begin + (u - leading) * T)
-        j = start + c
-        bias = load_bias(BIAS, start, c, m, HAS_BIAS)
-        k = load_finite_rows(K, start, c, m, stride_kn, D, DP)
-        v = load_finite_rows(V, start, c, m, stride_vn, D, DP)
-        product = tl.dot(q, tl.trans(k), input_precision="ieee")
-        s = product * scale
-        if HAS_BIAS:
-            s = s + bias[None, :]
-        if SELECT == 1:
-            if FULL:
-                word = tl.zeros_like(i) + start // 32
-            else:
-                word = (start - offset + LEFT) // 32 - i // 32
-            keep = _bits(BITS + unit * n * WORDS, i, n, word, c, T, WORDS)
-        else:
-            keep = admitted(row[:, None], j[None, :], m, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)
-            keep = keep & (bias > float("-inf"))[None, :]
-            if PREFIX > 0:
-                keep = keep & tl.where(u < leading, j < PREFIX, j >= least)[None, :]
-            if SELECT == 2:
-                keep = keep & ((s > mark[:, None]) | ((s == mark[:, None]) & (j[None, :] <= cut[:, None])))
-        p = tl.where(keep, tl.exp2(tl.fma(s, LOG2E, cleared[:, None])), 0.0)
-        dp = tl.dot(do, tl.trans(v), input_precision="ieee")
-        ds = p * (dp - delta[:, None])
-        dq = tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
-        if NEED_DSCALE:
-            dscale += tl.sum(ds * product, 1)
-    d = tl.arange(0, DP)
-    DQ += batch * stride_dqb + head * stride_dqh
-    mask = (i < n)[:, None] & (d < D)[None, :]
-    tl.store(DQ + i.to(tl.int64)[:, None] * stride_dqn + d[None, :], (dq * scale).to(DQ.dtype.element_ty), mask=mask)
-    if NEED_DSCALE:
-        tl.store(DSCALE + unit * n + i, dscale, mask=i < n)
+def query_blocks(d: int, dtype: torch.dtype, *, hopper: bool = False) -> Blocks:
+    """Tiles of `backward_queries_kernel`, from measurements on an H200 (benchmarks/results/attention_h200.md)."""
+    if dtype == torch.float32:
+        return Blocks(32, 32, warps=4 if padded(d) <= 32 else 8 if padded(d) <= 64 else 16)
+    if padded(d) > 128:
+        return Blocks(32, 32)
+    # Three programs a multiprocessor, where products read their operands from shared memory.
+    return Blocks(64, 64, registers=168 if padded(d) <= 64 and hopper else None)
 
 
-@triton.jit(do_not_specialize=RUN_TIME)
-def backward_keys_kernel(
-    Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS,
-    scale_value, n, m, heads, group, offset, shift, first_block, blocks,
-    stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
-    stride_bb, stride_bh, stride_sb, stride_sh, stride_gb, stride_gh, stride_gn,
-    stride_dkb, stride_dkh, stride_dkn, stride_dvb, stride_dvh, stride_dvn,
-    SELECT: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
-    GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
-    D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, NEED_DBIAS: tl.constexpr,
-    FULL: tl.constexpr, WORDS: tl.constexpr, B: tl.constexpr, T: tl.constexpr,
-):  # fmt: skip
-    """Gradients of T keys and values of one key head, summed over its query heads, and of the bias of each of those.
+def key_blocks(d: int, dtype: torch.dtype, *, hopper: bool = False) -> Blocks:
+    """Tiles of `backward_keys_kernel`, which keeps two accumulators."""
+    if dtype == torch.float32 or padded(d) > 128:
+        return Blocks(32, 32, warps=query_blocks(d, dtype).warps)
+    return Blocks(32, 64, registers=168 if padded(d) <= 64 and hopper else None)
 
-    Key blocks are counted in band coordinates (j - shift) so that their columns are whole words. Tiles are transposed:
-    (keys, queries).
-    """
-    position = (first_block + tl.program_id(0) % blocks) * T
-    unit = (tl.program_id(0) // blocks).to(tl.int64)
-    kv_heads = heads // group
-    batch = unit // kv_heads
-    kv_head = unit % kv_heads
-    c = tl.arange(0, T)
-    j = position + shift + c
-    k = load_finite_rows(K + batch * stride_kb + kv_head * stride_kh, position + shift, c, m, stride_kn, D, DP)
-    v = load_finite_rows(V + batch * stride_vb + kv_head * stride_vh, position + shift, c, m, stride_vn, D, DP)
-    # Rows that may hear one of these keys.
-    begin = tl.maximum(position + shift - offset - RIGHT, 0)
-    end = tl.minimum(position + shift + T - offset + LEFT, n)
-    leading = 0
-    least = 0
-    if FULL:
-        begin = begin * 0
-        end = n
-    elif PREFIX > 0:
-        if position + shift < PREFIX:
-            begin = begin * 0
-            end = n
-        else:
-            leading = tl.cdiv(tl.minimum(tl.maximum(PREFIX - offset, 0), n), B)
-            least = PREFIX
-    tiles = leading + tl.cdiv(tl.maximum(end - begin, 0), B)
-    dk = tl.zeros([T, DP], tl.float32)
-    dv = tl.zeros([T, DP], tl.float32)
-    for g in range(group):
-        head = kv_head * group + g
-        scale = load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
-        rows = batch * heads + head
-        bias = load_bias(BIAS + batch * stride_bb + head * stride_bh, position + shift, c, m, HAS_BIAS)
-        dbias = tl.zeros([T], tl.float32)
-        for u in range(tiles):
-            first = tl.where(u < leading, u * B, begin + (u - leading) * B)
-            i = first + tl.arange(0, B)
-            row = i + offset
-            q = load_finite_rows(Q + batch * stride_qb + head * stride_qh, first, tl.arange(0, B), n, stride_qn, D, DP)
-            do = load_finite_rows(
-                DOUT + batch * stride_gb + head * stride_gh, first, tl.arange(0, B), n, stride_gn, D, DP
-            )
-            logz = tl.load(LOGZ + rows * n + i, mask=i < n, other=0.0)
-            cleared = -tl.where(logz == float("-inf"), 0.0, logz) * LOG2E
-            delta = tl.load(DELTA + rows * n + i, mask=i < n, other=0.0)
-            s = tl.dot(k, tl.trans(q), input_precision="ieee") * scale
-            if HAS_BIAS:
-                s = s + bias[:, None]
-            if SELECT == 1:
-                if FULL:
-                    word = tl.zeros_like(i) + position // 32
-                else:
-                    word = position // 32 - i // 32
-                keep = tl.trans(_bits(BITS + rows * n * WORDS, i, n, word, c, T, WORDS))
-            else:
-                keep = admitted(row[None, :], j[:, None], m, LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)
-                keep = keep & (bias > float("-inf"))[:, None] & (i < n)[None, :]
-                if PREFIX > 0:
-                    keep = keep & tl.where(u < leading, row < PREFIX, row >= least)[None, :]
-                if SELECT == 2:
-                    mark = tl.load(BITS + rows * n * 2 + i, mask=i < n, other=0).to(tl.float32, bitcast=True)
-                    cut = tl.load(BITS + rows * n * 2 + n + i, mask=i < n, other=0)
-                    keep = keep & ((s > mark[None, :]) | ((s == mark[None, :]) & (j[:, None] <= cut[None, :])))
-            p = tl.where(keep, tl.exp2(tl.fma(s, LOG2E, cleared[None, :])), 0.0)
-            dv = tl.dot(p.to(do.dtype), do, dv, input_precision="ieee")
-            dp = tl.dot(v, tl.trans(do), input_precision="ieee")
-            ds = p * (dp - delta[None, :])
-            dk = tl.dot((ds * scale).to(q.dtype), q, dk, input_precision="ieee")
-            if NEED_DBIAS:
-                dbias += tl.sum(ds, 1)
-        if NEED_DBIAS:
-            tl.store(DBIAS + rows * m + j, dbias, mask=(j >= 0) & (j < m))
-    d = tl.arange(0, DP)
-    mask = ((j >= 0) & (j < m))[:, None] & (d < D)[None, :]
-    columns = j.to(tl.int64)[:, None]
-    DK += batch * stride_dkb + kv_head * stride_dkh
-    DV += batch * stride_dvb + kv_head * stride_dvh
-    tl.store(DK + columns * stride_dkn + d[None, :], dk.to(DK.dtype.element_ty), mask=mask)
-    tl.store(DV + columns * stride_dvn + d[None, :], dv.to(DV.dtype.element_ty), mask=mask)
+
+def sweeps(hood: Neighbourhood, select: int, full: bool, group: int, d: int, dtype: torch.dtype) -> bool:
+    """Whether `sweep_kernel` serves: two key blocks hold the window, and registers all that is carried along."""
+    short = hood.banded and hood.left + hood.right <= SWEEP_BLOCK and not full
+    return short and select < 2 and group == 1 and padded(d) <= 64 and dtype != torch.float32
+
+
+def _run(kernel: Any, programs: int, blocks: Blocks, shared: dict[str, Any], /, **more: Any) -> None:
+    """Launch a kernel with those of the shared arguments that it knows, and its own."""
+    known = {name: more[name] if name in more else shared[name] for name in kernel.arg_names}
+    kernel[(programs,)](**known, **launch_options(blocks.warps, registers=blocks.registers))
+
+
+def _token_rows(x: torch.Tensor) -> torch.Tensor:
+    """The tensor, or a dense copy where the distance of tokens depends on the batch: that distance is compiled in."""
+    x = rows_contiguous(x)
+    return x if x.shape[0] == 1 or x.stride(2) <= x.stride(0) else x.contiguous()
+
+
+def _strides(letter: str, x: torch.Tensor) -> dict[str, int]:
+    return {f"stride_{letter}{axis}": x.stride(place) for place, axis in enumerate("bhn")}
 
 
 def backward(
@@ -258,55 +107,96 @@ def backward(
     """
     batch, heads, n, d = q.shape
     keys, kv_heads = k.shape[-2], k.shape[1]
-    q, k, v, grad_out, out = (rows_contiguous(x) for x in (q, k, v, grad_out, out))
+    q, k, v, grad_out, out = (_token_rows(x) for x in (q, k, v, grad_out, out))
     hood = neighbourhood(left, right, top_k, ties, grid, prefix, keys)
     registers, full = hood.registers(keys)
     select = 0 if hood.top_k == 0 else (1 if registers else 2)
     full = full and select == 1
-    device = q.device
-    dq = torch.empty((batch, heads, n, d), dtype=q.dtype, device=device)
-    dk = torch.empty((batch, kv_heads, keys, d), dtype=k.dtype, device=device)
-    dv = torch.empty((batch, kv_heads, keys, d), dtype=v.dtype, device=device)
-    need_key_bias = need_key_bias and key_bias is not None
-    dbias = torch.empty((batch, heads, keys), dtype=torch.float32, device=device) if need_key_bias else None
-    rows = torch.empty((batch, heads, n), dtype=torch.float32, device=device) if need_scale else None
+    short = sweeps(hood, select, full, heads // kv_heads, d, q.dtype)
+    # Keys beyond those that the walk along the queries comes by.
+    first = query_offset - hood.left
+    missed = q.numel() == 0 or (short and (first > 0 or first + SWEEP_BLOCK * (triton.cdiv(n, SWEEP_BLOCK) + 1) < keys))
+    new = torch.zeros if missed else torch.empty
+    numbers = {"dtype": torch.float32, "device": q.device}
+    dq = new(q.shape, dtype=q.dtype, device=q.device)
+    dk = new(k.shape, dtype=k.dtype, device=q.device)
+    dv = new(v.shape, dtype=v.dtype, device=q.device)
+    dbias = new((batch, heads, keys), **numbers) if need_key_bias and key_bias is not None else None
+    dscale = new((batch, heads, n), **numbers) if need_scale else None
     if q.numel() == 0 or keys == 0:
-        empty = [x.zero_() if x is not None else None for x in (dq, dk, dv, dbias, rows)]
-        return empty[0], empty[1], empty[2], empty[3], empty[4]
-    delta = torch.empty((batch, heads, n), dtype=torch.float32, device=device)
-    scale_tensor, scale_value, *scale_strides, is_tensor = scale_arguments(scale, q)
-    bias, *bias_strides = bias_arguments(key_bias, q, keys)
-    dlog = grad_log_partition.to(torch.float32).contiguous() if grad_log_partition is not None else delta
-    common = {
-        "SELECT": select,
-        "D": d,
-        "DP": padded(d),
-        "HAS_BIAS": key_bias is not None,
-        "SCALE_TENSOR": is_tensor,
-        "FULL": full,
-        "WORDS": selected.shape[2],
-        **hood.constants,
-    }
-    numbers = (scale_value, n, keys, heads, heads // kv_heads, query_offset)
-    inputs = (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *bias_strides, *scale_strides)
-    block = _backward_block(d, q.dtype)
-    shift = query_offset - hood.left if select == 1 and not full else 0
-    first = -shift // block
-    blocks = -(-(keys - shift) // block) - first
+        return dq, dk, dv, dbias, dscale
+    flags = new(batch * (heads * n + kv_heads * keys), dtype=torch.int8, device=q.device)
+    scale_tensor, scale_value, stride_sb, stride_sh, is_tensor = scale_arguments(scale, q)
+    bias, stride_bb, stride_bh = bias_arguments(key_bias, q, keys)
+    # An argument that a kernel does not read is any tensor.
+    shared = {
+        "Q": q, "K": k, "V": v, "BIAS": bias, "SCALE": scale_tensor, "OUT": out, "LOGZ": log_partition,
+        "BITS": selected, "DOUT": grad_out, "DQ": dq, "DK": dk, "DV": dv,
+        "DLOGZ": log_partition if grad_log_partition is None else grad_log_partition.to(torch.float32).contiguous(),
+        "DBIAS": log_partition if dbias is None else dbias, "DSCALE": log_partition if dscale is None else dscale,
+        "ROW_FLAGS": flags, "KEY_FLAGS": flags[batch * heads * n :],
+        "scale_value": scale_value, "n": n, "m": keys, "heads": heads, "group": heads // kv_heads,
+        "offset": query_offset, "stride_bb": stride_bb, "stride_bh": stride_bh, "stride_sb": stride_sb,
+        "stride_sh": stride_sh, **_strides("q", q), **_strides("k", k), **_strides("v", v), **_strides("o", out),
+        **_strides("g", grad_out), **hood.constants,
+        "SELECT": select, "D": d, "DP": padded(d), "HAS_BIAS": key_bias is not None, "SCALE_TENSOR": is_tensor,
+        "HAS_DLOGZ": grad_log_partition is not None, "NEED_DBIAS": dbias is not None,
+        "NEED_DSCALE": dscale is not None, "FULL": full, "WORDS": selected.shape[2],
+    }  # fmt: skip
+    shift = first if select == 1 and not full else 0
     with on_device(q):
-        backward_queries_kernel[(batch * heads * triton.cdiv(n, block),)](
-            q, k, v, bias, scale_tensor, out, log_partition, selected, grad_out, dlog, delta, dq, rows if need_scale
-            else delta, *numbers, *inputs, *out.stride()[:3], *grad_out.stride()[:3], *dq.stride()[:3], **common,
-            HAS_DLOGZ=grad_log_partition is not None, NEED_DSCALE=need_scale, B=block, T=block, **launch_options(4),
-        )  # fmt: skip
-        backward_keys_kernel[(batch * kv_heads * blocks,)](
-            q, k, v, bias, scale_tensor, log_partition, selected, grad_out, delta, dk, dv, dbias if need_key_bias else
-            delta, *numbers, shift, first, blocks, *inputs, *grad_out.stride()[:3], *dk.stride()[:3], *dv.stride()[:3],
-            **common, NEED_DBIAS=need_key_bias, B=block, T=block, **launch_options(4),
-        )  # fmt: skip
-    return dq, dk, dv, dbias, rows
+        if short:
+            _launch_sweep(shared, batch)
+        else:
+            _launch_blocks(shared, batch, shift)
+        _launch_repair(shared, batch, shift)
+    return dq, dk, dv, dbias, dscale
 
 
-def _backward_block(d: int, dtype: torch.dtype) -> int:
-    """Queries and keys a tile of the backward kernels: two accumulators of that many rows must fit the registers."""
-    return 64 if padded(d) <= 128 and dtype != torch.float32 else 32
+def _launch_sweep(shared: dict[str, Any], batch: int) -> None:
+    """One launch for all gradients; long walks, but some thousand programs where there is enough to do."""
+    heads, blocks = shared["heads"], triton.cdiv(shared["n"], SWEEP_BLOCK)
+    length = max(1, min(32, batch * heads * blocks // 1024))
+    chunks = triton.cdiv(blocks, length)
+    tiles = Blocks(SWEEP_BLOCK, SWEEP_BLOCK, warps=2, stages=2)
+    _run(sweep_kernel, batch * heads * chunks, tiles, shared, chunks=chunks, length=length, B=SWEEP_BLOCK, STAGES=2)
+
+
+def _launch_blocks(shared: dict[str, Any], batch: int, shift: int) -> None:
+    """Queries first, since the keys' kernel reads delta."""
+    q, heads, n = shared["Q"], shared["heads"], shared["n"]
+    delta = torch.empty((batch, heads, n), dtype=torch.float32, device=q.device)
+    tiles = query_blocks(shared["D"], q.dtype, hopper=_hopper(q))
+    _run(
+        backward_queries_kernel, batch * heads * triton.cdiv(n, tiles.queries), tiles, shared, DELTA=delta,
+        FLAGS=shared["ROW_FLAGS"], B=tiles.queries, T=tiles.keys, STAGES=tiles.stages,
+    )  # fmt: skip
+    tiles = key_blocks(shared["D"], q.dtype, hopper=_hopper(q))
+    first = -shift // tiles.keys
+    blocks = -(-(shared["m"] - shift) // tiles.keys) - first
+    _run(
+        backward_keys_kernel, batch * heads // shared["group"] * blocks, tiles, shared, DELTA=delta,
+        FLAGS=shared["KEY_FLAGS"], shift=shift, first_block=first, blocks=blocks, B=tiles.queries, T=tiles.keys,
+        STAGES=tiles.stages,
+    )  # fmt: skip
+
+
+def _launch_repair(shared: dict[str, Any], batch: int, shift: int) -> None:
+    """Programs that mostly find no mark and end."""
+    q, heads = shared["Q"], shared["heads"]
+    warps = max(8, query_blocks(shared["D"], q.dtype).warps)
+    # Scores that are compared with the saved k-th one come from the same instruction as it did, which Hopper has for
+    # 64 rows and more.
+    block = query_blocks(shared["D"], q.dtype).queries if shared["SELECT"] == 2 and _hopper(q) else 32
+    first = -shift // block
+    rows = batch * heads * triton.cdiv(shared["n"], SPAN)
+    keys = batch * heads // shared["group"] * triton.cdiv(shared["m"] - shift - first * block, SPAN)
+    _run(
+        repair_kernel, rows + keys, Blocks(block, 32, warps), shared, shift=shift, first_block=first,
+        row_programs=rows, SPAN=SPAN, OWN=block, MET=32,
+    )  # fmt: skip
+
+
+def _hopper(q: torch.Tensor) -> bool:
+    """Whether products read their operands from shared memory (compute capability 9.0 and later)."""
+    return not INTERPRETED.value and torch.cuda.get_device_capability(q.device)[0] >= 9

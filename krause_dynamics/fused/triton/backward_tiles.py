@@ -1,0 +1,405 @@
+"""Backward kernels by blocks: a program per block of queries for dq, one per block of keys for dk, dv and the bias.
+
+The walks cover every neighbourhood that is saved as bit words (SELECT = 1), as k-th score and cut (SELECT = 2, scores
+computed as the forward pass did), or not at all, because all that are heard are selected (SELECT = 0).
+
+What no row may use (padding, keys beyond the window of a block) can hold NaN or infinity, and 0 * NaN is NaN. The fast
+kernels take that risk, since a select between a load and a product would cost them the asynchronous copies; they mark
+rows and keys whose gradients are not numbers, and `repair_kernel` does those again with care.
+
+Tuples keep argument lists short: ``hood`` = (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX).
+"""
+
+import triton
+import triton.language as tl
+
+from .primitives import LOG2E, RUN_TIME, admitted, load_bias, load_rows, load_scale, opaque
+from .walk import key_range
+
+
+@triton.jit
+def load_words(BITS, i, n, word, T: tl.constexpr, WORDS: tl.constexpr):
+    """Words number `word` (rows,) of rows i >= 0 and, for tiles of 64 keys, the next ones; 0 where there are none."""
+    inside = i < n
+    low = tl.load(BITS + word.to(tl.int64) * n + i, mask=inside & (word >= 0) & (word < WORDS), other=0)
+    if T > 32:
+        word += 1
+        high = tl.load(BITS + word.to(tl.int64) * n + i, mask=inside & (word >= 0) & (word < WORDS), other=0)
+        return low, high
+    else:
+        return low, low
+
+
+@triton.jit
+def selected(words, c, T: tl.constexpr, ACROSS: tl.constexpr):
+    """Bits of the tile's keys c as a tile (rows, T), or (T, rows) if ACROSS."""
+    bit = of_keys(1 << (c & 31), ACROSS)
+    word = of_rows(words[0], ACROSS)
+    if T > 32:
+        word = tl.where(of_keys(c < 32, ACROSS), word, of_rows(words[1], ACROSS))
+    return (word & bit) != 0
+
+
+@triton.jit
+def of_rows(x, ACROSS: tl.constexpr):
+    """A number per query, spread over a tile."""
+    if ACROSS:
+        return x[None, :]
+    else:
+        return x[:, None]
+
+
+@triton.jit
+def of_keys(x, ACROSS: tl.constexpr):
+    """A number per key, spread over a tile."""
+    if ACROSS:
+        return x[:, None]
+    else:
+        return x[None, :]
+
+
+@triton.jit
+def load_operand(pointer, start, local, limit, stride, D: tl.constexpr, DP: tl.constexpr, CAREFUL: tl.constexpr):
+    """Rows of a matrix, as `load_rows`; with CAREFUL, 0 for what is not finite."""
+    x = load_rows(pointer, start, local, limit, stride, D, DP, "")
+    if CAREFUL:
+        x = tl.where(tl.abs(x.to(tl.float32)) < float("inf"), x, tl.zeros_like(x))
+    return x
+
+
+@triton.jit
+def load_cleared(LOGZ, i, n):
+    """-log2(e) log Z of rows i, and which of them hear a key; 0 for the others and beyond the last row."""
+    logz = tl.load(LOGZ + i, mask=i < n, other=float("-inf"))
+    hears = logz != float("-inf")
+    return -tl.where(hears, logz, 0.0) * LOG2E, hears
+
+
+@triton.jit
+def load_delta(OUT, DOUT, DLOGZ, start, i, n, hears, stride_on, stride_gn, D: tl.constexpr, DP: tl.constexpr, HAS_DLOGZ: tl.constexpr):  # fmt: skip  # noqa: E501
+    """<do_i, o_i> - d(log Z_i), 0 in rows that hear no key."""
+    local = tl.arange(0, i.shape[0])
+    do = load_rows(DOUT, start, local, n, stride_gn, D, DP, "")
+    o = load_rows(OUT, start, local, n, stride_on, D, DP, "")
+    delta = tl.sum(do.to(tl.float32) * o.to(tl.float32), 1)
+    if HAS_DLOGZ:
+        delta -= tl.load(DLOGZ + i, mask=i < n, other=0.0)
+    return tl.where(hears, delta, 0.0)
+
+
+@triton.jit
+def poison(DOUT, start, local, n, hears, stride_gn, D: tl.constexpr, DP: tl.constexpr):
+    """NaN for rows whose incoming gradient is not finite and which hear a key, else 0."""
+    do = load_rows(DOUT, start, local, n, stride_gn, D, DP, "")
+    return tl.where(hears, tl.sum(do.to(tl.float32) * 0.0, 1), 0.0)
+
+
+@triton.jit
+def weights(
+    product, scale, bias, cleared, words, marks, row, j, counted, m, hood,
+    SELECT: tl.constexpr, HAS_BIAS: tl.constexpr, T: tl.constexpr, ACROSS: tl.constexpr, CAREFUL: tl.constexpr,
+):  # fmt: skip
+    """Tile of p_ij = exp(s_ij - log Z_i), 0 where not selected, and where it is selected."""
+    PREFIX: tl.constexpr = hood[6]
+    if SELECT == 1:
+        keep = selected(words, tl.arange(0, T), T, ACROSS)
+    else:
+        keep = admitted(of_rows(row, ACROSS), of_keys(j, ACROSS), m, hood[0], hood[1], hood[2], hood[3], hood[4], hood[5], PREFIX)  # fmt: skip  # noqa: E501
+        if ACROSS or (PREFIX > 0):
+            keep = keep & counted
+        if CAREFUL or (SELECT == 2):
+            keep = keep & of_keys(bias > float("-inf"), ACROSS)
+    if SELECT == 2:
+        s = product * scale + of_keys(bias, ACROSS)
+        tied = (s == of_rows(marks[0], ACROSS)) & (of_keys(j, ACROSS) <= of_rows(marks[1], ACROSS))
+        keep = keep & ((s > of_rows(marks[0], ACROSS)) | tied)
+        exponent = tl.fma(s, LOG2E, of_rows(cleared, ACROSS))
+    elif HAS_BIAS or (SELECT == 0):
+        exponent = tl.fma(product, scale * LOG2E, of_keys(bias * LOG2E, ACROSS) + of_rows(cleared, ACROSS))
+    else:
+        exponent = tl.fma(product, scale * LOG2E, of_rows(cleared, ACROSS))
+    return tl.where(keep, tl.exp2(exponent), 0.0), keep
+
+
+@triton.jit
+def add_keys(
+    dq, q, do, cleared, delta, marks, K, V, BIAS, BITS, start, word, i, row, counted, scale, n, m,
+    stride_kn, stride_vn, hood, SELECT: tl.constexpr, HAS_BIAS: tl.constexpr, WORDS: tl.constexpr, D: tl.constexpr,
+    DP: tl.constexpr, T: tl.constexpr, CAREFUL: tl.constexpr,
+):  # fmt: skip
+    """Gradient dq / scale with the share of the keys start .. start + T - 1."""
+    c = tl.arange(0, T)
+    words = marks
+    if SELECT == 1:
+        words = load_words(BITS, i, n, word, T, WORDS)
+    k = load_operand(K, start, c, m, stride_kn, D, DP, CAREFUL)
+    v = load_operand(V, start, c, m, stride_vn, D, DP, CAREFUL)
+    bias = load_bias(BIAS, start, c, m, HAS_BIAS)
+    product = tl.dot(q, tl.trans(k), input_precision="ieee")
+    p, keep = weights(
+        product, scale, bias, cleared, words, marks, row, start + c, counted, m, hood, SELECT, HAS_BIAS, T, False,
+        CAREFUL,
+    )  # fmt: skip
+    # Only now, so that scores, words and this product are not all in registers together.
+    dp = tl.dot(do, tl.trans(v), input_precision="ieee")
+    ds = p * (dp - delta[:, None])
+    if CAREFUL:
+        ds = tl.where(keep, ds, 0.0)
+    return tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
+
+
+@triton.jit
+def walk_keys(
+    q, do, cleared, delta, marks, K, V, BIAS, BITS, block, scale, n, m, offset, stride_kn, stride_vn, hood,
+    SELECT: tl.constexpr, HAS_BIAS: tl.constexpr, FULL: tl.constexpr, WORDS: tl.constexpr, D: tl.constexpr,
+    DP: tl.constexpr, B: tl.constexpr, T: tl.constexpr, STAGES: tl.constexpr, CAREFUL: tl.constexpr,
+):  # fmt: skip
+    """Gradient dq / scale (B, DP) of a block of queries."""
+    LEFT: tl.constexpr = hood[0]
+    RIGHT: tl.constexpr = hood[1]
+    PREFIX: tl.constexpr = hood[6]
+    i = block * B + tl.arange(0, B)
+    last = tl.minimum(block * B + B, n) - 1 + offset
+    leading, tiles, begin, least = key_range(block * B + offset, last, m, LEFT, RIGHT, PREFIX, T)
+    if SELECT == 1:
+        # Tiles start on words; those before the first key are passed over.
+        leading = 0
+        if FULL:
+            begin = begin * 0
+            tiles = tl.cdiv(m, T)
+        else:
+            begin = block * B + offset - LEFT
+            begin += tl.maximum(-begin, 0) // T * T
+            tiles = tl.cdiv(tl.maximum(tl.minimum(last + RIGHT + 1, m) - begin, 0), T)
+    dq = tl.zeros([B, DP], tl.float32)
+    for u in tl.range(0, tiles, num_stages=STAGES):
+        start = tl.where(u < leading, u * T, begin + (u - leading) * T)
+        word = i * 0 + start // 32
+        if not FULL:
+            word = (start - offset + LEFT) // 32 - i // 32
+        j = start + tl.arange(0, T)
+        counted = tl.where(u < leading, j < PREFIX, j >= least)[None, :]
+        dq = add_keys(
+            dq, q, do, cleared, delta, marks, K, V, BIAS, BITS, start, word, i, i + offset, counted, scale, n, m,
+            stride_kn, stride_vn, hood, SELECT, HAS_BIAS, WORDS, D, DP, T, CAREFUL,
+        )  # fmt: skip
+    return dq
+
+
+@triton.jit
+def of_scale(dq, q):
+    """Gradient of the scale by rows, sum_j ds_ij <q_i, k_j>, which is <q_i, sum_j ds_ij k_j>."""
+    return tl.sum(dq * q.to(tl.float32), 1)
+
+
+@triton.jit
+def load_marks(BITS, i, n, SELECT: tl.constexpr):
+    """k-th score and last key admitted at it of rows i (SELECT = 2)."""
+    if SELECT == 2:
+        mark = tl.load(BITS + i, mask=i < n, other=0).to(tl.float32, bitcast=True)
+        return mark, tl.load(BITS + n + i, mask=i < n, other=0)
+    else:
+        return i, i
+
+
+@triton.jit
+def store_rows(OUT, x, start, local, mask, D: tl.constexpr, DP: tl.constexpr):
+    """Rows of a dense matrix (., D)."""
+    d = tl.arange(0, DP)
+    place = local[:, None] * D + d[None, :]
+    tl.store(OUT + start.to(tl.int64) * D + place, x.to(OUT.dtype.element_ty), mask=mask[:, None] & (d < D)[None, :])
+
+
+@triton.jit
+def not_a_number(x):
+    """Per row of a matrix, whether it holds NaN (int8)."""
+    return tl.max((x != x).to(tl.int32), 1).to(tl.int8)
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def backward_queries_kernel(
+    Q, K, V, BIAS, SCALE, OUT, LOGZ, BITS, DOUT, DLOGZ, DELTA, DQ, DSCALE, FLAGS,
+    scale_value, n, m, heads, group, offset,
+    stride_qb, stride_qh, stride_kb, stride_kh, stride_vb, stride_vh, stride_bb, stride_bh, stride_sb, stride_sh,
+    stride_ob, stride_oh, stride_gb, stride_gh,
+    stride_qn: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_on: tl.constexpr,
+    stride_gn: tl.constexpr,
+    SELECT: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
+    GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
+    D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, HAS_DLOGZ: tl.constexpr,
+    NEED_DSCALE: tl.constexpr, FULL: tl.constexpr, WORDS: tl.constexpr, B: tl.constexpr, T: tl.constexpr,
+    STAGES: tl.constexpr,
+):  # fmt: skip
+    """Gradient of B queries of one head; also delta_i (read by the other kernel) and dscale_i."""
+    blocks = tl.cdiv(n, B)
+    block = tl.program_id(0) % blocks
+    unit = (tl.program_id(0) // blocks).to(tl.int64)
+    batch = unit // heads
+    head = unit % heads
+    scale = load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
+    DOUT += batch * stride_gb + head * stride_gh
+    BITS += unit * n * WORDS
+    r = tl.arange(0, B)
+    i = block * B + r
+    q = load_rows(Q + batch * stride_qb + head * stride_qh, block * B, r, n, stride_qn, D, DP, "")
+    do = load_rows(DOUT, block * B, r, n, stride_gn, D, DP, "")
+    cleared, hears = load_cleared(LOGZ + unit * n, i, n)
+    OUT += batch * stride_ob + head * stride_oh
+    delta = load_delta(OUT, DOUT, DLOGZ + unit * n, block * B, i, n, hears, stride_on, stride_gn, D, DP, HAS_DLOGZ)
+    tl.store(DELTA + unit * n + i, delta, mask=i < n)
+    dq = walk_keys(
+        q, do, cleared, delta, load_marks(BITS, i, n, SELECT), K + batch * stride_kb + (head // group) * stride_kh,
+        V + batch * stride_vb + (head // group) * stride_vh, BIAS + batch * stride_bb + head * stride_bh, BITS, block,
+        scale, n, m, offset, stride_kn, stride_vn, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), SELECT,
+        HAS_BIAS, FULL, WORDS, D, DP, B, T, STAGES, False,
+    )  # fmt: skip
+    store_rows(DQ + unit * n * D, dq * scale, block * B, r, i < n, D, DP)
+    flag = not_a_number(dq)
+    if NEED_DSCALE:
+        # Read again: kept, q would take registers all along.
+        again = opaque(block)
+        q = load_rows(Q + batch * stride_qb + head * stride_qh, again * B, r, n, stride_qn, D, DP, "")
+        dscale = of_scale(dq, q)
+        tl.store(DSCALE + unit * n + i, dscale, mask=i < n)
+        flag |= (dscale != dscale).to(tl.int8)
+    tl.store(FLAGS + unit * n + i, flag, mask=i < n)
+
+
+@triton.jit
+def add_rows(
+    dk, dv, dbias, k, v, bias, Q, DOUT, OUT, LOGZ, DLOGZ, DELTA, BITS, start, word, counted, j, scale, n, m, offset,
+    stride_qn, stride_gn, stride_on, hood, SELECT: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_DLOGZ: tl.constexpr,
+    NEED_DBIAS: tl.constexpr, WORDS: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, B: tl.constexpr, T: tl.constexpr,
+    CAREFUL: tl.constexpr,
+):  # fmt: skip
+    """Gradients dk, dv and dbias with the share of the queries start .. start + B - 1, in tiles (keys, queries)."""
+    r = tl.arange(0, B)
+    i = start + r
+    words = (i, i)
+    if SELECT == 1:
+        words = load_words(BITS, i, n, word, T, WORDS)
+    q = load_operand(Q, start, r, n, stride_qn, D, DP, CAREFUL)
+    do = load_operand(DOUT, start, r, n, stride_gn, D, DP, CAREFUL)
+    if (SELECT == 1) and not CAREFUL:
+        # Rows that hear no key have no bit set.
+        cleared = tl.load(LOGZ + i, mask=i < n, other=0.0) * -LOG2E
+    else:
+        cleared, hears = load_cleared(LOGZ, i, n)
+    if CAREFUL:
+        cleared += poison(DOUT, start, r, n, hears, stride_gn, D, DP)
+    product = tl.dot(k, tl.trans(q), input_precision="ieee")
+    dp = tl.dot(v, tl.trans(do), input_precision="ieee")
+    if SELECT != 1:
+        counted = counted & (i < n)[None, :]
+    p, keep = weights(
+        product, scale, bias, cleared, words, load_marks(BITS, i, n, SELECT), i + offset, j, counted, m, hood, SELECT,
+        HAS_BIAS, T, True, CAREFUL,
+    )  # fmt: skip
+    dv = tl.dot(p.to(do.dtype), do, dv, input_precision="ieee")
+    if CAREFUL:
+        delta = load_delta(OUT, DOUT, DLOGZ, start, i, n, hears, stride_on, stride_gn, D, DP, HAS_DLOGZ)
+        ds = tl.where(keep, p * (dp - delta[None, :]), 0.0)
+    else:
+        delta = tl.load(DELTA + i, mask=i < n, other=0.0)
+        ds = p * (dp - delta[None, :])
+    dk = tl.dot((ds * scale).to(q.dtype), q, dk, input_precision="ieee")
+    if NEED_DBIAS:
+        dbias += tl.sum(ds, 1)
+    return dk, dv, dbias
+
+
+@triton.jit
+def walk_rows(
+    k, v, Q, DOUT, OUT, LOGZ, DLOGZ, DELTA, BITS, BIAS, position, shift, scale, n, m, offset,
+    stride_qn, stride_gn, stride_on, dk, dv, hood, SELECT: tl.constexpr, HAS_BIAS: tl.constexpr,
+    HAS_DLOGZ: tl.constexpr, NEED_DBIAS: tl.constexpr, FULL: tl.constexpr, WORDS: tl.constexpr, D: tl.constexpr,
+    DP: tl.constexpr, B: tl.constexpr, T: tl.constexpr, STAGES: tl.constexpr, CAREFUL: tl.constexpr,
+):  # fmt: skip
+    """Gradients dk and dv with the share of one query head, and the gradient of its bias (T,)."""
+    LEFT: tl.constexpr = hood[0]
+    RIGHT: tl.constexpr = hood[1]
+    PREFIX: tl.constexpr = hood[6]
+    first = position + shift
+    j = first + tl.arange(0, T)
+    bias = load_bias(BIAS, first, tl.arange(0, T), m, HAS_BIAS)
+    # Rows that may hear one of these keys.
+    begin = tl.maximum(first - offset - RIGHT, 0)
+    end = tl.minimum(first + T - offset + LEFT, n)
+    leading = 0
+    least = 0
+    if FULL:
+        begin = begin * 0
+        end = n
+    elif PREFIX > 0:
+        if first < PREFIX:
+            begin = begin * 0
+            end = n
+        else:
+            leading = tl.cdiv(tl.minimum(tl.maximum(PREFIX - offset, 0), n), B)
+            least = PREFIX
+    elif SELECT == 1:
+        # In multiples of a word.
+        begin = tl.maximum(position - 32 * (WORDS - 1), 0)
+    dbias = tl.zeros([T], tl.float32)
+    for u in tl.range(0, leading + tl.cdiv(tl.maximum(end - begin, 0), B), num_stages=STAGES):
+        start = tl.where(u < leading, u * B, begin + (u - leading) * B)
+        i = start + tl.arange(0, B)
+        word = i * 0 + position // 32
+        if not FULL:
+            word -= i // 32
+        counted = i < n
+        if PREFIX > 0:
+            counted = counted & tl.where(u < leading, i + offset < PREFIX, i + offset >= least)
+        dk, dv, dbias = add_rows(
+            dk, dv, dbias, k, v, bias, Q, DOUT, OUT, LOGZ, DLOGZ, DELTA, BITS, start, word, counted[None, :], j, scale,
+            n, m, offset, stride_qn, stride_gn, stride_on, hood, SELECT, HAS_BIAS, HAS_DLOGZ, NEED_DBIAS, WORDS, D, DP,
+            B, T, CAREFUL,
+        )  # fmt: skip
+    return dk, dv, dbias
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def backward_keys_kernel(
+    Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS, FLAGS,
+    scale_value, n, m, heads, group, offset, shift, first_block, blocks,
+    stride_qb, stride_qh, stride_kb, stride_kh, stride_vb, stride_vh, stride_bb, stride_bh, stride_sb, stride_sh,
+    stride_gb, stride_gh,
+    stride_qn: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_gn: tl.constexpr,
+    SELECT: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
+    GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
+    D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, NEED_DBIAS: tl.constexpr,
+    FULL: tl.constexpr, WORDS: tl.constexpr, B: tl.constexpr, T: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Gradients of T keys and values of one key head, summed over its query heads, and of the bias of each of those.
+
+    Key blocks are counted in band coordinates (j - shift) so that their columns are whole words.
+    """
+    position = (first_block + tl.program_id(0) % blocks) * T
+    unit = (tl.program_id(0) // blocks).to(tl.int64)
+    kv_heads = heads // group
+    batch = unit // kv_heads
+    kv_head = unit % kv_heads
+    c = tl.arange(0, T)
+    first = position + shift
+    j = first + c
+    inside = (j >= 0) & (j < m)
+    k = load_rows(K + batch * stride_kb + kv_head * stride_kh, first, c, m, stride_kn, D, DP, "")
+    v = load_rows(V + batch * stride_vb + kv_head * stride_vh, first, c, m, stride_vn, D, DP, "")
+    dk = tl.zeros([T, DP], tl.float32)
+    dv = tl.zeros([T, DP], tl.float32)
+    for g in range(group):
+        head = kv_head * group + g
+        row = batch * heads + head
+        scale = load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
+        dk, dv, dbias = walk_rows(
+            k, v, Q + batch * stride_qb + head * stride_qh, DOUT + batch * stride_gb + head * stride_gh, DOUT,
+            LOGZ + row * n, LOGZ, DELTA + row * n, BITS + row * n * WORDS, BIAS + batch * stride_bb + head * stride_bh,
+            position, shift, scale, n, m, offset, stride_qn, stride_gn, stride_gn, dk, dv,
+            (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), SELECT, HAS_BIAS, False, NEED_DBIAS,
+            FULL, WORDS, D, DP, B, T, STAGES, False,
+        )  # fmt: skip
+        if NEED_DBIAS:
+            tl.store(DBIAS + row * m + j, dbias, mask=inside)
+    store_rows(DK + unit * m * D, dk, first, c, inside, D, DP)
+    store_rows(DV + unit * m * D, dv, first, c, inside, D, DP)
+    tl.store(FLAGS + unit * m + j, not_a_number(dk) | not_a_number(dv), mask=inside)
