@@ -146,6 +146,9 @@ class _Attend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor | None, grad_log: Tensor | None) -> tuple[Any, ...]:
         needs = ctx.needs_input_grad
-        tensors = (*ctx.saved_tensors, grad_out, grad_log)
+        # Gradients of sums are one number seen many times; a copy made here does not keep the rest from being repeated.
+        if grad_out is not None and grad_out.stride(-1) != 1:
+            grad_out = grad_out.contiguous()
+        tensors = (*ctx.saved_tensors, grad_out, None if grad_log is None else grad_log.contiguous())
         dq, dk, dv, dmass, rows, parts = _planned()(backward, tensors, (ctx.options, needs[3]))
         return dq, dk, dv, scale_gradient(rows, parts) if needs[3] else None, dmass if needs[4] else None, None
