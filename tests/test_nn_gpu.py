@@ -46,7 +46,7 @@ SHAPES = {
 @pytest.fixture(scope="module", autouse=True)
 def kernels_compiled_side_by_side(request):
     """Kernels compile for seconds each: processes of their own run the tests first and leave them in Triton's cache."""
-    chosen = [item.nodeid for item in request.session.items if item.fspath == request.fspath]
+    chosen = [item.nodeid for item in request.session.items if item.path == request.path]
     if len(chosen) < WORKERS or "KRAUSE_GPU_WORKER" in os.environ:
         return
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
