@@ -14,7 +14,8 @@ and out = 0, log Z = -inf in a row that hears no key.
 
 Who serves: `grid_kernel` neighbourhoods on grids of a radius up to 4 (saves a bit for each cell around);
 `forward_kernel` windows to 512 keys and rows of at most 512 keys in all, which it holds in registers (saves the set as
-bit words); `streaming_kernel` any neighbourhood (saves the k-th score and the cut among its ties).
+bit words); `streaming_kernel` any neighbourhood (saves the k-th score and the cut among its ties); `softmax_kernel` any
+without top-k (saves nothing, and multiplies and adds in one rounding).
 """
 
 import math
