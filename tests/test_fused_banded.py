@@ -275,6 +275,24 @@ def test_every_entry_of_the_results_is_written(engine):
         torch.use_deterministic_algorithms(False)
 
 
+def test_threads_share_the_work_and_change_nothing(engine):
+    q, k, v = points(2, 4, 600, 8, seed=1), points(2, 2, 600, 8, seed=2), points(2, 2, 600, 8, seed=3)
+    parameter = torch.ones(4, dtype=torch.float64, requires_grad=True)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            outcome = engine(q, k, v, lower(kd.Window(40) & kd.TopK(20), parameter))
+            found.append((*outcome, *gradients(outcome, [q, k, v, parameter])))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    # torch's own products, which tiles use whole, may be cut differently by its threads.
+    tolerance = 1e-12 if engine is by_tiles else 0.0
+    for one, three in zip(*found, strict=True):
+        torch.testing.assert_close(three, one, rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_autocast_does_not_reach_the_scores(engine, dtype):
     """Their products stay single: the half products of autocast would move log Z by a few hundredths."""

@@ -15,13 +15,13 @@ from krause_dynamics.fused.cpu.selection import apply_bits
 
 @entry
 def slope_tiles(
-    pairs, tiles, layout, arrays, dropout, products, slopes, squares, log_partition, bits, grad_log_partition,
+    places, tiles, layout, arrays, dropout, products, slopes, squares, log_partition, bits, grad_log_partition,
     grad_out, sums_of_rows, sums_of_keys, grad_scale, grad_pair,
 ):  # fmt: skip
     """Products of a chunk become weights and dL/dp becomes dL/ds, both in place.
 
     Args:
-        pairs: As in `load`.
+        places: As in `load`.
         tiles: `Tiles`.
         layout: `Layout`.
         arrays: `Arrays`.
@@ -43,8 +43,8 @@ def slope_tiles(
     columns = np.empty(tiles.span, np.int32)
     scale, pair, strides, mass = arrays.scale, arrays.pair, arrays.strides, arrays.mass
     lower, upper = arrays.lower, arrays.upper
-    for g in range(pairs[1], pairs[2]):
-        x, t = (pairs[0] + g) // tiles.number, tiles.first + (pairs[0] + g) % tiles.number
+    for g in range(places[1] - places[0]):
+        x, t = (places[0] + g) // tiles.number, (places[0] + g) % tiles.number
         sums_of_keys[g] = 0
         for r in range(tiles.size):
             i = t * tiles.size + r
@@ -85,11 +85,11 @@ def slope_tiles(
 
 
 @entry
-def collect(pairs, tiles, layout, arrays, queries, keys, sums_of_rows, sums_of_keys, parts, grads, grad_mass):
+def collect(places, tiles, layout, arrays, queries, keys, sums_of_rows, sums_of_keys, parts, grads, grad_mass):
     """Add the gradients of a chunk's tiles to those of the call: tiles one after another, since keys overlap.
 
     Args:
-        pairs: As in `load`.
+        places: As in `load`.
         tiles: `Tiles`.
         layout: `Layout`.
         arrays: `Arrays`.
@@ -105,8 +105,8 @@ def collect(pairs, tiles, layout, arrays, queries, keys, sums_of_rows, sums_of_k
     n, group = arrays.q.shape[1], layout.heads // layout.kv_heads
     part_q, part_k, part_v = parts
     grad_q, grad_k, grad_v = grads
-    for g in range(pairs[1], pairs[2]):
-        x, t = (pairs[0] + g) // tiles.number, tiles.first + (pairs[0] + g) % tiles.number
+    for g in range(places[1] - places[0]):
+        x, t = (places[0] + g) // tiles.number, (places[0] + g) % tiles.number
         a, y, zero = arrays.scale[x], x // group, arrays.scale.dtype.type(0)
         i, begin, end = t * tiles.size, tiles.begin[t], tiles.end[t]
         # ds/dq = a (k - q) and ds/dk = a (q - k) for distances, a k and a q for products.

@@ -73,11 +73,11 @@ def _copied(vectors, begin, end, out):
 
 
 @entry
-def load(pairs, tiles, layout, arrays, queries, keys, values, squares):
+def load(places, tiles, layout, arrays, queries, keys, values, squares):
     """Tiles of queries, keys and values, centred for distances.
 
     Args:
-        pairs: (3,) the first tile of the whole list in this chunk, and which of the chunk's to load: first, last + 1.
+        places: (2,) first tile of the list in this chunk and one past the last.
         tiles: `Tiles`.
         layout: `Layout`.
         arrays: `Arrays`.
@@ -89,8 +89,8 @@ def load(pairs, tiles, layout, arrays, queries, keys, values, squares):
     q, k, v, mass = arrays.q, arrays.k, arrays.v, arrays.mass
     n, group = q.shape[1], layout.heads // layout.kv_heads
     centre, mean = np.zeros(q.shape[2], q.dtype), np.zeros(q.shape[2], q.dtype)
-    for g in range(pairs[1], pairs[2]):
-        x, t = (pairs[0] + g) // tiles.number, tiles.first + (pairs[0] + g) % tiles.number
+    for g in range(places[1] - places[0]):
+        x, t = (places[0] + g) // tiles.number, (places[0] + g) % tiles.number
         i, begin, end = t * tiles.size, tiles.begin[t], tiles.end[t]
         if layout.distance == 1 and end > begin:
             centre[:] = k[x // group, _centre(k[x // group], begin, end, mass, mass_row(x, layout), mean)]
@@ -125,11 +125,11 @@ def clear(row, begin, end):
 
 
 @entry
-def weigh_tiles(pairs, tiles, layout, arrays, dropout, products, squares, log_partition, bits):
+def weigh_tiles(places, tiles, layout, arrays, dropout, products, squares, log_partition, bits):
     """Products of a chunk of tiles become weights, in place; log-partition and packed selection of their rows.
 
     Args:
-        pairs: As in `load`.
+        places: As in `load`.
         tiles: `Tiles`.
         layout: `Layout`.
         arrays: `Arrays`.
@@ -143,8 +143,8 @@ def weigh_tiles(pairs, tiles, layout, arrays, dropout, products, squares, log_pa
     factors, columns = np.empty(tiles.span, products.dtype), np.empty(tiles.span, np.int32)
     scale, pair, strides, mass = arrays.scale, arrays.pair, arrays.strides, arrays.mass
     lower, upper = arrays.lower, arrays.upper
-    for g in range(pairs[1], pairs[2]):
-        x, t = (pairs[0] + g) // tiles.number, tiles.first + (pairs[0] + g) % tiles.number
+    for g in range(places[1] - places[0]):
+        x, t = (places[0] + g) // tiles.number, (places[0] + g) % tiles.number
         for r in range(tiles.size):
             i = t * tiles.size + r
             count = upper[i] - lower[i] if i < n else 0

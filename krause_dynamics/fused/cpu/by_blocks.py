@@ -19,11 +19,11 @@ from torch import Tensor
 from krause_dynamics.fused.call import Call, Gradients, Options
 from krause_dynamics.fused.cpu.layout import Arrays, Layout, Tiles
 from krause_dynamics.fused.cpu.prepare import Sums, array, packed, prepare, spread
-from krause_dynamics.fused.lowering import UNBOUNDED, Rule
+from krause_dynamics.fused.lowering import Rule
 
 MANY = 256  # queries, and scores and values a query, from which blocks are faster than rows (measured)
 WORTH = 192
-PAIRS = 1 << 18  # pairs of a chunk and thread: 1 MiB of scores
+PAIRS = 1 << 18  # pairs of a chunk: 1 MiB of scores
 FEWEST_TILES = 4  # fewer are not worth a second thread
 SMALLEST, LARGEST = 16, 64  # queries a block: below, products are slow; above, the corners of the slab are waste
 
@@ -54,32 +54,44 @@ def finite(*tensors: Tensor) -> bool:
 
 
 class _Chunk(NamedTuple):
-    """Tiles [start, start + number) of the list of a `Tiles`."""
+    """Tiles [begin, end) of the list of a `Tiles`."""
 
     tiles: Tiles
-    start: int
-    number: int
+    begin: int
+    end: int
 
-    def run(self, kernel: Any, *arguments: Any) -> None:
-        """A compiled pass over these tiles, on all threads."""
-        spread(lambda a, b: kernel((self.start, a, b), self.tiles, *arguments), self.number, FEWEST_TILES)
+    def rows(self, n: int) -> Iterator[tuple[int, slice, slice]]:
+        """Stretches of rows: head, rows of the head, and the same among the rows of this chunk."""
+        size, number, p = self.tiles.size, self.tiles.number, self.begin
+        while p < self.end:
+            x, t = divmod(p, number)
+            following = min(self.end, p + number - t)
+            first, last = t * size, min(n, (t + following - p) * size)
+            place = (p - self.begin) * size
+            yield x, slice(first, last), slice(place, place + last - first)
+            p = following
 
 
-def _chunks(rule: Rule, arrays: Arrays) -> Iterator[_Chunk]:
-    """All tiles of all heads: those of a window are equally long, others grow or are met one position at a time."""
-    heads, n, _ = arrays.q.shape
-    m, bounded = arrays.k.shape[1], UNBOUNDED not in (rule.left, rule.right)
+def _tiles(rule: Rule, arrays: Arrays) -> Tiles:
+    n, m = arrays.q.shape[1], arrays.k.shape[1]
     size = int(np.clip(rule.row_length(m) // 2, SMALLEST, LARGEST)) & ~7
     starts = np.arange(0, n, size)
     begin, end = arrays.lower[starts], arrays.upper[np.minimum(starts + size, n) - 1]
-    end = np.maximum(begin, end)
-    number = len(starts) if bounded else 1
-    for first in range(0, len(starts), number):
-        span = max(1, int((end - begin)[first : first + number].max()))
-        tiles = Tiles(size, span, first, number, begin, end)
-        step = max(1, PAIRS * torch.get_num_threads() // (size * span))
-        for start in range(0, heads * number, step):
-            yield _Chunk(tiles, start, min(step, heads * number - start))
+    return Tiles(size, 0, len(starts), begin, np.maximum(begin, end))
+
+
+def _chunks(tiles: Tiles, begin: int, end: int) -> Iterator[_Chunk]:
+    """Tiles [begin, end) of the list in chunks of about `PAIRS` pairs."""
+    widths = np.maximum(tiles.end - tiles.begin, 1)
+    while begin < end:
+        number = min(end - begin, max(1, PAIRS // (tiles.size * int(widths[begin % tiles.number]))))
+        while True:
+            span = int(widths[np.arange(begin, begin + number) % tiles.number].max())
+            if number == 1 or number * tiles.size * span <= PAIRS:
+                break
+            number //= 2  # tiles without a window grow
+        yield _Chunk(tiles._replace(span=span), begin, begin + number)
+        begin += number
 
 
 class _Buffers:
@@ -107,13 +119,13 @@ class _Loaded(NamedTuple):
 
 
 def _load(chunk: _Chunk, layout: Layout, arrays: Arrays, buffers: _Buffers) -> _Loaded:
-    tiles, count = chunk.tiles, chunk.number
+    tiles, count = chunk.tiles, chunk.end - chunk.begin
     q = buffers("q", count, tiles.size, arrays.q.shape[2])
     k = buffers("k", count, tiles.span, arrays.k.shape[2])
     v = buffers("v", count, tiles.span, arrays.v.shape[2])
     squares = buffers("squares", count, tiles.size + tiles.span)
     views = q.numpy(), k.numpy(), v.numpy(), squares.numpy()
-    chunk.run(_kernels("blocks").load, layout, arrays, *views)
+    _kernels("blocks").load((chunk.begin, chunk.end), tiles, layout, arrays, *views)
     return _Loaded(q, k, v, squares, _product(buffers("products", count, tiles.size, tiles.span), q, k.mT))
 
 
@@ -121,76 +133,70 @@ def _product(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.bmm(a, b, out=out)
 
 
-@torch.no_grad()
 def forward(call: Call, options: Options, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     """See `banded.forward`."""
     layout, arrays = prepare(call, options)
-    (batch, heads, n, _), dtype = call.q.shape, call.scale.dtype
+    (batch, heads, n, _), dtype, tiles = call.q.shape, call.scale.dtype, _tiles(options.rule, arrays)
     out = torch.empty(batch * heads, n, call.v.shape[3], dtype=dtype)
     log_partition = torch.empty(batch * heads, n, dtype=dtype)
-    bits, buffers = packed(call, options, save), _Buffers(dtype)
+    bits = packed(call, options, save)
     results = log_partition.numpy(), bits.numpy()
-    for chunk in _chunks(options.rule, arrays):
-        at = _load(chunk, layout, arrays, buffers)
-        views = at.products.numpy(), at.squares.numpy()
-        chunk.run(_kernels("blocks").weigh_tiles, layout, arrays, options.dropout, *views, *results)
-        means = _product(buffers("means", chunk.number, chunk.tiles.size, out.shape[2]), at.products, at.v)
-        _place(chunk, means, out)
+
+    def run(begin: int, end: int) -> None:
+        buffers = _Buffers(dtype)
+        for chunk in _chunks(tiles, begin, end):
+            at = _load(chunk, layout, arrays, buffers)
+            _kernels("blocks").weigh_tiles(
+                chunk[1:], chunk.tiles, layout, arrays, options.dropout, at.products.numpy(), at.squares.numpy(),
+                *results,
+            )  # fmt: skip
+            means = _product(buffers("means", *at.q.shape[:2], out.shape[2]), at.products, at.v).flatten(0, 1)
+            for x, rows, places in chunk.rows(n):
+                out[x, rows] = means[places]
+
+    spread(run, batch * heads * tiles.number, FEWEST_TILES, each=4)
     return out.view(batch, heads, n, -1).to(call.q.dtype), log_partition.view(batch, heads, n), bits
 
 
-def _place(chunk: _Chunk, means: Tensor, out: Tensor) -> None:
-    """Rows of the tiles to their places in (heads, n, d_v)."""
-    tiles, n = chunk.tiles, out.shape[1]
-    done = 0
-    while done < chunk.number:
-        x, t = divmod(chunk.start + done, tiles.number)
-        many = min(chunk.number - done, tiles.number - t)
-        first = (tiles.first + t) * tiles.size
-        last = min(n, first + many * tiles.size)
-        out[x, first:last] = means[done : done + many].view(-1, out.shape[2])[: last - first]
-        done += many
-
-
-@torch.no_grad()
 def backward(
     call: Call, options: Options, log_partition: Tensor, selection: Tensor, grad_out: Tensor, grad_log: Tensor
 ) -> Gradients:
-    """See `banded.backward`."""
+    """See `banded.backward`; no two threads share a key head."""
     layout, arrays = prepare(call, options)
-    dtype, sums = call.scale.dtype, Sums(call, arrays)
-    logs, grad_logs = array(log_partition, dtype), array(grad_log, dtype)
-    grads, bits, buffers = array(grad_out, dtype), selection.numpy(), _Buffers(dtype)
-    for chunk in _chunks(options.rule, arrays):
-        tiles, count = chunk.tiles, chunk.number
-        at = _load(chunk, layout, arrays, buffers)
-        g = _tiles_of(grads, chunk, buffers)
-        slopes = _product(buffers("slopes", count, tiles.size, tiles.span), g, at.v.mT)
-        rows, keys = buffers("rows", count, tiles.size), buffers("keys", count, tiles.span)
-        views = at.products.numpy(), slopes.numpy(), at.squares.numpy(), logs, bits, grad_logs, grads
-        results = rows.numpy(), keys.numpy(), sums.scale, sums.pair
-        chunk.run(_kernels("block_gradients").slope_tiles, layout, arrays, options.dropout, *views, *results)
-        parts = (
-            _product(buffers("grad q", *at.q.shape), slopes, at.k),
-            _product(buffers("grad k", *at.k.shape), slopes.mT, at.q),
-            _product(buffers("grad v", *at.v.shape), at.products.mT, g),
-        )
-        _kernels("block_gradients").collect(
-            (chunk.start, 0, count), tiles, layout, arrays, at.q.numpy(), at.k.numpy(), rows.numpy(), keys.numpy(),
-            tuple(part.numpy() for part in parts), sums.vectors, sums.mass,
-        )  # fmt: skip
+    dtype, sums, tiles = call.scale.dtype, Sums(call, arrays), _tiles(options.rule, arrays)
+    given = array(log_partition, dtype), selection.numpy(), array(grad_log, dtype), array(grad_out, dtype)
+    step = tiles.number * (layout.heads // layout.kv_heads)
+
+    def run(begin: int, end: int) -> None:
+        buffers = _Buffers(dtype)
+        for chunk in _chunks(tiles, begin * step, end * step):
+            _chunk_gradients(chunk, layout, arrays, options.dropout, given, sums, buffers)
+
+    spread(run, len(arrays.k), 1)
     return sums.gradients()
 
 
-def _tiles_of(grads: np.ndarray, chunk: _Chunk, buffers: _Buffers) -> Tensor:
-    """(heads, n, d_v) -> (count, size, d_v), zeros beyond the last row."""
-    tiles, n = chunk.tiles, grads.shape[1]
-    found = buffers("grad out", chunk.number, tiles.size, grads.shape[2])
-    view = found.numpy()
-    for p in range(chunk.number):
-        x, t = divmod(chunk.start + p, tiles.number)
-        first = (tiles.first + t) * tiles.size
-        rows = min(tiles.size, n - first)
-        view[p, :rows] = grads[x, first : first + rows]
-        view[p, rows:] = 0
-    return found
+def _chunk_gradients(
+    chunk: _Chunk, layout: Layout, arrays: Arrays, dropout: float, given: tuple[np.ndarray, ...], sums: Sums,
+    buffers: _Buffers,
+) -> None:  # fmt: skip
+    """Add what a chunk contributes; ``given``: log-partition, selection and gradients of log-partition and output."""
+    at, kernels = _load(chunk, layout, arrays, buffers), _kernels("block_gradients")
+    g = buffers("grad out", *at.q.shape[:2], arrays.v.shape[2]).zero_()
+    for x, rows, places in chunk.rows(arrays.q.shape[1]):
+        g.flatten(0, 1)[places] = torch.from_numpy(given[3][x, rows])
+    slopes = _product(buffers("slopes", *at.products.shape), g, at.v.mT)
+    of_rows, of_keys = buffers("rows", *at.q.shape[:2]).numpy(), buffers("keys", *at.k.shape[:2]).numpy()
+    kernels.slope_tiles(
+        chunk[1:], chunk.tiles, layout, arrays, dropout, at.products.numpy(), slopes.numpy(), at.squares.numpy(),
+        *given, of_rows, of_keys, sums.scale, sums.pair,
+    )  # fmt: skip
+    parts = (
+        _product(buffers("grad q", *at.q.shape), slopes, at.k),
+        _product(buffers("grad k", *at.k.shape), slopes.mT, at.q),
+        _product(buffers("grad v", *at.v.shape), at.products.mT, g),
+    )
+    kernels.collect(
+        chunk[1:], chunk.tiles, layout, arrays, at.q.numpy(), at.k.numpy(), of_rows, of_keys,
+        tuple(part.numpy() for part in parts), sums.vectors, sums.mass,
+    )  # fmt: skip

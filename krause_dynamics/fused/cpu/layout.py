@@ -55,20 +55,18 @@ class Arrays(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """Blocks of consecutive queries and the keys that any of them hears.
+    """Blocks of consecutive queries and the keys that any of them hears, listed head after head.
 
     Attributes:
         size: Queries a tile.
-        span: Keys a tile, the longest one's; shorter ones are padded.
-        first: First of the tiles met here ...
-        number: ... and how many there are a head; tile p of a list is number p % number of head p // number.
-        begin: (all tiles,) first key of each.
-        end: (all tiles,) one past its last key.
+        span: Keys a tile of the chunk at hand, the longest one's; shorter ones are padded.
+        number: Tiles a head; number p of the list is tile p % number of head p // number.
+        begin: (number,) first key of each.
+        end: (number,) one past its last key.
     """
 
     size: int
     span: int
-    first: int
     number: int
     begin: np.ndarray
     end: np.ndarray

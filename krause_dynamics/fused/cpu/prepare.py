@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -139,18 +141,32 @@ class Sums:
         return Gradients(q, k, v, torch.from_numpy(self.scale).sum(-1).view(batch, heads), mass, pair)
 
 
-def spread(run: Callable[[int, int], Any], total: int, smallest: int) -> None:
-    """run(begin, end) over range(total), on as many threads as torch would use, ``smallest`` at least each."""
+def spread(run: Callable[[int, int], Any], total: int, smallest: int, *, each: int = 1) -> None:
+    """run(begin, end) over range(total), on as many threads as torch would use.
+
+    Args:
+        run: What to do; torch operations in it stay on their thread.
+        total: Length of the range.
+        smallest: Least length of a piece.
+        each: Pieces a thread, where they differ in cost.
+    """
     threads = min(torch.get_num_threads(), max(1, total // smallest))
     if threads == 1:
         run(0, total)
         return
-    edges = [total * t // threads for t in range(threads + 1)]
-    for future in [_pool(threads, os.getpid()).submit(run, a, b) for a, b in zip(edges, edges[1:], strict=False)]:
+    pieces = min(each * threads, total // smallest)
+    edges = [total * t // pieces for t in range(pieces + 1)]
+    pool = _pool(torch.get_num_threads(), os.getpid())
+    for future in [pool.submit(run, a, b) for a, b in itertools.pairwise(edges)]:
         future.result()
 
 
 @lru_cache(maxsize=8)
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads of this process: a fork does not inherit them, and would wait for them for ever."""
-    return ThreadPoolExecutor(threads)
+    """Threads of this process (a fork does not inherit them, and would wait for them for ever), one of torch's each."""
+    before, started = torch.get_num_threads(), Barrier(threads)
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    for future in [pool.submit(started.wait) for _ in range(threads)]:
+        future.result()
+    torch.set_num_threads(before)  # new threads of others would start with the number set last
+    return pool
