@@ -65,10 +65,13 @@ def kernels(q: Tensor, k: Tensor, v: Tensor, lowered: Lowered) -> tuple[Tensor, 
     tensor = scale.expand(batch, heads) if isinstance(scale, Tensor) else None
     if mass is not None:
         mass = mass.expand(batch, heads, k.shape[2])
-    alone = steps.alone((q, k, v, tensor, mass))
+    alone, offset = steps.alone((q, k, v, tensor, mass)), lowered.query_offset
+    tracked = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, tensor, mass))
+    if alone and n == 1 and not tracked and not lowered.rule.grid:
+        k, v, mass, offset = _within_reach(k, v, mass, lowered.rule, offset)
     if lowered.distance and q.dtype == torch.float32:
         q, k = _centred(q, k, mass, alone)
-    numbers, offset = _numbers(lowered.rule), lowered.query_offset
+    numbers = _numbers(lowered.rule)
     if not alone:
         squares = operators.squared_norms
         out, log_partition, *_ = operators.attend(
@@ -76,13 +79,11 @@ def kernels(q: Tensor, k: Tensor, v: Tensor, lowered: Lowered) -> tuple[Tensor, 
         )
     else:
         tensors = (q, k, v, tensor, mass)
-        tracked = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
         squares = operators.squared_norms if tracked else steps.terms().squared_norms
+        options = steps.Options(lowered.distance, numbers, offset, 1.0 if isinstance(scale, Tensor) else float(scale))
         if n == 1 and not tracked and _fits_decode(q, k, lowered.rule):
-            out, log_partition = _decode(q, k, v, scale if tensor is None else tensor, mass, lowered)
+            out, log_partition = steps.attend_once(tensors, options)
         else:
-            number = 1.0 if isinstance(scale, Tensor) else float(scale)
-            options = steps.Options(lowered.distance, numbers, offset, number)
             out, log_partition = steps.attend(tensors, options, tracked=tracked)
     return out, log_partition if lowered.mean_only else log_partition + lowered.query_term(q, squares)
 
@@ -98,22 +99,20 @@ def _centred(q: Tensor, k: Tensor, mass: Tensor | None, alone: bool) -> tuple[Te
     return q - (centre if group == 1 else centre.repeat_interleave(group, 1)), k - centre
 
 
+def _within_reach(
+    k: Tensor, v: Tensor, mass: Tensor | None, rule: Rule, position: int
+) -> tuple[Tensor, Tensor, Tensor | None, int]:
+    """What one token hears of a cache of any length, as views, and the token's position there."""
+    m = k.shape[2]
+    first = 0 if rule.left == UNBOUNDED else min(m, max(0, position - rule.left))
+    last = m if rule.right == UNBOUNDED else min(m, max(first, position + rule.right + 1))
+    if last - first < m:
+        k, v = k[:, :, first:last], v[:, :, first:last]
+        mass = None if mass is None else mass[..., first:last]
+    return k, v, mass, position - first
+
+
 def _fits_decode(q: Tensor, k: Tensor, rule: Rule) -> bool:
-    """Whether one program reads the whole cache; powers of two as the kernel pads them."""
+    """Whether one program reads all keys; powers of two as the kernel pads them."""
     padded = [1 << (max(16, size) - 1).bit_length() for size in (q.shape[3], k.shape[2])]
-    return not rule.grid and padded[0] * padded[1] <= steps.launch().LARGEST_CACHE
-
-
-def _decode(
-    q: Tensor, k: Tensor, v: Tensor, scale: Tensor | float, mass: Tensor | None, lowered: Lowered
-) -> tuple[Tensor, Tensor]:
-    """One token against the keys that its window leaves."""
-    rule, position, m = lowered.rule, lowered.query_offset, k.shape[2]
-    first = 0 if rule.left == UNBOUNDED else max(0, position - rule.left)
-    last = m if rule.right == UNBOUNDED else min(m, position + rule.right + 1)
-    bias = steps.terms().key_bias(k, scale, mass, q.shape[1]) if lowered.distance else mass
-    result: tuple[Tensor, Tensor] = steps.launch().decode(
-        q, k, v, scale=scale, key_bias=bias, first=first, last=last, top_k=rule.top_k or None,
-        ties="keep" if rule.keep_ties else "index",
-    )  # fmt: skip
-    return result
+    return not rule.grid and k.shape[2] > 0 and padded[0] * padded[1] <= steps.launch().LARGEST_CACHE

@@ -24,13 +24,13 @@ LARGEST_CACHE = 65536
 @triton.jit(do_not_specialize=RUN_TIME)
 def decode_kernel(
     Q, K, V, BIAS, SCALE, OUT, LOGZ,
-    scale_value, m, heads, group, first, last,
+    scale_value, m, heads, group,
     stride_qb, stride_qh, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
     stride_bb, stride_bh, stride_sb, stride_sh,
     TOP_K: tl.constexpr, KEEP_TIES: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr,
     SCALE_TENSOR: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
-    """Output (D,) and log-partition of one query; it hears the keys first .. last - 1. M is a power of two."""
+    """Output (D,) and log-partition of one query that hears m keys. M is a power of two."""
     batch = (tl.program_id(0) // heads).to(tl.int64)
     head = (tl.program_id(0) % heads).to(tl.int64)
     d = tl.arange(0, DP)
@@ -39,11 +39,12 @@ def decode_kernel(
     V += batch * stride_vb + (head // group) * stride_vh
     scale = load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
     j = tl.arange(0, M)
-    s = tl.sum(load_rows(K, first * 0, j, m, stride_kn, D, DP, "").to(tl.float32) * q[None, :], 1) * scale
-    bias = load_bias(BIAS + batch * stride_bb + head * stride_bh, first * 0, j, m, HAS_BIAS)
+    start = m * 0
+    s = tl.sum(load_rows(K, start, j, m, stride_kn, D, DP, "").to(tl.float32) * q[None, :], 1) * scale
+    bias = load_bias(BIAS + batch * stride_bb + head * stride_bh, start, j, m, HAS_BIAS)
     if HAS_BIAS:
         s = s + bias
-    heard = (j >= first) & (j < last) & (bias > float("-inf"))
+    heard = bias > float("-inf")
     s = tl.where(heard, s, float("-inf"))
     keep = heard
     if TOP_K > 0:
@@ -83,7 +84,7 @@ def decode_kernel(
     p = tl.where(keep, tl.exp2((s - base) * LOG2E), 0.0)
     weight = tl.sum(p, 0)
     weight = tl.where(nan, float("nan"), weight)
-    v = load_rows(V, first * 0, tl.where(keep, j, -1), m, stride_vn, D, DP, "").to(tl.float32)
+    v = load_rows(V, start, tl.where(keep, j, -1), m, stride_vn, D, DP, "").to(tl.float32)
     out = tl.sum(p[:, None] * v, 0) / tl.where(weight == 0.0, 1.0, weight)
     logz = tl.where(weight == 0.0, float("-inf"), base + tl.log2(tl.where(weight == 0.0, 1.0, weight)) * LN2)
     tl.store(OUT + tl.program_id(0).to(tl.int64) * D + d, out.to(OUT.dtype.element_ty), mask=d < D)
@@ -106,8 +107,9 @@ def decode(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One query a head, q (batch, heads, 1, d), against a cache, k and v (batch, kv_heads, m, d).
 
-    m * d, both rounded up to powers of 2, may reach 65 536. Hears the keys first .. last - 1 (all by default; a ring
-    buffer marks unused slots by key_bias = -inf). Nothing is saved for a backward pass.
+    Hears the keys first .. last - 1 (all by default; a ring buffer marks unused slots by key_bias = -inf); no others
+    are read. Their number times d, both rounded up to powers of 2, may reach 65 536. Nothing is saved for a backward
+    pass.
     `out` and `log_partition` may be given, so that a captured graph allocates nothing.
 
     Returns:
@@ -117,6 +119,10 @@ def decode(
         ValueError: more keys than one program reads.
     """
     batch, heads, queries, d = q.shape
+    last = k.shape[-2] if last is None else last
+    if last - first < k.shape[-2]:
+        k, v = k[:, :, first:last], v[:, :, first:last]
+        key_bias = None if key_bias is None else key_bias[..., first:last]
     keys = k.shape[-2]
     width = max(16, triton.next_power_of_2(keys))
     if queries != 1 or width * padded(d) > LARGEST_CACHE:
@@ -125,7 +131,6 @@ def decode(
             f"got {queries} and {keys}; use forward"
         )
     q, k, v = rows_contiguous(q), rows_contiguous(k), rows_contiguous(v)
-    last = keys if last is None else last
     out = torch.empty((batch, heads, 1, d), dtype=q.dtype, device=q.device) if out is None else out
     if log_partition is None:
         log_partition = torch.empty((batch, heads, 1), dtype=torch.float32, device=q.device)
@@ -135,7 +140,7 @@ def decode(
     with on_device(q):
         decode_kernel[(batch * heads,)](
             q, k, v, bias, scale_tensor, out, log_partition,
-            scale_value, keys, heads, heads // k.shape[1], first, last,
+            scale_value, keys, heads, heads // k.shape[1],
             *q.stride()[:2], *k.stride()[:3], *v.stride()[:3], *bias_strides, *scale_strides,
             TOP_K=0 if top_k is None or top_k >= keys else top_k, KEEP_TIES=ties == "keep", D=d, DP=padded(d),
             HAS_BIAS=key_bias is not None, SCALE_TENSOR=is_tensor, M=width,
