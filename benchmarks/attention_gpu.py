@@ -30,9 +30,9 @@ SIGMA = 4.0
 SCALE = 1 / SIGMA**2
 CASES = {32: 16, 128: 96, 256: 192}
 VARIANTS = {
-    32: [Tiles(16, 16, 1, True, 1, 128), Tiles(16, 16, 1, True, 1, 160)],
-    128: [Tiles(64, 32, 4, True, 1), Tiles(64, 64, 4, True, 1), Tiles(64, 32, 4, False, 1), Tiles(16, 16, 1, True, 1)],
-    256: [Tiles(64, 32, 4, False, 1), Tiles(64, 64, 4, False, 1), Tiles(32, 32, 4, True, 1, 168)],
+    32: [Tiles(16, 16, 1), Tiles(16, 16, 1, 96)],
+    128: [Tiles(64, 64, 4, 168), Tiles(64, 64, 4), Tiles(64, 32, 4, 168)],
+    256: [Tiles(64, 64, 4), Tiles(64, 32, 4)],
 }
 
 

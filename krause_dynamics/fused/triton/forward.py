@@ -30,8 +30,7 @@ from .primitives import (
     within,
 )
 from .selection import kth_score, sample_moments, tie_cut
-from .streaming import _mend
-from .walk import locate
+from .walk import CAREFUL, add_finite, locate, store_mended
 
 
 @triton.jit
@@ -135,6 +134,46 @@ def _store_bits(
         _store_word(BITS, pack(keep, T), i, r, block, n, t, FULL, B, T, WORDS)
 
 
+@triton.jit
+def _mend(
+    tensors, LOGZ, BITS, strides, row_strides, scale, n, m, heads, group, offset,
+    LEFT: tl.constexpr, FULL: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, B: tl.constexpr,
+    SPAN: tl.constexpr, WORDS: tl.constexpr,
+):  # fmt: skip
+    """Store the output where some value is not finite: NaN in rows that select one, else no trace of it.
+
+    Reads what the kernel stored, so that a program need not keep anything for a pass that hardly ever runs.
+    """
+    Q, K, V, BIAS, OUT, batch, head, query = locate(opaque(tl.program_id(0)), tensors, strides, n, heads, group, B)
+    stride_q, stride_k, stride_v, stride_o = row_strides
+    i = query + tl.arange(0, B)
+    c = tl.arange(0, CAREFUL)
+    unit = batch * heads + head
+    logz = tl.load(LOGZ + unit * n + i, mask=i < n, other=0.0)
+    cleared = tl.where(logz == float("-inf"), 0.0, -logz * LOG2E)
+    q = load_rows(Q, query, tl.arange(0, B), n, stride_q, D, DP, "")
+    first = query + offset - LEFT
+    shift = query - i // 32 * 32
+    if FULL:
+        first = query * 0
+        shift = i * 0
+    for column in tl.range(0, D, CAREFUL, num_stages=1):
+        d = column + tl.arange(0, CAREFUL)
+        out = tl.zeros([B, CAREFUL], tl.float32)
+        poison = tl.zeros([B, CAREFUL], tl.float32)
+        for u in tl.range(SPAN // CAREFUL, num_stages=1):
+            start = first + u * CAREFUL
+            place = (shift + u * CAREFUL)[:, None] + c[None, :]
+            read = (i < n)[:, None] & (place >= 0) & (place < 32 * WORDS)
+            word = tl.load(BITS + (unit * WORDS + (place >> 5)) * n + i[:, None], mask=read, other=0)
+            keep = ((word >> (place & 31)) & 1) != 0
+            k = load_rows(K, start, c, m, stride_k, D, DP, "")
+            x = tl.dot(q, tl.trans(k), input_precision="ieee") * scale + load_bias(BIAS, start, c, m, HAS_BIAS)[None, :]
+            p = tl.where(keep, tl.exp2(tl.fma(x, LOG2E, cleared[:, None])), 0.0)
+            out, poison = add_finite(out, poison, p, keep, V, start, d, m, stride_v, D, CAREFUL)
+        store_mended(OUT, out, poison, tl.zeros([B], tl.float32) + 1.0, i, n, d, stride_o, D)
+
+
 @triton.jit(do_not_specialize=RUN_TIME)
 def forward_kernel(
     Q, K, V, BIAS, SCALE, OUT, LOGZ, BITS,
@@ -185,10 +224,6 @@ def forward_kernel(
         x = _mask(x, t, start, row, m, hood, FULL, B, T)
         top = tl.maximum(top, row_maximum(x), propagate_nan=tl.PropagateNan.ALL)
         s = s + (x,)
-    if tl.max((top != top).to(tl.int32), 0) > 0:
-        # A query that is not finite hears nothing all the same where no key is there.
-        heard = _hears(bias_head, first, row, m, hood, HAS_BIAS, NT, B, T)
-        top = tl.where((top != top) & ~heard, float("-inf"), top)
 
     # Selection: scores from the mark on, of those equal to it the first ones.
     slope = deviation * slope_unit / tl.maximum(possible, 1).to(tl.float32)
@@ -209,7 +244,7 @@ def forward_kernel(
     # Softmax over the selected keys.
     base = tl.where(top == float("-inf"), 0.0, top)
     least = tl.maximum(mark, -3.4028234e38)
-    weights = tl.zeros([B, T], tl.float32)
+    weight = tl.zeros([B], tl.float32)
     out = tl.zeros([B, DP], tl.float32)
     query = opaque(query)
     block = query // B
@@ -221,17 +256,19 @@ def forward_kernel(
     words = BITS + unit * n * WORDS
     if T == 16:
         _clear_words(words, i, block, n, FULL, NT, WORDS)
-    following = _load_present(v_head, bias_head, first, m, stride_vn, D, DP, HAS_BIAS, T)
     for t in tl.static_range(NT):
-        v = following
-        if t + 1 < NT:
-            following = _load_present(v_head, bias_head, first + (t + 1) * T, m, stride_vn, D, DP, HAS_BIAS, T)
+        v = _load_present(v_head, bias_head, first + t * T, m, stride_vn, D, DP, HAS_BIAS, T)
         keep = s[t] >= least[:, None]
         _store_bits(words, keep, i, r, block, n, t, FULL, B, T, WORDS)
         p = tl.where(keep, tl.exp2(tl.fma(s[t], LOG2E, (-base * LOG2E)[:, None])), 0.0)
-        weights += p
+        weight += tl.sum(p, 1)
         out = tl.dot(p.to(v.dtype), v, out, input_precision="ieee")
-    weight = tl.where(top == top, tl.sum(weights, 1), top)
+    weight = tl.where(top == top, weight, top)
+    if tl.max((top != top).to(tl.int32), 0) > 0:
+        # A query that is not finite hears nothing all the same where no key is there.
+        silent = (top != top) & ~_hears(bias_head, first, i + offset, m, hood, HAS_BIAS, NT, B, T)
+        weight = tl.where(silent, 0.0, weight)
+        out = tl.where(silent[:, None], 0.0, out)
     logz = tl.where(weight == 0.0, float("-inf"), base + tl.log2(weight) * LN2)
     tl.store(LOGZ + unit * n + i, logz, mask=i < n)
     d = tl.arange(0, DP)
@@ -242,8 +279,7 @@ def forward_kernel(
     if tl.max(tl.max(broken.to(tl.int32), 1), 0) > 0:
         tl.debug_barrier()
         row_strides = (stride_qn, stride_kn, stride_vn, stride_on)
-        cut = tl.where(tied & (cut < FAR), first + cut, 2 * FAR)
-        _mend(mark, cut, base, weight, tensors, strides, row_strides, scale, n, m, heads, group, offset, hood, D, DP, HAS_BIAS, B)  # fmt: skip  # noqa: E501
+        _mend(tensors, LOGZ, BITS, strides, row_strides, scale, n, m, heads, group, offset, LEFT, FULL, D, DP, HAS_BIAS, B, NT * T, WORDS)  # fmt: skip  # noqa: E501
 
 
 @dataclass(frozen=True)
