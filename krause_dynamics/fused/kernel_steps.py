@@ -131,6 +131,25 @@ def attend(tensors: tuple[Tensor | None, ...], options: Options, *, tracked: boo
     return out, log_partition
 
 
+def decode(
+    q: Tensor, k: Tensor, v: Tensor, scale: Tensor | None, mass: Tensor | None, options: Options
+) -> tuple[Tensor, Tensor]:
+    """Output and log-partition without the query's term of one query, which hears all keys given."""
+    a = options.number if scale is None else scale
+    bias = terms().key_bias(k, a, mass, q.shape[1]) if options.distance else mass
+    chosen = launch_arguments(*options.numbers)
+    result: tuple[Tensor, Tensor] = launch().decode(
+        q, k, v, scale=a, key_bias=bias, top_k=chosen["top_k"], ties=chosen["ties"]
+    )
+    return result
+
+
+def attend_once(tensors: tuple[Tensor | None, ...], options: Options) -> tuple[Tensor, Tensor]:
+    """As `attend` for one query and the keys that it hears, few enough for one program; not differentiable."""
+    out, log_partition = _planned()(decode, tensors, (options,))
+    return out, log_partition
+
+
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(
