@@ -103,15 +103,17 @@ def is_zero(vector):
 
 @sums
 def exponentials(values, count, shift):
-    """Values <- exp(values - shift), for arguments <= 0 or NaN after the shift.
+    """Values <- exp(values - shift), for arguments <= 0 or NaN after the shift; returns their sum.
 
     Single precision to about two units in the last place, without branches: Cephes' polynomial after splitting off the
     power of two, whose bits are written directly; what is below exp(-87), the smallest normal number, becomes 0.
     """
+    result = values.dtype.type(0)
     if values.itemsize == 8:
         for t in range(count):
             values[t] = np.exp(values[t] - shift)
-        return
+            result += values[t]
+        return result
     for t in range(count):
         x = np.float32(values[t] - shift)
         n = np.floor(max(x, np.float32(-87.0)) * np.float32(1.44269504) + np.float32(0.5))
@@ -123,7 +125,10 @@ def exponentials(values, count, shift):
         p = p * r + np.float32(1.6666665459e-1)
         p = p * r + np.float32(5.0000001201e-1)
         grown = (p * r * r + r + np.float32(1)) * power_of_two(np.int32(n))
-        values[t] = np.float32(0) if x < np.float32(-87.0) else grown
+        grown = np.float32(0) if x < np.float32(-87.0) else grown
+        values[t] = grown
+        result += grown
+    return result
 
 
 @sums

@@ -40,7 +40,7 @@ def slope_tiles(
     """
     n = arrays.q.shape[1]
     raw, factors = np.empty(tiles.span, products.dtype), np.empty(tiles.span, products.dtype)
-    columns = np.empty(tiles.span, np.int32)
+    columns, one = np.empty(tiles.span, np.int32), products.dtype.type(1)
     scale, pair, strides, mass = arrays.scale, arrays.pair, arrays.strides, arrays.mass
     lower, upper = arrays.lower, arrays.upper
     for g in range(places[1] - places[0]):
@@ -60,7 +60,7 @@ def slope_tiles(
             clear(products[g, r], at, at + count)
             clear(slopes[g, r], at, at + count)
             weights, rates = products[g, r, at : at + count], slopes[g, r, at : at + count]
-            measure(weights, count, squares[g, r], squares[g, tiles.size + at :], layout.distance == 1)
+            measure(weights, count, squares[g, r], squares[g, tiles.size + at :], layout.distance == 1, one)
             for s in range(count):
                 raw[s] = weights[s]
             scale_by(weights, count, scale[x])

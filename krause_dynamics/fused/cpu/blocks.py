@@ -100,12 +100,14 @@ def load(places, tiles, layout, arrays, queries, keys, values, squares):
 
 
 @sums
-def measure(products, count, square, squares, distance):
-    """Products become what the scale multiplies: themselves, or minus half squared distances."""
+def measure(products, count, square, squares, distance, factor):
+    """Products, or minus half squared distances, times a factor, in place."""
     if distance:
         for t in range(count):
             # Of a key with itself, for instance, rounding may leave a square below zero.
-            products[t] = smaller(products[t] - squares[t] - square, products.dtype.type(0))
+            products[t] = factor * smaller(products[t] - squares[t] - square, products.dtype.type(0))
+    else:
+        scale_by(products, count, factor)
 
 
 @plain
@@ -143,6 +145,7 @@ def weigh_tiles(places, tiles, layout, arrays, dropout, products, squares, log_p
     factors, columns = np.empty(tiles.span, products.dtype), np.empty(tiles.span, np.int32)
     scale, pair, strides, mass = arrays.scale, arrays.pair, arrays.strides, arrays.mass
     lower, upper = arrays.lower, arrays.upper
+    extras = layout.mass_heads > 0 or pair.size > 0 or dropout > 0  # what reads columns
     for g in range(places[1] - places[0]):
         x, t = (places[0] + g) // tiles.number, (places[0] + g) % tiles.number
         for r in range(tiles.size):
@@ -156,9 +159,9 @@ def weigh_tiles(places, tiles, layout, arrays, dropout, products, squares, log_p
             at = lower[i] - tiles.begin[t]
             clear(products[g, r], at, at + count)
             scores = products[g, r, at : at + count]
-            measure(scores, count, squares[g, r], squares[g, tiles.size + at :], layout.distance == 1)
-            scale_by(scores, count, scale[x])
-            fill(columns, lower[i], count)
+            measure(scores, count, squares[g, r], squares[g, tiles.size + at :], layout.distance == 1, scale[x])
+            if extras:
+                fill(columns, lower[i], count)
             restrict(scores, count, columns, x, i, layout, pair, strides, mass)
             stay = select(scores, count, layout)
             if bits.size > 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from krause_dynamics.fused.cpu.arithmetic import dot, exponentials, highest, scale_by, total
+from krause_dynamics.fused.cpu.arithmetic import dot, exponentials, highest, scale_by
 from krause_dynamics.fused.cpu.compiled import plain
 from krause_dynamics.fused.cpu.selection import keep_best, not_admitted
 
@@ -56,8 +56,7 @@ def weigh(scores, count, columns, x, layout, mass):
     """Scores become weights of sum 1 (0 where -inf); returns the log-partition."""
     add_mass(scores, count, columns, x, layout, mass)
     largest = highest(scores, count)
-    exponentials(scores, count, largest)
-    partition = total(scores, count)
+    partition = exponentials(scores, count, largest)
     scale_by(scores, count, scores.dtype.type(1) / partition)
     return largest + np.log(partition)
 
