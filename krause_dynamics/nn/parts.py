@@ -1,0 +1,59 @@
+"""Small modules of a layer: the learned bandwidth and rotary positions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class LogSigma(nn.Module):
+    """The bandwidth as one float32 parameter ``weight`` = log sigma, of shape (1,) or (heads,).
+
+    A module of its own, so that optimiser groups, peft's ``modules_to_save`` and FSDP find it; it stays float32 when a
+    model is converted to half precision, where a step of a few per cent would be lost to rounding.
+    """
+
+    def __init__(self, sigma: float, entries: int = 1, *, learn: bool = True) -> None:
+        super().__init__()
+        if not 0 < sigma < math.inf:
+            raise ValueError(f"sigma must be positive and finite, got {sigma}; its logarithm is what is learned")
+        self.weight = nn.Parameter(torch.full((entries,), math.log(sigma)), requires_grad=learn)
+
+    def forward(self) -> Tensor:
+        """Sigma, (1,) or (heads,)."""
+        return self.weight.exp()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LogSigma:
+        before = self.weight.detach()
+        super()._apply(fn, recurse)
+        if self.weight.dtype in (torch.bfloat16, torch.float16):
+            self.weight.data = before.to(self.weight.device)
+        return self
+
+
+class Rotary(nn.Module):
+    """Rotary positions (Su et al. 2104.09864): pairs (c, c + d/2) turn by ``position * base^(-2c/d)``.
+
+    Rotations keep lengths, so that the distance |q_i - k_j| depends on i - j alone, as their product does.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int, base: float = 10000.0) -> None:
+        super().__init__()
+        if dim % 2:
+            raise ValueError(f"rotary positions need an even head dimension, got {dim}")
+        frequencies = base ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Turn x (b, h, n, d) by positions (n,) or (b, n)."""
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        angle = positions.to(dtype)[..., None] * self.frequencies.to(dtype)
+        angle = angle if angle.ndim == 2 else angle[:, None]
+        cos, sin = angle.cos(), angle.sin()
+        first, second = x.to(dtype).chunk(2, dim=-1)
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(x.dtype)
