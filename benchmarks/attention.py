@@ -216,8 +216,8 @@ def machine() -> str:
     flags = "AVX-512" if "avx512f" in Path("/proc/cpuinfo").read_text() else "no AVX-512"
     return (
         f"{model} ({flags}), {torch.get_num_threads()} thread, torch {torch.__version__}, numba {numba.__version__}, "
-        f"Python {platform.python_version()}; float32, d = {DIM}, {HEADS} heads, W = {WINDOW}, k = {TOP_K} where nothing "
-        "else is said"
+        f"Python {platform.python_version()}; float32, d = {DIM}, {HEADS} heads, W = {WINDOW}, k = {TOP_K} where "
+        "nothing else is said"
     )
 
 
