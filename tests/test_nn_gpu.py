@@ -39,7 +39,7 @@ SHAPES = {
     "128 bf16": (128, torch.bfloat16, {"window": 65, "side": "both", "top_k": 20}),
     "128 fp32": (128, torch.float32, {"window": 601, "side": "both", "top_k": 100}),
     "256 bf16": (256, torch.bfloat16, {"window": 128, "query_offset": 300}),
-    "256 fp32": (256, torch.float32, {"window": 32, "top_k": 16}),
+    "256 fp32": (256, torch.float32, {"window": 32}),
 }
 
 
@@ -47,7 +47,7 @@ SHAPES = {
 def kernels_compiled_side_by_side(request):
     """Kernels compile for seconds each: processes of their own run the tests first and leave them in Triton's cache."""
     chosen = [item.nodeid for item in request.session.items if item.path == request.path]
-    if len(chosen) < WORKERS or "KRAUSE_GPU_WORKER" in os.environ:
+    if len(chosen) < 3 * WORKERS or {"KRAUSE_GPU_WORKER", "PYTEST_XDIST_WORKER"} & os.environ.keys():
         return
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
     environment = {**os.environ, "KRAUSE_GPU_WORKER": "1"}
@@ -80,6 +80,7 @@ CASES += [(name, torch.float32, "banded") for name in OPTIONS]
 CASES += [(name, torch.bfloat16, "flex") for name in ("window only", "cross")]
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # FlexAttention's own, of a captured tensor
 @pytest.mark.parametrize(("name", "dtype", "impl"), CASES)
 def test_equals_the_definition(name, dtype, impl):
     compare(impl, dtype, OPTIONS[name], *qkv(dtype, n=FEW.get(name, TOKENS), grad=True))
@@ -187,13 +188,14 @@ def test_the_compiler_of_torch_autocast_and_checkpointing():
             with torch.autocast("cuda", torch.bfloat16):
                 out = attend(x)
             out.float().square().sum().backward()
-            grads.append([out.float(), *(p.grad.float() for p in layer.parameters())])
+            grads.append([out.detach().float(), *(p.grad.float() for p in layer.parameters())])
         for eager, other, again in zip(*grads, strict=True):
             # bfloat16 products round differently when the compiler fuses the projections' biases.
             assert float((other - eager).norm() / eager.norm()) < 3e-2
             assert float((again - eager).norm() / eager.norm()) < 3e-2
 
 
+@pytest.mark.filterwarnings("ignore:The AccumulateGrad node")  # nothing is accumulated here
 def test_a_captured_graph_repeats_forward_and_backward():
     q, k, v = qkv(torch.bfloat16, grad=True)
     sigma = torch.full((4,), 4.0, device="cuda", requires_grad=True)
@@ -208,7 +210,7 @@ def test_a_captured_graph_repeats_forward_and_backward():
         step()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=side):
         captured = step()
     with torch.no_grad():
         for x, seed in ((q, 5), (k, 6), (v, 7)):
