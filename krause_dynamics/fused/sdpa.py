@@ -57,8 +57,11 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
         masses = request.log_mass.float().clamp(min=NOTHING)
         bias = masses if bias is None else bias + masses
     values = reference.present(request, request.values)
-    scale = inner if isinstance(inner, float) and inner != 0 else 1.0  # the kernel scales in float32 after the product
-    scaled = x if scale is inner else x * (inner if isinstance(inner, float) else inner[..., None])
+    if isinstance(inner, float) and inner != 0:
+        # The kernel scales in float32 after the product, by a positive number: it takes the maximum of a row before.
+        scale, scaled = abs(inner), x if inner > 0 else -x
+    else:
+        scale, scaled = 1.0, x * (inner if isinstance(inner, float) else inner[..., None])
     bias = None if bias is None else bias / scale
     mean, log_partition = _attend(scaled, y, values, bias, scale, request.queries.dtype, _is_causal(interaction))
     if request.log_mass is not None:
