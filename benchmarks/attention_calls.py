@@ -1,4 +1,4 @@
-"""What one call costs on a GPU when sequences are short: the host's share, beside torch's own attention in the same run.
+"""What one call costs on a GPU when sequences are short: the host's share, beside torch's attention in the same run.
 
     python benchmarks/attention_calls.py
 
