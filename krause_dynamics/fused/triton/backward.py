@@ -43,8 +43,8 @@ def query_blocks(d: int, dtype: torch.dtype, *, hopper: bool = False) -> Blocks:
         return Blocks(32, 32, warps=4 if padded(d) <= 32 else 8 if padded(d) <= 64 else 16)
     if padded(d) > 128:
         return Blocks(32, 32)
-    # Three programs a multiprocessor, where products read their operands from shared memory.
-    return Blocks(64, 64, registers=168 if padded(d) <= 64 and hopper else None)
+    # Four programs a multiprocessor (three of the other kernel), where products read shared memory.
+    return Blocks(64, 64, registers=128 if padded(d) <= 64 else None) if hopper else Blocks(64, 32)
 
 
 def key_blocks(d: int, dtype: torch.dtype, *, hopper: bool = False) -> Blocks:

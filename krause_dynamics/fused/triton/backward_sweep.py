@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from .backward_tiles import load_cleared, load_words, not_a_number, of_scale, selected, store_rows
-from .primitives import LOG2E, RUN_TIME, load_bias, load_rows, load_scale
+from .primitives import LOG2E, RUN_TIME, load_bias, load_rows, load_scale, within
 
 
 @triton.jit
@@ -88,19 +88,19 @@ def sweep_kernel(
         dp1 = tl.dot(v1, tl.trans(do), input_precision="ieee")
         delta = tl.sum(tl.fma(p0, dp0, p1 * dp1), 0)
         if HAS_DLOGZ:
-            delta -= tl.where(hears, tl.load(DLOGZ + unit * n + i, mask=i < n, other=0.0), 0.0)
+            delta -= tl.load(DLOGZ + unit * n + i, mask=hears, other=0.0)
         ds0 = p0 * (dp0 - delta[None, :])
         ds1 = p1 * (dp1 - delta[None, :])
         half0 = ds0.to(q.dtype)
         half1 = ds1.to(q.dtype)
 
-        complete = (j >= 0) & (j < m) & (c * 0 + u >= tl.minimum(begin, 1))
+        complete = within(first, c, m) & (c * 0 + u >= tl.minimum(begin, 1))
         zero = tl.zeros([B, DP], tl.float32)
         dv = tl.dot(p0.to(do.dtype), do, dv, input_precision="ieee")
         dk = tl.dot(half0, q, dk, input_precision="ieee")
         store_rows(DV + unit * m * D, dv, first, c, complete, D, DP)
         store_rows(DK + unit * m * D, dk * scale, first, c, complete, D, DP)
-        tl.store(KEY_FLAGS + unit * m + j, not_a_number(dk) | not_a_number(dv), mask=complete)
+        tl.store(KEY_FLAGS + unit * m + j, not_a_number(dk + dv), mask=complete)
         if NEED_DBIAS:
             tl.store(DBIAS + unit * m + j, dbias + tl.sum(ds0, 1), mask=complete)
             dbias = tl.sum(ds1, 1)
@@ -111,10 +111,10 @@ def sweep_kernel(
         dq = tl.dot(tl.trans(half0), k0, input_precision="ieee")
         dq = tl.dot(tl.trans(half1), k1, dq, input_precision="ieee")
         store_rows(DQ + unit * n * D, dq * scale, r * B, c, own, D, DP)
-        flag = not_a_number(dq)
         if NEED_DSCALE:
             # Read again: kept, q would take registers all along.
             dscale = of_scale(dq, load_rows(Q, r * B, c, n, stride_qn, D, DP, ""))
             tl.store(DSCALE + unit * n + i, dscale, mask=own)
-            flag |= (dscale != dscale).to(tl.int8)
-        tl.store(ROW_FLAGS + unit * n + i, flag, mask=own)
+            tl.store(ROW_FLAGS + unit * n + i, (dscale != dscale).to(tl.int8), mask=own)
+        else:
+            tl.store(ROW_FLAGS + unit * n + i, not_a_number(dq), mask=own)

@@ -13,7 +13,7 @@ Tuples keep argument lists short: ``hood`` = (LEFT, RIGHT, GRID, WIDTH, RADIUS, 
 import triton
 import triton.language as tl
 
-from .primitives import LOG2E, RUN_TIME, admitted, load_bias, load_rows, load_scale, opaque
+from .primitives import LOG2E, RUN_TIME, admitted, load_bias, load_rows, load_scale, within
 from .walk import key_range
 
 
@@ -83,7 +83,7 @@ def load_delta(OUT, DOUT, DLOGZ, start, i, n, hears, stride_on, stride_gn, D: tl
     o = load_rows(OUT, start, local, n, stride_on, D, DP, "")
     delta = tl.sum(do.to(tl.float32) * o.to(tl.float32), 1)
     if HAS_DLOGZ:
-        delta -= tl.load(DLOGZ + i, mask=i < n, other=0.0)
+        delta -= tl.load(DLOGZ + i, mask=hears, other=0.0)
     return tl.where(hears, delta, 0.0)
 
 
@@ -241,12 +241,12 @@ def backward_queries_kernel(
     BITS += unit * n * WORDS
     r = tl.arange(0, B)
     i = block * B + r
-    q = load_rows(Q + batch * stride_qb + head * stride_qh, block * B, r, n, stride_qn, D, DP, "")
     do = load_rows(DOUT, block * B, r, n, stride_gn, D, DP, "")
     cleared, hears = load_cleared(LOGZ + unit * n, i, n)
     OUT += batch * stride_ob + head * stride_oh
     delta = load_delta(OUT, DOUT, DLOGZ + unit * n, block * B, i, n, hears, stride_on, stride_gn, D, DP, HAS_DLOGZ)
     tl.store(DELTA + unit * n + i, delta, mask=i < n)
+    q = load_rows(Q + batch * stride_qb + head * stride_qh, block * B, r, n, stride_qn, D, DP, "")
     dq = walk_keys(
         q, do, cleared, delta, load_marks(BITS, i, n, SELECT), K + batch * stride_kb + (head // group) * stride_kh,
         V + batch * stride_vb + (head // group) * stride_vh, BIAS + batch * stride_bb + head * stride_bh, BITS, block,
@@ -254,15 +254,14 @@ def backward_queries_kernel(
         HAS_BIAS, FULL, WORDS, D, DP, B, T, STAGES, False,
     )  # fmt: skip
     store_rows(DQ + unit * n * D, dq * scale, block * B, r, i < n, D, DP)
-    flag = not_a_number(dq)
     if NEED_DSCALE:
         # Read again: kept, q would take registers all along.
-        again = opaque(block)
-        q = load_rows(Q + batch * stride_qb + head * stride_qh, again * B, r, n, stride_qn, D, DP, "")
+        q = load_rows(Q + batch * stride_qb + head * stride_qh, block * B, r, n, stride_qn, D, DP, "")
         dscale = of_scale(dq, q)
         tl.store(DSCALE + unit * n + i, dscale, mask=i < n)
-        flag |= (dscale != dscale).to(tl.int8)
-    tl.store(FLAGS + unit * n + i, flag, mask=i < n)
+        tl.store(FLAGS + unit * n + i, (dscale != dscale).to(tl.int8), mask=i < n)
+    else:
+        tl.store(FLAGS + unit * n + i, not_a_number(dq), mask=i < n)
 
 
 @triton.jit
@@ -382,7 +381,7 @@ def backward_keys_kernel(
     c = tl.arange(0, T)
     first = position + shift
     j = first + c
-    inside = (j >= 0) & (j < m)
+    inside = within(first, c, m)
     k = load_rows(K + batch * stride_kb + kv_head * stride_kh, first, c, m, stride_kn, D, DP, "")
     v = load_rows(V + batch * stride_vb + kv_head * stride_vh, first, c, m, stride_vn, D, DP, "")
     dk = tl.zeros([T, DP], tl.float32)
@@ -402,4 +401,4 @@ def backward_keys_kernel(
             tl.store(DBIAS + row * m + j, dbias, mask=inside)
     store_rows(DK + unit * m * D, dk, first, c, inside, D, DP)
     store_rows(DV + unit * m * D, dv, first, c, inside, D, DP)
-    tl.store(FLAGS + unit * m + j, not_a_number(dk) | not_a_number(dv), mask=inside)
+    tl.store(FLAGS + unit * m + j, not_a_number(dk + dv), mask=inside)
