@@ -49,7 +49,7 @@ LARGEST_PREFIX_ROW = 512
 SHARED = (
     "TOP_K", "KEEP_TIES", "WIDTH", "RADIUS", "MANHATTAN", "PREFIX", "D", "DP", "HAS_BIAS", "SCALE_TENSOR",
 )  # fmt: skip
-# Code of a column that nobody hears, and the bits that mark a failed comparison (see `codes_of_columns`).
+# Code of a column that nobody hears, and the bits that mark a failed comparison (see `code`).
 NOBODY = tl.constexpr(3 << 29)
 FAILED = tl.constexpr(0x40008080)
 
@@ -186,24 +186,22 @@ def _threshold(s, lo, hi, number, settled, K: tl.constexpr, NT: tl.constexpr):
     """
     at_lo = number
     at_hi = tl.zeros_like(number)
-    turns = 0
+    step = 0
     going = tl.max((~settled).to(tl.int32), 0)
     while going > 0:
-        for step in tl.static_range(3):
-            middle = float_of_ordinal(midpoint(ordinal_of_float(lo), ordinal_of_float(hi)))
-            if step < 2:
-                guess = lo + (hi - lo) * ((at_lo - K + 0.5) / tl.maximum(at_lo - at_hi, 1.0))
-                middle = tl.where((guess > lo) & (guess < hi), guess, middle)
-            n = _at_least(s, middle, NT)
-            up = (n >= K) & ~settled
-            down = (n < K) & ~settled
-            lo = tl.where(up, middle, lo)
-            at_lo = tl.where(up, n, at_lo)
-            hi = tl.where(down, middle, hi)
-            at_hi = tl.where(down, n, at_hi)
-            settled = settled | (at_lo == K) | (at_hi == K - 1)
-        turns += 1
-        if turns > 1:
+        half = float_of_ordinal(midpoint(ordinal_of_float(lo), ordinal_of_float(hi)))
+        guess = lo + (hi - lo) * ((at_lo - K + 0.5) / tl.maximum(at_lo - at_hi, 1.0))
+        middle = tl.where((guess > lo) & (guess < hi) & (step % 3 != 2), guess, half)
+        n = _at_least(s, middle, NT)
+        up = (n >= K) & ~settled
+        down = (n < K) & ~settled
+        lo = tl.where(up, middle, lo)
+        at_lo = tl.where(up, n, at_lo)
+        hi = tl.where(down, middle, hi)
+        at_hi = tl.where(down, n, at_hi)
+        settled = settled | (at_lo == K) | (at_hi == K - 1)
+        step += 1
+        if (step > 5) & (step % 3 == 0):
             settled = settled | (_largest_below(s, hi, NT) == _least_from(s, lo, NT))
         going = tl.max((~settled).to(tl.int32), 0)
     return tl.where(at_lo <= K, lo, _largest_below(s, hi, NT))
