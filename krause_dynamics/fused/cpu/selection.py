@@ -67,8 +67,7 @@ def _least_from(values, count, bound):
 def _kth_largest(values, count, k):
     """A bound which k values reach, or else the k-th largest value (when it ties); and how many reach it."""
     low, high = lowest(values, count), highest(values, count)
-    below, above = ordinal(low), ordinal(high) + 1
-    high = at_ordinal(above, high)  # nobody reaches it
+    below, above = ordinal(low), ordinal(high) + 1  # k values reach the one, fewer the other
     reached, beyond, rounds = _count_from(values, count, low), 0, 0
     while reached != k and above > below + 1:  # their difference may overflow
         middle = at_ordinal((below >> 1) + (above >> 1) + (below & above & 1), low)
@@ -81,12 +80,11 @@ def _kth_largest(values, count, k):
             third = low + (share + type(low)(SPREAD)) * (high - low)
         seen = _count_from_four(values, count, middle, first, second, third)
         for probe, number in ((middle, seen[0]), (first, seen[1]), (second, seen[2]), (third, seen[3])):
-            if number >= k:
-                if probe > low:
-                    low, reached = probe, number
-            elif probe < high:
-                high, beyond = probe, number
-        below, above = ordinal(low), ordinal(high)
+            if below < ordinal(probe) < above:  # not so for the NaN that an infinite end makes
+                if number >= k:
+                    below, low, reached = ordinal(probe), probe, number
+                else:
+                    above, high, beyond = ordinal(probe), probe, number
         rounds += 1
         if rounds >= PATIENCE and reached != k:
             low, over = _least_from(values, count, low)
