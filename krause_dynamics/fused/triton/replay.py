@@ -59,17 +59,30 @@ class _Plan(NamedTuple):
     returned: list[int | None]
 
     def repeat(self, tensors: tuple[Tensor | None, ...], device: torch.device) -> tuple[Any, ...]:
-        held = list(tensors)
-        for shape, dtype in self.allocations:
-            held.append(torch.empty(shape, dtype=dtype, device=device))
+        held = [*tensors, *[torch.empty(shape, dtype=dtype, device=device) for shape, dtype in self.allocations]]
         with _reaching(device):
-            for run, template, places in self.launches:
-                arguments = template.copy()
-                for place, which, offset in places:
-                    tensor = held[which]
-                    arguments[place] = tensor.view(-1)[offset:] if offset and tensor is not None else tensor
-                run(*arguments)
+            _launch_on(device, self.launches, held)
         return tuple([None if which is None else held[which] for which in self.returned])
+
+
+def _launch_on(device: torch.device, launches: list[_Launch], held: list[Tensor | None]) -> None:
+    if INTERPRETED.value:
+        for run, template, places in launches:
+            arguments = template.copy()
+            for place, which, offset in places:
+                tensor = held[which]
+                arguments[place] = tensor.view(-1)[offset:] if offset and tensor is not None else tensor
+            run(*arguments)
+        return
+    # Addresses and the stream are looked up once, not by every launch.
+    addresses = [0 if x is None else x.data_ptr() for x in held]
+    stream = torch._C._cuda_getCurrentRawStream(device.index)
+    for run, template, places in launches:
+        arguments = template.copy()
+        for place, which, offset in places:
+            tensor = held[which]
+            arguments[place] = addresses[which] + (offset * tensor.itemsize if offset and tensor is not None else 0)
+        run(*arguments, stream=stream)
 
 
 def planned(
