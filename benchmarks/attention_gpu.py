@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from krause_dynamics.fused.triton import launch  # noqa: E402
 from krause_dynamics.fused.triton.launch import Tiles  # noqa: E402
+from krause_dynamics.fused.triton.replay import planned  # noqa: E402
 from tests.triton_oracle import admitted, dense  # noqa: E402
 
 TOKENS = 1 << 20
@@ -211,6 +212,15 @@ def published(q, k, v, mask, top_k):
     return s.masked_fill(~place, -math.inf).softmax(-1) @ v
 
 
+def attended(q, k, v, bias, where):
+    """As `attend`, in the form whose host's share the library repeats."""
+    return attend((q, k, v, bias), dict(where))
+
+
+def differentiated(g, q, k, v, bias, out, log_partition, selected, where):
+    return gradients((q, k, v, bias), (out, log_partition, selected), g, dict(where))
+
+
 def captured(call, number=10):
     """Milliseconds a call in a captured graph of several: the GPU's share, without launches by the CPU."""
     call()
@@ -234,11 +244,12 @@ def grids():
         saved = attend(x, where)
         g = torch.randn_like(x[0])
         mask = admitted(n, n, grid=where["grid"], prefix=prefix, device="cuda")
+        rule = (tuple(where.items()),)
         times = " | ".join(
             f"{bench(call):.3f} ({captured(call):.3f})"
             for call in (
-                lambda: attend(x, where),
-                lambda: gradients(x, saved, g, where),
+                lambda: planned(attended, x, rule),
+                lambda: planned(differentiated, (g, *x, *saved), rule),
                 lambda: torch.nn.functional.scaled_dot_product_attention(*x[:3], attn_mask=mask),
             )
         )

@@ -534,6 +534,10 @@ def grid_kernel(
     scale = load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
     if LEADING > 0:
         if program < first:
+            if TOP_K > 0:
+                # Its own words are not read; nothing saved is left to chance.
+                for w in tl.static_range(WORDS):
+                    tl.store(BITS + w * n.to(tl.int64) + patch, 0)
             _prefix_row(
                 Q, K, V, BIAS, SAVED + (unit.to(tl.int64) * LEADING + patch) * m, OUT, LOGZ,
                 BITS + WORDS * n.to(tl.int64) + patch * tl.cdiv(m, 32), patch, scale, m, stride_qn, stride_kn,
