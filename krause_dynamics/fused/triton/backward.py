@@ -16,9 +16,9 @@ import torch
 import triton
 
 from .arguments import bias_arguments, launch_options, on_device, padded, rows_contiguous, scale_arguments
+from .backward_blocks import backward_keys_kernel, backward_queries_kernel
 from .backward_repair import SPAN, repair_kernel
 from .backward_sweep import sweep_kernel
-from .backward_tiles import backward_keys_kernel, backward_queries_kernel
 from .neighbourhood import Neighbourhood, neighbourhood
 from .primitives import INTERPRETED
 
@@ -76,6 +76,47 @@ def _strides(letter: str, x: torch.Tensor) -> dict[str, int]:
     return {f"stride_{letter}{axis}": x.stride(place) for place, axis in enumerate("bhn")}
 
 
+def _written(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, need_bias: bool, need_scale: bool, zeros: bool
+) -> dict[str, torch.Tensor | None]:
+    """What the kernels write, by the names of their arguments; zeroed where they do not come by every key."""
+    rows, columns = q.shape[:3], k.shape[:3]
+    new = torch.zeros if zeros else torch.empty
+    single = {"dtype": torch.float32, "device": q.device}
+    # Marks of rows and of keys in one buffer, both aligned.
+    begin = triton.cdiv(rows.numel(), 16) * 16
+    flags = new(begin + columns.numel(), dtype=torch.int8, device=q.device)
+    return {
+        "DQ": new(q.shape, dtype=q.dtype, device=q.device),
+        "DK": new(k.shape, dtype=k.dtype, device=q.device),
+        "DV": new(v.shape, dtype=v.dtype, device=q.device),
+        "DBIAS": new((*rows[:2], columns[2]), **single) if need_bias else None,
+        "DSCALE": new(rows, **single) if need_scale else None,
+        "ROW_FLAGS": flags,
+        "KEY_FLAGS": flags[begin:],
+    }
+
+
+def _read(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    scale: float | torch.Tensor,
+    key_bias: torch.Tensor | None,
+    grad_log_partition: torch.Tensor | None,
+) -> dict[str, Any]:
+    """Arguments about scale, bias, gradient of the log-partition and sizes; any tensor stands for one that is not."""
+    scale_tensor, scale_value, stride_sb, stride_sh, is_tensor = scale_arguments(scale, q)
+    bias, stride_bb, stride_bh = bias_arguments(key_bias, q, k.shape[2])
+    dlog = grad_log_partition
+    return {
+        "BIAS": bias, "SCALE": scale_tensor, "DLOGZ": q if dlog is None else dlog.to(torch.float32).contiguous(),
+        "scale_value": scale_value, "n": q.shape[2], "m": k.shape[2], "heads": q.shape[1],
+        "group": q.shape[1] // k.shape[1], "stride_bb": stride_bb, "stride_bh": stride_bh, "stride_sb": stride_sb,
+        "stride_sh": stride_sh, "D": q.shape[3], "DP": padded(q.shape[3]), "HAS_BIAS": key_bias is not None,
+        "SCALE_TENSOR": is_tensor, "HAS_DLOGZ": dlog is not None,
+    }  # fmt: skip
+
+
 def backward(
     grad_out: torch.Tensor,
     q: torch.Tensor,
@@ -105,52 +146,38 @@ def backward(
         rows of the scale's gradient, (batch, heads, n) float32: the gradient of a scale per head is their sum over n
         (and batch).
     """
-    batch, heads, n, d = q.shape
-    keys, kv_heads = k.shape[-2], k.shape[1]
     q, k, v, grad_out, out = (_token_rows(x) for x in (q, k, v, grad_out, out))
+    n, keys, group = q.shape[2], k.shape[2], q.shape[1] // k.shape[1]
     hood = neighbourhood(left, right, top_k, ties, grid, prefix, keys)
     registers, full = hood.registers(keys)
     select = 0 if hood.top_k == 0 else (1 if registers else 2)
     full = full and select == 1
-    short = sweeps(hood, select, full, heads // kv_heads, d, q.dtype)
-    # Keys beyond those that the walk along the queries comes by.
+    short = sweeps(hood, select, full, group, q.shape[3], q.dtype)
     first = query_offset - hood.left
-    missed = q.numel() == 0 or (short and (first > 0 or first + SWEEP_BLOCK * (triton.cdiv(n, SWEEP_BLOCK) + 1) < keys))
-    new = torch.zeros if missed else torch.empty
-    numbers = {"dtype": torch.float32, "device": q.device}
-    dq = new(q.shape, dtype=q.dtype, device=q.device)
-    dk = new(k.shape, dtype=k.dtype, device=q.device)
-    dv = new(v.shape, dtype=v.dtype, device=q.device)
-    dbias = new((batch, heads, keys), **numbers) if need_key_bias and key_bias is not None else None
-    dscale = new((batch, heads, n), **numbers) if need_scale else None
-    if q.numel() == 0 or keys == 0:
-        return dq, dk, dv, dbias, dscale
-    flags = new(batch * (heads * n + kv_heads * keys), dtype=torch.int8, device=q.device)
-    scale_tensor, scale_value, stride_sb, stride_sh, is_tensor = scale_arguments(scale, q)
-    bias, stride_bb, stride_bh = bias_arguments(key_bias, q, keys)
-    # An argument that a kernel does not read is any tensor.
+    nothing = q.numel() == 0 or keys == 0
+    # The walk along the queries comes by the keys that these may hear.
+    missed = short and (first > 0 or first + SWEEP_BLOCK * (triton.cdiv(n, SWEEP_BLOCK) + 1) < keys)
+    need_bias = need_key_bias and key_bias is not None
+    written = _written(q, k, v, need_bias=need_bias, need_scale=need_scale, zeros=nothing or missed)
+    gradients = tuple(written[name] for name in ("DQ", "DK", "DV", "DBIAS", "DSCALE"))
+    if nothing:
+        return gradients  # type: ignore[return-value]
     shared = {
-        "Q": q, "K": k, "V": v, "BIAS": bias, "SCALE": scale_tensor, "OUT": out, "LOGZ": log_partition,
-        "BITS": selected, "DOUT": grad_out, "DQ": dq, "DK": dk, "DV": dv,
-        "DLOGZ": log_partition if grad_log_partition is None else grad_log_partition.to(torch.float32).contiguous(),
-        "DBIAS": log_partition if dbias is None else dbias, "DSCALE": log_partition if dscale is None else dscale,
-        "ROW_FLAGS": flags, "KEY_FLAGS": flags[batch * heads * n :],
-        "scale_value": scale_value, "n": n, "m": keys, "heads": heads, "group": heads // kv_heads,
-        "offset": query_offset, "stride_bb": stride_bb, "stride_bh": stride_bh, "stride_sb": stride_sb,
-        "stride_sh": stride_sh, **_strides("q", q), **_strides("k", k), **_strides("v", v), **_strides("o", out),
-        **_strides("g", grad_out), **hood.constants,
-        "SELECT": select, "D": d, "DP": padded(d), "HAS_BIAS": key_bias is not None, "SCALE_TENSOR": is_tensor,
-        "HAS_DLOGZ": grad_log_partition is not None, "NEED_DBIAS": dbias is not None,
-        "NEED_DSCALE": dscale is not None, "FULL": full, "WORDS": selected.shape[2],
+        "Q": q, "K": k, "V": v, "OUT": out, "LOGZ": log_partition, "BITS": selected, "DOUT": grad_out,
+        **{name: log_partition if x is None else x for name, x in written.items()},
+        **_read(q, k, scale, key_bias, grad_log_partition), "offset": query_offset,
+        **_strides("q", q), **_strides("k", k), **_strides("v", v), **_strides("o", out), **_strides("g", grad_out),
+        **hood.constants, "SELECT": select, "FULL": full, "WORDS": selected.shape[2],
+        "NEED_DBIAS": need_bias, "NEED_DSCALE": need_scale,
     }  # fmt: skip
     shift = first if select == 1 and not full else 0
     with on_device(q):
         if short:
-            _launch_sweep(shared, batch)
+            _launch_sweep(shared, q.shape[0])
         else:
-            _launch_blocks(shared, batch, shift)
-        _launch_repair(shared, batch, shift)
-    return dq, dk, dv, dbias, dscale
+            _launch_blocks(shared, q.shape[0], shift)
+        _launch_repair(shared, q.shape[0], shift)
+    return gradients  # type: ignore[return-value]
 
 
 def _launch_sweep(shared: dict[str, Any], batch: int) -> None:
