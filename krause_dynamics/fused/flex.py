@@ -74,4 +74,4 @@ def flex(q: Tensor, k: Tensor, v: Tensor, lowered: Lowered) -> tuple[Tensor, Ten
         q, k, v, score_mod=score, block_mask=mask, scale=1.0, enable_gqa=q.shape[1] != k.shape[1],
         return_aux=torch.nn.attention.flex_attention.AuxRequest(lse=True),
     )  # fmt: skip
-    return out, auxiliary.lse + lowered.query_term(q)
+    return out, auxiliary.lse if lowered.mean_only else auxiliary.lse + lowered.query_term(q)

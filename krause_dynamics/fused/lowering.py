@@ -127,7 +127,9 @@ class Lowered:
             # Absent keys may hold NaN, which neither the bias nor its gradient may see.
             absent = (self.log_mass == -float("inf")).all(1, keepdim=True)[..., None]
             k = k.masked_fill(absent, 0.0)
-        bias = self._half() * _squares(k).repeat_interleave(heads // k.shape[1], dim=1)
+        group = heads // k.shape[1]
+        squared = _squares(k)
+        bias = self._half() * (squared if group == 1 else squared.repeat_interleave(group, dim=1))
         return (bias if self.log_mass is None else bias + self.log_mass).expand(shape)
 
     def query_term(self, q: Tensor, squares: Callable[[Tensor], Tensor] | None = None) -> Tensor | float:
