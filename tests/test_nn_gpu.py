@@ -151,7 +151,9 @@ def test_offset_tokens_keep_their_digits_in_float32():
 def test_auto_takes_the_kernels_and_says_so():
     q, k, v = qkv(torch.bfloat16)
     assert explain(q, k, v, window=32, top_k=16)[0] == "triton"
-    assert explain(q, k, v, window=32, top_k=16, dropout=0.1)[0] == "banded"
+    name, reason = explain(q, k, v, window=32, top_k=16, dropout=0.1)
+    assert name == "banded"
+    assert "not triton: the kernels take no pair bias, packed sequences or dropout" in reason
     assert explain(q.double(), k.double(), v.double(), window=32)[0] == "banded"
 
 

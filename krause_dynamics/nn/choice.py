@@ -45,10 +45,13 @@ def choose(
         UnsupportedImplementation: An explicit ``impl`` cannot compute this.
     """
     if impl == "auto":
-        if q.device.type == "cuda" and unsupported("triton", q, k, v, lowered) is None:
+        kernels_refuse = unsupported("triton", q, k, v, lowered) if q.device.type == "cuda" else ""
+        if kernels_refuse is None:
             return "triton", "one kernel, exact"
         reason = unsupported("banded", q, k, v, lowered)
-        return ("banded", "exact in O(N W) on any device") if reason is None else ("reference", reason)
+        if reason is not None:
+            return "reference", reason
+        return "banded", "exact in O(N W) on any device" + (kernels_refuse and f"; not triton: {kernels_refuse}")
     if impl not in IMPLEMENTATIONS:
         raise UnsupportedImplementation(f"impl must be 'auto' or one of {IMPLEMENTATIONS}, got {impl!r}")
     reason = unsupported(impl, q, k, v, lowered)
