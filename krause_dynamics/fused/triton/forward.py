@@ -34,10 +34,10 @@ from .walk import CAREFUL, add_finite, locate, store_mended
 
 
 @triton.jit
-def _load_present(
-    X, BIAS, start, m, stride, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, T: tl.constexpr
+def _load_keys(
+    K, BIAS, start, m, stride, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, T: tl.constexpr
 ):  # fmt: skip
-    """A tile of keys or values (T, DP); zero outside [0, m) and where the bias is -inf, which may hold anything."""
+    """A tile of keys (T, DP); zero outside [0, m) and where the bias is -inf, as such keys may hold anything."""
     c = tl.arange(0, T)
     d = tl.arange(0, DP)
     here = within(start, c, m)
@@ -46,7 +46,7 @@ def _load_present(
     here = here[:, None]
     if D != DP:
         here = here & (d < D)[None, :]
-    return tl.load(X + start.to(tl.int64) * stride + (c[:, None] * stride + d[None, :]), mask=here, other=0.0)
+    return tl.load(K + start.to(tl.int64) * stride + (c[:, None] * stride + d[None, :]), mask=here, other=0.0)
 
 
 @triton.jit
@@ -208,24 +208,21 @@ def forward_kernel(
 
     # Scores. The next tile of keys is on its way while a product is taken.
     q = load_rows(q_head, query, r, n, stride_qn, D, DP, "")
-    keys = (_load_present(k_head, bias_head, first, m, stride_kn, D, DP, HAS_BIAS, T),)
+    keys = (_load_keys(k_head, bias_head, first, m, stride_kn, D, DP, HAS_BIAS, T),)
     s = ()
     top = tl.zeros([B], tl.float32) + float("-inf")
-    mean = top
-    deviation = top
     for t in tl.static_range(NT):
         start = first + t * T
         bias = load_bias(bias_head, start, c, m, HAS_BIAS)
         if t + 1 < NT:
-            keys = keys + (_load_present(k_head, bias_head, start + T, m, stride_kn, D, DP, HAS_BIAS, T),)
+            keys = keys + (_load_keys(k_head, bias_head, start + T, m, stride_kn, D, DP, HAS_BIAS, T),)
         x = tl.dot(q, tl.trans(keys[t]), input_precision="ieee") * scale + bias[None, :]
-        if t == NT // 2:
-            mean, deviation = sample_moments(x, B, T)
         x = _mask(x, t, start, row, m, hood, FULL, B, T)
         top = tl.maximum(top, row_maximum(x), propagate_nan=tl.PropagateNan.ALL)
         s = s + (x,)
 
     # Selection: scores from the mark on, of those equal to it the first ones.
+    mean, deviation = sample_moments(s[NT // 2], B, T)
     slope = deviation * slope_unit / tl.maximum(possible, 1).to(tl.float32)
     mark, reach, above = kth_score(
         s, possible <= TOP_K, mean + z_score * deviation, slope, TOP_K, STEPS, NT, B, T
@@ -256,8 +253,17 @@ def forward_kernel(
     words = BITS + unit * n * WORDS
     if T == 16:
         _clear_words(words, i, block, n, FULL, NT, WORDS)
+    # Values ahead of their product where registers are left.
+    AHEAD: tl.constexpr = NT * T <= 192
+    if AHEAD:
+        following = load_rows(v_head, first, c, m, stride_vn, D, DP, "")
     for t in tl.static_range(NT):
-        v = _load_present(v_head, bias_head, first + t * T, m, stride_vn, D, DP, HAS_BIAS, T)
+        if AHEAD:
+            v = following
+            if t + 1 < NT:
+                following = load_rows(v_head, first + (t + 1) * T, c, m, stride_vn, D, DP, "")
+        else:
+            v = load_rows(v_head, first + t * T, c, m, stride_vn, D, DP, "")
         keep = s[t] >= least[:, None]
         _store_bits(words, keep, i, r, block, n, t, FULL, B, T, WORDS)
         p = tl.where(keep, tl.exp2(tl.fma(s[t], LOG2E, (-base * LOG2E)[:, None])), 0.0)
@@ -297,8 +303,9 @@ def _tiles(span: int, full: bool, d: int, dtype: torch.dtype) -> Tiles:
     if padded(d) > 128 or dtype == torch.float32 or span > 320 or (padded(d) > 64 and span > 160):
         return Tiles(32, 32, 4)
     if span <= 64 and not full:
-        return Tiles(16, 16, 1)
-    return Tiles(64, 64, 4, registers=168 if span <= 160 and padded(d) <= 64 else None)
+        # More programs at a time are worth a cap.
+        return Tiles(16, 16, 1, registers=128 if padded(d) <= 64 else None)
+    return Tiles(64, 64 if span <= 160 else 32, 4)
 
 
 def launch_registers(

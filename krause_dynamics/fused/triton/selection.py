@@ -86,6 +86,18 @@ def _propose(lo, hi, at_lo, at_hi, threshold, count, slope, K: tl.constexpr):
 
 
 @triton.jit
+def _narrow(lo, hi, at_lo, at_hi, threshold, count, free, K: tl.constexpr):
+    """The bracket after a count, in the rows that are free to move."""
+    up = free & (count >= K)
+    down = free & (count < K)
+    lo = tl.where(up, threshold, lo)
+    at_lo = tl.where(up, count, at_lo)
+    hi = tl.where(down, threshold, hi)
+    at_hi = tl.where(down, count, at_hi)
+    return lo, hi, at_lo, at_hi
+
+
+@triton.jit
 def kth_score(
     s, everything, guess, slope, K: tl.constexpr, STEPS: tl.constexpr,
     NT: tl.constexpr, B: tl.constexpr, T: tl.constexpr,
@@ -109,32 +121,33 @@ def kth_score(
     at_hi = tl.zeros([B], tl.float32)
     done = everything
     threshold = guess
-    step = 0
-    going = 1
-    while going > 0:
-        snapped = (step >= STEPS) & ((step - STEPS) % 2 == 0)
-        upper = (K - at_hi) <= (at_lo - K)
-        if snapped:
-            # The largest score below hi, or the smallest one from lo on and a threshold just above it.
-            bound = tl.where(upper, float_of_ordinal(ordinal_of_float(hi) - 1), -lo)
-            sign = tl.where(upper, 1.0, -1.0)
-            edge = _largest(s, bound, sign, NT, B, T) * sign + 0.0
-            threshold = tl.where(upper, edge, float_of_ordinal(ordinal_of_float(edge) + 1))
-            lo = tl.where(upper | done, lo, edge)
-            done = done | (upper & (edge == float("-inf")))
+    for _ in tl.range(STEPS):
         count = _count(s, threshold, NT, B, T)
-        enough = count >= K
-        free = ~done & (snapped | ((threshold > lo) & (threshold < hi)))
-        lo = tl.where(free & enough, threshold, lo)
-        at_lo = tl.where(free & enough, count, at_lo)
-        hi = tl.where(free & ~enough, threshold, hi)
-        at_hi = tl.where(free & ~enough, count, at_hi)
-        # A bracket that holds one number only: scores tied with the k-th.
-        done = done | (at_lo == K) | (snapped & (upper == enough))
-        step += 1
+        free = ~done & (threshold > lo) & (threshold < hi)
+        lo, hi, at_lo, at_hi = _narrow(lo, hi, at_lo, at_hi, threshold, count, free, K)
         threshold = _propose(lo, hi, at_lo, at_hi, threshold, count, slope, K)
-        if step >= STEPS:
+    done = done | (at_lo == K)
+    going = tl.max((~done).to(tl.int32), 0)
+    while going > 0:
+        # The largest score below hi, or the smallest one from lo on and a threshold just above it.
+        upper = (K - at_hi) <= (at_lo - K)
+        bound = tl.where(upper, float_of_ordinal(ordinal_of_float(hi) - 1), -lo)
+        sign = tl.where(upper, 1.0, -1.0)
+        edge = _largest(s, bound, sign, NT, B, T) * sign + 0.0
+        threshold = tl.where(upper, edge, float_of_ordinal(ordinal_of_float(edge) + 1))
+        lo = tl.where(upper | done, lo, edge)
+        done = done | (upper & (edge == float("-inf")))
+        count = _count(s, threshold, NT, B, T)
+        lo, hi, at_lo, at_hi = _narrow(lo, hi, at_lo, at_hi, threshold, count, ~done, K)
+        # A bracket that holds one number only: scores tied with the k-th.
+        done = done | (at_lo == K) | (upper == (count >= K))
+        going = tl.max((~done).to(tl.int32), 0)
+        if going > 0:
             threshold = float_of_ordinal(midpoint(ordinal_of_float(lo), ordinal_of_float(hi)))
+            count = _count(s, threshold, NT, B, T)
+            free = ~done & (threshold > lo) & (threshold < hi)
+            lo, hi, at_lo, at_hi = _narrow(lo, hi, at_lo, at_hi, threshold, count, free, K)
+            done = done | (at_lo == K)
             going = tl.max((~done).to(tl.int32), 0)
     return lo, at_lo, at_hi
 
