@@ -31,6 +31,7 @@ SPILLS = {
     "backward_keys_kernel": (160, CAPPED),
     "sweep_kernel": (256, "carries the sums of two blocks of keys along"),
     "repair_kernel": (1536, "runs where a number is not finite only"),
+    "streaming_kernel": (32, CAPPED),
     "grid_kernel": (384, "one warp holds all candidates of its patch; " + CAPPED),
 }
 CALLS = {

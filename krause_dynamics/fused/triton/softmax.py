@@ -163,6 +163,9 @@ def _sizes(
     """
     if dtype == torch.float32:
         return (32, 32, 4 if dim <= 64 else 8, 1, None) if dim <= 128 else (16, 16, 4, 1, None)
+    registers = 128 if hopper else None
     if dim <= 64:
-        return 64, 32 if heard <= 64 else 64, 4, 2 if biased and heard > 64 else 3, 128 if hopper else None
-    return (64, 32, 4, 2, None) if dim <= 128 else (64, 32, 8, 2, None)
+        return (64, 32, 4, 3, registers) if heard <= 64 else (64, 64, 4, 2 if biased else 3, registers)
+    if dim <= 128:
+        return (64, 32, 4, 2, registers) if heard <= 256 else (64, 64, 4, 2, None)
+    return 64, 32, 4 if hopper else 8, 2, None
