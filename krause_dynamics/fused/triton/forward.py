@@ -24,13 +24,12 @@ from .primitives import (
     load_rows,
     load_scale,
     opaque,
-    pack,
-    pack_pair,
     row_maximum,
     within,
 )
 from .selection import kth_score, sample_moments, tie_cut
 from .walk import CAREFUL, add_finite, locate, store_mended
+from .words import clear_half_words, store_bits
 
 
 @triton.jit
@@ -80,58 +79,6 @@ def _hears(BIAS, first, row, m, hood, HAS_BIAS: tl.constexpr, NT: tl.constexpr, 
         heard = admitted(row[:, None], j[None, :], m, hood[0], hood[1], hood[2], hood[3], hood[4], hood[5], hood[6])
         some = tl.maximum(some, tl.max((heard & (bias > float("-inf"))[None, :]).to(tl.int32), 1))
     return some > 0
-
-
-@triton.jit
-def _store_word(
-    BITS, word, i, r, block, n, t, FULL: tl.constexpr, B: tl.constexpr, T: tl.constexpr, WORDS: tl.constexpr
-):  # fmt: skip
-    """Write tile t's bits into the words (WORDS, n): word w of row i starts at place 32 (i // 32 + w), 32 w if FULL."""
-    if T == 32:
-        if FULL:
-            w = tl.zeros_like(r) + t
-        else:
-            w = t - r // 32
-        tl.store(BITS + w.to(tl.int64) * n + i, word, mask=(i < n) & (w >= 0) & (w < WORDS))
-    else:
-        # Half words (B = 16): an odd block starts in the middle of its first word.
-        half = t
-        if not FULL:
-            half = t + block % 2
-        halves = BITS.to(tl.pointer_type(tl.int16), bitcast=True)
-        tl.store(
-            halves + ((half // 2) * n.to(tl.int64) + i) * 2 + half % 2,
-            word.to(tl.int16),
-            mask=(i < n) & (half + i * 0 < 2 * WORDS),
-        )
-
-
-@triton.jit
-def _clear_words(BITS, i, block, n, FULL: tl.constexpr, NT: tl.constexpr, WORDS: tl.constexpr):
-    """Zero the half words that no tile of 16 covers: the first one of an odd block, those after the last tile."""
-    odd = block % 2
-    if FULL:
-        odd = block * 0
-    halves = BITS.to(tl.pointer_type(tl.int16), bitcast=True)
-    zero = tl.zeros_like(i).to(tl.int16)
-    tl.store(halves + i.to(tl.int64) * 2, zero, mask=(i < n) & (odd + i * 0 > 0))
-    for half in tl.static_range(NT, 2 * WORDS):
-        tl.store(
-            halves + ((half // 2) * n.to(tl.int64) + i) * 2 + half % 2, zero, mask=(i < n) & (half - odd + i * 0 >= NT)
-        )
-
-
-@triton.jit
-def _store_bits(
-    BITS, keep, i, r, block, n, t, FULL: tl.constexpr, B: tl.constexpr, T: tl.constexpr, WORDS: tl.constexpr
-):  # fmt: skip
-    """Write a boolean tile (B, T) into the words of its rows."""
-    if T == 64:
-        word, second = pack_pair(keep, B)
-        _store_word(BITS, word, i, r, block, n, 2 * t, FULL, B, 32, WORDS)
-        _store_word(BITS, second, i, r, block, n, 2 * t + 1, FULL, B, 32, WORDS)
-    else:
-        _store_word(BITS, pack(keep, T), i, r, block, n, t, FULL, B, T, WORDS)
 
 
 @triton.jit
@@ -252,7 +199,7 @@ def forward_kernel(
     unit = batch * heads + head
     words = BITS + unit * n * WORDS
     if T == 16:
-        _clear_words(words, i, block, n, FULL, NT, WORDS)
+        clear_half_words(words, i, block, n, FULL, NT, WORDS)
     # Values ahead of their product where registers are left.
     AHEAD: tl.constexpr = NT * T <= 192
     if AHEAD:
@@ -265,7 +212,7 @@ def forward_kernel(
         else:
             v = load_rows(v_head, first + t * T, c, m, stride_vn, D, DP, "")
         keep = s[t] >= least[:, None]
-        _store_bits(words, keep, i, r, block, n, t, FULL, B, T, WORDS)
+        store_bits(words, keep, i, r, block, n, t, FULL, B, T, WORDS)
         p = tl.where(keep, tl.exp2(tl.fma(s[t], LOG2E, (-base * LOG2E)[:, None])), 0.0)
         weight += tl.sum(p, 1)
         out = tl.dot(p.to(v.dtype), v, out, input_precision="ieee")

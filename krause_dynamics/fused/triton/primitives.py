@@ -19,9 +19,6 @@ RUN_TIME = (
 )  # fmt: skip
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
-# Ordinals of half precision: -inf, and one past +inf.
-HALF_LOWEST = tl.constexpr(-31745)
-HALF_END = tl.constexpr(31745)
 # A number that no key index reaches; used as "no bound" in comparisons of 32-bit indices.
 FAR = tl.constexpr(1 << 29)
 
@@ -52,19 +49,6 @@ def opaque(x):
         return x
     else:
         return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], dtype=tl.int32, is_pure=False, pack=1)
-
-
-@triton.jit
-def half_of_ordinal(ordinal):
-    """Half-precision number of an ordinal."""
-    return (ordinal ^ ((ordinal >> 31) & 0x7FFF)).to(tl.int16).to(tl.float16, bitcast=True)
-
-
-@triton.jit
-def ordinal_of_half(y):
-    """Ordinal (int32) of a half-precision number."""
-    bits = y.to(tl.int16, bitcast=True).to(tl.int32)
-    return bits ^ ((bits >> 31) & 0x7FFF)
 
 
 @triton.jit
@@ -146,13 +130,6 @@ def load_rows(
         mask = mask & (d < D)[None, :]
     base = pointer + start.to(tl.int64) * stride
     return tl.load(base + (local[:, None] * stride + d[None, :]), mask=mask, other=0.0, eviction_policy=POLICY)
-
-
-@triton.jit
-def load_finite_rows(pointer, start, local, limit, stride, D: tl.constexpr, DP: tl.constexpr):
-    """As `load_rows`, with 0 for what is not finite: a weight of 0 must erase a row, and 0 * NaN does not."""
-    x = load_rows(pointer, start, local, limit, stride, D, DP, "")
-    return tl.where(tl.abs(x.to(tl.float32)) < float("inf"), x, tl.zeros_like(x))
 
 
 @triton.jit
