@@ -41,12 +41,12 @@ def backward_queries_kernel(
     BITS += unit * n * WORDS
     r = tl.arange(0, B)
     i = block * B + r
-    q = load_rows(Q + batch * stride_qb + head * stride_qh, block * B, r, n, stride_qn, D, DP, "")
     do = load_rows(DOUT, block * B, r, n, stride_gn, D, DP, "")
     cleared, hears = load_cleared(LOGZ + unit * n, i, n)
     OUT += batch * stride_ob + head * stride_oh
     delta = load_delta(OUT, DOUT, DLOGZ + unit * n, block * B, i, n, hears, stride_on, stride_gn, D, DP, HAS_DLOGZ)
     tl.store(DELTA + unit * n + i, delta, mask=i < n)
+    q = load_rows(Q + batch * stride_qb + head * stride_qh, block * B, r, n, stride_qn, D, DP, "")
     dq = walk_keys(
         q, do, cleared, delta, load_marks(BITS, i, n, SELECT), K + batch * stride_kb + (head // group) * stride_kh,
         V + batch * stride_vb + (head // group) * stride_vh, BIAS + batch * stride_bb + head * stride_bh, BITS, block,
