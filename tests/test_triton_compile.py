@@ -26,13 +26,11 @@ SHARED = {80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024}
 # Bytes of stack a thread that a kernel may have, and why; the others have none.
 CAPPED = "its registers are capped so that one more block shares a multiprocessor"
 SPILLS = {
-    "forward_kernel": (640, "scores, queries and selection of a whole row beside the sums; " + CAPPED),
-    "backward_queries_kernel": (320, CAPPED),
-    "backward_keys_kernel": (160, CAPPED),
-    "sweep_kernel": (256, "carries the sums of two blocks of keys along"),
-    "repair_kernel": (1536, "runs where a number is not finite only"),
-    "streaming_kernel": (32, CAPPED),
-    "grid_kernel": (384, "one warp holds all candidates of its patch; " + CAPPED),
+    "forward_kernel": (128, "windows of 256 keys: a few words beside 160 scores a thread; 16 bytes at most below"),
+    "backward_queries_kernel": (144, CAPPED),
+    "sweep_kernel": (8, "carries the sums of two blocks of keys along"),
+    "streaming_kernel": (24, CAPPED),
+    "grid_kernel": (320, "one warp holds all candidates of its patch; " + CAPPED),
 }
 CALLS = {
     "W = 32, k = 16": {"left": 31, "right": 0, "top_k": 16},
