@@ -38,6 +38,8 @@ def work(rank, path):
         for name in expected:
             # Means of two halves in float32: a few units of rounding.
             torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
+    # Neither leaves while the other still talks to it.
+    dist.barrier()
     dist.destroy_process_group()
 
 
