@@ -33,10 +33,10 @@ def hegselmann_krause_flow(
 ) -> Trajectory:
     """Bounded confidence in continuous time, through `kd.Dynamics` and `kd.simulate`.
 
-    Normalised: ``dx_i/dt = (mean of those heard) - x_i``. Per capita: ``dx_i/dt = sum_j m_j phi(|x_i - x_j|)(x_j -
-        x_i)``
-    with masses that sum to 1, which conserves the mean (Canuto, Fagnani & Tilli 2012). The drift jumps when a pair
-    comes within the radius, so integrators lose their order there.
+    Normalised: ``dx_i/dt = (mean of those heard) - x_i``.
+    Per capita: ``dx_i/dt = sum_j m_j phi(|x_i - x_j|) (x_j - x_i)``, with masses that sum to 1, which
+    conserves the mean (Canuto, Fagnani & Tilli 2012). The drift jumps when a pair comes within the radius, so
+    integrators lose their order there.
 
     Args:
         x0: (n,), (n, d) or (*batch, n, d); numpy or torch.

@@ -78,3 +78,8 @@ def launch_options(warps: int, stages: int = 1, registers: int | None = None) ->
 def on_device(q: torch.Tensor) -> AbstractContextManager[Any]:
     """Context in which a launch reaches the tensor's device (the interpreter's tensors live on the CPU)."""
     return torch.cuda.device(q.device) if q.is_cuda else nullcontext()
+
+
+def is_hopper(q: torch.Tensor) -> bool:
+    """Whether products read their operands from shared memory (compute capability 9.0 and later)."""
+    return not INTERPRETED.value and torch.cuda.get_device_capability(q.device)[0] >= 9

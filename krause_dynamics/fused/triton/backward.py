@@ -15,12 +15,11 @@ from typing import Any
 import torch
 import triton
 
-from .arguments import bias_arguments, launch_options, on_device, padded, rows_contiguous, scale_arguments
+from .arguments import bias_arguments, is_hopper, launch_options, on_device, padded, rows_contiguous, scale_arguments
 from .backward_blocks import backward_keys_kernel, backward_queries_kernel
 from .backward_repair import SPAN, repair_kernel
 from .backward_sweep import sweep_kernel
 from .neighbourhood import Neighbourhood, neighbourhood
-from .primitives import INTERPRETED
 
 # Queries and keys a block of the walk along short windows.
 SWEEP_BLOCK = 32
@@ -193,12 +192,12 @@ def _launch_blocks(shared: dict[str, Any], batch: int, shift: int) -> None:
     """Queries first, since the keys' kernel reads delta."""
     q, heads, n = shared["Q"], shared["heads"], shared["n"]
     delta = torch.empty((batch, heads, n), dtype=torch.float32, device=q.device)
-    tiles = query_blocks(shared["D"], q.dtype, hopper=_hopper(q))
+    tiles = query_blocks(shared["D"], q.dtype, hopper=is_hopper(q))
     _run(
         backward_queries_kernel, batch * heads * triton.cdiv(n, tiles.queries), tiles, shared, DELTA=delta,
         FLAGS=shared["ROW_FLAGS"], B=tiles.queries, T=tiles.keys, STAGES=tiles.stages,
     )  # fmt: skip
-    tiles = key_blocks(shared["D"], q.dtype, hopper=_hopper(q))
+    tiles = key_blocks(shared["D"], q.dtype, hopper=is_hopper(q))
     first = -shift // tiles.keys
     blocks = -(-(shared["m"] - shift) // tiles.keys) - first
     _run(
@@ -214,7 +213,7 @@ def _launch_repair(shared: dict[str, Any], batch: int, shift: int) -> None:
     warps = max(8, query_blocks(shared["D"], q.dtype).warps)
     # Scores that are compared with the saved k-th one come from the same instruction as it did, which Hopper has for
     # 64 rows and more.
-    block = query_blocks(shared["D"], q.dtype).queries if shared["SELECT"] == 2 and _hopper(q) else 32
+    block = query_blocks(shared["D"], q.dtype).queries if shared["SELECT"] == 2 and is_hopper(q) else 32
     first = -shift // block
     rows = batch * heads * triton.cdiv(shared["n"], SPAN)
     keys = batch * heads // shared["group"] * triton.cdiv(shared["m"] - shift - first * block, SPAN)
@@ -222,8 +221,3 @@ def _launch_repair(shared: dict[str, Any], batch: int, shift: int) -> None:
         repair_kernel, rows + keys, Blocks(block, 32, warps), shared, shift=shift, first_block=first,
         row_programs=rows, SPAN=SPAN, OWN=block, MET=32,
     )  # fmt: skip
-
-
-def _hopper(q: torch.Tensor) -> bool:
-    """Whether products read their operands from shared memory (compute capability 9.0 and later)."""
-    return not INTERPRETED.value and torch.cuda.get_device_capability(q.device)[0] >= 9

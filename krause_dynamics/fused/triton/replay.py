@@ -1,9 +1,9 @@
 """The host's share of a call, recorded once for a signature and repeated: allocations and launches, nothing else.
 
 Which kernels run, with which constants, sizes and strides, follows from the shapes of a call's tensors and from its
-options. Working that out in Python, and Triton's own look-up of a compiled kernel by all its arguments, takes ten times
-as long as the launches themselves, and longer than short sequences take to compute. So the second call of a signature
-is recorded, and later ones allocate and launch.
+options. Working that out in Python, and Triton's own look-up of a compiled kernel by all its arguments, takes longer
+than the launches themselves, and longer than short sequences take to compute (`benchmarks/attention_calls.py`). So the
+second call of a signature is recorded, and later ones allocate and launch.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ import torch
 import triton
 import triton.language as tl
 
-from .arguments import launch_options
+from .arguments import is_hopper, launch_options
 from .neighbourhood import Neighbourhood
-from .primitives import INTERPRETED, LN2, LOG2E, RUN_TIME, load_rows, load_scale, opaque, row_maximum, within
+from .primitives import LN2, LOG2E, RUN_TIME, load_rows, load_scale, opaque, row_maximum, within
 from .walk import CAREFUL, add_finite, key_range, load_tile_bias, locate, masked, store_mended, tile_start
 
 
@@ -142,9 +142,8 @@ def launch_softmax(hood: Neighbourhood, arrays: tuple, numbers: tuple, strides: 
     """Launch `softmax_kernel`; arguments as prepared by `launch.forward`."""
     q, k = arrays[:2]
     batch, heads, n, _ = q.shape
-    hopper = not INTERPRETED.value and torch.cuda.get_device_capability(q.device)[0] >= 9
     heard = hood.expected(k.shape[-2])
-    block, tile, warps, stages, registers = _sizes(common["DP"], q.dtype, heard, common["HAS_BIAS"], hopper)
+    block, tile, warps, stages, registers = _sizes(common["DP"], q.dtype, heard, common["HAS_BIAS"], is_hopper(q))
     common = {name: value for name, value in common.items() if name not in ("TOP_K", "KEEP_TIES")}
     softmax_kernel[(batch * heads * triton.cdiv(n, block),)](
         *arrays[:7], *numbers, *strides, **common, B=block, T=tile, STAGES=stages,

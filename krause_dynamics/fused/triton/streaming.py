@@ -15,11 +15,10 @@ import torch
 import triton
 import triton.language as tl
 
-from .arguments import launch_options
+from .arguments import is_hopper, launch_options
 from .neighbourhood import Neighbourhood, expected_threshold
 from .primitives import (
     FAR,
-    INTERPRETED,
     LN2,
     LOG2E,
     RUN_TIME,
@@ -263,8 +262,7 @@ def launch_streaming(
     block = 64 if common["DP"] <= 128 and q.dtype != torch.float32 else 32
     z_score, _ = expected_threshold(hood, k.shape[-2])
     # Three blocks share a multiprocessor then, where products read their operands from shared memory.
-    hopper = not INTERPRETED.value and torch.cuda.get_device_capability(q.device)[0] >= 9
-    registers = 168 if hopper and block == 64 and common["DP"] <= 64 else None
+    registers = 168 if is_hopper(q) and block == 64 and common["DP"] <= 64 else None
     streaming_kernel[(batch * heads * triton.cdiv(n, block),)](
         *arrays, *numbers, z_score, *strides, **common, B=block, T=block, STAGES=1, COPIES=128 // block,
         **launch_options(4, registers=registers),
