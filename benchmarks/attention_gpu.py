@@ -21,9 +21,9 @@ import triton
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from krause_dynamics.fused.triton import launch  # noqa: E402
-from krause_dynamics.fused.triton.launch import Tiles  # noqa: E402
-from krause_dynamics.fused.triton.replay import planned  # noqa: E402
+from krause_dynamics.forms.attention.triton import launch  # noqa: E402
+from krause_dynamics.forms.attention.triton.launch import Tiles  # noqa: E402
+from krause_dynamics.forms.attention.triton.replay import planned  # noqa: E402
 from tests.triton_oracle import admitted, dense  # noqa: E402
 
 TOKENS = 1 << 20

@@ -18,7 +18,7 @@ from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, fle
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from krause_dynamics.fused.triton import launch  # noqa: E402
+from krause_dynamics.forms.attention.triton import launch  # noqa: E402
 from tests.triton_oracle import admitted, dense  # noqa: E402
 
 N = 4096

@@ -10,11 +10,14 @@ The core needs numpy only and is imported here; everything heavier loads on firs
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
+from krause_dynamics._moved import Finder
 from krause_dynamics._version import __version__
 from krause_dynamics.aggregate import aggregate, plan, supported, weights
 from krause_dynamics.dynamics import Dynamics
+from krause_dynamics.dynamics.schedules import PerLayer
 from krause_dynamics.errors import SimulationDiverged, UnsupportedImplementation, UnsupportedModel
 from krause_dynamics.integrators import RK4, Adaptive, Euler, EulerMaruyama, LayerStep, Stiff
 from krause_dynamics.interaction import (
@@ -37,10 +40,11 @@ from krause_dynamics.interaction import (
     softmax,
 )
 from krause_dynamics.runs.events import Event
-from krause_dynamics.schedules import PerLayer
 from krause_dynamics.simulate import simulate
 from krause_dynamics.spaces import Circle, Euclidean, Interval, Sphere, Torus
 from krause_dynamics.trajectory import Trajectory
+
+sys.meta_path.append(Finder)  # type: ignore[arg-type]
 
 # Loaded on first access (PEP 562). A function listed here must not bear the name of its module: importing the
 # module would replace it.
@@ -77,8 +81,8 @@ _FUNCTIONS: dict[str, str] = {
     "hegselmann_krause": "krause_dynamics.opinions",
     "hegselmann_krause_batch": "krause_dynamics.opinions",
     "hegselmann_krause_flow": "krause_dynamics.opinions",
-    "jacobian": "krause_dynamics.linearise",
-    "spectrum": "krause_dynamics.linearise",
+    "jacobian": "krause_dynamics.integrators.linearise",
+    "spectrum": "krause_dynamics.integrators.linearise",
     "sweep": "krause_dynamics.sweeps",
 }
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from krause_dynamics.trajectory import Trajectory
+from typing import Any
 
 
 class UnsupportedImplementation(ValueError):
@@ -20,9 +17,9 @@ class SimulationDiverged(RuntimeError):
     """A state became infinite or NaN.
 
     Attributes:
-        trajectory: What was saved up to the last finite state, so that nothing computed is lost.
+        trajectory: A `Trajectory` up to the last finite state, so that nothing computed is lost.
     """
 
-    def __init__(self, message: str, trajectory: Trajectory) -> None:
+    def __init__(self, message: str, trajectory: Any) -> None:
         super().__init__(message)
         self.trajectory = trajectory

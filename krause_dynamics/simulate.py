@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import Array, as_generator, is_torch, like, namespace, to_numpy
+from krause_dynamics._value import described
 from krause_dynamics.aggregate import as_points, check_masses, implementation
 from krause_dynamics.dynamics import Dynamics
+from krause_dynamics.dynamics.flow import Flow
 from krause_dynamics.errors import SimulationDiverged
-from krause_dynamics.flow import Flow
 from krause_dynamics.integrators import RK4, EulerMaruyama, Integrator, ManySteps, StepFailed, Stepper, refuse_if_stiff
-from krause_dynamics.interaction._value import described
 from krause_dynamics.runs.events import Event, Watch
 from krause_dynamics.runs.interrupting import Interrupts
 from krause_dynamics.runs.progress import ProgressBar

@@ -13,7 +13,7 @@ import numpy as np
 from array_api_compat import device
 
 from krause_dynamics._array import Array, as_generator, namespace, to_numpy
-from krause_dynamics.interaction._value import Value, check_number
+from krause_dynamics._value import Value, check_number
 
 
 class Space(Value, ABC):

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from krause_dynamics.fused.triton import launch
-from krause_dynamics.fused.triton.neighbourhood import Neighbourhood
-from krause_dynamics.fused.triton.primitives import INTERPRETED
+from krause_dynamics.forms.attention.triton import launch
+from krause_dynamics.forms.attention.triton.neighbourhood import Neighbourhood
+from krause_dynamics.forms.attention.triton.primitives import INTERPRETED
 from tests.triton_oracle import dense
 
 assert INTERPRETED.value, "run with TRITON_INTERPRET=1"

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import krause_dynamics as kd
 from krause_dynamics import report
 from krause_dynamics.checkpoints import analyze, record
-from krause_dynamics.cli_analyze import analyze as command
+from krause_dynamics.command.analyze import analyze as command
 from tests import checkpoint_models as models
 
 IDS = [list(range(1, 21)), list(range(5, 17)), [7, 3, 7, 3, 9, 9, 9, 1, 2, 3, 4, 5]]

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 import krause_dynamics as kd
-from krause_dynamics import configuration
-from krause_dynamics.cli import app
+from krause_dynamics.command import configuration
+from krause_dynamics.command.app import app
 
 TOML = """
 [rule]

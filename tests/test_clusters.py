@@ -139,8 +139,8 @@ def test_tiles_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = clusters.find(points, radius)
     tree = clusters.curve(points)
     for module in ("partition", "_spanning"):
-        monkeypatch.setattr(f"krause_dynamics.clusters.{module}.ROWS", 7)
-        monkeypatch.setattr(f"krause_dynamics.clusters.{module}.COLUMNS", 11)
+        monkeypatch.setattr(f"krause_dynamics.analysis.clusters.{module}.ROWS", 7)
+        monkeypatch.setattr(f"krause_dynamics.analysis.clusters.{module}.COLUMNS", 11)
     assert np.array_equal(clusters.find(points, radius).labels, whole.labels)
     np.testing.assert_array_equal(clusters.curve(points).lengths, tree.lengths)
 

@@ -118,7 +118,7 @@ def test_compiled_says_what_it_cannot():
 
 
 def test_compiled_exponential():
-    from krause_dynamics.exact.attention_kernels import exponentials
+    from krause_dynamics.forms.attention.attention_kernels import exponentials
 
     z = np.concatenate([np.linspace(-700, 0, 20001), [-1e9, -708.5]])
     x = z.copy()
@@ -207,7 +207,7 @@ def test_gradients_of_many_particles_by_recomputation(rng, monkeypatch):
     """Positions, values, masses and the bandwidth: the same gradients, from both results, block by block."""
     import torch
 
-    from krause_dynamics.fused import recomputed
+    from krause_dynamics.forms import recomputed
 
     monkeypatch.setattr(recomputed, "CPU_PAIRS", 200)
     start = [rng.standard_normal(shape) for shape in ((2, 30, 3), (2, 40, 3), (2, 40, 2), (40,))]

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import krause_dynamics as kd
-from krause_dynamics.fused import banded, lowering, operators
-from krause_dynamics.fused import by_tiles as tiles_engine
-from krause_dynamics.fused.cpu import by_blocks, by_rows
+from krause_dynamics.forms.attention import banded, lowering, operators
+from krause_dynamics.forms.attention import by_tiles as tiles_engine
+from krause_dynamics.forms.attention.cpu import by_blocks, by_rows
 from krause_dynamics.interaction import Request, reference
 
 NEVER = -float("inf")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from krause_dynamics.fused.cpu import arithmetic, compiled, selection
+from krause_dynamics.forms.attention.cpu import arithmetic, compiled, selection
 
 
 @njit
@@ -91,7 +91,7 @@ def test_machine_code_is_as_old_as_the_newest_file_of_the_folder():
     """numba looks at the file of an entry point alone; the loops that it inlines lie in other files."""
     from pathlib import Path
 
-    from krause_dynamics.fused.cpu import rows as kernels
+    from krause_dynamics.forms.attention.cpu import rows as kernels
 
     newest = max(path.stat().st_mtime for path in Path(kernels.__file__).parent.glob("*.py"))
     assert kernels.forward._cache._cache_file._source_stamp[0] == newest

@@ -12,8 +12,8 @@ pytest.importorskip("triton")
 
 PROGRAM = """
 import torch
-from krause_dynamics.fused import kernels, operators
-from krause_dynamics.fused.lowering import Rule
+from krause_dynamics.forms.attention import kernels, operators
+from krause_dynamics.forms.attention.lowering import Rule
 from krause_dynamics.nn.arguments import lower_call
 
 torch.manual_seed(0)
@@ -42,7 +42,7 @@ for rule, options in cases:
 
 # From the third call of a signature on its allocations and launches are repeated, on other numbers; one tensor given as
 # all three is another signature than three tensors.
-from krause_dynamics.fused.triton import replay
+from krause_dynamics.forms.attention.triton import replay
 
 for shared in (False, True):
     for seed in range(3):

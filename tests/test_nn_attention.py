@@ -194,7 +194,7 @@ def test_gradient_through_dropout_uses_the_same_mask():
 
 @pytest.mark.parametrize("name", ["window", "centred", "causal window", "picture", "cross"])
 def test_the_mask_of_flex_is_that_of_the_definition(name):
-    from krause_dynamics.fused import flex
+    from krause_dynamics.forms.attention import flex
     from krause_dynamics.interaction import Request, reference
     from krause_dynamics.nn import Pattern
 
@@ -208,7 +208,7 @@ def test_the_mask_of_flex_is_that_of_the_definition(name):
 @pytest.mark.parametrize("score", ["gaussian", "dot"])
 def test_a_distance_is_a_product_with_a_bias_per_key(score):
     """What the kernels compute, ``a <q, k> + key_bias`` and ``b |q|^2`` afterwards, written densely."""
-    from krause_dynamics.fused.lowering import Rule
+    from krause_dynamics.forms.attention.lowering import Rule
     from krause_dynamics.nn.arguments import lower_call
 
     q, k, v = qkv(grad=True)

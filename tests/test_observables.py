@@ -167,7 +167,7 @@ def test_mean_step(cloud: np.ndarray) -> None:
 
 def test_diameter_in_blocks_finds_a_pair_across_blocks(monkeypatch: pytest.MonkeyPatch, cloud: np.ndarray) -> None:
     whole = observables.diameter(np.stack([cloud, 2 * cloud]))
-    monkeypatch.setattr("krause_dynamics.observables.synchronization.BLOCK", 2 * 17 * 4)
+    monkeypatch.setattr("krause_dynamics.analysis.observables.synchronization.BLOCK", 2 * 17 * 4)
     np.testing.assert_array_equal(observables.diameter(np.stack([cloud, 2 * cloud])), whole)
 
 

@@ -113,7 +113,7 @@ def test_ring_window_eigenvalues(in_sparse: bool) -> None:
 
 
 def test_arnoldi_finds_the_gap_of_a_long_ring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("krause_dynamics.operators.spectra.DENSE", 50)
+    monkeypatch.setattr("krause_dynamics.analysis.operators.spectra.DENSE", 50)
     n, w = 100, 20
     rule = kd.Interaction(kd.Flat(), kd.Window(2 * w + 1, two_sided=True, periodic=True))
     matrix = operators.matrix(rule, np.zeros((n, 1)), sparse=True)
@@ -122,7 +122,7 @@ def test_arnoldi_finds_the_gap_of_a_long_ring(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_sparse_equals_dense_in_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("krause_dynamics.operators.matrices.ENTRIES", 100)
+    monkeypatch.setattr("krause_dynamics.analysis.operators.matrices.ENTRIES", 100)
     x = np.random.default_rng(1).standard_normal((30, 2))
     rule = kd.krause(0.5, kd.Within(0.7) & kd.Others() & kd.TopK(3))
     dense, pattern = operators.matrix(rule, x), operators.support(rule, x)
@@ -183,8 +183,8 @@ def test_bad_input() -> None:
 
 
 def test_gap_of_a_chain_where_arnoldi_iterations_do_not_converge(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("krause_dynamics.operators.spectra.DENSE", 50)
-    monkeypatch.setattr("krause_dynamics.operators.spectra.RESTARTS", 2)
+    monkeypatch.setattr("krause_dynamics.analysis.operators.spectra.DENSE", 50)
+    monkeypatch.setattr("krause_dynamics.analysis.operators.spectra.RESTARTS", 2)
     n = 400
     matrix = operators.matrix(kd.bounded_confidence(1.0), np.arange(n, dtype=float)[:, None], sparse=True)
     # The walk with a loop at each end: weights 1/3 inside, 1/2 at the ends; similar to a symmetric tridiagonal matrix.

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from evidence.theory_table import CHECKS, Check, Comparison, _row, report
 from krause_dynamics import theory_table
-from krause_dynamics.theory_table import CHECKS, Check, Comparison, _row, report
 
 FAST = [name for name, check in CHECKS.items() if not check.slow and not check.disputed]
 SLOW = [name for name, check in CHECKS.items() if check.slow and not check.disputed]
@@ -77,7 +77,7 @@ def test_names_are_unique():
 
 
 def test_command_writes_table_and_figure(tmp_path):
-    from krause_dynamics.theory_table.__main__ import main
+    from evidence.theory_table.__main__ import main
 
     assert main(["--folder", str(tmp_path), "key_bias", "self_weight"]) == 0
     assert "2 of 2 results agree" in (tmp_path / "theory.md").read_text()

@@ -15,7 +15,7 @@ triton = pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
-from krause_dynamics.fused.triton import launch, primitives  # noqa: E402
+from krause_dynamics.forms.attention.triton import launch, primitives  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,

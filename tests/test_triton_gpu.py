@@ -15,7 +15,7 @@ pytest.importorskip("triton")
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)
 
-from krause_dynamics.fused.triton import launch  # noqa: E402
+from krause_dynamics.forms.attention.triton import launch  # noqa: E402
 
 pytestmark = pytest.mark.gpu
 WINDOW = {"left": 127, "right": 0, "top_k": 96}

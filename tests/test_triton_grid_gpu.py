@@ -11,7 +11,7 @@ pytest.importorskip("triton")
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)
 
-from krause_dynamics.fused.triton import launch  # noqa: E402
+from krause_dynamics.forms.attention.triton import launch  # noqa: E402
 
 pytestmark = pytest.mark.gpu
 KVIT = {"grid": (14, 14, 2, "chebyshev"), "prefix": 1, "top_k": 8}

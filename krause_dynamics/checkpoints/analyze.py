@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from krause_dynamics import clusters, observables
+from krause_dynamics.analysis import clusters, observables
 from krause_dynamics.checkpoints.attention_statistics import sink_rate
 from krause_dynamics.checkpoints.forward import Batch, forward_passes, model_tokens
 from krause_dynamics.checkpoints.inputs import Tokens

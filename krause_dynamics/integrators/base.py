@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from krause_dynamics._array import Array
-from krause_dynamics.flow import Flow
-from krause_dynamics.interaction._value import Value
+from krause_dynamics._value import Value
+from krause_dynamics.dynamics.flow import Flow
 
 Random = Any  # numpy.random.Generator, torch.Generator, or None for methods without noise
 

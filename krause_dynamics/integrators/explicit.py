@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from krause_dynamics._array import Array
-from krause_dynamics.flow import Flow
+from krause_dynamics.dynamics.flow import Flow
 from krause_dynamics.integrators.base import Integrator, Random
 
 

@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from krause_dynamics._array import Array, is_torch, like, to_numpy
-from krause_dynamics.flow import Flow
+from krause_dynamics._value import check_number
+from krause_dynamics.dynamics.flow import Flow
 from krause_dynamics.integrators.adaptive import Adaptive
 from krause_dynamics.integrators.base import Integrator, Random, StepFailed, Stepper
 from krause_dynamics.interaction import DotProduct
-from krause_dynamics.interaction._value import check_number
 from krause_dynamics.spaces import Sphere
 
 LARGEST_STATE = 4096  # unknowns; the Jacobian is dense and built by differences, one drift per unknown

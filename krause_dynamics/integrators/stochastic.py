@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from krause_dynamics._array import Array, is_torch, like
-from krause_dynamics.flow import Flow
+from krause_dynamics.dynamics.flow import Flow
 from krause_dynamics.integrators.base import Integrator, Random
 
 

@@ -1,6 +1,6 @@
 """Scores, neighbourhoods, rules, and the dense reference: what an interaction is."""
 
-from krause_dynamics.interaction._value import from_dict
+from krause_dynamics._value import from_dict
 from krause_dynamics.interaction.neighbourhoods import (
     Causal,
     Everyone,

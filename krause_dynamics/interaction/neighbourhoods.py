@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from krause_dynamics._array import Array, like
-from krause_dynamics.interaction._value import Value, check_count, check_number
+from krause_dynamics._value import Value, check_count, check_number
 from krause_dynamics.interaction.distance import direct
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import to_numpy
-from krause_dynamics.interaction._value import Value
+from krause_dynamics._value import Value
 from krause_dynamics.interaction.neighbourhoods import Everyone, Neighbourhood, TopK, Within
 from krause_dynamics.interaction.scores import DotProduct, Flat, Gaussian, Score
 

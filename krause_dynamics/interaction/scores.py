@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from krause_dynamics._array import Array, like
-from krause_dynamics.interaction._value import Value, check_number
+from krause_dynamics._value import Value, check_number
 from krause_dynamics.interaction.distance import direct, squared_distances
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from krause_dynamics.interaction._value import Value, check_count, check_number
+from krause_dynamics._value import Value, check_count, check_number
 from krause_dynamics.spaces import Circle, Euclidean, Interval, Space, Sphere, Torus
 
 

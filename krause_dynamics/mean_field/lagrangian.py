@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._value import check_count, check_number
 from krause_dynamics.dynamics import Dynamics
-from krause_dynamics.exact.line import SortedLine
-from krause_dynamics.interaction._value import check_count, check_number
+from krause_dynamics.forms.near.line import SortedLine
 from krause_dynamics.mean_field.cells import LineCells
 from krause_dynamics.mean_field.checks import check_rule, check_types
 from krause_dynamics.mean_field.cluster_list import Cluster

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from krause_dynamics._value import check_count, check_number
 from krause_dynamics.dynamics import Dynamics
-from krause_dynamics.interaction._value import check_count, check_number
 from krause_dynamics.mean_field.cells import LineCells
 from krause_dynamics.mean_field.checks import check_resolution, check_rule, check_types
 from krause_dynamics.mean_field.density import Density, log_of

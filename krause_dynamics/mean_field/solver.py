@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._value import check_number
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.errors import SimulationDiverged
-from krause_dynamics.interaction._value import check_number
 from krause_dynamics.mean_field.checks import check_resolution, check_rule, check_types
 from krause_dynamics.mean_field.density import Density, log_of
 from krause_dynamics.mean_field.diffusion import diffusion

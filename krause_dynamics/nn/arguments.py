@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from krause_dynamics.fused.lowering import Lowered, Rule, score_dtype
+from krause_dynamics.forms.attention.lowering import Lowered, Rule, score_dtype
 from krause_dynamics.nn import checks
 
 NEVER = -float("inf")

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from krause_dynamics.fused import flex, kernels, operators
-from krause_dynamics.fused.lowering import Rule
+from krause_dynamics.forms.attention import flex, kernels, operators
+from krause_dynamics.forms.attention.lowering import Rule
 from krause_dynamics.nn.arguments import lower_call
 from krause_dynamics.nn.choice import choose
 from krause_dynamics.nn.dense import run_reference

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from krause_dynamics.fused import banded
-from krause_dynamics.fused.lowering import Rule
+from krause_dynamics.forms.attention import banded
+from krause_dynamics.forms.attention.lowering import Rule
 
 
 def transformed() -> bool:

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from krause_dynamics.errors import UnsupportedImplementation
-from krause_dynamics.fused import banded, flex, kernels
-from krause_dynamics.fused.lowering import Lowered
+from krause_dynamics.forms.attention import banded, flex, kernels
+from krause_dynamics.forms.attention.lowering import Lowered
 from krause_dynamics.nn.checks import transformed
 
 IMPLEMENTATIONS = ("reference", "banded", "flex", "triton")

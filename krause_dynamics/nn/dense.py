@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from krause_dynamics.fused.lowering import Lowered, score_dtype
+from krause_dynamics.forms.attention.lowering import Lowered, score_dtype
 from krause_dynamics.interaction import DotProduct, Gaussian, Interaction, Request, reference
 from krause_dynamics.nn.arguments import NEVER
 from krause_dynamics.nn.pattern import Pattern

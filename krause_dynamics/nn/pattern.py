@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-from krause_dynamics.fused.lowering import Rule, lower_neighbourhood
+from krause_dynamics.forms.attention.lowering import Rule, lower_neighbourhood
 from krause_dynamics.interaction import Causal, Everyone, Grid, TopK, Window
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from krause_dynamics.fused import tiles
-from krause_dynamics.fused.lowering import score_dtype
+from krause_dynamics.forms.attention import tiles
+from krause_dynamics.forms.attention.lowering import score_dtype
 from krause_dynamics.nn.arguments import lower_call
 from krause_dynamics.nn.pattern import split_options
 

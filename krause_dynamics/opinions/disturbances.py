@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import Array, like
-from krause_dynamics.interaction._value import Value, check_number
+from krause_dynamics._value import Value, check_number
 
 
 class Noise(Value, ABC):

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from krause_dynamics.exact import sorted1d
-from krause_dynamics.exact.cloud import Cloud
-from krause_dynamics.exact.line import SortedLine
-from krause_dynamics.exact.search import Ball
+from krause_dynamics.forms.near import sorted1d
+from krause_dynamics.forms.near.cloud import Cloud
+from krause_dynamics.forms.near.line import SortedLine
+from krause_dynamics.forms.near.search import Ball
 from krause_dynamics.opinions.model import Model
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import is_torch, to_numpy
+from krause_dynamics._value import name_of
 from krause_dynamics.aggregate import as_points
 from krause_dynamics.interaction import Flat, Graph, Interaction, Others, Within
-from krause_dynamics.interaction._value import name_of
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.interaction.scores import Score
 from krause_dynamics.opinions.disturbances import Noise, TruthSeeking

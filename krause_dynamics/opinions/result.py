@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from krause_dynamics import clusters
+from krause_dynamics.analysis import clusters
 from krause_dynamics.trajectory import Trajectory
 
 KEPT = 1 << 26  # numbers (512 MB) that a trajectory may hold before every second state is dropped

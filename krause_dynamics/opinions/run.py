@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import as_floating, as_generator
+from krause_dynamics._value import described
 from krause_dynamics.errors import SimulationDiverged
 from krause_dynamics.interaction import Flat
-from krause_dynamics.interaction._value import described
 from krause_dynamics.interaction.scores import Score
 from krause_dynamics.opinions.disturbances import Noise, TruthSeeking
 from krause_dynamics.opinions.engines import Engine, PlanEngine
@@ -23,7 +23,7 @@ from krause_dynamics.opinions.schedules import Deffuant, Schedule, Sequential, S
 from krause_dynamics.opinions.sequential import OneByOne, Pairwise
 from krause_dynamics.opinions.stepwise import Stepwise
 from krause_dynamics.runs.resuming import RunFile, fingerprint, random_state
-from krause_dynamics.stopping import Frozen
+from krause_dynamics.runs.stopping import Frozen
 from krause_dynamics.trajectory import Trajectory
 
 MAX_STEPS = 100_000  # far above every freezing time met in practice; a lattice near a branch point may need more

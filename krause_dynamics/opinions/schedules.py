@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from krause_dynamics.interaction._value import Value
+from krause_dynamics._value import Value
 
 
 class Schedule(Value):

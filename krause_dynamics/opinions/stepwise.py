@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics.aggregate import plan
-from krause_dynamics.exact import neighbours, sorted1d
-from krause_dynamics.exact.search import Ball
+from krause_dynamics.forms.near import neighbours, sorted1d
+from krause_dynamics.forms.near.search import Ball
 from krause_dynamics.interaction import Aggregate, Flat, Others, Request
 from krause_dynamics.opinions import sequential_kernels
 from krause_dynamics.opinions.disturbances import TruthSeeking

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from krause_dynamics import observables
+from krause_dynamics.analysis import observables
 from krause_dynamics.plots.style import new_axes
 from krause_dynamics.trajectory import Trajectory
 

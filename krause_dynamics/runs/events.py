@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import Array
-from krause_dynamics.flow import Flow
+from krause_dynamics.dynamics.flow import Flow
 
 BISECTIONS = 60  # halvings of a step: its sixtieth halving is below the spacing of floating-point times
 

@@ -1,0 +1,31 @@
+"""The theory, reproduced: every check compares a number of ``kd.theory`` or a quadrature with a simulation or a solver.
+
+``python -m krause_dynamics.theory_table`` (or ``make theory``) runs them all and writes ``figures/theory.md`` and
+``figures/theory.png``; ``--fast`` leaves out the slow ones. A verdict that fails is shown like any other.
+"""
+
+from evidence.theory_table import (  # noqa: F401  (importing registers the checks)
+    branch_points,
+    causal,
+    cluster_counts,
+    densities,
+    energies,
+    fragmented_consensus,
+    gaussian_laws,
+    instability,
+    lifetimes,
+    long_contexts,
+    near_consensus,
+    noisy_attention,
+    opinion_dispersion,
+    opinion_lattices,
+    opinion_waves,
+    pre_norm,
+    propagation_of_chaos,
+    report,
+    spectra,
+    sphere,
+)
+from evidence.theory_table._row import CHECKS, Check, Comparison, Row, run
+
+__all__ = ["CHECKS", "Check", "Comparison", "Row", "report", "run"]

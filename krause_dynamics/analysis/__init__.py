@@ -1,0 +1,1 @@
+"""Analysis of arrays and trajectories, whoever produced them: observables, clusters, measures, operators, energies."""

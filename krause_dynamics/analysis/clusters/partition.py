@@ -1,0 +1,159 @@
+"""Connected components at one radius."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from krause_dynamics._array import Array
+from krause_dynamics.analysis.clusters._grams import COLUMNS, DIRECT, ROWS, Grams
+from krause_dynamics.analysis.clusters._points import FEW, Cloud, Metric, check_radius, closed_radius, wrapped
+from krause_dynamics.analysis.clusters._spanning import spanning_tree
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """A partition into clusters, largest first (by members, then by first member). All arrays are numpy.
+
+    Attributes:
+        labels: (n,) cluster of each point; -1 for a point without mass.
+        sizes: (count,) members.
+        masses: (count,) shares of the total mass; without ``log_mass`` they are sizes / n.
+        positions: (count, d) weighted means of the members, as given (not normalised); on a torus in [0, period).
+        radius: The radius asked for.
+        metric: The distance it is measured in.
+    """
+
+    labels: np.ndarray
+    sizes: np.ndarray
+    masses: np.ndarray
+    positions: np.ndarray
+    radius: float
+    metric: str
+
+    @property
+    def count(self) -> int:
+        """Number of clusters, single points included."""
+        return len(self.sizes)
+
+    @property
+    def groups(self) -> int:
+        """Number of clusters of at least two points."""
+        return int(np.sum(self.sizes >= 2))
+
+    @property
+    def effective_number(self) -> float:
+        """``1 / sum p^2`` of the clusters' shares p (inverse Simpson index): between 1 and `count`."""
+        return float(1 / np.sum(self.masses**2))
+
+    @property
+    def noise_share(self) -> float:
+        """Share of the mass in clusters of one point."""
+        return float(np.sum(self.masses[self.sizes == 1]))
+
+
+def find(
+    points: Array,
+    radius: float,
+    *,
+    metric: Metric = "euclidean",
+    log_mass: Array | None = None,
+    closed: bool = True,
+    period: float | None = None,
+) -> Clusters:
+    """Connected components of the graph that joins points at distance at most ``radius``.
+
+    What bounded confidence cannot bridge. Pairs within rounding of the radius are decided on direct differences in
+    float64; chains count as one cluster. O(n^2 d) time and O(n d) memory; O(n log n) on a line.
+
+    Args:
+        points: (n, d), or (n,) on a line; numpy or torch.
+        radius: At least 0; in the unit of the metric.
+        metric: ``"euclidean"`` |x - y|, ``"chord"`` |u - v| of the unit vectors, ``"cosine"`` 1 - <u, v>
+            (= chord^2 / 2). A point at the origin has no direction: its u is 0.
+        log_mass: (n,) log-masses; -inf takes a point out.
+        closed: Whether the radius itself joins (the rule of Hegselmann & Krause 2002).
+        period: Length of a `Torus`, where every coordinate is modulo this (Euclidean, at most 8 dimensions).
+
+    Returns:
+        The partition.
+
+    Raises:
+        ValueError: Negative radius, unknown metric, NaN, or more than one state.
+
+    Example:
+        >>> find(np.array([0.0, 0.1, 1.0]), radius=0.2).sizes
+        array([2, 1])
+    """
+    cloud = Cloud.of(points, metric, log_mass, period)
+    radius = check_radius("radius", radius)
+    reach = closed_radius(radius, closed)
+    few = cloud.points.shape[1] <= FEW
+    roots = _components_by_tree(cloud, reach) if few else _components(cloud.points, cloud.limit(reach))
+    return partition(cloud, roots, radius)
+
+
+def partition(cloud: Cloud, roots: np.ndarray, radius: float) -> Clusters:
+    """The result from one representative per present point, (m,)."""
+    _, first, inverse, sizes = np.unique(roots, return_index=True, return_inverse=True, return_counts=True)
+    order = np.lexsort((first, -sizes))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    inside = rank[inverse]
+    sizes = sizes[order]
+    masses = np.bincount(inside, weights=cloud.masses)
+    # A cluster whose mass underflows still has a place: its plain mean.
+    total = masses[inside]
+    weights = np.where(total > 0, cloud.masses / np.where(total > 0, total, 1.0), 1 / sizes[inside])
+    members = np.argsort(inside, kind="stable")
+    starts = np.cumsum(sizes) - sizes
+    weights = weights[members, None].astype(cloud.given.dtype)
+    if cloud.period is None:
+        positions = np.add.reduceat(weights * cloud.given[members], starts, axis=0)
+    else:  # the mean around the first member, where the torus is cut far from the cluster
+        first_member = cloud.points[members[starts]]
+        offset = wrapped(cloud.points[members] - np.repeat(first_member, sizes, axis=0), cloud.period)
+        offset = np.where(offset > cloud.period / 2, offset - cloud.period, offset)
+        positions = wrapped(first_member + np.add.reduceat(weights * offset, starts, axis=0), cloud.period)
+    labels = np.full(cloud.n, -1)
+    labels[cloud.index] = inside
+    return Clusters(labels, sizes, masses, positions, radius, cloud.metric)
+
+
+def _components_by_tree(cloud: Cloud, radius: float) -> np.ndarray:
+    """In few dimensions the whole tree costs no more than the pairs at one radius."""
+    from krause_dynamics.analysis.clusters import _kernels
+
+    edges, lengths = spanning_tree(cloud)
+    joins = int(np.searchsorted(lengths, radius, side="right"))
+    return _kernels.forest_labels(edges, joins, len(cloud.points))
+
+
+def _components(points: np.ndarray, limit: float) -> np.ndarray:
+    """Representative of each point's component, (m,), from tiles of inner products."""
+    from krause_dynamics.analysis.clusters import _kernels
+
+    m = len(points)
+    grams = Grams(points)
+    limits = (limit / grams.unit**2, limit)
+    parent = np.arange(m)
+    for start in range(0, m, COLUMNS):
+        stop = min(start + COLUMNS, m)
+        right = grams.block(slice(start, stop))
+        for row in range(0, stop, ROWS):
+            column, end = max(start, row), min(row + ROWS, m)
+            if _kernels.is_joined(parent, (row, end), (column, stop)):
+                continue
+            while True:
+                gram = grams.block(slice(row, end)) @ right[column - start :].T
+                # float32 gives up after some exact distances: tight clusters need a better gram, not patience.
+                finished = _kernels.merge_tile(
+                    points, gram, grams.squares, grams.norms, (row, column), limits, parent,
+                    m * m if grams.precise else DIRECT,
+                )  # fmt: skip
+                if finished:
+                    break
+                grams.refine()
+                right = grams.block(slice(start, stop))
+    return _kernels.forest_labels(np.column_stack([parent, np.arange(m)]), m, m)

@@ -1,0 +1,112 @@
+"""The drift of a cloud of particles: who moves where, given an interaction and a space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from krause_dynamics._array import Array, is_torch
+from krause_dynamics._value import Value, check_number
+from krause_dynamics.dynamics.flow import Flow
+from krause_dynamics.interaction import Interaction
+from krause_dynamics.spaces import Euclidean, Space
+
+Matrix = Any  # (d', d), (heads, d', d), or a function of time returning one
+
+
+@dataclass(frozen=True, eq=False)
+class Dynamics(Value):
+    """``dx_i = drift_i(t, x) dt + noise dB_i`` with, for the read positions y = read(x),
+
+    - ``A_i = sum_j a_ij V y_j`` with ``a`` from queries ``Q y`` and sources ``K y`` (per capita: unnormalised),
+    - drift = ``A_i - V y_i`` where ``relative`` (per capita: ``sum_j a_ij V (y_j - y_i)``), else ``A_i``,
+    - projected to the tangent space, plus ``external(t, x)``; 0 for ``fixed`` particles and where nobody is heard.
+
+    Attributes:
+        rule: An `Interaction`, or a function of time returning one (annealed beta or sigma).
+        space: Where particles live.
+        query: Q, (d', d), (heads, d', d) or a function of time; identity by default. Heads are summed over.
+        key: K, likewise.
+        value: V, (d, d) or (heads, d, d), likewise.
+        relative: Drift towards the mean or along it; by default the space's habit (True in flat spaces).
+        external: A drift of its own, ``external(t, x) -> (..., n, d)``; for example towards a truth.
+        fixed: Boolean (n,): stubborn particles, heard but never moved.
+        noise: sigma of the Brownian term, in units of position / sqrt(time).
+        read: What the interaction sees of a position (pre-norm: ``space.retract``); identity by default.
+    """
+
+    rule: Interaction | Callable[[float], Interaction]
+    space: Space = field(default_factory=Euclidean)
+    query: Matrix = None
+    key: Matrix = None
+    value: Matrix = None
+    relative: bool | None = None
+    external: Callable[[float, Array], Array] | None = None
+    fixed: Any = None
+    noise: float = 0.0
+    read: Callable[[Array], Array] | None = None
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.rule, Interaction) or callable(self.rule)):
+            raise TypeError(f"rule must be an Interaction such as kd.softmax(beta=4.0), got {self.rule!r}")
+        if not isinstance(self.space, Space):
+            raise TypeError(f"space must be one such as kd.Sphere(), got {self.space!r}")
+        check_number("noise", self.noise, positive=False)
+        if self.noise < 0:
+            raise ValueError(f"noise must be at least 0, got {self.noise!r}")
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether the drift points towards the mean."""
+        return self.space.relative if self.relative is None else self.relative
+
+    def rule_at(self, t: float) -> Interaction:
+        """The interaction in force at time ``t``."""
+        return self.rule if isinstance(self.rule, Interaction) else self.rule(t)
+
+    def flow(self, x: Array, log_mass: Array | None = None, *, impl: str = "auto") -> Flow:
+        """Bound to states like ``x`` (shape, library, dtype), with the implementation chosen once: for loops.
+
+        Args:
+            x: A state, (*batch, n, d).
+            log_mass: log m_i, (n,) or (*batch, n); by default -log n each; -inf is padding.
+            impl: How the interaction is computed; ``"auto"`` chooses.
+
+        Raises:
+            TypeError: Mixed array libraries, dtypes or devices.
+            ValueError: Shapes that do not fit.
+            UnsupportedImplementation: ``impl`` cannot compute this; the message says why.
+        """
+        return Flow(self, x, log_mass, impl)
+
+    def attention(self, t: float, x: Array, log_mass: Array | None = None, *, impl: str = "auto") -> Array:
+        """What each particle hears, ``sum_j a_ij V y_j`` summed over heads: (..., n, d). Nobody heard gives 0."""
+        return self._checked(x, log_mass, impl).attention(t, x)
+
+    def drift(
+        self, t: float, x: Array, log_mass: Array | None = None, *, impl: str = "auto", project: bool = True
+    ) -> Array:
+        """Velocity of every particle.
+
+        Args:
+            t: Time; it matters to rules, matrices or external drifts that vary.
+            x: Positions (*batch, n, d).
+            log_mass: log m_i, (n,) or (*batch, n); by default -log n each, so that they sum to one.
+            impl: How the interaction is computed.
+            project: Project to the tangent space; a post-norm layer does not (`LayerStep`).
+
+        Returns:
+            (*batch, n, d), tangent to the space unless ``project`` is false.
+
+        Raises:
+            ValueError: Shapes that do not fit, or NaN among particles that have mass.
+        """
+        return self._checked(x, log_mass, impl).drift(t, x, project=project)
+
+    def _checked(self, x: Array, log_mass: Array | None, impl: str) -> Flow:
+        flow = self.flow(x, log_mass, impl=impl)
+        on_device = is_torch(x) and x.device.type != "cpu"  # asking a GPU for the answer would stall it at every call
+        if not on_device and not flow.is_finite(x):
+            raise ValueError("x must be finite, got NaN or infinity; set log_mass=-inf for padding")
+        return flow

@@ -1,0 +1,130 @@
+"""Gradients of attention by blocks: the passes between the matrix products of the backward pass."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from krause_dynamics.forms.attention.cpu.arithmetic import dot, is_zero, scale_by, total
+from krause_dynamics.forms.attention.cpu.blocks import clear, fill, measure
+from krause_dynamics.forms.attention.cpu.compiled import entry, plain
+from krause_dynamics.forms.attention.cpu.row import bits_begin, dropout_factors, multiply, restrict, slope, weigh_again
+from krause_dynamics.forms.attention.cpu.selection import apply_bits
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+
+@entry
+def slope_tiles(
+    places, tiles, layout, arrays, dropout, products, slopes, squares, log_partition, bits, grad_log_partition,
+    grad_out, sums_of_rows, sums_of_keys, grad_scale, grad_pair,
+):  # fmt: skip
+    """Products of a chunk become weights and dL/dp becomes dL/ds, both in place.
+
+    Args:
+        places: As in `load`.
+        tiles: `Tiles`.
+        layout: `Layout`.
+        arrays: `Arrays`.
+        dropout: Probability to drop a weight.
+        products: (chunk, size, span) products of queries and keys; weights after dropout on return.
+        slopes: (chunk, size, span) products of output gradients and values; gradients of the scores on return.
+        squares: From `load`.
+        log_partition: From `weigh_tiles`.
+        bits: Selection from `weigh_tiles`; size 0: all admitted keys stayed.
+        grad_log_partition: (batch heads, n).
+        grad_out: (batch heads, n, d_v).
+        sums_of_rows: Result (chunk, size), sums of gradients of scores over keys.
+        sums_of_keys: Result (chunk, span), the same over rows.
+        grad_scale: Result (batch heads, n), summed over rows by the caller.
+        grad_pair: Result (batch heads, n, m), zeroed before; size 0: not wanted.
+    """
+    n = arrays.q.shape[1]
+    raw, factors = np.empty(tiles.span, products.dtype), np.empty(tiles.span, products.dtype)
+    columns, one = np.empty(tiles.span, np.int32), products.dtype.type(1)
+    scale, pair, strides, mass = arrays.scale, arrays.pair, arrays.strides, arrays.mass
+    lower, upper = arrays.lower, arrays.upper
+    for g in range(places[1] - places[0]):
+        x, t = (places[0] + g) // tiles.number, (places[0] + g) % tiles.number
+        sums_of_keys[g] = 0
+        for r in range(tiles.size):
+            i = t * tiles.size + r
+            count = upper[i] - lower[i] if i < n else 0
+            sums_of_rows[g, r] = 0
+            empty = count <= 0 or log_partition[x, i] == -np.inf
+            # Padded rows: whatever they hold, nobody asked.
+            if empty or (grad_log_partition[x, i] == 0 and is_zero(grad_out[x, i])):
+                clear(products[g, r], tiles.span, tiles.span)
+                clear(slopes[g, r], tiles.span, tiles.span)
+                continue
+            at = lower[i] - tiles.begin[t]
+            clear(products[g, r], at, at + count)
+            clear(slopes[g, r], at, at + count)
+            weights, rates = products[g, r, at : at + count], slopes[g, r, at : at + count]
+            measure(weights, count, squares[g, r], squares[g, tiles.size + at :], layout.distance == 1, one)
+            for s in range(count):
+                raw[s] = weights[s]
+            scale_by(weights, count, scale[x])
+            fill(columns, lower[i], count)
+            restrict(weights, count, columns, x, i, layout, pair, strides, mass)
+            if bits.size > 0:
+                apply_bits(weights, count, bits[x], bits_begin(i, layout))
+            weigh_again(weights, count, columns, x, layout, mass, log_partition[x, i])
+            if dropout > 0:
+                dropout_factors(factors, count, columns, dropout, layout.seed, x * n + i)
+                multiply(rates, factors, count)
+            slope(weights, rates, count, grad_log_partition[x, i])
+            if dropout > 0:
+                multiply(weights, factors, count)
+            grad_scale[x, i] = dot(rates, raw, count)
+            sums_of_rows[g, r] = total(rates, count)
+            for s in range(count):
+                sums_of_keys[g, at + s] += rates[s]
+            if grad_pair.size > 0:
+                for s in range(count):
+                    grad_pair[x, i, lower[i] + s] += rates[s]
+
+
+@entry
+def collect(places, tiles, layout, arrays, queries, keys, sums_of_rows, sums_of_keys, parts, grads, grad_mass):
+    """Add the gradients of a chunk's tiles to those of the call: tiles one after another, since keys overlap.
+
+    Args:
+        places: As in `load`.
+        tiles: `Tiles`.
+        layout: `Layout`.
+        arrays: `Arrays`.
+        queries: From `load`.
+        keys: From `load`.
+        sums_of_rows: From `slope_tiles`.
+        sums_of_keys: From `slope_tiles`.
+        parts: Slopes times keys (chunk, size, d), slopes^T times queries (chunk, span, d), weights^T times output
+            gradients (chunk, span, d_v).
+        grads: Results: q (batch heads, n, d), k (batch kv_heads, m, d), v (batch kv_heads, m, d_v).
+        grad_mass: Result (batch heads, m); size 0: not wanted.
+    """
+    n, group = arrays.q.shape[1], layout.heads // layout.kv_heads
+    part_q, part_k, part_v = parts
+    grad_q, grad_k, grad_v = grads
+    for g in range(places[1] - places[0]):
+        x, t = (places[0] + g) // tiles.number, (places[0] + g) % tiles.number
+        a, y, zero = arrays.scale[x], x // group, arrays.scale.dtype.type(0)
+        i, begin, end = t * tiles.size, tiles.begin[t], tiles.end[t]
+        # ds/dq = a (k - q) and ds/dk = a (q - k) for distances, a k and a q for products.
+        for r in range(min(tiles.size, n - i)):
+            weight = sums_of_rows[g, r] if layout.distance == 1 else zero
+            _add(grad_q[x, i + r], part_q[g, r], queries[g, r], weight, a)
+        for j in range(begin, end):
+            s = j - begin
+            weight = sums_of_keys[g, s]
+            if grad_mass.size > 0:
+                grad_mass[x, j] += weight
+            _add(grad_k[y, j], part_k[g, s], keys[g, s], weight if layout.distance == 1 else zero, a)
+            for c in range(grad_v.shape[2]):
+                grad_v[y, j, c] += part_v[g, s, c]
+
+
+@plain
+def _add(out, part, own, weight, a):
+    """Out += a (part - weight own)."""
+    for c in range(out.shape[0]):
+        out[c] += a * (part[c] - weight * own[c])

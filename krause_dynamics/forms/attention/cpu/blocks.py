@@ -1,0 +1,183 @@
+"""Compiled passes around matrix products: blocks of queries against the keys that any of them hears.
+
+Scores of a tile come from one product ``<q - c, k - c>`` and the squares of both, where the centre c is a key of the
+tile: far from the origin the expanded square would lose all digits, and with a key as the centre differences of small
+integers stay integers, so that ties stay ties.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from krause_dynamics.forms.attention.cpu.arithmetic import scale_by
+from krause_dynamics.forms.attention.cpu.compiled import entry, plain, smaller, sums
+from krause_dynamics.forms.attention.cpu.row import (
+    bits_begin,
+    dropout_factors,
+    mass_row,
+    multiply,
+    restrict,
+    select,
+    weigh,
+)
+from krause_dynamics.forms.attention.cpu.selection import store_bits
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+SAMPLES = 16  # keys of a tile among which its centre is sought
+
+
+@sums
+def _centre(keys, begin, end, mass, y, mean):
+    """Index of the sampled key that is nearest to the mean of the samples; absent keys do not count.
+
+    The mean alone would do as well but for integers; a far key among the samples shifts it, but is not nearest to it.
+    """
+    step = max(1, (end - begin) // SAMPLES)
+    mean[:] = 0
+    number = mean.dtype.type(0)
+    for j in range(begin, end, step):
+        if mass.size == 0 or mass[y, j] > -np.inf:
+            key = keys[j]
+            number += mean.dtype.type(1)
+            for c in range(mean.shape[0]):
+                mean[c] += key[c]
+    best, least = begin, np.inf
+    for j in range(begin, end, step):
+        if mass.size == 0 or mass[y, j] > -np.inf:
+            key, away = keys[j], mean.dtype.type(0)
+            for c in range(mean.shape[0]):
+                difference = number * key[c] - mean[c]
+                away += difference * difference
+            if away < least:
+                best, least = j, away
+    return best
+
+
+@sums
+def _centred(vectors, begin, end, centre, out, halves):
+    """out[j - begin] = vectors[j] - centre, zeros beyond, and half of their squares."""
+    for j in range(begin, end):
+        source, target = vectors[j], out[j - begin]
+        square = out.dtype.type(0)
+        for c in range(target.shape[0]):
+            value = source[c] - centre[c]
+            target[c] = value
+            square += value * value
+        halves[j - begin] = out.dtype.type(0.5) * square
+    out[end - begin :] = 0
+    halves[end - begin :] = 0
+
+
+@plain
+def _copied(vectors, begin, end, out):
+    """out[j - begin] = vectors[j], zeros beyond; flat, which the compiler turns into one move of memory."""
+    d = vectors.shape[1]
+    source, target = vectors[begin:end].ravel(), out.ravel()
+    for c in range(source.shape[0]):
+        target[c] = source[c]
+    for c in range((end - begin) * d, target.shape[0]):
+        target[c] = 0
+
+
+@entry
+def load(places, tiles, layout, arrays, queries, keys, values, squares):
+    """Tiles of queries, keys and values, centred for distances.
+
+    Args:
+        places: (2,) first tile of the list in this chunk and one past the last.
+        tiles: `Tiles`.
+        layout: `Layout`.
+        arrays: `Arrays`.
+        queries: Result (chunk, size, d).
+        keys: Result (chunk, span, d).
+        values: Result (chunk, span, d_v).
+        squares: Result (chunk, size + span) half squares of queries and keys.
+    """
+    q, k, v, mass = arrays.q, arrays.k, arrays.v, arrays.mass
+    n, group = q.shape[1], layout.heads // layout.kv_heads
+    centre, mean = np.zeros(q.shape[2], q.dtype), np.zeros(q.shape[2], q.dtype)
+    for g in range(places[1] - places[0]):
+        x, t = (places[0] + g) // tiles.number, (places[0] + g) % tiles.number
+        i, begin, end = t * tiles.size, tiles.begin[t], tiles.end[t]
+        if layout.distance == 1 and end > begin:
+            centre[:] = k[x // group, _centre(k[x // group], begin, end, mass, mass_row(x, layout), mean)]
+        _centred(q[x], i, min(n, i + tiles.size), centre, queries[g], squares[g, : tiles.size])
+        _centred(k[x // group], begin, end, centre, keys[g], squares[g, tiles.size :])
+        _copied(v[x // group], begin, end, values[g])
+
+
+@sums
+def measure(products, count, square, squares, distance, factor):
+    """Products, or minus half squared distances, times a factor, in place."""
+    if distance:
+        for t in range(count):
+            # Of a key with itself, for instance, rounding may leave a square below zero.
+            products[t] = factor * smaller(products[t] - squares[t] - square, products.dtype.type(0))
+    else:
+        scale_by(products, count, factor)
+
+
+@plain
+def fill(columns, begin, count):
+    """Columns of a contiguous row."""
+    for s in range(count):
+        columns[s] = begin + s
+
+
+@plain
+def clear(row, begin, end):
+    """Zeros before ``begin`` and from ``end`` on."""
+    for t in range(begin):
+        row[t] = 0
+    for t in range(end, row.shape[0]):
+        row[t] = 0
+
+
+@entry
+def weigh_tiles(places, tiles, layout, arrays, dropout, products, squares, log_partition, bits):
+    """Products of a chunk of tiles become weights, in place; log-partition and packed selection of their rows.
+
+    Args:
+        places: As in `load`.
+        tiles: `Tiles`.
+        layout: `Layout`.
+        arrays: `Arrays`.
+        dropout: Probability to drop a weight.
+        products: (chunk, size, span) products of queries and keys; weights on return.
+        squares: From `load`.
+        log_partition: Result (batch heads, n).
+        bits: Result (batch heads, bytes), zeroed before; size 0: not wanted.
+    """
+    n = arrays.q.shape[1]
+    factors, columns = np.empty(tiles.span, products.dtype), np.empty(tiles.span, np.int32)
+    scale, pair, strides, mass = arrays.scale, arrays.pair, arrays.strides, arrays.mass
+    lower, upper = arrays.lower, arrays.upper
+    extras = layout.mass_heads > 0 or pair.size > 0 or dropout > 0  # what reads columns
+    for g in range(places[1] - places[0]):
+        x, t = (places[0] + g) // tiles.number, (places[0] + g) % tiles.number
+        for r in range(tiles.size):
+            i = t * tiles.size + r
+            count = upper[i] - lower[i] if i < n else 0
+            if count <= 0:
+                clear(products[g, r], tiles.span, tiles.span)
+                if i < n:
+                    log_partition[x, i] = -np.inf
+                continue
+            at = lower[i] - tiles.begin[t]
+            clear(products[g, r], at, at + count)
+            scores = products[g, r, at : at + count]
+            measure(scores, count, squares[g, r], squares[g, tiles.size + at :], layout.distance == 1, scale[x])
+            if extras:
+                fill(columns, lower[i], count)
+            restrict(scores, count, columns, x, i, layout, pair, strides, mass)
+            stay = select(scores, count, layout)
+            if bits.size > 0:
+                store_bits(scores, count, bits[x], bits_begin(i, layout))
+            log_partition[x, i] = weigh(scores, count, columns, x, layout, mass)
+            if stay <= 0:  # nobody stays, or the row holds a NaN
+                log_partition[x, i] = np.nan if stay < 0 else -np.inf
+                scores[:] = np.nan if stay < 0 else 0
+            if dropout > 0:
+                dropout_factors(factors, count, columns, dropout, layout.seed, x * n + i)
+                multiply(scores, factors, count)

@@ -1,0 +1,200 @@
+"""Attention one query row at a time: scores of exactly the admitted keys, at once turned into weights.
+
+Distances are direct differences: no cancellation for tokens far from the origin, and a key that is not admitted is
+never read, whatever it holds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from krause_dynamics.forms.attention.cpu.arithmetic import (
+    distances,
+    dot,
+    gathered_products,
+    is_zero,
+    products,
+    scale_by,
+    scatter,
+    scatter_differences,
+    weighted_differences,
+    weighted_vectors,
+)
+from krause_dynamics.forms.attention.cpu.compiled import entry, plain
+from krause_dynamics.forms.attention.cpu.row import (
+    bits_begin,
+    compact,
+    dropout_factors,
+    multiply,
+    restrict,
+    select,
+    slope,
+    weigh,
+    weigh_again,
+)
+from krause_dynamics.forms.attention.cpu.selection import apply_bits, store_bits
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+CHEBYSHEV = 0
+
+
+@plain
+def fill_ranges(position, lower, upper, layout, ranges):
+    """Ascending, disjoint [begin, end) ranges of keys that index rules admit to a row; returns their number."""
+    # Here and below only what is needed is passed: a call would copy all of `Arrays`, reference counts included.
+    prefix, width = layout.prefix, layout.width
+    if layout.height == 0 or position < prefix:
+        ranges[0, 0] = lower
+        ranges[0, 1] = upper
+        return 1 if upper > lower else 0
+    number = 0
+    if min(upper, prefix) > lower:
+        ranges[0, 0] = lower
+        ranges[0, 1] = min(upper, prefix)
+        number = 1
+    row = (position - prefix) // width
+    column = (position - prefix) - row * width
+    for r in range(max(0, row - layout.radius), min(layout.height, row + layout.radius + 1)):
+        reach = layout.radius if layout.metric == CHEBYSHEV else layout.radius - abs(r - row)
+        begin = max(lower, prefix + r * width + max(0, column - reach))
+        end = min(upper, prefix + r * width + min(width - 1, column + reach) + 1)
+        if end > begin:
+            ranges[number, 0] = begin
+            ranges[number, 1] = end
+            number += 1
+    return number
+
+
+@plain
+def measure(query, keys, ranges, number, distance, out, columns):
+    """Half squared distances, negative, or products of a row over its ranges, and the keys' columns; how many."""
+    count = 0
+    for r in range(number):
+        begin, end = ranges[r, 0], ranges[r, 1]
+        if distance:
+            distances(query, keys, begin, end, out, count)
+        else:
+            products(query, keys, begin, end, out, count)
+        for j in range(begin, end):
+            columns[count] = j
+            count += 1
+    if distance:
+        scale_by(out, count, out.dtype.type(-0.5))
+    return count
+
+
+@entry
+def forward(rows, layout, arrays, dropout, scratch, out, log_partition, bits):
+    """Output, log-partition and packed selection of the flattened rows (head x, query i -> x n + i) in ``rows``.
+
+    Args:
+        rows: (2,) first row and one past the last.
+        layout: `Layout`.
+        arrays: `Arrays`.
+        dropout: Probability to drop a weight.
+        scratch: (2, longest row) working memory of this thread.
+        out: Result (batch heads, n, d_v).
+        log_partition: Result (batch heads, n).
+        bits: Result (batch heads, bytes), zeroed before; size 0: not wanted.
+    """
+    n, group = arrays.q.shape[1], layout.heads // layout.kv_heads
+    columns = np.empty(scratch.shape[1], np.int32)
+    ranges = np.empty((2 * layout.radius + 3, 2), np.int64)
+    q, k, v, scale, mass = arrays.q, arrays.k, arrays.v, arrays.scale, arrays.mass
+    pair, strides, lower, upper = arrays.pair, arrays.strides, arrays.lower, arrays.upper
+    scores, factors = scratch[0], scratch[1]
+    for x in range(rows[0] // n, (rows[1] + n - 1) // n):
+        keys, values, queries, outputs = k[x // group], v[x // group], q[x], out[x]
+        for i in range(max(rows[0] - x * n, 0), min(rows[1] - x * n, n)):
+            number = fill_ranges(i + layout.offset, lower[i], upper[i], layout, ranges)
+            count = measure(queries[i], keys, ranges, number, layout.distance == 1, scores, columns)
+            scale_by(scores, count, scale[x])
+            restrict(scores, count, columns, x, i, layout, pair, strides, mass)
+            stay = select(scores, count, layout)
+            if stay == 0:
+                outputs[i] = 0
+                log_partition[x, i] = -np.inf
+                continue
+            if bits.size > 0:
+                store_bits(scores, count, bits[x], bits_begin(i, layout))
+            if 0 <= stay < count:
+                count = compact(scores, factors, columns, count)
+            log_partition[x, i] = weigh(scores, count, columns, x, layout, mass)
+            if stay < 0:
+                log_partition[x, i] = np.nan
+                scores[:count] = np.nan
+            if dropout > 0:
+                dropout_factors(factors, count, columns, dropout, layout.seed, x * n + i)
+                multiply(scores, factors, count)
+            weighted_vectors(scores, columns, count, values, outputs[i])
+
+
+@entry
+def backward(
+    heads, layout, arrays, dropout, scratch, log_partition, bits, grad_out, grad_log_partition, grads, grad_mass,
+    grad_pair,
+):  # fmt: skip
+    """Gradients of the key heads heads[0]..heads[1]-1 and of the queries that read them; same rows as `forward`.
+
+    Args:
+        heads: (2,) first key head (of the flattened batch) and one past the last: no two threads share a key head.
+        layout: `Layout`.
+        arrays: `Arrays`.
+        dropout: Probability to drop a weight.
+        scratch: (4, longest row) working memory of this thread.
+        log_partition: From `forward`.
+        bits: Selection from `forward`; size 0: all admitted keys stayed.
+        grad_out: (batch heads, n, d_v).
+        grad_log_partition: (batch heads, n).
+        grads: Results, zeroed before: q (batch heads, n, d), k (batch kv_heads, m, d), v (batch kv_heads, m, d_v),
+            scale (batch heads, n), summed over rows by the caller.
+        grad_mass: Result (batch heads, m), zeroed before; size 0: not wanted.
+        grad_pair: Result (batch heads, n, m), zeroed before; size 0: not wanted.
+    """
+    n, group = arrays.q.shape[1], layout.heads // layout.kv_heads
+    columns = np.empty(scratch.shape[1], np.int32)
+    ranges = np.empty((2 * layout.radius + 3, 2), np.int64)
+    q, k, v, scale, mass = arrays.q, arrays.k, arrays.v, arrays.scale, arrays.mass
+    pair, strides, lower, upper = arrays.pair, arrays.strides, arrays.lower, arrays.upper
+    weights, raw, slopes, factors = scratch[0], scratch[1], scratch[2], scratch[3]
+    grad_q, grad_k, grad_v, grad_scale = grads
+    for flat in range(heads[0] * group * n, heads[1] * group * n):
+        x = flat // n
+        i, y = flat - x * n, x // group
+        if grad_log_partition[x, i] == 0 and is_zero(grad_out[x, i]):
+            continue  # padded rows: whatever they hold, nobody asked
+        number = fill_ranges(i + layout.offset, lower[i], upper[i], layout, ranges)
+        count = measure(q[x, i], k[y], ranges, number, layout.distance == 1, weights, columns)
+        for t in range(count):
+            raw[t] = weights[t]
+        scale_by(weights, count, scale[x])
+        restrict(weights, count, columns, x, i, layout, pair, strides, mass)
+        if bits.size > 0:
+            apply_bits(weights, count, bits[x], bits_begin(i, layout))
+        count = compact(weights, raw, columns, count)
+        weigh_again(weights, count, columns, x, layout, mass, log_partition[x, i])
+        gathered_products(grad_out[x, i], v[y], columns, count, slopes)
+        dropped = weights
+        if dropout > 0:
+            dropped = factors
+            dropout_factors(dropped, count, columns, dropout, layout.seed, flat)
+            multiply(slopes, dropped, count)
+            multiply(dropped, weights, count)
+        slope(weights, slopes, count, grad_log_partition[x, i])
+        scatter(dropped, columns, count, grad_out[x, i], grad_v[y])
+        grad_scale[x, i] = dot(slopes, raw, count)
+        if grad_mass.size > 0:
+            for s in range(count):
+                grad_mass[x, columns[s]] += slopes[s]
+        if grad_pair.size > 0:
+            for s in range(count):
+                grad_pair[x, i, columns[s]] += slopes[s]
+        # ds/dq = a (k - q) and ds/dk = a (q - k) for distances, a k and a q for products.
+        scale_by(slopes, count, scale[x])
+        if layout.distance == 1:
+            weighted_differences(slopes, columns, count, k[y], q[x, i], grad_q[x, i])
+            scatter_differences(slopes, columns, count, q[x, i], k[y], grad_k[y])
+        else:
+            weighted_vectors(slopes, columns, count, k[y], grad_q[x, i])
+            scatter(slopes, columns, count, q[x, i], grad_k[y])

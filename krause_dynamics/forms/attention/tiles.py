@@ -1,0 +1,260 @@
+"""Banded attention in plain torch operations, for any device: blocks of queries meet the slab of keys they reach.
+
+Differentiable by autograd as it stands (forward mode too); `banded` runs it without a graph and recomputes a block
+for its gradient, so that memory stays O(N W).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from krause_dynamics.forms.attention.lowering import UNBOUNDED, Rule
+
+NEVER = -float("inf")
+
+
+class Block(NamedTuple):
+    """Queries ``rows`` (T, B) in T tiles and the keys ``columns`` (T, S) each tile looks at; ``fresh`` marks the
+    columns that are real, and not a repetition of a prefix column or beyond the ends.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    fresh: Tensor
+
+
+def bounds(
+    rule: Rule, n: int, m: int, offset: int, segments: Tensor | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """First and last admitted key of each row by window and segment, (n,) each; grids restrict further."""
+    position = torch.arange(n, device=device) + offset
+    lower = torch.zeros_like(position) if rule.left == UNBOUNDED else position - rule.left
+    upper = torch.full_like(position, m - 1) if rule.right == UNBOUNDED else position + rule.right
+    if segments is not None:
+        owner = torch.searchsorted(segments.to(position.dtype), position, right=True)
+        edges = torch.cat([segments.to(position.dtype), segments.new_full((1,), m, dtype=position.dtype)])
+        lower = torch.maximum(lower, edges[owner - 1])
+        upper = torch.minimum(upper, edges[owner] - 1)
+    return lower.clamp(min=0), upper.clamp(max=m - 1)
+
+
+def blocks(rule: Rule, n: int, m: int, offset: int, limit: int, device: torch.device) -> list[Block]:
+    """Cover all rows: prefix rows against all keys, the others against prefix and band; `limit` pairs a block."""
+    left, right = rule.band
+    wide = min(n, max(0, rule.prefix - offset)) if rule.grid else 0
+    if UNBOUNDED in (left, right) or left + right + 1 >= m:
+        return [_dense(begin, end, m, device) for begin, end in _pieces(0, n, max(1, limit // m))]
+    found = [_dense(begin, end, m, device) for begin, end in _pieces(0, wide, max(1, limit // m))]
+    size = max(16, min(128, (left + right + 1) // 2))
+    slab = size + left + right + rule.prefix
+    for begin, end in _pieces(wide, n, size * max(1, limit // (size * slab))):
+        starts = torch.arange(begin, end, size, device=device)
+        rows = starts[:, None] + torch.arange(size, device=device)
+        band = starts[:, None] + (offset - left) + torch.arange(size + left + right, device=device)
+        fresh = (band >= rule.prefix) & (band < m)
+        prefix = torch.arange(rule.prefix, device=device).expand(len(starts), -1)
+        columns = torch.cat([prefix, band.clamp(0, m - 1)], 1)
+        found.append(
+            Block(rows.clamp(max=n), columns, torch.cat([torch.ones_like(prefix, dtype=torch.bool), fresh], 1))
+        )
+    return found
+
+
+def _pieces(begin: int, end: int, size: int) -> list[tuple[int, int]]:
+    return [(i, min(end, i + size)) for i in range(begin, end, size)]
+
+
+def _dense(begin: int, end: int, m: int, device: torch.device) -> Block:
+    columns = torch.arange(m, device=device)[None]
+    return Block(torch.arange(begin, end, device=device)[None], columns, torch.ones_like(columns, dtype=torch.bool))
+
+
+def admitted(block: Block, rule: Rule, offset: int, lower: Tensor, upper: Tensor) -> Tensor:
+    """Which pairs of a block index rules admit: boolean (T, B, S)."""
+    n = lower.shape[0]
+    i = block.rows.clamp(max=n - 1)[..., None]
+    j = block.columns[:, None, :]
+    allowed = (j >= lower[i]) & (j <= upper[i]) & block.fresh[:, None, :] & (block.rows < n)[..., None]
+    if rule.grid:
+        _, width, radius, metric, prefix = rule.grid
+        cell, other = i + offset - prefix, j - prefix
+        rows = (cell.div(width, rounding_mode="floor") - other.div(width, rounding_mode="floor")).abs()
+        columns = (cell % width - other % width).abs()
+        near = (rows + columns if metric else torch.maximum(rows, columns)) <= radius
+        allowed = allowed & (near | (cell < 0) | (other < 0))
+    return allowed
+
+
+def select(scores: Tensor, top_k: int, keep_ties: bool) -> Tensor:
+    """Which scores (..., S), -inf where not admitted, are among the k largest; columns ascend, so earlier ones win."""
+    some = scores > NEVER
+    if not 0 < top_k < scores.shape[-1]:
+        return some
+    bound = scores.topk(top_k, dim=-1).values[..., -1:]
+    if keep_ties:
+        return some & (scores >= bound)
+    above, tie = scores > bound, scores == bound
+    quota = top_k - above.sum(-1, keepdim=True)
+    return some & (above | (tie & (tie.cumsum(-1) <= quota)))
+
+
+class Tile(NamedTuple):
+    """What a block's computation depends on differentiably: (b, h, T, B or S, d) and the like."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    scale: Tensor
+    log_mass: Tensor | None
+    pair_bias: Tensor | None
+
+
+def gather(
+    block: Block, q: Tensor, k: Tensor, v: Tensor, scale: Tensor, log_mass: Tensor | None, pair_bias: Tensor | None
+) -> Tile:
+    """Rows and slabs of a block; half types become float32."""
+    dtype, group = scale.dtype, q.shape[1] // k.shape[1]
+    rows = block.rows.clamp(max=q.shape[2] - 1)
+    k, v = (x[:, :, block.columns].to(dtype).repeat_interleave(group, 1) for x in (k, v))
+    if pair_bias is not None:
+        pair_bias = pair_bias[:, :, rows[..., None], block.columns[:, None, :]].to(dtype)
+    return Tile(
+        q[:, :, rows].to(dtype), k, v, scale, None if log_mass is None else log_mass[:, :, block.columns], pair_bias
+    )
+
+
+def attend(
+    tile: Tile, allowed: Tensor, distance: bool, top_k: int, keep_ties: bool, keep: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Output (b, h, T, B, d_v) and log-partition (b, h, T, B) of a block.
+
+    Args:
+        tile: Gathered inputs.
+        allowed: Admitted pairs by index, (T, B, S).
+        distance: Which score.
+        top_k: k or 0.
+        keep_ties: Rule at ties.
+        keep: Dropout's factors (b, h, T, B, S), or ``None``.
+    """
+    if tile.log_mass is not None:
+        allowed = allowed & (tile.log_mass > NEVER)[..., None, :]
+    logs, chosen, spoilt = _log_weights(tile, allowed, distance, top_k, keep_ties)
+    some, nan = chosen.any(-1, keepdim=True), float("nan")
+    log_partition = logs.masked_fill(~some, 0.0).logsumexp(-1, keepdim=True)
+    weights = (logs - log_partition).exp()
+    weights = weights if keep is None else weights * keep
+    absent = ~torch.isfinite(tile.v)
+    out = weights @ tile.v.masked_fill(absent, 0.0)
+    with torch.no_grad():
+        lost = chosen.to(out.dtype) @ absent.to(out.dtype) > 0
+    log_partition = log_partition.masked_fill(~some, NEVER).masked_fill(spoilt, nan)
+    return out.masked_fill(lost | spoilt, nan), log_partition[..., 0]
+
+
+def weigh(tile: Tile, allowed: Tensor, distance: bool, top_k: int, keep_ties: bool) -> tuple[Tensor, Tensor]:
+    """Weights of a block's pairs and which of them are chosen, both (b, h, T, B, S)."""
+    logs, chosen, spoilt = _log_weights(tile, allowed, distance, top_k, keep_ties)
+    log_partition = logs.masked_fill(~chosen.any(-1, keepdim=True), 0.0).logsumexp(-1, keepdim=True)
+    return (logs - log_partition).exp().masked_fill(spoilt, float("nan")), chosen
+
+
+class Slopes(NamedTuple):
+    """Gradients of one block, in the shapes of its `Tile`; scale (b, h), scores of pairs (b, h, T, B, S)."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    scale: Tensor
+    pairs: Tensor
+
+
+def slopes(
+    tile: Tile,
+    allowed: Tensor,
+    distance: bool,
+    top_k: int,
+    keep_ties: bool,
+    keep: Tensor | None,
+    grads: tuple[Tensor, Tensor],
+) -> Slopes:
+    """Gradients of a block by hand (an operator runs below autograd), on the selection made again from the same scores.
+
+    With ``u_j = keep_j <g, v_j>``: ``dL/ds_j = p_j (u_j - sum_l p_l u_l + dL/dlogZ)``; rows that a NaN has spoilt pass
+    nothing on.
+    """
+    logs, chosen, spoilt = _log_weights(tile, allowed, distance, top_k, keep_ties)
+    q, k, raw = _measure(*_clean(tile), distance)
+    log_partition = logs.masked_fill(~chosen.any(-1, keepdim=True), 0.0).logsumexp(-1, keepdim=True)
+    weights = (logs - log_partition).exp().masked_fill(spoilt, 0.0)
+    grad_out, grad_log = (g.masked_fill(spoilt if g.ndim == 5 else spoilt[..., 0], 0.0) for g in grads)
+    rates = grad_out @ tile.v.masked_fill(~torch.isfinite(tile.v), 0.0).mT
+    kept = weights
+    if keep is not None:
+        rates, kept = rates * keep, weights * keep
+    pairs = weights * (rates - (weights * rates).sum(-1, keepdim=True) + grad_log[..., None])
+    scale = tile.scale[..., None, None, None]
+    grad_q, grad_k = pairs @ k, pairs.mT @ q
+    if distance:
+        grad_q = grad_q - q * pairs.sum(-1, keepdim=True)
+        grad_k = grad_k - k * pairs.sum(-2)[..., None]
+    return Slopes(scale * grad_q, scale * grad_k, kept.mT @ grad_out, (pairs * raw).sum((-3, -2, -1)), pairs)
+
+
+def _clean(tile: Tile) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Queries and keys with those set to 0 that hold NaN or infinity, and which they are."""
+    lame, broken = (~torch.isfinite(x).all(-1) for x in (tile.q, tile.k))
+    return tile.q.masked_fill(lame[..., None], 0.0), tile.k.masked_fill(broken[..., None], 0.0), lame, broken
+
+
+def _log_weights(
+    tile: Tile, allowed: Tensor, distance: bool, top_k: int, keep_ties: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores plus masses of the chosen pairs (-inf elsewhere), the choice, and rows that a NaN has spoilt."""
+    if tile.log_mass is not None:
+        allowed = allowed & (tile.log_mass > NEVER)[..., None, :]
+    # A key may hold NaN or infinity as long as nobody hears it: it is set to 0 and only those who hear it get NaN.
+    # Likewise a padded query may: its own row is NaN, and no gradient flows through it.
+    q, k, lame, broken = _clean(tile)
+    scores = tile.scale[..., None, None, None] * _measure(q, k, lame, broken, distance)[2]
+    scores = scores if tile.pair_bias is None else scores + tile.pair_bias
+    scores = scores.masked_fill(~allowed, NEVER)
+    spoilt = (allowed & (broken[..., None, :] | lame[..., None])).any(-1, keepdim=True)
+    spoilt = spoilt | scores.isnan().any(-1, keepdim=True)
+    with torch.no_grad():
+        chosen = select(scores, top_k, keep_ties)
+    logs = scores if tile.log_mass is None else scores + tile.log_mass[..., None, :]
+    return logs.masked_fill(~chosen, NEVER), chosen, spoilt
+
+
+def _measure(q: Tensor, k: Tensor, lame: Tensor, broken: Tensor, distance: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Centred queries and keys, and what the scale multiplies: ``-|q - k|^2 / 2`` or ``<q, k>`` (b, h, T, B, S)."""
+    if not distance:
+        return q, k, q @ k.mT
+    centre = _centre(k.detach(), broken)
+    q, k = q - centre, k - centre
+    squared = q.square().sum(-1, keepdim=True) + k.square().sum(-1)[..., None, :] - 2 * q @ k.mT
+    return q, k, -0.5 * squared.clamp(min=0)
+
+
+def _centre(k: Tensor, broken: Tensor) -> Tensor:
+    """The key nearest to the mean of a slab, (b, h, T, 1, d): far from the origin the expanded square would lose all
+    digits, and with a key as the centre differences of small integers stay integers, so that ties stay ties.
+    """
+    count = (~broken).sum(-1, keepdim=True).clamp(min=1)[..., None]
+    spread = (k - k.sum(-2, keepdim=True) / count).square().sum(-1).masked_fill(broken, float("inf"))
+    nearest = spread.argmin(-1)[..., None, None].expand(*k.shape[:-2], 1, k.shape[-1])
+    return k.gather(-2, nearest)
+
+
+def dropout_factors(block: Block, heads: tuple[int, int], n: int, dropout: float, seed: int) -> Tensor:
+    """0 or 1/(1-p) for each pair, (b, h, T, B, S), from a counter-based hash: the same in forward and backward."""
+    device = block.rows.device
+    row = torch.arange(heads[0] * heads[1], device=device).view(*heads, 1, 1, 1) * n + block.rows[..., None]
+    hashed = (seed ^ (row * 73856093) ^ (block.columns[:, None, :] * 19349663)) & 0xFFFFFFFF
+    for _ in range(3):
+        hashed = ((hashed ^ (hashed >> 16)) * 0x45D9F3B) & 0xFFFFFFFF
+    hashed = hashed ^ (hashed >> 16)
+    return (hashed >= dropout * 4294967296.0) / (1.0 - dropout)

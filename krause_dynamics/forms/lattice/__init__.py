@@ -1,0 +1,1 @@
+"""Uniform grids: sums over them as convolutions of tables."""

@@ -1,1 +1,0 @@
-"""Fused forms of the interaction on torch tensors: each must equal the dense reference, and none imports another."""
