@@ -27,6 +27,7 @@ MODULES = {
     "recomputed": "krause_dynamics.forms.recomputed",
     "convolution": "krause_dynamics.forms.lattice.convolution",
 }
+TORCH_ONLY = ("cells", "sdpa", "banded", "recomputed")
 # Asked in this order; the reference is what remains.
 AUTO = ("sorted1d", "neighbours", "cells", "sdpa", "banded", "recomputed", "blocked")
 
@@ -150,7 +151,7 @@ def choose(interaction: Interaction, request: Request, impl: str) -> tuple[str, 
 
 def _refusal(name: str, interaction: Interaction, request: Request, *, only_if_it_pays: bool = False) -> str | None:
     """Why an implementation cannot (or, if asked, should not) compute this; ``None`` where it does."""
-    if MODULES[name].startswith("krause_dynamics.fused.") and not is_torch(request.queries):
+    if name in TORCH_ONLY and not is_torch(request.queries):
         return "it takes torch tensors"  # known without importing torch
     module = implementation(name)
     if only_if_it_pays and not module.pays(interaction, request):
