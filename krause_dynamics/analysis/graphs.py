@@ -14,6 +14,8 @@ from krause_dynamics.interaction import Interaction
 if TYPE_CHECKING:
     import networkx
 
+__all__ = ["components", "interaction_graph", "merge_tree", "merges_and_splits"]
+
 
 def interaction_graph(rule: Interaction, x: Array, *, log_mass: Array | None = None) -> networkx.DiGraph:
     """Directed graph of one state: an edge i -> j where i hears j, with ``weight`` a_ij.

@@ -11,6 +11,8 @@ from krause_dynamics._array import Array, as_generator
 from krause_dynamics._value import check_count
 from krause_dynamics.aggregate import as_points
 
+__all__ = ["dumbbell", "equally_spaced", "from_states", "gaussian", "mixture", "uniform"]
+
 
 def uniform(n: int, d: int = 1, *, low: float = 0.0, high: float = 1.0, rng: int | np.random.Generator) -> np.ndarray:
     """Independent uniform opinions in a box, (n, d).

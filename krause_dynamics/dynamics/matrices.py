@@ -6,6 +6,8 @@ import numpy as np
 
 from krause_dynamics._array import as_generator
 
+__all__ = ["gaussian", "goe", "gradient_flow", "orthogonal"]
+
 
 def gaussian(d: int, rng: int | np.random.Generator, *, leading: tuple[int, ...] = ()) -> np.ndarray:
     """Independent N(0, 1/d) entries (Ginibre): eigenvalues fill the unit disc; the usual initialisation of a layer.

@@ -15,6 +15,8 @@ import numpy as np
 from krause_dynamics._array import Array, to_numpy
 from krause_dynamics._value import Value, check_number
 
+__all__ = ["AtTime", "ClustersSettled", "Consensus", "FirstOf", "Frozen", "StopRule"]
+
 MOVED = 1e-12  # of the extent: less than this is rounding, not motion
 
 

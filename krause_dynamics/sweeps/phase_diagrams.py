@@ -22,6 +22,8 @@ from krause_dynamics.trajectory import Trajectory
 if TYPE_CHECKING:
     import xarray
 
+__all__ = ["branch_point", "clusters_over_length", "final_clusters", "order_over_beta", "order_over_noise"]
+
 Model = Literal["discrete", "density", "normalised", "per_capita"]
 MODELS = ("discrete", "density", "normalised", "per_capita")
 
