@@ -1,8 +1,23 @@
-"""Immutable values: equality by content, and a round trip through dictionaries for metadata, sweeps and the CLI."""
+"""Immutable values: rules, spaces, methods, schedules, stop rules as frozen dataclasses that equal by content.
+
+A class derives from `Value` and is a frozen dataclass without an equality of its own::
+
+    @dataclass(frozen=True, eq=False)
+    class Quadratic(Score):
+        strength: float = 1.0
+
+That is all: two values with the same content are equal and hash alike, ``to_dict`` writes what a run file or a model's
+configuration holds, `from_dict` reads it back, and a TOML file may say ``{ type = "Quadratic", strength = 2.0 }``
+wherever a score is expected. Nothing lists the classes a second time: a class is known once it is defined.
+"""
 
 from __future__ import annotations
 
-from dataclasses import fields
+import difflib
+import importlib
+import inspect
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -22,14 +37,27 @@ class Value:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary with the type under ``"type"``; `from_dict` is the inverse."""
-        content = {f.name: described(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+        content = {f.name: described(getattr(self, f.name)) for f in fields_of(type(self))}
         return {"type": type(self).__name__, **content}
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.to_dict() == other.to_dict()  # type: ignore[attr-defined]
+        return self is other or (
+            isinstance(other, Value) and type(self) is type(other) and self.to_dict() == other.to_dict()
+        )
 
     def __hash__(self) -> int:
         return hash(repr(self.to_dict()))
+
+
+def fields_of(kind: type[Value]) -> tuple[Field[Any], ...]:
+    """The fields of a concrete class of values, in order."""
+    return fields(kind)  # type: ignore[arg-type]  # the dataclass is each subclass, not `Value` itself
+
+
+def kinds_of(base: type[Value]) -> dict[str, type[Value]]:
+    """The classes of values below ``base`` that can be built, by name: what a dictionary may name as its type."""
+    known = {name: kind for name, kind in sorted(Value._types.items()) if issubclass(kind, base)}
+    return {name: kind for name, kind in known.items() if is_dataclass(kind) and not inspect.isabstract(kind)}
 
 
 def described(x: Any) -> Any:
@@ -57,22 +85,66 @@ def from_dict(content: Any) -> Any:
     """Rebuild a value from `Value.to_dict`.
 
     Raises:
-        ValueError: The dictionary names an unknown type, or holds a user's function (which no dictionary can store).
+        ValueError: The dictionary names an unknown type or key (the message names the nearest known one), lacks a key,
+            or holds a user's function (which no dictionary can store).
     """
     if isinstance(content, list):
         return tuple(from_dict(item) for item in content) if _holds_values(content) else np.asarray(content)
-    if not isinstance(content, dict):
-        return content
-    kind = content.get("type")
-    if kind == "callable":
-        raise ValueError(f"the function {content['name']!r} was stored by name only; build the rule again with it")
-    if kind not in Value._types:
-        raise ValueError(f"type must be one of {sorted(Value._types)}, got {kind!r}")
-    return Value._types[kind](**{name: from_dict(item) for name, item in content.items() if name != "type"})
+    return value_from(content, Value) if isinstance(content, dict) else content
+
+
+def value_from(content: Mapping[str, Any], base: type[Value], where: str = "") -> Any:
+    """A value of a class below ``base`` from a dictionary or a table of a file; `from_dict` for all of them.
+
+    Args:
+        content: The name of the class under ``"type"``, and its fields; those with a default may be left out.
+        base: What is expected: `Value` for anything, or a space, a score, ...
+        where: Dotted name of the table, for messages.
+
+    Raises:
+        ValueError: No type, an unknown one or one of another kind, an unknown or a missing key, or a value that the
+            class refuses; the message says where.
+    """
+    given = dict(content)
+    name, place = given.pop("type", None), f"[{where}] " if where else ""
+    if name == "callable":
+        raise ValueError(f"the function {given['name']!r} was stored by name only; build the rule again with it")
+    _load(name)
+    kinds = kinds_of(base)
+    if name is None:
+        raise ValueError(f"{place or 'the dictionary '}must name its type, one of {', '.join(kinds)}, got {given!r}")
+    check_names(f"{where}.type" if where else "type", [name], kinds)
+    known = fields_of(kinds[name])
+    check_names(f"key of [{where}]" if where else f"key of {name}", given, ["type", *(f.name for f in known)])
+    missing = [f.name for f in known if f.name not in given and f.default is MISSING and f.default_factory is MISSING]
+    if missing:
+        raise ValueError(f"{place}{name} needs {', '.join(missing)}, got {given!r}")
+    try:
+        return kinds[name](**{key: from_dict(item) for key, item in given.items()})
+    except TypeError as error:
+        raise ValueError(f"{place}{name}: {error}") from error
+
+
+def _load(name: Any) -> None:
+    """Classes in rooms that nobody has entered yet: the package knows its public names without importing them."""
+    if isinstance(name, str) and name not in Value._types:
+        getattr(importlib.import_module(__name__.rpartition(".")[0]), name, None)
 
 
 def _holds_values(content: list[Any]) -> bool:
     return bool(content) and isinstance(content[0], dict)
+
+
+def check_names(what: str, given: Collection[Any], known: Collection[str]) -> None:
+    """Names are known ones.
+
+    Raises:
+        ValueError: For the first unknown name, with the nearest known one.
+    """
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
+            raise ValueError(f"unknown {what} {name!r}; did you mean {near[0]!r}? Known: {', '.join(known)}")
 
 
 def check_number(name: str, value: Any, *, positive: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from krause_dynamics._array import Array, to_numpy
+from krause_dynamics._files import read_npz, write_npz
 
 if TYPE_CHECKING:
     import xarray
@@ -153,31 +153,6 @@ def _first_dimension(name: str, x: np.ndarray, axis: str, coordinates: dict[str,
         if label in coordinates and len(x) == len(coordinates[label]) and not name.startswith("event_"):
             return label
     return f"{name}_0"
-
-
-def write_npz(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Arrays and a JSON header in one file without pickle, written beside and renamed: a kill leaves no half file."""
-    beside = path.with_name(path.name + ".part")
-    content: dict[str, Any] = {"header": np.array(json.dumps(header)), **arrays}
-    with beside.open("wb") as stream:
-        np.savez(stream, **content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(path)
-
-
-def read_npz(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The inverse of `write_npz`.
-
-    Raises:
-        ValueError: The file is damaged, or none of ours.
-    """
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        return json.loads(str(arrays.pop("header"))), arrays
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is damaged or of another kind ({error})") from error
 
 
 def _with_suffix(path: str | os.PathLike[str]) -> Path:

@@ -27,7 +27,7 @@ def test_round_trip_of_arrays_and_spaces(rng):
     assert kd.softmax(1.0) != kd.softmax(2.0)
     with pytest.raises(ValueError, match="stored by name only"):
         kd.from_dict(kd.Interaction(kd.Radial(np.exp)).to_dict())
-    with pytest.raises(ValueError, match="type must be one of"):
+    with pytest.raises(ValueError, match="unknown type 'Nonsense'"):
         kd.from_dict({"type": "Nonsense"})
 
 

@@ -12,18 +12,7 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import to_numpy
-from krause_dynamics.trajectory import read_npz, write_npz
-
-
-def _try_to_write(path: Path) -> None:
-    """Found now rather than at the first writing, which may be the end of the run."""
-    probe = path.with_name(path.name + ".write-test")
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ValueError(f"checkpoint must lie in a folder that can be written to, got {path} ({reason})") from None
+from krause_dynamics._files import read_npz, why_not_writable, write_npz
 
 
 class RunFile:
@@ -39,7 +28,8 @@ class RunFile:
         self.path, self._every = Path(path), every
         if not self.path.absolute().parent.is_dir():
             raise ValueError(f"checkpoint must lie in a folder that exists, got {self.path}")
-        _try_to_write(self.path)
+        if reason := why_not_writable(self.path.absolute().parent):
+            raise ValueError(f"checkpoint must lie in a folder that can be written to, got {self.path} ({reason})")
         self._identity = json.loads(json.dumps(identity))
         self._last = time.monotonic()
 

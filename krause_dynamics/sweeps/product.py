@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from krause_dynamics._array import to_numpy
+from krause_dynamics._files import read_npz, write_npz
 from krause_dynamics.runs import interrupting
 from krause_dynamics.runs.progress import ProgressBar
-from krause_dynamics.trajectory import read_npz, write_npz
 
 if TYPE_CHECKING:
     import xarray
