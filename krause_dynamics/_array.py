@@ -83,6 +83,17 @@ def like(x: Any, reference: Array) -> Array:
     return np.asarray(x, dtype=reference.dtype)
 
 
+def may_look(x: Any) -> bool:
+    """Whether the values of ``x`` can be asked for: not on a device, nor under a compiler or a function transform."""
+    if not is_torch(x):
+        return True
+    import torch
+
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
+        return False
+    return bool(torch._C._functorch.maybe_current_level() is None)
+
+
 def to_numpy(x: Any) -> np.ndarray:
     """A numpy copy (on the host, detached) of an array of either library."""
     return x.detach().cpu().numpy() if is_torch(x) else np.asarray(x)

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from krause_dynamics._array import is_torch, to_numpy
+from krause_dynamics._array import is_torch, may_look, to_numpy
 
 
 class Value:
@@ -148,12 +148,14 @@ def check_names(what: str, given: Collection[Any], known: Collection[str]) -> No
 
 
 def check_number(name: str, value: Any, *, positive: bool) -> None:
-    """Parameters are numbers or arrays without NaN, positive where asked.
+    """Parameters are numbers or arrays without NaN, positive where asked; values that nobody may look at pass.
 
     Raises:
         TypeError: Not a number or an array of numbers.
         ValueError: NaN, or not positive where ``positive``.
     """
+    if not may_look(value):
+        return
     try:
         given = to_numpy(value)
         if given.dtype.kind in "USc":  # numpy would read "1" as 1.0, and drop an imaginary part

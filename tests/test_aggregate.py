@@ -38,6 +38,10 @@ INDEX_RULES = {
         lambda i, j: i == 0 or j == 0 or abs(i - j) <= 2,
     ),
 }
+INDEX_RULES["packed 5, 0, 4, 3"] = (
+    kd.Segments(np.array([0, 5, 5, 9, 12])),
+    lambda i, j: (i < 5) == (j < 5) and (i < 9) == (j < 9),
+)
 SCORES = {
     "dot": (kd.DotProduct(1.3), oracle.dot(1.3)),
     "gaussian": (kd.Gaussian(0.7), oracle.gaussian(0.7)),

@@ -22,6 +22,8 @@ def test_round_trip_through_json(rule):
 def test_round_trip_of_arrays_and_spaces(rng):
     rule = kd.krause(np.array([[0.5], [1.0]]), kd.Graph(rng.integers(0, 2, (4, 4)).astype(bool)))
     assert kd.from_dict(json.loads(json.dumps(rule.to_dict()))) == rule
+    packed = kd.softmax(1.0, kd.Segments(np.array([0, 2, 4])) & kd.Causal())
+    assert kd.from_dict(json.loads(json.dumps(packed.to_dict()))) == packed
     for space in (kd.Euclidean(), kd.Sphere(), kd.Circle(), kd.Torus(2.0), kd.Interval(0.0, 2.0, mirror=True)):
         assert kd.from_dict(space.to_dict()) == space
     assert kd.softmax(1.0) != kd.softmax(2.0)
@@ -45,6 +47,8 @@ def test_round_trip_of_arrays_and_spaces(rng):
         (lambda: kd.Window(4, two_sided=True), "must be odd when two_sided=True, got 4; use 5"),
         (lambda: kd.Grid(2, 2, metric="euclid"), "Grid metric must be"),
         (lambda: kd.TopK(2) & kd.TopK(3), "at most one TopK"),
+        (lambda: kd.Segments(np.array([0, 3, 2])), "rise from 0"),
+        (lambda: kd.Segments(np.array([], dtype=np.int64)), "rise from 0"),
         (lambda: kd.Window(3) & 3, "joined with another by &, such as"),
         (lambda: kd.Interaction("dot"), "score must be a Score"),
         (lambda: kd.Interaction(kd.Flat(), "near"), "neighbourhood must be one"),

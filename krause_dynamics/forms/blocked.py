@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from krause_dynamics._array import Array, is_torch, like, namespace
-from krause_dynamics.forms.attention.bands import band, is_banded
-from krause_dynamics.interaction import Aggregate, Everyone, Gaussian, Interaction, Request, reference
+from krause_dynamics.interaction import Aggregate, Gaussian, Interaction, Request, reference
+from krause_dynamics.interaction.reach import Reach
 from krause_dynamics.interaction.scores import Coefficients
 
 BLOCK_PAIRS = 1 << 18  # pairs held at once on a CPU: 2 MB in float64, so that a block stays in the cache between passes
@@ -56,7 +56,7 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
         form = _separate(interaction, request, coefficients)
     if form is None:
         return _by_rows(interaction, request)
-    low, high = band(interaction)
+    low, high = _reach(interaction).offsets
     everyone = low == -np.inf and high == np.inf
     sums = _symmetric(form) if everyone and form.symmetric else _banded(form, low, high)
     total = sums[..., -1]
@@ -70,17 +70,21 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
 
 def _is_separable(interaction: Interaction, request: Request, coefficients: Coefficients | None) -> bool:
     """A quadratic score with one parameter per run or head, index windows at most, and no gradient asked for."""
-    parts = interaction.parts
-    if coefficients is None or interaction.pair_bias is not None:
+    reach = interaction.neighbourhood.reach
+    if coefficients is None or interaction.pair_bias is not None or isinstance(reach, str):
         return False
-    everyone = all(isinstance(p, Everyone) for p in parts)
-    banded = request.positions_are_ranks and is_banded(interaction)
     return (
-        (everyone or banded)
+        (reach == Reach() or (reach.is_band and request.positions_are_ranks))
         and request.queries.dtype.itemsize in STEEPEST
         and all(getattr(c, "ndim", 0) == 0 or c.shape[-1] == 1 for c in coefficients)
         and not _needs_gradient(interaction, request)
     )
+
+
+def _reach(interaction: Interaction) -> Reach:
+    reach = interaction.neighbourhood.reach
+    assert isinstance(reach, Reach)
+    return reach
 
 
 def _needs_gradient(interaction: Interaction, request: Request) -> bool:

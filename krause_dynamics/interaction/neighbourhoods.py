@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
-from krause_dynamics._array import Array, like
+from krause_dynamics._array import Array, device, like, may_look
 from krause_dynamics._value import Value, check_count, check_number
 from krause_dynamics.interaction.distance import direct
+from krause_dynamics.interaction.reach import CHEBYSHEV, MANHATTAN, Reach
 
 
 class Pairs(NamedTuple):
@@ -40,6 +43,11 @@ class Neighbourhood(Value, ABC):
         """The elementary neighbourhoods joined here, `TopK` last."""
         return (self,)
 
+    @cached_property
+    def reach(self) -> Reach | str:
+        """The same as whole numbers, or the reason why there are none: positions or a network decide."""
+        return f"{type(self).__name__} is not one of Everyone, Causal, Window (not periodic), one Grid, TopK"
+
     def __and__(self, other: Neighbourhood) -> Neighbourhood:
         if not isinstance(other, Neighbourhood):
             raise TypeError(f"a neighbourhood is joined with another by &, such as kd.TopK(4), got {other!r}")
@@ -54,6 +62,10 @@ class Everyone(Neighbourhood):
 
     def admits(self, pairs: Pairs) -> Array:
         return pairs.xp.ones_like(pairs.offset, dtype=pairs.xp.bool)
+
+    @cached_property
+    def reach(self) -> Reach:
+        return Reach()
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +109,10 @@ class Causal(Neighbourhood):
     def admits(self, pairs: Pairs) -> Array:
         return pairs.offset >= 0
 
+    @cached_property
+    def reach(self) -> Reach:
+        return Reach(right=0)
+
 
 @dataclass(frozen=True, eq=False)
 class Window(Neighbourhood):
@@ -127,6 +143,13 @@ class Window(Neighbourhood):
         if self.periodic:
             return (offset <= half) | (offset >= places - half)
         return (offset <= half) & (offset >= -half)
+
+    @cached_property
+    def reach(self) -> Reach | str:
+        if self.periodic:
+            return "a Window on a ring has no reach; periodic=False has"
+        half = (self.size - 1) // 2
+        return Reach(half, half) if self.two_sided else Reach(self.size - 1, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +186,11 @@ class Grid(Neighbourhood):
         columns = xp.abs(cell_i % self.width - cell_j % self.width)
         distance = rows + columns if self.metric == "manhattan" else xp.maximum(rows, columns)
         return (distance <= self.radius) | (i < self.prefix) | (j < self.prefix)
+
+    @cached_property
+    def reach(self) -> Reach:
+        metric = MANHATTAN if self.metric == "manhattan" else CHEBYSHEV
+        return Reach(grid=(self.height, self.width, self.radius, metric, self.prefix))
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,6 +240,37 @@ class Graph(Neighbourhood):
 
 
 @dataclass(frozen=True, eq=False)
+class Segments(Neighbourhood):
+    """Packed sequences: a query hears only sources of its own sequence.
+
+    Attributes:
+        cumulative: (s + 1,) integers ``0 = c_0 <= c_1 <= ... <= c_s``, numpy or torch: sequence t holds the places
+            ``c_t`` to ``c_(t+1) - 1`` (``cu_seqlens`` of varlen kernels); values on a device are not looked at.
+    """
+
+    cumulative: Any
+
+    def __post_init__(self) -> None:
+        given = self.cumulative
+        kind = f"{given.dtype} {tuple(given.shape)}" if hasattr(given, "dtype") else type(given).__name__
+        if not any(word in kind for word in ("int32", "int64")) or given.ndim != 1:
+            raise TypeError(f"Segments needs an array of one-dimensional integers (int32 or int64), got {kind}")
+        if may_look(given):
+            ends = given.tolist()
+            if len(ends) < 2 or ends[0] != 0 or any(a > b for a, b in pairwise(ends)):
+                raise ValueError(f"Segments must rise from 0 to the number of tokens, got {ends}")
+
+    def admits(self, pairs: Pairs) -> Array:
+        owner = self.owner(pairs.xp, pairs.query_index), self.owner(pairs.xp, pairs.source_index)
+        return owner[0][..., :, None] == owner[1][..., None, :]
+
+    def owner(self, xp: Any, index: Array) -> Array:
+        """Number of the sequence to which each place belongs, counted from 1; places beyond the end share one."""
+        ends = xp.asarray(self.cumulative, dtype=index.dtype, device=device(index))
+        return xp.searchsorted(ends, index, side="right")
+
+
+@dataclass(frozen=True, eq=False)
 class TopK(Neighbourhood):
     """The k sources of largest score among those that the other neighbourhoods admit; ranks ignore mass.
 
@@ -232,6 +291,10 @@ class TopK(Neighbourhood):
     def admits(self, pairs: Pairs) -> Array:
         """Everyone: ranks need scores, so the selection itself is `select`."""
         return pairs.xp.ones_like(pairs.offset, dtype=pairs.xp.bool)
+
+    @cached_property
+    def reach(self) -> Reach:
+        return Reach(top_k=self.k, keep_ties=self.ties == "keep")
 
     def select(self, xp: Any, scores: Array, source_index: Array) -> Array:
         """Which of the admitted pairs stay: scores (..., n, m) with -inf where not admitted -> boolean (..., n, m)."""
@@ -276,6 +339,10 @@ class All(Neighbourhood):
     @property
     def parts(self) -> tuple[Neighbourhood, ...]:
         return self.members
+
+    @cached_property
+    def reach(self) -> Reach | str:
+        return Reach.of(self.members)
 
     def admits(self, pairs: Pairs) -> Array:
         admitted = self.members[0].admits(pairs)

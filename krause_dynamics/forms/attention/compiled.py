@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from krause_dynamics._array import Array, is_torch
-from krause_dynamics.forms.attention.bands import band, is_banded
 from krause_dynamics.interaction import Aggregate, DotProduct, Gaussian, Interaction, Request
+from krause_dynamics.interaction.reach import Reach
 
 if TYPE_CHECKING:
     from krause_dynamics.dynamics.flow import Flow
@@ -83,7 +83,9 @@ def _masses(flow: Flow, x: Array) -> Array:
 
 def _rule(interaction: Interaction, n: int) -> tuple[float, bool, int, int]:
     """(a, is Gaussian, low, high) with ``low <= i - j <= high``."""
-    low, high = band(interaction)
+    reach = interaction.neighbourhood.reach
+    assert isinstance(reach, Reach)
+    low, high = reach.offsets
     inner = float(interaction.score.coefficients().inner)  # type: ignore[union-attr]
     return inner, isinstance(interaction.score, Gaussian), int(max(low, -n)), int(min(high, n))
 
@@ -93,4 +95,7 @@ def _unsupported_rule(interaction: Interaction) -> str | None:
         return "it computes dot products and Gaussians without a pair bias"
     if getattr(interaction.score.coefficients().inner, "ndim", 0):
         return "it takes one number as beta or sigma"
-    return None if is_banded(interaction) else "it knows no neighbourhoods but everyone, causal and windows"
+    reach = interaction.neighbourhood.reach
+    if isinstance(reach, str) or not reach.is_band:
+        return "it knows no neighbourhoods but everyone, causal and windows"
+    return None
