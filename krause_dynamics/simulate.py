@@ -12,7 +12,7 @@ import numpy as np
 
 from krause_dynamics._array import Array, as_generator, is_torch, like, namespace, to_numpy
 from krause_dynamics._value import described
-from krause_dynamics.aggregate import as_points, check_masses, implementation
+from krause_dynamics.aggregate import as_points, check_masses, form
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.dynamics.flow import Flow
 from krause_dynamics.errors import SimulationDiverged
@@ -228,7 +228,7 @@ def _targets(t_end: float, dt: float, save_every: int, save_at: Sequence[float] 
 
 def _stepper(flow: Flow, integrator: Integrator, dt: float, rng: Any, watched: bool) -> Stepper:
     """Many steps in one call, where the implementation offers that and nobody looks at the steps between."""
-    offer = getattr(implementation(flow.impl), "advance", None)
+    offer = getattr(form(flow.impl), "advance", None)
     advance = None if offer is None or watched else offer(flow, integrator, dt)
     return integrator.start(flow, dt, rng) if advance is None else ManySteps(integrator, flow, dt, rng, advance)
 

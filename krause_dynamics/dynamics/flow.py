@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from krause_dynamics._array import Array, all_finite, is_torch, like, namespace
-from krause_dynamics.aggregate import choose, implementation
+from krause_dynamics.aggregate import plan_request
 from krause_dynamics.interaction import (
-    Aggregate,
     Causal,
     Everyone,
     Grid,
@@ -47,12 +45,11 @@ class Flow:
         self._uniform = like(np.full(x.shape[-2], -np.log(x.shape[-2])), x)
         self._fixed = _fixed_column(dynamics.fixed, x)
         self._padded = log_mass is not None and bool((log_mass == -float("inf")).any())
-        self._template: Request | None = None
         rule = dynamics.rule_at(0.0)
         self._has_ghosts = self.space.ghosts(x, rule.reach) is not None
         request, _, _ = self._request(0.0, x, rule)
-        self.impl, self.reason = choose(rule, request, impl)
-        self._aggregate: Callable[[Interaction, Request], Aggregate] = implementation(self.impl).aggregate
+        self._plan = plan_request(rule, request.checked(), impl)
+        self.impl, self.reason = self._plan.impl, self._plan.reason
 
     def rule_at(self, t: float) -> Interaction:
         """The interaction in force at time ``t``."""
@@ -88,7 +85,8 @@ class Flow:
     def _heard(self, t: float, x: Array, *, relative: bool) -> Array:
         rule = self.dynamics.rule_at(t)
         request, own, heads = self._request(t, x, rule)
-        mean, log_partition = self._aggregate(rule, request)
+        self._plan = self._plan.under(rule, request)
+        mean, log_partition = self._plan.prepared(request)
         heard = mean - own if relative else mean
         if not rule.normalised:
             heard = heard * self.xp.exp(log_partition)[..., None]
@@ -117,9 +115,7 @@ class Flow:
             return Request.of(queries, keys, values, log_mass=masses, source_index=index), own, heads
         if heads and masses is not None and masses.ndim > 1:
             masses = masses[..., None, :]
-        if self._template is None:
-            self._template = Request.of(queries, keys, values, log_mass=masses)
-        return self._template.meeting(queries, keys, values, masses), own, heads
+        return Request(self.xp, queries, keys, values, masses), own, heads
 
 
 def _bound(matrix: Any, x: Array) -> Any:

@@ -8,12 +8,13 @@ values (a column of ones gives Z); where queries are the sources the tile serves
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from krause_dynamics._array import Array, is_torch, like, namespace
-from krause_dynamics.interaction import Aggregate, Gaussian, Interaction, Request, reference
+from krause_dynamics.interaction import Aggregate, Gaussian, Interaction, Prepared, Request, reference
 from krause_dynamics.interaction.reach import Reach
 from krause_dynamics.interaction.scores import Coefficients
 
@@ -46,6 +47,11 @@ def pays(interaction: Interaction, request: Request) -> bool:
     """Where the score separates, and else from the size at which all pairs no longer fit a cache."""
     pairs = request.queries.shape[-2] * request.sources.shape[-2]
     return pairs > 4 * BLOCK_PAIRS or _is_separable(interaction, request, interaction.score.coefficients())
+
+
+def prepare(interaction: Interaction, request: Request) -> Prepared:
+    """`aggregate` of this rule."""
+    return partial(aggregate, interaction)
 
 
 def aggregate(interaction: Interaction, request: Request) -> Aggregate:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from krause_dynamics.interaction import Aggregate, Interaction, Request, reference
+from krause_dynamics.interaction import Aggregate, Interaction, Prepared, Request, reference
 
 CPU_PAIRS, DEVICE_PAIRS = 1 << 20, 1 << 26  # held at once, with the few copies that the definition makes
 WORTH = 1 << 21  # pairs in all from which memory matters more than a second forward pass
@@ -28,6 +30,11 @@ def pays(interaction: Interaction, request: Request) -> bool:
     arguments = (request.queries, request.sources, request.values, request.log_mass, *vars(interaction.score).values())
     recorded = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in arguments)
     return recorded and request.queries.shape[-2] * request.sources.shape[-2] >= WORTH
+
+
+def prepare(interaction: Interaction, request: Request) -> Prepared:
+    """`aggregate` of this rule."""
+    return partial(aggregate, interaction)
 
 
 def aggregate(interaction: Interaction, request: Request) -> Aggregate:

@@ -13,7 +13,7 @@ from krause_dynamics.interaction.neighbourhoods import (
     Window,
     Within,
 )
-from krause_dynamics.interaction.request import Aggregate, Request
+from krause_dynamics.interaction.request import Aggregate, Prepared, Request
 from krause_dynamics.interaction.rules import Interaction, bounded_confidence, krause, softmax
 from krause_dynamics.interaction.scores import DotProduct, Flat, Gaussian, Radial, Score
 
@@ -29,6 +29,7 @@ __all__ = [
     "Interaction",
     "Neighbourhood",
     "Others",
+    "Prepared",
     "Radial",
     "Request",
     "Score",

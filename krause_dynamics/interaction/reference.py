@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from krause_dynamics._array import Array, is_torch, like
 from krause_dynamics.interaction.neighbourhoods import Everyone, Pairs
-from krause_dynamics.interaction.request import Aggregate, Request
+from krause_dynamics.interaction.request import Aggregate, Prepared, Request
 from krause_dynamics.interaction.rules import Interaction
 
 NEVER = -float("inf")
@@ -16,6 +17,16 @@ NEVER = -float("inf")
 def supports(interaction: Interaction, request: Request) -> str | None:
     """The reference computes everything."""
     return None
+
+
+def pays(interaction: Interaction, request: Request) -> bool:
+    """It is what remains where no faster form pays."""
+    return True
+
+
+def prepare(interaction: Interaction, request: Request) -> Prepared:
+    """`aggregate` of this rule: there is nothing to do beforehand."""
+    return partial(aggregate, interaction)
 
 
 def admitted(interaction: Interaction, request: Request) -> Array:
@@ -38,7 +49,7 @@ def weights(interaction: Interaction, request: Request) -> Array:
 
 
 def aggregate(interaction: Interaction, request: Request) -> Aggregate:
-    """Mean A (..., n, d_v) and log Z (..., n) of ARCHITECTURE section 1, with all pairs in memory."""
+    """Mean A (..., n, d_v) and log Z (..., n) of the module's rule, with all pairs in memory."""
     xp, dtype = request.xp, request.queries.dtype
     request = _accumulating(request)
     exponentials, shift, some = _exponentials(xp, log_weights(interaction, request))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from krause_dynamics._array import Array, is_torch, namespace
@@ -22,7 +24,7 @@ class Aggregate(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """Arrays that meet an interaction. Build it with `Request.of`, which checks; leading axes broadcast.
+    """Arrays that meet an interaction; leading axes broadcast. `Request.of` checks them, the constructor does not.
 
     Attributes:
         xp: Array namespace of all of them.
@@ -30,18 +32,19 @@ class Request:
         sources: (*batch, m, d).
         values: (*batch, m, d_v).
         log_mass: (*batch, m) or ``None`` for unit masses; -inf takes a source out.
-        query_index: (n,) or (*batch, n) integers: where index rules see the queries.
-        source_index: (m,) or (*batch, m) integers, likewise.
-        positions_are_ranks: True where both indices are the default ``0, 1, ...``.
+        query_places: ``query_index`` as given, or ``None`` for 0, 1, ...
+        source_places: ``source_index`` as given, likewise.
+        positions_are_ranks: Whether a pair bias is read by place in the arrays: true where both indices are the
+            default.
     """
 
     xp: Any
     queries: Array
     sources: Array
     values: Array
-    log_mass: Array | None
-    query_index: Array
-    source_index: Array
+    log_mass: Array | None = None
+    query_places: Array | None = None
+    source_places: Array | None = None
     positions_are_ranks: bool = True
 
     @classmethod
@@ -64,33 +67,42 @@ class Request:
         sources = queries if sources is None else sources
         values = sources if values is None else values
         xp = namespace(queries=queries, sources=sources, values=values, log_mass=log_mass)
-        _check_shapes(queries, sources, values, log_mass)
         default = query_index is None and source_index is None
-        query_index = _index(xp, "query_index", query_index, queries)
-        source_index = _index(xp, "source_index", source_index, sources)
-        return cls(xp, queries, sources, values, log_mass, query_index, source_index, default)
+        return cls(xp, queries, sources, values, log_mass, query_index, source_index, default).checked()
 
-    def meeting(self, queries: Array, sources: Array, values: Array, log_mass: Array | None) -> Request:
-        """Fresh arrays of the same shapes and kind, unchecked: for loops."""
-        return Request(
-            self.xp,
-            queries,
-            sources,
-            values,
-            log_mass,
-            self.query_index,
-            self.source_index,
-            self.positions_are_ranks,
-        )
+    def checked(self) -> Request:
+        """Itself.
+
+        Raises:
+            ValueError: Shapes that do not fit.
+        """
+        _check_shapes(self.queries, self.sources, self.values, self.log_mass)
+        _check_index("query_index", self.query_places, self.queries)
+        _check_index("source_index", self.source_places, self.sources)
+        return self
+
+    @cached_property
+    def query_index(self) -> Array:
+        """Where index rules see the queries, (n,) or (*batch, n) integers."""
+        return _places(self.xp, self.queries) if self.query_places is None else self.query_places
+
+    @cached_property
+    def source_index(self) -> Array:
+        """Where index rules see the sources, (m,) or (*batch, m) integers."""
+        return _places(self.xp, self.sources) if self.source_places is None else self.source_places
 
     def rows(self, start: int, stop: int) -> Request:
         """The same sources met by queries ``start:stop`` only, at their own indices."""
         return replace(
             self,
             queries=self.queries[..., start:stop, :],
-            query_index=self.query_index[..., start:stop],
+            query_places=self.query_index[..., start:stop],
+            source_places=self.source_index,
             positions_are_ranks=False,
         )
+
+
+Prepared = Callable[[Request], Aggregate]  # what a form makes of a rule: all that depends on the rule alone is done
 
 
 def _check_shapes(queries: Array, sources: Array, values: Array, log_mass: Array | None) -> None:
@@ -111,11 +123,12 @@ def _check_shapes(queries: Array, sources: Array, values: Array, log_mass: Array
         )
 
 
-def _index(xp: Any, name: str, index: Array | None, points: Array) -> Array:
-    if index is None:
-        if is_torch(points):
-            return xp.arange(points.shape[-2], device=points.device)
-        return xp.arange(points.shape[-2])
-    if index.shape[-1] != points.shape[-2]:
+def _check_index(name: str, index: Array | None, points: Array) -> None:
+    if index is not None and index.shape[-1] != points.shape[-2]:
         raise ValueError(f"{name} must have one entry per row, {points.shape[-2]}, got shape {tuple(index.shape)}")
-    return index
+
+
+def _places(xp: Any, points: Array) -> Array:
+    if is_torch(points):
+        return xp.arange(points.shape[-2], device=points.device)
+    return xp.arange(points.shape[-2])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from krause_dynamics._array import to_numpy
 from krause_dynamics.aggregate import Plan, plan
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.errors import UnsupportedImplementation
-from krause_dynamics.interaction import Aggregate, Interaction, Within
+from krause_dynamics.interaction import Aggregate, Interaction, Request, Within
 from krause_dynamics.mean_field.cells import Cells, CircleCells, LatitudeCells
 from krause_dynamics.mean_field.checks import length_scale
 from krause_dynamics.mean_field.density import log_of
@@ -55,11 +55,20 @@ class Velocity:
         self.dynamics, self.cells, self.where, self.nodes = dynamics, cells, where, nodes
         self.points = _face_points(cells, where)
         self.queries = _apply(dynamics.query, self.points, 0.0)
+        self._asked = impl
         self._prepare(dynamics.rule_at(0.0))
-        self.impl = _implementation(dynamics.rule_at(0.0), self.queries, self.parts[0], impl)
+
+    @property
+    def impl(self) -> str:
+        """Name of the form that runs."""
+        return self.plans[0].impl
 
     def _prepare(self, rule: Interaction) -> None:
-        """Lay out the sources for the reach of ``rule``."""
+        """Lay out the sources for the reach of ``rule``, and plan for each part."""
+        self._lay_out(rule)
+        self.plans = [_plan(rule, self.queries, part, self._asked) for part in self.parts]
+
+    def _lay_out(self, rule: Interaction) -> None:
         self.reach = rule.reach
         if isinstance(self.cells, LatitudeCells):
             self.parts = [_rings(self.cells, self.nodes or _ring_nodes(rule))]
@@ -72,11 +81,12 @@ class Velocity:
         dynamics, rule = self.dynamics, self.dynamics.rule_at(t)
         if rule.reach != self.reach:
             self._prepare(rule)
-        chosen = Plan(rule, self.impl, "chosen for the run")
         results = []
-        for part in self.parts:
+        for k, part in enumerate(self.parts):
             log_mass = log_of(self._share(part, mass, slopes))[part.owner] + part.log_share
-            results.append(chosen(self.queries, part.points, _apply(dynamics.value, part.values, t), log_mass=log_mass))
+            request = Request(np, self.queries, part.points, _apply(dynamics.value, part.values, t), log_mass)
+            self.plans[k] = self.plans[k].under(rule, request)
+            results.append(self.plans[k].prepared(request))
         velocity = self._drift(t, rule, _joined(results))
         if dynamics.external is not None:
             velocity = velocity + dynamics.external(t, self.points)
@@ -178,10 +188,11 @@ def _cuts(rule: Interaction, cells: Cells) -> list[float]:
     return [*kept[:-1], 1.0]
 
 
-def _implementation(rule: Interaction, queries: np.ndarray, part: Sources, impl: str) -> str:
+def _plan(rule: Interaction, queries: np.ndarray, part: Sources, impl: str) -> Plan:
     """The convolution where it applies and pays, else what `plan` finds; a name is checked and taken."""
     log_mass = np.zeros(len(part.points))
     if impl == "auto" and len(queries) * len(part.points) >= CONVOLVE_FROM:
         with contextlib.suppress(UnsupportedImplementation):
-            return plan(rule, queries, part.points, part.values, log_mass=log_mass, impl="convolution").impl
-    return plan(rule, queries, part.points, part.values, log_mass=log_mass, impl=impl).impl
+            found = plan(rule, queries, part.points, part.values, log_mass=log_mass, impl="convolution")
+            return replace(found, reason="the cells are a uniform grid")  # not asked for: it may be left again
+    return plan(rule, queries, part.points, part.values, log_mass=log_mass, impl=impl)

@@ -46,4 +46,4 @@ def run_reference(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, lowered: Lo
     request = Request.of(q, k, v, log_mass=mass)
     positions = torch.arange(n, device=device) + lowered.query_offset, torch.arange(m, device=device)
     # The bias is indexed by place in the call, index rules by position: the places stay "ranks".
-    return reference.aggregate(rule, replace(request, query_index=positions[0], source_index=positions[1]))
+    return reference.aggregate(rule, replace(request, query_places=positions[0], source_places=positions[1]))

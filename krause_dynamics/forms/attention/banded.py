@@ -7,6 +7,8 @@ float32 (float64 for float64 inputs) whatever the inputs' dtype.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ from krause_dynamics.forms.attention import by_tiles
 from krause_dynamics.forms.attention.call import Call, Gradients, Options, selection_bytes
 from krause_dynamics.forms.attention.cpu import by_blocks, by_rows
 from krause_dynamics.forms.attention.lowering import Lowered, flatten, leading_shape, lower
-from krause_dynamics.interaction import Aggregate, Interaction, Request
+from krause_dynamics.interaction import Aggregate, Interaction, Prepared, Request
 
 __all__ = ["Call", "Gradients", "Options", "aggregate", "backward", "forward", "pays", "selection_bytes", "supports"]
 
@@ -39,6 +41,11 @@ def pays(interaction: Interaction, request: Request) -> bool:
     lowered = lower(interaction, request)
     m = request.sources.shape[-2]
     return not isinstance(lowered, str) and m >= 64 and 2 * lowered.rule.row_length(m) <= m
+
+
+def prepare(interaction: Interaction, request: Request) -> Prepared:
+    """`aggregate` of this rule."""
+    return partial(aggregate, interaction)
 
 
 def aggregate(interaction: Interaction, request: Request) -> Aggregate:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from krause_dynamics._array import Array, is_torch
-from krause_dynamics.interaction import Aggregate, DotProduct, Gaussian, Interaction, Request
+from krause_dynamics.interaction import Aggregate, DotProduct, Gaussian, Interaction, Prepared, Request
 from krause_dynamics.interaction.reach import Reach
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ def supports(interaction: Interaction, request: Request) -> str | None:
 def pays(interaction: Interaction, request: Request) -> bool:
     """Never by itself: compiling takes seconds at first use; ask with ``impl="compiled"`` for long runs of few."""
     return False
+
+
+def prepare(interaction: Interaction, request: Request) -> Prepared:
+    """`aggregate` of this rule."""
+    return partial(aggregate, interaction)
 
 
 def aggregate(interaction: Interaction, request: Request) -> Aggregate:

@@ -7,12 +7,13 @@ multiple of 8 that the kernels ask for. In half types the bias is split over thr
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from krause_dynamics.interaction import Aggregate, Causal, Everyone, Interaction, Request, reference
+from krause_dynamics.interaction import Aggregate, Causal, Everyone, Interaction, Prepared, Request, reference
 
 LARGEST_DIMENSION = 256  # of the flash kernels
 NOTHING = -3.0e4  # stands for log m = -inf: finite, because inf - inf spoils split products, and below every real score
@@ -42,6 +43,11 @@ def pays(interaction: Interaction, request: Request) -> bool:
     """On a GPU, from the size at which a launch is worth it."""
     q = request.queries
     return isinstance(q, Tensor) and q.device.type == "cuda" and q.shape[-2] * request.sources.shape[-2] >= 1 << 16
+
+
+def prepare(interaction: Interaction, request: Request) -> Prepared:
+    """`aggregate` of this rule."""
+    return partial(aggregate, interaction)
 
 
 def aggregate(interaction: Interaction, request: Request) -> Aggregate:

@@ -8,6 +8,7 @@ even be negative) go through transforms tilted to level them, and the rest is su
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.forms.lattice.affinity_tables import Table, table_of
 from krause_dynamics.forms.lattice.grid_kernels import log_sums, window_sums
 from krause_dynamics.forms.lattice.lattices import Lattice, find_lattice
-from krause_dynamics.interaction import Aggregate, DotProduct, Interaction, Request, Within, reference
+from krause_dynamics.interaction import Aggregate, DotProduct, Interaction, Prepared, Request, Within, reference
 from krause_dynamics.interaction.neighbourhoods import Everyone
 
 NOISE = 1e-15  # of a transform, relative to the product of the norms of table and masses
@@ -37,6 +38,11 @@ def supports(interaction: Interaction, request: Request) -> str | None:
 def pays(interaction: Interaction, request: Request) -> bool:
     """Never of its own accord: particles leave a grid; who keeps one (the mean-field solver) asks by name."""
     return False
+
+
+def prepare(interaction: Interaction, request: Request) -> Prepared:
+    """`aggregate` of this rule."""
+    return partial(aggregate, interaction)
 
 
 def aggregate(interaction: Interaction, request: Request) -> Aggregate:

@@ -8,12 +8,13 @@ differences, as in the reference, and summed in a fixed order: a run repeats bit
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from krause_dynamics.interaction import Aggregate, Flat, Gaussian, Interaction, Request, Within
+from krause_dynamics.interaction import Aggregate, Flat, Gaussian, Interaction, Prepared, Request, Within
 
 CPU_PAIRS, DEVICE_PAIRS = 1 << 18, 1 << 26  # looked at together; more would leave a CPU's cache, or a GPU's memory
 WORTH = 1 << 24  # pairs in all from which sorting pays
@@ -57,6 +58,11 @@ def _too_steep(interaction: Interaction) -> str | None:
 def pays(interaction: Interaction, request: Request) -> bool:
     """From some thousand particles."""
     return isinstance(request.queries, Tensor) and request.queries.shape[-2] * request.sources.shape[-2] >= WORTH
+
+
+def prepare(interaction: Interaction, request: Request) -> Prepared:
+    """`aggregate` of this rule."""
+    return partial(aggregate, interaction)
 
 
 def aggregate(interaction: Interaction, request: Request) -> Aggregate:

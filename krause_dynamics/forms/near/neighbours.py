@@ -8,6 +8,7 @@ itself.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from krause_dynamics.forms.near import fixed_point, near_kernels, tree
 from krause_dynamics.forms.near.search import Ball, search
 from krause_dynamics.forms.near.sorted1d import own_sources, own_sources_are_plain, positions_are_finite
 from krause_dynamics.interaction.neighbourhoods import Others, Within
-from krause_dynamics.interaction.request import Aggregate, Request
+from krause_dynamics.interaction.request import Aggregate, Prepared, Request
 from krause_dynamics.interaction.rules import Interaction
 from krause_dynamics.interaction.scores import Flat, Score
 
@@ -56,6 +57,11 @@ def pays(interaction: Interaction, request: Request) -> bool:
     extent = np.ptp(request.sources, axis=-2)
     share = np.prod(np.minimum(2 * interaction.reach / np.where(extent > 0, extent, np.inf), 1.0), axis=-1)
     return bool(np.mean(share) < NEAR_SHARE)
+
+
+def prepare(interaction: Interaction, request: Request) -> Prepared:
+    """`aggregate` of this rule."""
+    return partial(aggregate, interaction)
 
 
 def aggregate(interaction: Interaction, request: Request) -> Aggregate:

@@ -8,6 +8,7 @@ of many steps keeps its sorted state in `krause_dynamics.forms.near.line.SortedL
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from krause_dynamics._array import is_torch
 from krause_dynamics.forms.near import line_kernels
 from krause_dynamics.interaction.neighbourhoods import Others, Within
-from krause_dynamics.interaction.request import Aggregate, Request
+from krause_dynamics.interaction.request import Aggregate, Prepared, Request
 from krause_dynamics.interaction.rules import Interaction
 from krause_dynamics.interaction.scores import Flat
 
@@ -49,6 +50,11 @@ def supports(interaction: Interaction, request: Request) -> str | None:
 def pays(interaction: Interaction, request: Request) -> bool:
     """Where all pairs are so many that loading compiled code is worth it."""
     return bool(interaction.find(Within)) and request.queries.shape[-2] * request.sources.shape[-2] > 1_000_000
+
+
+def prepare(interaction: Interaction, request: Request) -> Prepared:
+    """`aggregate` of this rule."""
+    return partial(aggregate, interaction)
 
 
 def aggregate(interaction: Interaction, request: Request) -> Aggregate:

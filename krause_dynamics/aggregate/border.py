@@ -1,0 +1,75 @@
+"""Checks made once where arrays come in; nothing behind them asks again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from krause_dynamics._array import Array, all_finite, as_floating, is_torch
+from krause_dynamics.interaction import Interaction, Request, reference
+
+
+def as_points(name: str, x: Any) -> Array:
+    """Positions as a floating (..., n, d) array; one dimension (n,) becomes (n, 1).
+
+    Raises:
+        TypeError: No real numbers.
+        ValueError: Empty, or a single number.
+    """
+    points = as_floating(name, x)
+    points = points[:, None] if points.ndim == 1 else points
+    if points.ndim < 2 or points.shape[-1] == 0 or points.shape[-2] == 0:
+        raise ValueError(f"{name} must have shape (n,) or (..., n, d) with n, d >= 1, got {tuple(points.shape)}")
+    return points
+
+
+def check_parameters(interaction: Interaction, request: Request) -> None:
+    """beta, sigma and radius are one number, or one per listener, per head, per run.
+
+    Raises:
+        ValueError: A parameter that does not broadcast against (*batch, n).
+    """
+    for part in (interaction.score, *interaction.parts):
+        for name in ("beta", "sigma", "radius"):
+            given = getattr(getattr(part, name, None), "shape", ())
+            if given and not _broadcasts(tuple(given), tuple(request.queries.shape[:-1])):
+                shape = tuple(request.queries.shape[:-1])
+                given = tuple(given)
+                raise ValueError(f"{name} must be a number or broadcast against (*batch, n) = {shape}, got {given}")
+
+
+def _broadcasts(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    # From the right, as arrays broadcast; one may have more leading axes than the other.
+    aligned = zip(reversed(given), reversed(shape), strict=False)
+    return not any(g not in (1, s) and (s != 1 or axis == 0) for axis, (g, s) in enumerate(aligned))
+
+
+def check_finite(request: Request) -> None:
+    """NaN would spread through every mean; padding (log-mass -inf) may hold anything.
+
+    Raises:
+        ValueError: NaN or infinity where there is mass.
+    """
+    if is_torch(request.queries) and request.queries.device.type != "cpu":
+        return  # asking a GPU for the answer would stall it at every call
+    _check_points(request, "queries", request.queries)
+    if request.sources is not request.queries:
+        _check_points(request, "sources", request.sources)
+    if request.values is not request.sources:
+        _check_points(request, "values", request.values)
+    check_masses(request.log_mass)
+
+
+def _check_points(request: Request, name: str, x: Array) -> None:
+    padded = request.log_mass is not None and (name != "queries" or x is request.sources)
+    if not all_finite(reference.present(request, x) if padded else x):
+        raise ValueError(f"{name} must be finite, got NaN or infinity; set log_mass=-inf for padding")
+
+
+def check_masses(log_mass: Array | None) -> None:
+    """A single NaN or infinite mass would turn every mean that hears it into NaN.
+
+    Raises:
+        ValueError: If ``log_mass`` holds NaN or +infinity.
+    """
+    if log_mass is not None and not bool((log_mass < float("inf")).all()):
+        raise ValueError("log_mass must hold numbers or -inf (padding), got NaN or +infinity; equal masses: None")
