@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -59,6 +61,47 @@ def test_a_pickle_with_code_is_refused_and_not_executed(tmp_path, kind):
         load(weights)
     assert "weights_only" not in str(refused.value)  # torch's text advises to switch the check off
     assert not trace.exists()
+
+
+@pytest.fixture
+def with_code(tmp_path, monkeypatch):
+    """Folders whose model or tokenizer is defined by Python files in them; executed, a file leaves a trace."""
+    dynamic = pytest.importorskip("transformers.dynamic_module_utils")
+    monkeypatch.setattr(dynamic, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the library puts that folder into it
+    trace = tmp_path / "executed"
+    leave = f"open({str(trace)!r}, 'w').close()\n"
+    model, tokenizer = tmp_path / "model", tmp_path / "tokenizer"
+    models.llama().save_pretrained(model)
+    described = json.loads((model / "config.json").read_text())
+    described |= {"model_type": "nobody_knows", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
+    (model / "config.json").write_text(json.dumps(described))
+    (model / "code.py").write_text(
+        leave + "from transformers import LlamaConfig, LlamaModel\n"
+        "class Config(LlamaConfig):\n    model_type = 'nobody_knows'\n"
+        "class Model(LlamaModel):\n    config_class = Config\n"
+    )
+    models.llama().save_pretrained(tokenizer)
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["words.Words", None]}}))
+    (tokenizer / "words.py").write_text(
+        leave + "from transformers import PreTrainedTokenizerFast\n"
+        "class Words(PreTrainedTokenizerFast):\n    from_pretrained = classmethod(lambda cls, *a, **k: cls)\n"
+    )
+    return model, tokenizer, trace
+
+
+def test_python_files_of_a_checkpoint_run_only_where_they_are_trusted(with_code):
+    model, tokenizer, trace = with_code
+    with pytest.raises(ValueError, match="cannot load"):
+        load(model)
+    assert load(tokenizer).tokenizer is None
+    assert not trace.exists()
+    trusted = load(model, trust_remote_code=True)
+    assert trace.exists()
+    np.testing.assert_array_equal(record(trusted, IDS).positions, record(models.llama(), IDS).positions)
+    trace.unlink()
+    assert load(tokenizer, trust_remote_code=True).tokenizer is not None
+    assert trace.exists()
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path):

@@ -77,8 +77,28 @@ def test_a_sweep_writes_labelled_statistics(toml, tmp_path):
     with xarray.open_dataset(out, engine="h5netcdf") as dataset:
         assert dict(dataset.sizes) == {"rule_sigma": 2, "initial_n": 2, "seed": 2}
         assert set(dataset.data_vars) == {"order_parameter", "clusters", "largest_cluster"}
-        assert float(dataset["largest_cluster"].max()) <= 1.0
+        # These runs end before anybody meets: every particle is a cluster of its own.
+        alone = 1 / dataset["initial_n"].astype(float)
+        assert (dataset["clusters"] == dataset["initial_n"]).all()
+        assert (dataset["largest_cluster"] == alone).all()
         assert '"sigma": 0.5' in dataset.attrs["configuration"]
+
+
+def test_the_largest_cluster_is_a_share_of_the_particles(tmp_path):
+    """Three of four stand together and the fourth hears nobody: they stay, 2 clusters, the larger holds 3/4."""
+    import xarray
+
+    np.save(tmp_path / "x.npy", np.array([[0.0], [0.0], [0.0], [5.0]]))
+    (tmp_path / "sweep.toml").write_text(
+        f'[rule]\ntype = "bounded_confidence"\n[space]\ntype = "Euclidean"\n[initial]\ntype = "file"\n'
+        f'path = "{tmp_path / "x.npy"}"\n[run]\nt_end = 1.0\n'
+        '[sweep]\nstatistics = ["clusters", "largest_cluster"]\n[sweep.parameters]\n"rule.radius" = [0.5]\n'
+    )
+    result = krause("sweep", tmp_path / "sweep.toml", "--out", tmp_path / "s.nc", "--workers", 0)
+    assert result.exit_code == 0, result.output
+    with xarray.open_dataset(tmp_path / "s.nc", engine="h5netcdf") as dataset:
+        assert dataset["clusters"].values.tolist() == [[2]]
+        assert dataset["largest_cluster"].values.tolist() == [[0.75]]
 
 
 @pytest.mark.parametrize(
@@ -137,8 +157,16 @@ def test_initial_states(kind, tmp_path):
     tables = {"space": {"type": "Euclidean"}, "initial": {"type": kind, "n": 4}, "rule": {"type": "bounded_confidence"}}
     if kind == "file":
         tables["initial"]["path"] = str(tmp_path / "x.npy")
+    expected = {
+        "sample": lambda: kd.Euclidean().sample(4, 1, 0),
+        "uniform": lambda: kd.initial.uniform(4, 1, low=0.0, high=1.0, rng=0),
+        "gaussian": lambda: kd.initial.gaussian(4, 1, mean=0.0, std=1.0, rng=0),
+        "equally_spaced": lambda: kd.initial.equally_spaced(4, low=0.0, high=1.0),
+        "dumbbell": lambda: kd.initial.dumbbell(4),
+        "file": lambda: np.zeros((4, 1)),
+    }
     _, x0, _ = configuration.build(tables)
-    assert x0.shape == ((13, 1) if kind == "dumbbell" else (4, 1))
+    np.testing.assert_array_equal(x0, expected[kind]())
 
 
 def test_opinions_from_a_file_equal_the_one_liner_and_are_swept(tmp_path):

@@ -61,6 +61,15 @@ def test_merge_tree_by_hand() -> None:
     assert networkx.is_directed_acyclic_graph(tree)
 
 
+def test_an_edge_of_the_tree_counts_the_points_that_went_that_way() -> None:
+    """Of 012 | 34 point 2 changes sides: two of three stay, one goes over, two are joined."""
+    tree = graphs.merge_tree(np.array([[0, 0, 0, 1, 1], [0, 0, 1, 1, 1]]))
+    members = {data["members"]: node for node, data in tree.nodes(data=True)}
+    shared = {(parent, child): data["shared"] for parent, child, data in tree.edges(data=True)}
+    left, right = members[0, 1, 2], members[3, 4]
+    assert shared == {(left, members[0, 1]): 2, (left, members[2, 3, 4]): 1, (right, members[2, 3, 4]): 2}
+
+
 def test_merge_tree_of_a_run() -> None:
     """Hegselmann-Krause on a line in exact gaps: as many leaves as agents, as many roots as final opinions."""
     x = np.linspace(0, 4, 41)[:, None]

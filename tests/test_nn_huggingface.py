@@ -8,6 +8,7 @@ import torch
 transformers = pytest.importorskip("transformers")
 
 from krause_dynamics.nn.huggingface import register_attention  # noqa: E402
+from tests import checkpoint_models as models  # noqa: E402
 
 
 def tiny(name, **more):
@@ -79,3 +80,15 @@ def test_a_mask_of_pairs_is_refused():
     register_attention("krause_top_k", window=6, top_k=3)
     with pytest.raises(ValueError, match="must mark padding"):
         tiny("krause_top_k")(tokens(), attention_mask=torch.ones(2, 1, 24, 24, dtype=torch.bool))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("window", "narrowest"), [(None, 4), (9, 4), (2, 2)])
+def test_the_narrower_of_two_windows_holds(window, narrowest):
+    """The model's own window is 4 tokens wide; what is heard is the library's softmax in the narrower of the two."""
+    register_attention("krause_sliding", score="dot", window=window)
+    mine, theirs = (models.mistral(attn_implementation=name).double() for name in ("krause_sliding", "eager"))
+    theirs.config.sliding_window = narrowest
+    for layer in theirs.model.layers:
+        layer.self_attn.sliding_window = narrowest
+    torch.testing.assert_close(mine(tokens()).logits, theirs(tokens()).logits, rtol=1e-6, atol=1e-6)
