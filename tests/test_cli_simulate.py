@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import krause_dynamics as kd
+from krause_dynamics._value import Value
 from krause_dynamics.command import configuration
 from krause_dynamics.command.app import app
+from krause_dynamics.command.tables import assign
 
 TOML = """
 [rule]
@@ -113,7 +117,7 @@ def test_the_largest_cluster_is_a_share_of_the_particles(tmp_path):
         (("simulate", "-s", "rule"), "--set must be table.key=value"),
         (("simulate", "-s", "beta=3"), "named table.key"),
         (("simulate", "-s", 'rule.neighbourhood={type="Window",sise=3}'), "did you mean 'size'?"),
-        (("simulate", "-s", 'rule.neighbourhood={type="Window"}'), "missing 1 required positional argument: 'size'"),
+        (("simulate", "-s", 'rule.neighbourhood={type="Window"}'), "[rule.neighbourhood] Window needs size"),
         (("simulate", "-s", "initial.n=many"), "initial.n must be a whole number"),
         (("simulate", "-s", "initial.type=file"), "initial.path must name"),
         (("simulate", "-s", "integrator.type=Eulr"), "did you mean 'Euler'?"),
@@ -209,3 +213,93 @@ def test_truth_seeking_from_a_table():
     np.testing.assert_allclose(configuration.run(tables).final, 0.4, atol=1e-9)
     with pytest.raises(ValueError, match=r"unknown key of \[opinions\] 'raduis'; did you mean 'radius'"):
         configuration.run({"opinions": {"raduis": 0.2}})
+
+
+TOP_K_IN_A_WINDOW = {
+    "rule": {"type": "krause", "neighbourhood": [{"type": "Window", "size": 5}, {"type": "TopK", "k": 3}]}
+}
+
+
+def test_dotted_keys_reach_any_depth():
+    (by_name,) = {
+        configuration.build(assign(TOP_K_IN_A_WINDOW, name, 2))[0].rule.top_k.k
+        for name in ("rule.neighbourhood.k", "rule.neighbourhood.1.k")
+    }
+    assert by_name == 2
+    assert TOP_K_IN_A_WINDOW["rule"]["neighbourhood"][1]["k"] == 3  # a copy was changed
+    one = assign({"rule": {"neighbourhood": {"type": "Within", "radius": 1.0}}}, "rule.neighbourhood.radius", 0.5)
+    assert configuration.build(one)[0].rule.find(kd.Within) == (kd.Within(0.5),)
+    deep = {"rule": {"type": "Interaction", "score": {"type": "Gaussian", "sigma": 1.0}}}
+    assert configuration.build(assign(deep, "rule.score.sigma", 0.5))[0].rule == kd.krause(0.5)
+    assert assign({}, "space.type", "Circle") == {"space": {"type": "Circle"}}
+
+
+@pytest.mark.parametrize(
+    ("dotted", "message"),
+    [
+        ("rule.neighbourhood.kk", r"unknown key of \[rule.neighbourhood\] 'kk'; did you mean 'k'"),
+        ("rule.neighbourhood.2.k", "has 2 entries, numbered from 0, got 2"),
+        ("rule.neighbourhood.two_sides", "did you mean 'two_sided'"),
+        ("rule.type.name", "rule.type must be a table for rule.type.name to be set, got 'krause'"),
+        ("rule..k", "a parameter is named table.key"),
+    ],
+)
+def test_bad_dotted_keys(dotted, message):
+    with pytest.raises(ValueError, match=message):
+        assign(TOP_K_IN_A_WINDOW, dotted, 1)
+
+
+def test_a_name_that_two_entries_bear_asks_for_a_place():
+    twice = {"rule": {"neighbourhood": [{"type": "Within", "radius": 1.0}, {"type": "Grid", "height": 2, "width": 2}]}}
+    with pytest.raises(
+        ValueError, match=r"2 entries of rule.neighbourhood have a radius; .* rule.neighbourhood.0.radius"
+    ):
+        assign(twice, "rule.neighbourhood.radius", 2.0)
+
+
+def test_values_are_read_from_tables_without_being_listed():
+    """A class that the command has never heard of, the one of networks, and a rule given by its score."""
+
+    @dataclass(frozen=True, eq=False)
+    class _Half(kd.Gaussian):
+        share: float = 0.5
+
+    network = {"type": "Graph", "adjacency": [[True, False], [True, True]]}
+    rule = {"type": "Interaction", "score": {"type": "_Half", "sigma": 2.0, "share": 0.25}, "neighbourhood": network}
+    try:
+        tables = {"rule": rule, "initial": {"n": 2}, "run": {"stop": {"type": "AtTime", "time": 1.0}}}
+        dynamics, _, options = configuration.build(tables)
+    finally:
+        del Value._types["_Half"]
+    assert dynamics.rule.score == _Half(2.0, 0.25)
+    np.testing.assert_array_equal(dynamics.rule.find(kd.Graph)[0].adjacency, network["adjacency"])
+    assert options["stop"] == kd.stopping.AtTime(1.0)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '[sweep.parameters]\n"rule.neighbourhood.radius" = [0.2, 9.0]\n',
+        '[sweep]\n"rule.neighbourhood.radius" = [0.2, 9.0]\n',
+        "[sweep]\nrule.neighbourhood.radius = [0.2, 9.0]\n",
+    ],
+)
+def test_a_sweep_names_its_parameters_in_any_of_toml_s_ways(written, tmp_path):
+    import xarray
+
+    head = '[rule]\ntype = "krause"\nneighbourhood = { type = "Within", radius = 1.0 }\n[initial]\nn = 6\n'
+    (tmp_path / "sweep.toml").write_text(head + written)
+    out = tmp_path / "s.nc"
+    done = krause("sweep", tmp_path / "sweep.toml", "--out", out, "--workers", 0, "-s", "run.t_end=1.0")
+    assert done.exit_code == 0, done.output
+    with xarray.open_dataset(out, engine="h5netcdf") as dataset:
+        np.testing.assert_array_equal(dataset["rule_neighbourhood_radius"], [0.2, 9.0])
+        near, far = dataset["order_parameter"].values[:, 0]
+        assert far > near  # who hears everyone on the sphere aligns with everyone
+
+
+def test_every_value_of_a_sweep_is_checked_before_the_start(tmp_path):
+    (tmp_path / "sweep.toml").write_text('[sweep]\n"rule.beta" = [1.0, "many"]\n')
+    assert "beta must be a number" in krause("sweep", tmp_path / "sweep.toml").output
+    (tmp_path / "sweep.toml").write_text('[sweep]\n"rule.beta" = 1.0\n')
+    assert "rule.beta must be a list of values, got 1.0" in krause("sweep", tmp_path / "sweep.toml").output

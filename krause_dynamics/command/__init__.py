@@ -1,1 +1,1 @@
-"""The command line: parse, build the dataclasses, call, save."""
+"""The command line: parse, build the same values as a notebook, call, save. One file a subcommand."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from krause_dynamics.command.options import answered
 
 
 def analyze(
@@ -35,38 +39,44 @@ def analyze(
     ] = False,
 ) -> None:
     """Show how the tokens of a trained Transformer synchronize, cluster and form attention sinks, layer by layer."""
+    options = {
+        "sequence_length": length,
+        "max_sequences": max_sequences,
+        "truncate": truncate,
+        "pad_token": pad_token,
+        "batch_size": batch_size,
+        "attention": None if states_only else "statistics",
+        "device": device,
+        "trust_remote_code": trust_remote_code,
+    }
+    answered(partial(_analyze, model, text, token_ids, out, options))
+
+
+def _analyze(model: str, text: Path | None, token_ids: Path | None, out: Path | None, options: dict[str, Any]) -> str:
     from rich.console import Console
 
     from krause_dynamics import report
     from krause_dynamics.checkpoints import analyze as run
+    from krause_dynamics.runs.progress import ProgressBar
 
-    console, errors = Console(), Console(stderr=True)
-    try:
-        if (text is None) == (token_ids is None):
-            raise ValueError("give either --text FILE or --token-ids FILE")
-        if token_ids is not None and token_ids.suffix != ".json":
-            raise ValueError(f"--token-ids must be a JSON file (.json), received {str(token_ids)!r}")
-        if text is not None and text.suffix == ".json":
+    inputs = _inputs(text, token_ids)
+    folder = None if out is None else report.check_folder(out)
+    with closing(ProgressBar("sequences")) as bar:
+        dataset = run(model, inputs, progress=bar, **options)
+    report.print_report(dataset, Console())
+    told = {"command": "krause analyze", "model": model}
+    written = [] if folder is None else report.write_all(dataset, folder, told)
+    return "\n".join(f"wrote {path}" for path in written)
+
+
+def _inputs(text: Path | None, token_ids: Path | None) -> Path:
+    """The one file given, of the kind that its option says."""
+    if text is not None and token_ids is None:
+        if text.suffix == ".json":
             raise ValueError(f"--text must be a text file, received {str(text)!r}; token ids go to --token-ids")
-        folder = None if out is None else report.check_folder(out)
-        with report.progress_bar("sequences", errors) as progress:
-            dataset = run(
-                model,
-                text or token_ids,
-                sequence_length=length,
-                max_sequences=max_sequences,
-                truncate=truncate,
-                pad_token=pad_token,
-                batch_size=batch_size,
-                attention=None if states_only else "statistics",
-                device=device,
-                trust_remote_code=trust_remote_code,
-                progress=progress,
-            )
-    except (ValueError, TypeError, ModuleNotFoundError) as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(2) from None
-    report.print_report(dataset, console)
-    if folder is not None:
-        for path in report.write_all(dataset, folder, {"command": "krause analyze", "model": model}):
-            console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+        return text
+    if token_ids is not None and text is None:
+        if token_ids.suffix != ".json":
+            raise ValueError(f"--token-ids must be a JSON file (.json), received {str(token_ids)!r}")
+        return token_ids
+    raise ValueError("give either --text FILE or --token-ids FILE")

@@ -8,7 +8,8 @@ import typer
 
 from krause_dynamics._version import __version__
 from krause_dynamics.command.analyze import analyze
-from krause_dynamics.command.simulate import simulate, sweep
+from krause_dynamics.command.simulate import simulate
+from krause_dynamics.command.sweep import sweep
 
 app = typer.Typer(
     help="Tokens as interacting particles: simulate softmax and Krause dynamics, and analyze trained Transformers.",

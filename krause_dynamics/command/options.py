@@ -1,0 +1,67 @@
+"""What the subcommands share: options of one meaning, folders tried before a run, bad input answered in one line."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from krause_dynamics._files import why_not_writable
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", help="table.key=value, in TOML's notation: -s rule.beta=9 -s 'space.type=\"Circle\"'."),
+]
+
+
+def tables_of(path: Path | None, settings: list[str], options: dict[str, Any]) -> dict[str, Any]:
+    """The file's tables, then options, then ``--set``, each overruling what came before.
+
+    Raises:
+        ValueError: No TOML, or a setting without ``=``.
+    """
+    from krause_dynamics.command.tables import assign, load
+
+    tables = {} if path is None else load(path)
+    for name, value in options.items():
+        if value is not None:
+            tables = assign(tables, name, value)
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set must be table.key=value, got {setting!r}")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text  # a bare word is a string
+        tables = assign(tables, name.strip(), value)
+    return tables
+
+
+def check_paths(*paths: Path | None) -> None:
+    """Files can be written where they shall be.
+
+    Raises:
+        ValueError: A folder does not exist or cannot be written to.
+    """
+    for path in paths:
+        if path is None:
+            continue
+        folder = path.absolute().parent
+        if not folder.is_dir():
+            raise ValueError(f"the folder {folder} does not exist; a long run would be lost at its end")
+        if reason := why_not_writable(folder):
+            raise ValueError(f"out must be a folder that can be written to, received {str(folder)!r} ({reason})")
+
+
+def answered(call: Callable[[], str]) -> None:
+    """Print what the call returns; bad input becomes one line and the exit code 2 instead of a traceback."""
+    try:
+        if answer := call():
+            typer.echo(answer)
+    except (ValueError, TypeError, OSError, RuntimeError, ModuleNotFoundError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(code=2) from error

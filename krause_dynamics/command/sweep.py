@@ -1,0 +1,82 @@
+"""``krause sweep``: every combination of the values of the table [sweep], into one netCDF file."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from krause_dynamics.command.options import Settings, answered, check_paths, tables_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from krause_dynamics._array import Array
+
+OF_CLUSTERS = ("clusters", "largest_cluster")  # statistics with a radius, besides the names of kd.observables
+
+
+def sweep(
+    configuration: Annotated[Path, typer.Argument(help="TOML file with a table 'sweep'.")],
+    out: Annotated[Path, typer.Option(help="netCDF file to write.")] = Path("sweep.nc"),
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one per core, 0: none.")] = None,
+    set_: Settings = None,
+    resume: Annotated[Path | None, typer.Option(help="File (.npz or .nc) that keeps finished points.")] = None,
+) -> None:
+    """Run every combination of the parameters and seeds of the table 'sweep'; write a labelled netCDF file."""
+    answered(partial(_sweep, configuration, set_ or [], out, workers, resume))
+
+
+def _sweep(path: Path, settings: list[str], out: Path, workers: int | None, resume: Path | None) -> str:
+    from krause_dynamics._files import write_netcdf
+    from krause_dynamics._value import check_names
+    from krause_dynamics.analysis import observables
+    from krause_dynamics.command import configuration, tables
+    from krause_dynamics.sweeps import sweep as run
+
+    described = tables.described(tables_of(path, settings, {}))
+    plan = described["sweep"]
+    if not plan["parameters"]:
+        raise ValueError('[sweep] must name values, such as "rule.beta" = [1.0, 4.0]')
+    for name, values in plan["parameters"].items():
+        if not isinstance(values, list):
+            raise ValueError(f"[sweep] {name} must be a list of values, got {values!r}")
+        for value in values:
+            configuration.check(tables.assign(described, name, value))  # refused before the start, not hours later
+    check_names("statistic", plan["statistics"], [*OF_CLUSTERS, *observables.__all__])
+    check_paths(out, resume)
+    names = {name.replace(".", "_"): name for name in plan["parameters"]}
+    function = partial(evaluate_point, described, names)
+    values = {label: plan["parameters"][name] for label, name in names.items()}
+    dataset = run(function, values, seeds=plan["seeds"], workers=workers, path=resume, progress=True)
+    dataset.attrs["configuration"] = json.dumps(described)
+    write_netcdf(out, dataset)
+    return f"{out}: {', '.join(str(name) for name in dataset.data_vars)} over {dict(dataset.sizes)}"
+
+
+def evaluate_point(
+    described: dict[str, Any], names: dict[str, str], rng: np.random.Generator, **point: Any
+) -> dict[str, Any]:
+    """Statistics of the last state of one run; the sweep's generator seeds its initial state and its noise."""
+    from krause_dynamics.command import configuration, tables
+
+    changed = described
+    for label, value in point.items():
+        changed = tables.assign(changed, names[label], value)
+    changed = tables.assign(changed, "initial.seed", int(rng.integers(2**63)))
+    final = configuration.run(changed, final_only=True).final
+    radius = described["sweep"]["cluster_radius"]
+    return {name: _statistic(name, final, radius) for name in described["sweep"]["statistics"]}
+
+
+def _statistic(name: str, final: Array, radius: float) -> Any:
+    from krause_dynamics.analysis import observables
+    from krause_dynamics.analysis.clusters import find
+
+    if name not in OF_CLUSTERS:
+        return getattr(observables, name)(final)
+    found = find(final, radius)
+    return found.count if name == "clusters" else found.sizes[0] / len(final)
