@@ -60,6 +60,19 @@ def read_npz(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise ValueError(f"{path} is damaged or of another kind ({error})") from error
 
 
+def read_header(path: Path) -> dict[str, Any]:
+    """The JSON header of a file of `write_npz`, its arrays left unread.
+
+    Raises:
+        ValueError: The file is damaged, or none of ours.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            return json.loads(str(stored["header"]))  # type: ignore[no-any-return]
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged or of another kind ({error})") from error
+
+
 def write_netcdf(path: Path, dataset: xarray.Dataset) -> None:
     """A Dataset as netCDF, its arrays of numbers compressed without loss.
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import krause_dynamics as kd
+from krause_dynamics import _files
 
 SPHERE = kd.Sphere()
 X0 = SPHERE.sample(6, 3, rng=0)
@@ -240,7 +241,7 @@ def test_progress_is_reported_after_every_step_and_drawn(capsys):
     kd.simulate(FLOW, X0, 1.0, dt=0.25, progress=lambda t, t_end: seen.append((t, t_end)))
     assert seen == [(0.25, 1.0), (0.5, 1.0), (0.75, 1.0), (1.0, 1.0)]
     kd.simulate(FLOW, X0, 1.0, dt=0.25, progress=True)
-    assert "100%" in capsys.readouterr().out
+    assert "100%" in capsys.readouterr().err
 
 
 def test_divergence_keeps_the_trajectory():
@@ -289,6 +290,36 @@ def test_bad_input_is_named(change, error, match):
 def test_a_parameter_for_another_number_of_particles_is_named(rule):
     with pytest.raises(ValueError, match="must be a number or broadcast against"):
         kd.simulate(kd.Dynamics(rule, SPHERE), X0, 1.0)
+
+
+def test_a_run_that_goes_on_keeps_the_form_that_its_file_names(tmp_path):
+    path, options = tmp_path / "file", {"dt": 0.1, "checkpoint": tmp_path / "file", "checkpoint_every": 0.0}
+    chosen = kd.simulate(FLOW, X0, 1.0, dt=0.1).meta["impl"]
+    named = "reference" if chosen == "blocked" else "blocked"  # what "auto" does not take here
+    with pytest.raises(_Killed):
+        kd.simulate(FLOW, X0, 1.0, on_save=_killing(0.5), impl=named, **options)
+    run = kd.simulate(FLOW, X0, 1.0, **options)
+    assert run.meta["impl"] == named
+    np.testing.assert_array_equal(run.positions, kd.simulate(FLOW, X0, 1.0, dt=0.1, impl=named).positions)
+    with pytest.raises(ValueError, match="different: impl"):
+        kd.simulate(FLOW, X0, 1.0, impl=chosen, **options)
+    other = kd.Dynamics(kd.bounded_confidence(1.0))  # whose run names a form that FLOW has not
+    line = X0[:, :1].copy()
+    path.unlink()
+    kd.simulate(other, line, 1.0, impl="sorted1d", **options)
+    with pytest.raises(ValueError, match="belongs to another run"):
+        kd.simulate(FLOW, X0, 1.0, **options)
+
+
+def test_a_file_of_another_release_is_no_other_run(tmp_path):
+    options = {"dt": 0.1, "checkpoint": tmp_path / "file", "checkpoint_every": 0.0}
+    with pytest.raises(_Killed):
+        kd.simulate(FLOW, X0, 1.0, on_save=_killing(0.5), **options)
+    header, arrays = _files.read_npz(tmp_path / "file")
+    header["identity"]["version"] = "0.0.1"
+    _files.write_npz(tmp_path / "file", header, arrays)
+    run = kd.simulate(FLOW, X0, 1.0, **options)
+    np.testing.assert_array_equal(run.positions, kd.simulate(FLOW, X0, 1.0, dt=0.1).positions)
 
 
 class _Pull:

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from krause_dynamics._array import Array, is_torch
 from krause_dynamics._value import check_count, check_number
 from krause_dynamics.dynamics.flow import Flow
-from krause_dynamics.integrators.base import Integrator, Random, StepFailed, Stepper
+from krause_dynamics.integrators.base import Integrator, Random
+from krause_dynamics.runs.loop import StepFailed, Stepper
 
 # Dormand & Prince, J. Comput. Appl. Math. 6 (1980) 19-26, table 2: nodes, stages, and fifth minus fourth order weights.
 _NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0)

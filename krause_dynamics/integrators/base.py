@@ -10,35 +10,9 @@ from typing import Any, ClassVar
 from krause_dynamics._array import Array
 from krause_dynamics._value import Value
 from krause_dynamics.dynamics.flow import Flow
+from krause_dynamics.runs.loop import Stepper
 
 Random = Any  # numpy.random.Generator, torch.Generator, or None for methods without noise
-
-
-class StepFailed(RuntimeError):
-    """A step could not be taken; the loop turns it into `SimulationDiverged` with what was computed so far."""
-
-
-class Stepper(ABC):
-    """An integrator at work in one run; it holds what changes from step to step, so that a run can be continued.
-
-    Attributes:
-        taken: Number of steps so far.
-    """
-
-    taken: int = 0
-
-    @abstractmethod
-    def step(self, t: float, x: Array, limit: float) -> tuple[float, Array]:
-        """One step from ``t``, never beyond ``limit``: the new time and state."""
-
-    def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on beside t and x: JSON-ready numbers."""
-        return {"taken": self.taken}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """The inverse of `state`."""
-        for name, value in state.items():
-            setattr(self, name, value)
 
 
 class Integrator(Value, ABC):

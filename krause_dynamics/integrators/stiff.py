@@ -12,8 +12,9 @@ from krause_dynamics._array import Array, is_torch, like, to_numpy
 from krause_dynamics._value import check_number
 from krause_dynamics.dynamics.flow import Flow
 from krause_dynamics.integrators.adaptive import Adaptive
-from krause_dynamics.integrators.base import Integrator, Random, StepFailed, Stepper
+from krause_dynamics.integrators.base import Integrator, Random
 from krause_dynamics.interaction import DotProduct
+from krause_dynamics.runs.loop import StepFailed, Stepper
 from krause_dynamics.spaces import Sphere
 
 LARGEST_STATE = 4096  # unknowns; the Jacobian is dense and built by differences, one drift per unknown

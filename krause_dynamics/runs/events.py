@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import Array
-from krause_dynamics.dynamics.flow import Flow
+
+Drift = Callable[[float, Array], Array]
+Retract = Callable[[Array], Array]
 
 BISECTIONS = 60  # halvings of a step: its sixtieth halving is below the spacing of floating-point times
 
@@ -44,18 +46,17 @@ class Watch:
     dt^4, like that of `RK4`; events of a discrete-time run (dt = 1 steps) are therefore times of the interpolant.
     """
 
-    def __init__(self, events: Sequence[Event], flow: Flow, t: float, x: Array) -> None:
+    def __init__(self, events: Sequence[Event], drift: Drift, retract: Retract, t: float, x: Array) -> None:
+        """Watch from the state ``x`` at ``t``, moved by ``drift(t, x)`` on a space with ``retract(x)``."""
         names = [event.name for event in events]
         if len(set(names)) != len(names):
             raise ValueError(f"events must have different names, got {names}")
-        self._events, self._flow = tuple(events), flow
+        self._events, self._drift, self._retract = tuple(events), drift, retract
         self._values = [float(event.function(t, x)) for event in self._events]
         self.found: dict[str, list[float]] = {event.name: [] for event in self._events}
 
     def step(self, t: float, x: Array, t_next: float, x_next: Array) -> tuple[float, Array, str] | None:
         """Look at one step; the time, state and name of the first terminal event in it, if there is one."""
-        if not self._events:
-            return None
         before, self._values = self._values, [float(event.function(t_next, x_next)) for event in self._events]
         crossed = [
             (event, old)
@@ -64,7 +65,7 @@ class Watch:
         ]
         if not crossed:
             return None
-        between = _hermite(self._flow, t, x, t_next, x_next)
+        between = self._hermite(t, x, t_next, x_next)
         located = sorted(
             ((_bisect(event, old, between, t, t_next), event) for event, old in crossed), key=lambda f: f[0]
         )
@@ -73,6 +74,17 @@ class Watch:
             if event.terminal:
                 return time, between(time), event.name
         return None
+
+    def _hermite(self, t: float, x: Array, t_next: float, x_next: Array) -> Callable[[float], Array]:
+        size, slope, slope_next = t_next - t, self._drift(t, x), self._drift(t_next, x_next)
+
+        def at(time: float) -> Array:
+            s = (time - t) / size
+            left = (1 + 2 * s) * (1 - s) ** 2 * x + s * (1 - s) ** 2 * size * slope
+            right = s**2 * (3 - 2 * s) * x_next + s**2 * (s - 1) * size * slope_next
+            return self._retract(left + right)
+
+        return at
 
     def state(self) -> dict[str, Any]:
         """What the next step depends on, and the times found: JSON-ready."""
@@ -90,18 +102,6 @@ class Watch:
 def _crosses(event: Event, old: float, new: float) -> bool:
     upward, downward = old < 0 <= new, old > 0 >= new
     return (upward and event.direction >= 0) or (downward and event.direction <= 0)
-
-
-def _hermite(flow: Flow, t: float, x: Array, t_next: float, x_next: Array) -> Callable[[float], Array]:
-    size, slope, slope_next = t_next - t, flow.drift(t, x), flow.drift(t_next, x_next)
-
-    def at(time: float) -> Array:
-        s = (time - t) / size
-        left = (1 + 2 * s) * (1 - s) ** 2 * x + s * (1 - s) ** 2 * size * slope
-        right = s**2 * (3 - 2 * s) * x_next + s**2 * (s - 1) * size * slope_next
-        return flow.space.retract(left + right)
-
-    return at
 
 
 def _bisect(event: Event, old: float, between: Callable[[float], Array], low: float, high: float) -> float:

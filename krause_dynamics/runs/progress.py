@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 REFRESH = 0.1  # seconds between two drawings
 
+Progress = Callable[[float, float], Any]
+
 
 class ProgressBar:
-    """A callback ``bar(t, t_end)``; ``kd.simulate(..., progress=True)`` makes one, a sweep counts its runs with one.
+    """A callback ``bar(done, total)``: ``kd.simulate(..., progress=True)`` makes one, a sweep counts its runs with one.
+
+    It is drawn on the standard error, so that what a command prints can be piped; a notebook shows it in the cell.
 
     Args:
         label: Words left of the bar.
@@ -38,6 +44,7 @@ class ProgressBar:
             self._bar = None
 
     def _open(self, total: float) -> Any:
+        from rich.console import Console
         from rich.progress import (
             BarColumn,
             Progress,
@@ -54,7 +61,26 @@ class ProgressBar:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        self._bar = bar = Progress(*columns)
+        self._bar = bar = Progress(*columns, console=Console(stderr=True))
         self._task = bar.add_task(self._label, total=total)
         bar.start()
         return bar
+
+
+@contextmanager
+def drawn(progress: bool | Progress, label: str) -> Iterator[Progress | None]:
+    """What ``progress=`` asks for: a bar that is closed in the end, the caller's function, or nothing.
+
+    Raises:
+        TypeError: Neither a truth value nor a function.
+    """
+    if progress and progress is not True and not callable(progress):
+        raise TypeError(f"progress must be True, False or a function progress(done, total), got {progress!r}")
+    if progress is not True:
+        yield progress or None
+        return
+    bar = ProgressBar(label)
+    try:
+        yield bar
+    finally:
+        bar.close()

@@ -1,8 +1,9 @@
-"""What a run keeps: states, or functions of them; and its `Trajectory` in the end."""
+"""What a run keeps, and when: states, or functions of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,50 +11,118 @@ import numpy as np
 from krause_dynamics._array import Array, like, namespace, to_numpy
 from krause_dynamics.trajectory import Trajectory
 
+KEPT = 1 << 26  # numbers (512 MB) that a thinned record may hold before every second state is dropped
+
 Save = Callable[[Array], Any] | Mapping[str, Callable[[Array], Any]]
 
 
-class Record:
-    """Times and what is kept at each: positions, or the values of ``save`` (then positions of both ends only)."""
+class AtTimes:
+    """Given times."""
 
-    def __init__(self, save: Save | None, t: float, x: Array) -> None:
+    def __init__(self, times: Sequence[float]) -> None:
+        """Take increasing times."""
+        self._times = [*times, float("inf")]
+
+    def after(self, t: float) -> float:
+        """The first time later than ``t``; infinite after the last."""
+        return self._times[bisect_right(self._times, t)]
+
+
+class Every:
+    """Multiples of a stride; with ``thinned`` the stride doubles whenever the states exceed `KEPT` numbers."""
+
+    def __init__(self, stride: int, *, thinned: bool = False) -> None:
+        """Start from multiples of ``stride``."""
+        self.stride, self.thinned = stride, thinned
+
+    def after(self, t: float) -> float:
+        """The first multiple later than ``t``."""
+        return float((t // self.stride + 1) * self.stride)
+
+
+class Record:
+    """Times and what is kept at each: states, or the values of ``save`` (then states of both ends only).
+
+    Attributes:
+        times: Times kept so far.
+        states: States kept, all in the dtype of the first.
+    """
+
+    def __init__(self, t: float, x: Array, when: AtTimes | Every, save: Save | None = None) -> None:
+        """Keep the first state."""
         self._functions = _by_name(save)
+        self._every = when if isinstance(when, Every) else None
+        self._thinned = self._every if self._every is not None and self._every.thinned else None
+        self.after = when.after  # time of the first state that is due later than t
         self.times: list[float] = []
-        self._positions: list[Array] = []
+        self.states: list[Array] = []
         self._values: dict[str, list[np.ndarray]] = {name: [] for name in self._functions}
         self.add(t, x)
 
-    def add(self, t: float, x: Array) -> None:
-        """Keep the state at one time."""
-        if self._functions and len(self._positions) > 1:
-            self._positions[1] = x
-        else:
-            self._positions.append(x)
+    def add(self, t: float, x: Array, *, last: bool = False) -> bool:
+        """Keep the state at one time, or replace what was kept at that time; whether it is a new one.
+
+        Args:
+            t: Time.
+            x: State.
+            last: Whether the run ends here: then nothing is thinned. The state that the run began with stays as it is.
+        """
+        if self.times and t == self.times[-1]:
+            if len(self.times) > 1 and not self._functions:
+                self.states[-1] = self._cast(x)
+            return False
         self.times.append(t)
+        if self._functions and len(self.states) > 1:
+            self.states[1] = self._cast(x)
+        else:
+            self.states.append(self._cast(x))
         for name, function in self._functions.items():
             self._values[name].append(np.asarray(to_numpy(function(x))))
+        if self._thinned is not None and not last:
+            self._thin(self._thinned)
+        return True
+
+    def _cast(self, x: Array) -> Array:
+        return like(x, self.states[0]) if self.states and x.dtype != self.states[0].dtype else x
+
+    def _thin(self, when: Every) -> None:
+        """Drop every second state where they are too many."""
+        if len(self.states) <= 2 or len(self.states) * self.states[0].size <= KEPT:
+            return
+        when.stride *= 2
+        kept = [k for k, t in enumerate(self.times) if t % when.stride == 0]
+        self.times, self.states = [self.times[k] for k in kept], [self.states[k] for k in kept]
+
+    def stacked(self) -> Array:
+        """All states kept, (T, ...)."""
+        return namespace(x=self.states[0]).stack(self.states, axis=0)
 
     def trajectory(self, log_mass: Array | None, steps: int, meta: dict[str, Any], found: dict[str, Any]) -> Trajectory:
-        """The result; statistics are ``extras`` over ``extras["saved_times"]``."""
-        xp, times = namespace(x=self._positions[0]), np.asarray(self.times)
-        extras = dict(found)
+        """The result of a run of particles; statistics are ``extras`` over ``extras["saved_times"]``."""
+        times, extras = np.asarray(self.times, dtype=np.float64), dict(found)
         if self._functions:
             extras |= {name: np.stack(values) for name, values in self._values.items()} | {"saved_times": times}
-            times = times[[0, -1]] if len(self._positions) > 1 else times[:1]
-        positions = xp.stack(self._positions, axis=0)
-        return Trajectory(times, positions, log_mass, steps=steps, extras=extras, meta=meta)
+            times = times[[0, -1]] if len(self.states) > 1 else times[:1]
+        return Trajectory(times, self.stacked(), log_mass, steps=steps, extras=extras, meta=meta)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold beside `arrays`: JSON-ready."""
+        return {} if self._every is None else {"stride": self._every.stride}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything kept so far, for a checkpoint."""
         values = {f"value_{name}": np.stack(kept) for name, kept in self._values.items()}
-        positions = np.stack([to_numpy(x) for x in self._positions])
+        positions = np.stack([to_numpy(x) for x in self.states])
         return {"times": np.asarray(self.times), "positions": positions, **values}
 
-    def restore(self, arrays: Mapping[str, np.ndarray], x: Array) -> None:
-        """The inverse of `arrays`, with positions in the library of ``x``."""
-        self.times = [float(t) for t in arrays["times"]]
-        self._positions = [like(positions, x) for positions in arrays["positions"]]
-        self._values = {name: list(arrays[f"value_{name}"]) for name in self._functions}
+    def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """The inverse of `state` and `arrays`; what is read is taken out of ``arrays``."""
+        first = self.states[0]
+        if self._every is not None:
+            self._every.stride = state["stride"]
+        self.times = [float(t) for t in arrays.pop("times")]
+        self.states = [like(positions, first) for positions in arrays.pop("positions")]
+        self._values = {name: list(arrays.pop(f"value_{name}")) for name in self._functions}
 
 
 def _by_name(save: Save | None) -> dict[str, Callable[[Array], Any]]:

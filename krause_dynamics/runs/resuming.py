@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from krause_dynamics._array import to_numpy
-from krause_dynamics._files import read_npz, why_not_writable, write_npz
+from krause_dynamics._files import read_header, read_npz, why_not_writable, write_npz
+from krause_dynamics.errors import UnsupportedImplementation
+
+Translate = Callable[[dict[str, Any], dict[str, np.ndarray]], None]
+
+ANY_VERSION = "version"  # of the package: kept in a file, not compared, as a release does not make it another run
 
 
 class RunFile:
@@ -22,10 +29,27 @@ class RunFile:
         path: Where.
     """
 
-    def __init__(self, path: str | os.PathLike[str], every: float, identity: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        every: float,
+        identity: dict[str, Any],
+        *,
+        later: tuple[str, ...] = (),
+        translate: Translate | None = None,
+    ) -> None:
+        """Check that the file can be written.
+
+        Args:
+            path: Where.
+            every: Seconds between two writings.
+            identity: What makes a run this one; JSON-ready.
+            later: Names of ``identity`` that files of older releases lack.
+            translate: ``translate(header, arrays)`` turns, in place, what an older release wrote into today's words.
+        """
         if not every >= 0:
             raise ValueError(f"checkpoint_every must be a number of seconds of at least 0, got {every!r}")
-        self.path, self._every = Path(path), every
+        self.path, self._every, self._later, self._translate = Path(path), every, later, translate
         if not self.path.absolute().parent.is_dir():
             raise ValueError(f"checkpoint must lie in a folder that exists, got {self.path}")
         if reason := why_not_writable(self.path.absolute().parent):
@@ -55,13 +79,51 @@ class RunFile:
             theirs = header.pop("identity")
         except (ValueError, KeyError) as error:
             raise ValueError(f"checkpoint must be a file written by a run, {self.path} is not: {error}") from error
-        different = sorted(name for name in {*theirs, *self._identity} if theirs.get(name) != self._identity.get(name))
+        different = self._different(theirs)
         if different:
             raise ValueError(
                 f"checkpoint {self.path} belongs to another run (different: {', '.join(different)}); "
                 "it was left as it is: choose another path, or delete it"
             )
+        if self._translate is not None:
+            self._translate(header, arrays)
         return header, arrays
+
+    def _different(self, theirs: dict[str, Any]) -> list[str]:
+        names = {*theirs, *self._identity} - {ANY_VERSION, *(name for name in self._later if name not in theirs)}
+        return sorted(name for name in names if theirs.get(name) != self._identity.get(name))
+
+
+class Bound(Protocol):
+    """A rule bound to its data, which knows by what form it is computed."""
+
+    @property
+    def impl(self) -> str:
+        """Name of the form."""
+
+
+B = TypeVar("B", bound=Bound)
+
+
+def with_form(bind: Callable[[str], B], impl: str, checkpoint: str | os.PathLike[str] | None) -> B:
+    """``bind(impl)``, with the form that the checkpoint file names where the caller leaves the choice open.
+
+    So a run that goes on uses the form that it began with, even where ``"auto"`` now takes another one.
+    """
+    chosen = bind(impl)
+    named = form_in(checkpoint) if impl == "auto" and checkpoint is not None else None
+    if named not in (None, chosen.impl):
+        with contextlib.suppress(UnsupportedImplementation):  # of another run: `RunFile.read` says all that differs
+            return bind(named)
+    return chosen
+
+
+def form_in(checkpoint: str | os.PathLike[str]) -> str | None:
+    """``impl`` of the run in a checkpoint file; ``None`` without one, or where `RunFile.read` will refuse the file."""
+    try:
+        return read_header(Path(checkpoint))["identity"].get("impl")  # type: ignore[no-any-return]
+    except (ValueError, KeyError, AttributeError):
+        return None
 
 
 def fingerprint(x: Any) -> str | None:
