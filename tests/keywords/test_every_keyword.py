@@ -31,7 +31,6 @@ UNWRITTEN = (
     "kd.plots",
     "kd.report",
     "kd.stopping",
-    "kd.theory",
     "kd.theory_table",
 )
 
