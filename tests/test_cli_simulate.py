@@ -303,3 +303,23 @@ def test_every_value_of_a_sweep_is_checked_before_the_start(tmp_path):
     assert "beta must be a number" in krause("sweep", tmp_path / "sweep.toml").output
     (tmp_path / "sweep.toml").write_text('[sweep]\n"rule.beta" = 1.0\n')
     assert "rule.beta must be a list of values, got 1.0" in krause("sweep", tmp_path / "sweep.toml").output
+
+
+def test_a_sweep_file_that_names_the_function_by_its_old_module_continues(tmp_path):
+    import xarray
+
+    from krause_dynamics._files import read_npz, write_npz
+
+    (tmp_path / "s.toml").write_text('[initial]\nn = 4\n[run]\nt_end = 0.5\n[sweep]\n"rule.beta" = [1.0, 2.0]\n')
+    command = ("sweep", tmp_path / "s.toml", "--workers", 0, "--resume", tmp_path / "s.npz", "--out", tmp_path / "s.nc")
+    assert krause(*command).exit_code == 0
+    header, arrays = read_npz(tmp_path / "s.npz")
+    now, then = "krause_dynamics.command.sweep.evaluate_point", "krause_dynamics.cli_simulate.evaluate_point"
+    assert now in header["sweep"]["function"]
+    header["sweep"]["function"] = header["sweep"]["function"].replace(now, then)
+    arrays["result_order_parameter"][:] = 7.0  # read, not computed again
+    write_npz(tmp_path / "s.npz", header, arrays)
+    again = krause(*command)
+    assert again.exit_code == 0, again.output
+    with xarray.open_dataset(tmp_path / "s.nc", engine="h5netcdf") as dataset:
+        assert (dataset["order_parameter"] == 7.0).all()

@@ -60,7 +60,8 @@ def test_a_dask_cluster_of_two_workers():
     assert here.identical(there)
 
 
-def test_a_killed_sweep_continues(tmp_path):
+@pytest.mark.parametrize("ending", [".npz", ".nc"])
+def test_a_killed_sweep_continues(tmp_path, ending):
     seen: list[float] = []
 
     def fragile(x, rng, broken):
@@ -69,7 +70,7 @@ def test_a_killed_sweep_continues(tmp_path):
         seen.append(x)
         return np.array([x, rng.random()])
 
-    path = tmp_path / "sweep.npz"
+    path = tmp_path / f"sweep{ending}"
     xs = [1.0, 2.0, 3.0]
 
     def run(broken):
@@ -90,6 +91,31 @@ def test_a_killed_sweep_continues(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="must be a file written by a sweep"):
         kd.sweep(_square, {"x": [1.0]}, workers=0, path=path)
+
+
+def test_a_netcdf_file_of_a_sweep_is_its_dataset(tmp_path):
+    import xarray
+
+    broken = [True]
+
+    def several(x, name, rng):
+        if x > 1.5 and name == "b" and broken:
+            raise FloatingPointError("no luck")
+        return {"whole": int(x), "near": x < 1.5, "place": np.array([x, 1.0], np.float32), "label": name, "z": x + 1j}
+
+    path, points = tmp_path / "sweep.nc", {"x": [1.0, 2.0], "name": ["a", "b"]}
+    with pytest.raises(RuntimeError, match="no luck"):
+        kd.sweep(several, points, seeds=2, workers=0, path=path)
+    with xarray.open_dataset(path, engine="h5netcdf") as half:
+        np.testing.assert_array_equal(half["finished_points"][..., 0], [[True, True], [True, False]])
+        assert np.isnan(half["place"].sel(x=2.0, name="b")).all()
+        assert half["whole"].dtype == np.int64
+    broken.clear()
+    result = kd.sweep(several, points, seeds=2, workers=0, path=path)
+    with xarray.open_dataset(path, engine="h5netcdf") as whole:
+        assert whole.load().identical(result)
+    assert result.drop_attrs().identical(kd.sweep(several, points, seeds=2, workers=0).drop_attrs())
+    assert [result[name].dtype.kind for name in ("whole", "near", "place", "label", "z")] == list("ibfUc")
 
 
 def _pressing_ctrl_c(x, rng):
