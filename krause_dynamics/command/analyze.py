@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,12 +56,10 @@ def _analyze(model: str, text: Path | None, token_ids: Path | None, out: Path | 
 
     from krause_dynamics import report
     from krause_dynamics.checkpoints import analyze as run
-    from krause_dynamics.runs.progress import ProgressBar
 
     inputs = _inputs(text, token_ids)
     folder = None if out is None else report.check_folder(out)
-    with closing(ProgressBar("sequences")) as bar:
-        dataset = run(model, inputs, progress=bar, **options)
+    dataset = run(model, inputs, progress=True, **options)
     report.print_report(dataset, Console())
     told = {"command": "krause analyze", "model": model}
     written = [] if folder is None else report.write_all(dataset, folder, told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ import typer
 import krause_dynamics as kd
 from krause_dynamics import report
 from krause_dynamics.analysis import clusters, observables
+from krause_dynamics.runs.progress import ProgressBar
 
 if TYPE_CHECKING:
     import xarray
@@ -52,7 +54,7 @@ def analyses(console: Console) -> dict[str, xarray.Dataset]:
         }
         found = {}
         for name, (inputs, options) in runs.items():
-            with report.progress_bar(f"SmolLM2-135M, {name}", console) as progress:
+            with closing(ProgressBar(f"SmolLM2-135M, {name}")) as progress:
                 found[name] = checkpoints.analyze(model, inputs, progress=progress, **options)
     return found
 

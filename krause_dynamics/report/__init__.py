@@ -1,19 +1,9 @@
 """A Dataset of a trained model in words, tables, figures and files."""
 
-from krause_dynamics.report.report import (
-    EPS,
-    RADIUS,
-    check_folder,
-    findings,
-    layer_table,
-    legend,
-    print_report,
-    progress_bar,
-    token_count,
-    write_all,
-    write_dataset,
-    write_figures,
-)
+from krause_dynamics.report.deprecated import progress_bar
+from krause_dynamics.report.files import check_folder, write_all, write_dataset, write_figures
+from krause_dynamics.report.findings import EPS, findings, token_count
+from krause_dynamics.report.table import RADIUS, layer_table, legend, print_report
 
 __all__ = [
     "EPS",

@@ -1,0 +1,70 @@
+"""What an analysis leaves on disk: the Dataset, the table, and figures with their parameters."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from krause_dynamics._files import why_not_writable, write_netcdf
+from krause_dynamics.report.findings import EPS
+from krause_dynamics.report.table import print_report
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def check_folder(folder: str | os.PathLike[str]) -> Path:
+    """Make sure, before anything is computed, that results can be written.
+
+    Raises:
+        ValueError: If the folder cannot be made or written to.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = why_not_writable(folder)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    if reason:
+        raise ValueError(f"out must be a folder that can be written to, received {str(folder)!r} ({reason})")
+    return folder
+
+
+def write_dataset(dataset: xarray.Dataset, path: str | os.PathLike[str]) -> Path:
+    """Write netCDF, compressed; metadata are the one JSON string ``attrs["meta"]``."""
+    path = Path(path)
+    write_netcdf(path, dataset)
+    return path
+
+
+def write_figures(dataset: xarray.Dataset, folder: str | os.PathLike[str], parameters: dict[str, Any]) -> list[Path]:
+    """Write synchronization.png, clusters.png and, where attention was recorded, sinks.png, each with its JSON.
+
+    Args:
+        dataset: Of ``kd.analyze``.
+        folder: An existing folder.
+        parameters: What is written beside each figure, together with the metadata of the analysis.
+    """
+    from krause_dynamics import plots
+
+    folder, described = Path(folder), parameters | {"analysis": json.loads(dataset.attrs["meta"])}
+    with plots.style():
+        figures = {
+            "synchronization": plots.layers_figure(dataset),
+            "clusters": plots.clusters_figure(dataset),
+        }
+        if "sink_rate" in dataset:
+            figures["sinks"] = plots.sinks_figure(dataset, eps=EPS)
+        return [plots.save_figure(fig, folder / f"{name}.png", described) for name, fig in figures.items()]
+
+
+def write_all(dataset: xarray.Dataset, folder: Path, parameters: dict[str, Any]) -> list[Path]:
+    """Everything ``krause analyze --out`` leaves: analysis.nc, table.txt, figures with their parameters."""
+    from rich.console import Console
+
+    table = folder / "table.txt"
+    with table.open("w", encoding="utf-8") as stream:
+        print_report(dataset, Console(file=stream, width=140))
+    return [write_dataset(dataset, folder / "analysis.nc"), table, *write_figures(dataset, folder, parameters)]
