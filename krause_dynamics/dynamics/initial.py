@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._array import Array, as_generator
+from krause_dynamics._array import Array, all_finite, as_generator
 from krause_dynamics._value import check_count
 from krause_dynamics.aggregate import as_points
 
@@ -133,6 +133,8 @@ def from_states(states: Array, *, layer: int = 0, normalise: bool = False) -> Ar
     states = getattr(states, "positions", states)
     states = states[layer] if getattr(states, "ndim", 0) > 2 else states
     points = as_points("states", states)
+    if not all_finite(points):
+        raise ValueError("states must be finite, got NaN or infinity; leave those tokens out")
     if not normalise:
         return points
     norms = (points * points).sum(-1)[..., None] ** 0.5

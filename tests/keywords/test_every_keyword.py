@@ -19,8 +19,6 @@ UNWRITTEN = (
     "kd.clusters",
     "kd.energies",
     "kd.graphs",
-    "kd.initial",
-    "kd.matrices",
     "kd.mean_field",
     "kd.measures",
     "kd.nn",
@@ -31,7 +29,6 @@ UNWRITTEN = (
     "kd.plots",
     "kd.report",
     "kd.stopping",
-    "kd.theory_table",
 )
 
 for module in pkgutil.iter_modules(tables.__path__):
