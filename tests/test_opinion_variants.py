@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import krause_dynamics as kd
-from krause_dynamics.opinions import result
+from krause_dynamics import _files
+from krause_dynamics.runs import recording
 
 
 def loop_step(x, radius, hears=None, weights=None, include_self=True):
@@ -306,7 +307,7 @@ class TestRuns:
         np.testing.assert_array_equal(third.final, every.final)
 
     def test_long_runs_thin_themselves(self, monkeypatch):
-        monkeypatch.setattr(result, "KEPT", 200)
+        monkeypatch.setattr(recording, "KEPT", 200)
         run = kd.hegselmann_krause(np.arange(40), 1.0)
         assert run.steps == 5 * 6 + 5
         assert run.positions.size <= 400
@@ -517,6 +518,54 @@ class TestCheckpoints:
         with pytest.raises(ValueError, match="belongs to another run"):
             kd.hegselmann_krause(x, 0.2, checkpoint=file)
         assert file.read_bytes() == before
+
+    def test_a_run_that_goes_on_keeps_the_form_that_its_file_names(self, rng, tmp_path):
+        x, file = rng.random(60), tmp_path / "run.npz"
+        kd.hegselmann_krause(x, 0.3, impl="reference", max_steps=1, checkpoint=file)
+        assert kd.hegselmann_krause(x, 0.3, checkpoint=file).meta["impl"] == "reference"
+        file.unlink()
+        kd.hegselmann_krause(x, 0.3, max_steps=1, checkpoint=file)
+        with pytest.raises(ValueError, match="different: impl"):
+            kd.hegselmann_krause(x, 0.3, impl="sorted1d", checkpoint=file)  # step by step: another run
+
+    def test_files_of_the_first_release_go_on(self, rng, tmp_path):
+        """They called things by other names, and did not say of which form they are."""
+        x, file = rng.random(60), tmp_path / "run.npz"
+        for options in ({}, {"impl": "reference"}, {"schedule": kd.Deffuant(), "rng": 4}):
+            whole = kd.hegselmann_krause(x, 0.1, **options)
+            kd.hegselmann_krause(x, 0.1, max_steps=2, checkpoint=file, **options)
+            header, arrays = _files.read_npz(file)
+            stepper, record = header.pop("stepper"), header.pop("record")
+            header |= {"time": int(header.pop("t")), "steps": stepper["taken"], "stride": record["stride"]}
+            del header["identity"]["impl"], header["memories"], header["events"]
+            arrays["states"] = arrays.pop("positions")
+            if "atoms" in arrays:
+                del arrays["x"]
+            _files.write_npz(file, header, arrays)
+            np.testing.assert_array_equal(
+                kd.hegselmann_krause(x, 0.1, checkpoint=file, **options).positions, whole.positions
+            )
+            file.unlink()
+
+    @pytest.mark.parametrize("save_every", [1, 5])
+    @pytest.mark.parametrize("options", [{}, {"schedule": kd.Sequential(), "rng": 4}], ids=["plan", "sequential"])
+    def test_a_run_goes_on_to_more_steps(self, rng, tmp_path, options, save_every):
+        """What was kept only because the steps were used up is no part of the longer run."""
+        x, file = rng.random(60), tmp_path / "run.npz"
+        options |= {"save_every": save_every, "max_steps": 14}
+        whole = kd.hegselmann_krause(x, 0.05, **options)
+        for steps in (3, 3, 14):
+            run = kd.hegselmann_krause(x, 0.05, checkpoint=file, **(options | {"max_steps": steps}))
+            assert run.times[-1] == min(steps, whole.times[-1])
+        np.testing.assert_array_equal(run.times, whole.times)
+        np.testing.assert_array_equal(run.positions, whole.positions)
+
+    def test_progress_is_reported(self, rng):
+        seen: list[tuple[float, float]] = []
+        run = kd.hegselmann_krause(
+            rng.random(60), 0.05, schedule=kd.Sequential(), rng=4, max_steps=9, progress=lambda *a: seen.append(a)
+        )
+        assert seen == [(t, 9.0) for t in range(1, 1 + int(run.times[-1]))]
 
     def test_control_c_keeps_what_there_is(self, rng):
         import signal

@@ -9,7 +9,8 @@ import numpy as np
 
 from krause_dynamics._value import check_count, check_number
 from krause_dynamics.dynamics import Dynamics
-from krause_dynamics.forms.near.line import SortedLine
+from krause_dynamics.forms.near.merging import merging_run
+from krause_dynamics.interaction import Within
 from krause_dynamics.mean_field.cells import LineCells
 from krause_dynamics.mean_field.checks import check_rule, check_types
 from krause_dynamics.mean_field.cluster_list import Cluster
@@ -82,8 +83,8 @@ def settle(density: Density, radius: float, *, count: int = 100_001, max_steps: 
     check_number("radius", radius, positive=True)
     if not isinstance(density.cells, LineCells):
         raise ValueError(f"density must live on LineCells, got {type(density.cells).__name__}")
-    start = density.quantiles(count)[:, 0]
-    line = SortedLine(start, radius, STILL * float(start[-1] - start[0]))
+    start = density.quantiles(count)
+    line = merging_run(start, Within(radius), STILL * float(start[-1, 0] - start[0, 0]))
     line.advance(max_steps)
     edges = np.flatnonzero(np.diff(line.atoms) > radius) + 1
     places, masses = np.split(line.atoms, edges), np.split(line.masses / count, edges)

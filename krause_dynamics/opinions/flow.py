@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+from numpy.typing import ArrayLike
 
 from krause_dynamics._array import like
 from krause_dynamics.aggregate import as_points
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.interaction.scores import Score
+from krause_dynamics.opinions.arguments import External, Network, interaction
 from krause_dynamics.opinions.disturbances import TruthSeeking
-from krause_dynamics.opinions.model import External, interaction, stubborn, weights_of
+from krause_dynamics.opinions.model import Model
 from krause_dynamics.simulate import simulate
 from krause_dynamics.trajectory import Trajectory
 
@@ -24,11 +25,11 @@ def hegselmann_krause_flow(
     closed: bool = True,
     include_self: bool = True,
     normalised: bool = True,
-    weights: Any = None,
-    fixed: Any = None,
+    weights: ArrayLike | None = None,
+    fixed: ArrayLike | None = None,
     external: External | TruthSeeking | None = None,
     influence: Score | None = None,
-    graph: Any = None,
+    graph: Network | None = None,
     **options: Any,
 ) -> Trajectory:
     """Bounded confidence in continuous time, through `kd.Dynamics` and `kd.simulate`.
@@ -59,8 +60,7 @@ def hegselmann_krause_flow(
     x = as_points("x0", x0)
     n = x.shape[-2]
     rule = interaction(n, radius, closed, include_self, normalised, influence, graph)
-    masses = weights_of(weights, n)
-    log_mass = None if masses is None else like(np.log(masses / masses.sum()), x)
-    noise = options.pop("noise", 0.0)
-    dynamics = Dynamics(rule, external=external, fixed=stubborn(fixed, n), noise=noise)
+    model = Model.of(n, rule, weights, fixed, external)
+    dynamics = Dynamics(rule, external=model.external, fixed=model.fixed, noise=options.pop("noise", 0.0))
+    log_mass = None if model.log_mass is None else like(model.log_mass, x)
     return simulate(dynamics, x, t_end, log_mass=log_mass, **options)

@@ -1,48 +1,17 @@
-"""From a run to its `Trajectory`: which states are kept, and the clusters at the end."""
+"""The clusters at the end of a run."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from krause_dynamics.analysis import clusters
+from krause_dynamics.opinions.model import Model
 from krause_dynamics.trajectory import Trajectory
 
-KEPT = 1 << 26  # numbers (512 MB) that a trajectory may hold before every second state is dropped
 SAME = 1e-9  # of the range: settled opinions closer than this are one cluster
 FEW = 4096  # distinct settled points up to which clusters are found by distances rather than by equality
-
-
-class Record:
-    """States kept every so-many units of time; without a wish, as many as fit, thinned by halves."""
-
-    def __init__(self, x: np.ndarray, save_every: int | None) -> None:
-        """Keep the initial state; ``save_every`` as in `hegselmann_krause`."""
-        self.times, self.states = [0], [x]
-        self.stride, self._free = save_every or 1, save_every is None
-
-    def until_next(self, time: int) -> int:
-        """Units of time until a state is due."""
-        return self.stride - time % self.stride
-
-    def wants(self, time: int, *, last: bool) -> bool:
-        """Whether `keep` would look at the state."""
-        return last or (time != self.times[-1] and time % self.stride == 0)
-
-    def keep(self, time: int, x: np.ndarray, *, last: bool) -> bool:
-        """Keep a state that is wanted; a last one at a time already kept replaces it. Whether it is a new one."""
-        if time == self.times[-1]:
-            self.states[-1] = x if last and time else self.states[-1]
-            return False
-        self.times.append(time)
-        self.states.append(x)
-        if self._free and not last and len(self.states) > 2 and len(self.states) * x.size > KEPT:
-            self.stride *= 2
-            kept = [t % self.stride == 0 for t in self.times]
-            self.times = [t for t, k in zip(self.times, kept, strict=True) if k]
-            self.states = [s for s, k in zip(self.states, kept, strict=True) if k]
-        return True
 
 
 class FinalClusters(NamedTuple):
@@ -79,6 +48,24 @@ def final_clusters(run: Trajectory, radius: float | None = None) -> FinalCluster
     log_mass = run.log_mass_at(-1)
     masses = np.ones(run.final.shape[0]) if log_mass is None else np.exp(log_mass - log_mass.max())
     return group(run.final, masses, float(link))
+
+
+def ending(model: Model, x: np.ndarray, extent: float, reason: str) -> dict[str, Any]:
+    """What the metadata of a run say of its last state: the distance that links opinions, and the clusters.
+
+    Args:
+        model: Whose run it was.
+        x: Last opinions (n, d).
+        extent: What "of the range" refers to.
+        reason: Why it ended; a run that diverged has no clusters.
+    """
+    link = SAME * extent if reason == "frozen" else float(np.min(model.within.radius))
+    if reason == "diverged":
+        return {"cluster_link": link}
+    masses = np.ones(x.shape[0]) if model.masses is None else model.masses
+    found = group(x, masses, link)
+    named = {name: getattr(found, name).tolist() for name in ("positions", "masses", "sizes")}
+    return {"cluster_link": link, "clusters": named}
 
 
 def group(x: np.ndarray, masses: np.ndarray, link: float) -> FinalClusters:

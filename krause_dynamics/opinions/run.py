@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from krause_dynamics._array import as_floating, as_generator
 from krause_dynamics._value import described
-from krause_dynamics.errors import SimulationDiverged
 from krause_dynamics.interaction import Flat
 from krause_dynamics.interaction.scores import Score
+from krause_dynamics.opinions.arguments import MOVED, External, Network, interaction, opinions, scale
 from krause_dynamics.opinions.disturbances import Noise, TruthSeeking
-from krause_dynamics.opinions.engines import Engine, PlanEngine
-from krause_dynamics.opinions.loop import Loop, Stop
-from krause_dynamics.opinions.model import MOVED, External, Model, interaction, opinions, scale, stubborn, weights_of
-from krause_dynamics.opinions.result import SAME, Record, group
+from krause_dynamics.opinions.model import Model
+from krause_dynamics.opinions.result import ending
 from krause_dynamics.opinions.rounding import share_at_radius, warn_of_rounding
-from krause_dynamics.opinions.schedules import Deffuant, Schedule, Sequential, Synchronous
-from krause_dynamics.opinions.sequential import OneByOne, Pairwise
-from krause_dynamics.opinions.stepwise import Stepwise
-from krause_dynamics.runs.resuming import RunFile, fingerprint, random_state
+from krause_dynamics.opinions.schedules import Deffuant, Schedule, Sequential
+from krause_dynamics.opinions.stepping import identity, stepper_of, translator
+from krause_dynamics.runs.description import memories, meta, seed_of
+from krause_dynamics.runs.loop import OnSave, Run, Stop
+from krause_dynamics.runs.progress import Progress
+from krause_dynamics.runs.recording import Every, Record
+from krause_dynamics.runs.resuming import RunFile, with_form
 from krause_dynamics.runs.stopping import Frozen
 from krause_dynamics.trajectory import Trajectory
 
@@ -36,17 +37,18 @@ def hegselmann_krause(
     closed: bool = True,
     include_self: bool = True,
     normalised: bool = True,
-    weights: Any = None,
-    fixed: Any = None,
+    weights: ArrayLike | None = None,
+    fixed: ArrayLike | None = None,
     external: External | TruthSeeking | None = None,
     influence: Score | None = None,
-    graph: Any = None,
+    graph: Network | None = None,
     noise: Noise | None = None,
     schedule: Schedule | None = None,
     stop: Stop | None = None,
     max_steps: int | None = None,
     save_every: int | None = None,
-    on_save: Callable[[float, np.ndarray], None] | None = None,
+    on_save: OnSave | None = None,
+    progress: bool | Progress = False,
     rng: int | np.random.Generator | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: float = 60.0,
@@ -80,11 +82,15 @@ def hegselmann_krause(
         save_every: Keep every so-many states (the first and the last always). By default all, and when they exceed
             512 MB every second one, and so on.
         on_save: ``on_save(t, x)`` at every state kept.
+        progress: ``True`` draws a bar towards ``max_steps``; or a function ``progress(t, max_steps)`` called after
+            every unit of time (of many at once where nobody looks at the states between).
         rng: Seed or generator, needed where anything is drawn.
         checkpoint: A file to resume from when it exists, and to write: a killed run then ends with the same numbers.
-            It holds the merged atoms and the generator's state; a stop rule of your own must not remember anything.
+            It holds the merged atoms and the generator's state; a stop rule with memory offers ``state()`` (JSON-ready)
+            and ``restore(state)``. A run that came to ``max_steps`` may go on to more.
         checkpoint_every: Seconds between two writings.
-        impl: ``"auto"``, or how `kd.aggregate` shall compute every step (for comparisons; merges nothing).
+        impl: ``"auto"``, which is ``"merging"`` (equal opinions merge) for the classical rule; or how `kd.aggregate`
+            shall compute every step (for comparisons; merges nothing).
 
     Returns:
         A `Trajectory` with times 0, 1, ..., ``steps``, and in ``meta``: ``stopped`` ("frozen", "period of two",
@@ -108,44 +114,49 @@ def hegselmann_krause(
     """
     given = as_floating("x0", x0) if not hasattr(x0, "detach") else x0
     x = opinions(given)
-    n = x.shape[0]
-    rule = interaction(n, radius, closed, include_self, normalised, influence, graph)
-    schedule = Synchronous() if schedule is None else schedule
-    model = Model(rule, weights_of(weights, n), stubborn(fixed, n), external, noise, schedule)
+    rule = interaction(len(x), radius, closed, include_self, normalised, influence, graph)
+    model = Model.of(len(x), rule, weights, fixed, external, noise, schedule)
     _check(model, max_steps, save_every, stop)
-    generator = as_generator(rng) if model.needs_rng else None
-    extent = scale(x, model.within.radius)
+    extent, share = scale(x, model.within.radius), _checked_share(model, x)
+    draws = as_generator(rng) if model.needs_rng else None
+    asked = None if isinstance(stop, Frozen) else stop
     tolerance = extent * (stop.tolerance if isinstance(stop, Frozen) else MOVED)
-    share, both_ways = _rounding(model, x)
-    warn_of_rounding(share, both_ways)
-    engine_ = _engine(model, x, tolerance, generator, impl)
-    record = Record(given if given.ndim == 2 else given[:, None], save_every)
+    stepper = with_form(stepper_of(model, x, tolerance, draws, watched=asked is not None), impl, checkpoint)
     file = None
     if checkpoint is not None:
-        identity = {"x0": fingerprint(x), "random": random_state(generator), "save_every": save_every}
-        identity |= {"stop": None if stop is None else described(stop)}
-        identity |= {"weights": fingerprint(model.masses), "graph": fingerprint(model.adjacency), "closed": closed}
-        file = RunFile(checkpoint, checkpoint_every, identity | model.describe())
-    loop = Loop(engine_, record, generator, file)
-    asked = None if stop is None or isinstance(stop, Frozen) else stop
-    reason = loop.run(asked, MAX_STEPS if max_steps is None else max_steps, on_save)
-    meta = _meta(model, engine_, given, rng, share, extent, reason)
-    run = Trajectory(
-        np.asarray(record.times, dtype=np.float64), np.stack(record.states), model.log_mass, engine_.steps, {}, meta
+        same = identity(model, stepper.impl, x, draws) | {"save_every": save_every, "closed": closed}
+        same |= {"stop": None if stop is None else described(stop)}
+        file = RunFile(checkpoint, checkpoint_every, same, later=("impl",), translate=translator(stepper))
+    kept = given if given.ndim == 2 else given[:, None]
+    run = Run(
+        stepper,
+        Record(0.0, kept, Every(save_every or 1, thinned=save_every is None)),
+        x,
+        float(MAX_STEPS if max_steps is None else max_steps),
+        at_end="max_steps",
+        goes_on=True,
+        stop=asked,
+        on_save=None if on_save is None else lambda t, state: on_save(t, state.astype(kept.dtype, copy=False)),
+        progress=progress,
+        label="hegselmann_krause",
+        file=file,
+        rng=draws,
+        memories=memories(asked),
     )
-    if reason == "diverged":
-        raise SimulationDiverged(f"opinions became infinite after {engine_.time} steps", run)
-    return run
+
+    def trajectory(reason: str) -> Trajectory:
+        words = meta(given, stepper.form, model="hegselmann_krause", **model.describe(), seed=seed_of(rng))
+        words |= {"stopped": reason, "pairs_at_radius": share, "mirrored": getattr(stepper, "mirrored", False)}
+        words |= ending(model, run.x, extent, reason)
+        return run.record.trajectory(model.log_mass, stepper.taken, words, {})
+
+    return run.finish(trajectory)
 
 
 def _check(model: Model, max_steps: int | None, save_every: int | None, stop: Stop | None) -> None:
     for name, value in (("max_steps", max_steps), ("save_every", save_every)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    if not isinstance(model.schedule, Schedule):
-        raise TypeError(f"schedule must be kd.Synchronous(), kd.Sequential() or kd.Deffuant(), got {model.schedule!r}")
-    if model.noise is not None and not isinstance(model.noise, Noise):
-        raise TypeError(f"noise must be kd.StepNoise(std) or kd.RandomRelocation(probability), got {model.noise!r}")
     if model.noise is not None and max_steps is None and (stop is None or isinstance(stop, Frozen)):
         raise ValueError("max_steps (or a stop rule) must be given with noise: such a run never freezes")
     if not isinstance(model.schedule, Sequential | Deffuant):
@@ -158,43 +169,10 @@ def _check(model: Model, max_steps: int | None, save_every: int | None, stop: St
         raise ValueError("weights must be None with Deffuant: a meeting has no mean; use Sequential() or Synchronous()")
 
 
-def _rounding(model: Model, x: np.ndarray) -> tuple[float, bool]:
-    """As `share_at_radius`; radii per agent and networks are not looked at."""
-    if np.ndim(model.within.radius) or model.adjacency is not None:
-        return 0.0, False
-    return share_at_radius(x, model.within)
-
-
-def _meta(
-    model: Model, engine_: Engine, given: np.ndarray, rng: Any, share: float, extent: float, reason: str
-) -> dict[str, Any]:
-    from krause_dynamics._version import __version__
-
-    link = SAME * extent if reason == "frozen" else float(np.min(model.within.radius))
-    meta = {
-        "axis": "time",
-        "model": "hegselmann_krause",
-        **model.describe(),
-        "impl": engine_.impl,
-        "library": "numpy",
-        "dtype": str(given.dtype),
-        "seed": rng if isinstance(rng, int) else None,
-        "version": __version__,
-        "stopped": reason,
-        "pairs_at_radius": share,
-        "mirrored": isinstance(engine_, PlanEngine) and bool(getattr(engine_.plan, "mirrored", False)),
-        "cluster_link": link,
-    }
-    if reason != "diverged":
-        masses = np.ones(given.shape[0]) if model.masses is None else model.masses
-        found = group(engine_.positions, masses, link)
-        meta["clusters"] = {name: getattr(found, name).tolist() for name in ("positions", "masses", "sizes")}
-    return meta
-
-
-def _engine(model: Model, x: np.ndarray, tolerance: float, rng: Any, impl: str) -> Engine:
-    """The engine for a model; ``impl`` other than ``"auto"`` goes step by step through that implementation."""
-    if model.is_classical and impl == "auto":
-        return PlanEngine(model, x, tolerance)
-    kind = {Sequential: OneByOne, Deffuant: Pairwise}.get(type(model.schedule), Stepwise)
-    return kind(model, x, tolerance, rng, impl)
+def _checked_share(model: Model, x: np.ndarray) -> float:
+    """`share_at_radius`, with a warning where due; radii per agent and networks are not looked at."""
+    if np.ndim(model.within.radius) or model.has_network:
+        return 0.0
+    share, both_ways = share_at_radius(x, model.within)
+    warn_of_rounding(share, both_ways)
+    return share

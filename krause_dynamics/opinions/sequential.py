@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics.aggregate import aggregate
-from krause_dynamics.interaction import Flat, Interaction, Others, Within
+from krause_dynamics.aggregate import Plan, plan
+from krause_dynamics.interaction import Flat, Others, Within
 from krause_dynamics.interaction.neighbourhoods import All
 from krause_dynamics.opinions import sequential_kernels
 from krause_dynamics.opinions.model import Model
@@ -24,11 +24,13 @@ class OneByOne(Stepwise):
         n = x.shape[0]
         self._fixed = np.zeros(n, bool) if model.fixed is None else model.fixed
         self._mass = np.ones(n) if model.masses is None else model.masses
+        self._by_kernel = isinstance(model.rule.score, Flat) and model.rule.normalised
+        self._listeners = [] if self._by_kernel else self._plans(x)
 
-    def _unit(self, x: np.ndarray) -> np.ndarray:
+    def _unit(self, t: float, x: np.ndarray) -> np.ndarray:
         new, include_self = x.copy(), not self.model.rule.find(Others)
-        if not (isinstance(self.model.rule.score, Flat) and self.model.rule.normalised):
-            self._move_by_aggregate(new)
+        if not self._by_kernel:
+            self._move_by_plan(new)
             return self._disturb(x, new)
         sequential_kernels.move_agents(
             new,
@@ -43,7 +45,7 @@ class OneByOne(Stepwise):
         )
         return self._disturb(x, new)
 
-    def _move_by_aggregate(self, x: np.ndarray) -> None:
+    def _move_by_plan(self, x: np.ndarray) -> None:
         """Any score, or per capita: one query at a time meets all sources, in place."""
         index, normalised = np.arange(x.shape[0]), self.model.rule.normalised
         log_mass = self._log_mass(x)
@@ -51,19 +53,23 @@ class OneByOne(Stepwise):
             if self._fixed[i]:
                 continue
             here = slice(i, i + 1)
-            heard = aggregate(
-                self._rule_of(i), x[here], x, log_mass=log_mass, query_index=index[here], source_index=index
-            )
+            hear = self._listeners[i % len(self._listeners)]
+            heard = hear(x[here], x, log_mass=log_mass, query_index=index[here], source_index=index)
             if heard.log_partition[0] > -np.inf:
                 x[here] += (heard.mean - x[here]) * (1.0 if normalised else np.exp(heard.log_partition[0]))
 
-    def _rule_of(self, i: int) -> Interaction:
-        """The rule with agent i's own radius."""
-        rule, within = self.model.rule, self.model.within
-        if np.ndim(within.radius) == 0:
-            return rule
-        parts = [Within(within.radius[i], within.closed) if part is within else part for part in rule.parts]
-        return replace(rule, neighbourhood=All(tuple(parts)))
+    def _plans(self, x: np.ndarray) -> list[Plan]:
+        """How an agent meets all: one plan for everybody, or one for each where each has its own radius."""
+        rule, within, index = self.model.rule, self.model.within, np.arange(x.shape[0])
+        rules = [rule]
+        if np.ndim(within.radius):
+            joined = [
+                All(tuple(Within(radius, within.closed) if part is within else part for part in rule.parts))
+                for radius in within.radius
+            ]
+            rules = [replace(rule, neighbourhood=parts) for parts in joined]
+        log_mass = self._log_mass(x)
+        return [plan(one, x[:1], x, log_mass=log_mass, query_index=index[:1], source_index=index) for one in rules]
 
     def _draw(self, n: int) -> np.ndarray:
         assert isinstance(self.model.schedule, Sequential)
@@ -71,8 +77,8 @@ class OneByOne(Stepwise):
             return self.rng.integers(n, size=n)
         return np.arange(n) if self.model.schedule.order == "cyclic" else self.rng.permutation(n)
 
-    def _rests(self, x: np.ndarray) -> bool:
-        return motion(self.target(self.time, x), x) <= self._tolerance
+    def _rests(self, t: float, x: np.ndarray) -> bool:
+        return motion(self.target(t, x), x) <= self._tolerance
 
     def _returns(self, new: np.ndarray, moved: float) -> bool:
         return False  # chance may lead back; only rest is final
@@ -88,7 +94,7 @@ class Pairwise(OneByOne):
             first, second = np.nonzero(np.triu(adjacency | adjacency.T, 1))
             self._edges = first, second, adjacency[first, second], adjacency[second, first]
 
-    def _unit(self, x: np.ndarray) -> np.ndarray:
+    def _unit(self, t: float, x: np.ndarray) -> np.ndarray:
         schedule, new, n = self.model.schedule, x.copy(), x.shape[0]
         assert isinstance(schedule, Deffuant)
         if n < 2 or (self._edges is not None and self._edges[0].size == 0):

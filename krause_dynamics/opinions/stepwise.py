@@ -2,67 +2,66 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
 
-from krause_dynamics.aggregate import plan
-from krause_dynamics.forms.near import neighbours, sorted1d
+from krause_dynamics._array import Array
+from krause_dynamics.aggregate import Plan, plan
+from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.forms.near.search import Ball
-from krause_dynamics.interaction import Aggregate, Flat, Others, Request
+from krause_dynamics.interaction import Aggregate, Flat, Others
 from krause_dynamics.opinions import sequential_kernels
 from krause_dynamics.opinions.disturbances import TruthSeeking
-from krause_dynamics.opinions.engines import Engine
 from krause_dynamics.opinions.model import Model
+from krause_dynamics.runs.loop import StepFailed, Stepper
 
 SMALL = 128  # below this the dense reference takes a step sooner than sorting and searching
 
 
-class Stepwise(Engine):
-    """Any rule, all agents at once, through `aggregate`; a period of two is recognised."""
+class Stepwise(Stepper):
+    """Any rule, all agents at once, through a plan; a period of two is recognised."""
 
     def __init__(self, model: Model, x: np.ndarray, tolerance: float, rng: Any, impl: str) -> None:
         self.model, self.rng, self._tolerance = model, rng, tolerance
-        self._x = x
         self._before: np.ndarray | None = None
         self._limits = _limits(model, x)
         self._bounds, self._heard = _lists(model.adjacency)
         self.impl = self._choose(x, impl)
 
     @property
-    def positions(self) -> np.ndarray:
-        return self._x
+    def form(self) -> str:
+        """Name of the form that computes the means."""
+        return self.impl
 
-    @property
-    def is_finite(self) -> bool:
-        return bool(np.isfinite(self._x).all())
-
-    def advance(self, steps: int) -> None:
-        for _ in range(steps):
-            x = self._x
-            new = self._unit(x)
-            moved = motion(new, x)
-            if moved <= self._tolerance and self.model.is_deterministic and self._rests(new):
-                self.ended = "frozen"
-                return
-            if self.model.is_deterministic and self._returns(new, moved):
-                self.ended = "period of two"
-            self._before, self._x, self.time = x, new, self.time + 1
-            self.steps += moved > self._tolerance
-            if self.ended or not np.isfinite(moved):
-                return
+    def step(self, t: float, x: Array, limit: float) -> tuple[float, Array]:
+        """One unit of time; of a deterministic run, one in which nothing moves ends it and is not counted."""
+        new = self._unit(t, x)
+        moved = motion(new, x)
+        if moved <= self._tolerance and self.model.is_deterministic and self._rests(t, new):
+            self.ended = "frozen"
+            return t, x
+        self.taken += int(moved > self._tolerance)
+        if not np.isfinite(moved):
+            raise StepFailed(f"opinions became infinite after {t + 1:g} steps")
+        if self.model.is_deterministic and self._returns(new, moved):
+            self.ended = "period of two"
+        self._before = x
+        return t + 1, new
 
     def arrays(self) -> dict[str, np.ndarray]:
-        return {"x": self._x} if self._before is None else {"x": self._x, "before": self._before}
+        return {} if self._before is None else {"before": self._before}
 
-    def restore(self, arrays: dict[str, np.ndarray], time: int, steps: int) -> None:
-        self._x, self._before, self.time, self.steps = arrays["x"], arrays.get("before"), time, steps
+    def restore(self, state: dict[str, int], arrays: dict[str, np.ndarray]) -> None:
+        super().restore(state, arrays)
+        self._before = arrays.get("before")
 
-    def _unit(self, x: np.ndarray) -> np.ndarray:
+    def _unit(self, t: float, x: np.ndarray) -> np.ndarray:
         """One unit of time, noise included."""
-        return self._disturb(x, self.target(self.time, x))
+        return self._disturb(x, self.target(t, x))
 
-    def _rests(self, x: np.ndarray) -> bool:
+    def _rests(self, t: float, x: np.ndarray) -> bool:
         return True
 
     def _returns(self, new: np.ndarray, moved: float) -> bool:
@@ -85,7 +84,7 @@ class Stepwise(Engine):
         if isinstance(external, TruthSeeking):
             new = external.mix(new)
         elif external is not None:
-            new = new + external(t, x)
+            new = new + external(int(t), x)
         return new if self.model.fixed is None else np.where(self.model.fixed[:, None], x, new)
 
     def _aggregate(self, x: np.ndarray) -> Aggregate:
@@ -99,9 +98,6 @@ class Stepwise(Engine):
             )
             with np.errstate(divide="ignore"):
                 return Aggregate(mean, np.log(total))
-        module = {"sorted1d": sorted1d, "neighbours": neighbours}.get(self.impl)
-        if module is not None:
-            return module.aggregate(self.model.rule, Request.of(x, log_mass=log_mass))
         return self._plan(x, log_mass=log_mass)
 
     def _log_mass(self, x: np.ndarray) -> np.ndarray | None:
@@ -114,13 +110,16 @@ class Stepwise(Engine):
         """A compiled form also below the size where one call alone would pay: a run makes many."""
         if impl == "auto" and self._bounds.size > 1 and isinstance(self.model.rule.score, Flat):
             return "network"  # lists of links, not all pairs
-        request = Request.of(x, log_mass=self.model.log_mass)
-        if impl == "auto" and x.shape[0] >= SMALL:
-            for name, module in (("sorted1d", sorted1d), ("neighbours", neighbours)):
-                if module.supports(self.model.rule, request) is None:
-                    return name
-        self._plan = plan(self.model.rule, x, log_mass=self.model.log_mass, impl=impl)
+        self._plan = self._planned(x, impl)
         return self._plan.impl
+
+    def _planned(self, x: np.ndarray, impl: str) -> Plan:
+        rule, log_mass = self.model.rule, self._log_mass(x)
+        if impl == "auto" and x.shape[0] >= SMALL:
+            for name in ("sorted1d", "neighbours"):
+                with contextlib.suppress(UnsupportedImplementation):
+                    return plan(rule, x, log_mass=log_mass, impl=name)
+        return plan(rule, x, log_mass=log_mass, impl=impl)
 
 
 def motion(new: np.ndarray, x: np.ndarray) -> float:

@@ -13,8 +13,8 @@ import numpy as np
 
 from krause_dynamics import mean_field, theory
 from krause_dynamics.dynamics import Dynamics
-from krause_dynamics.forms.near.line import SortedLine
-from krause_dynamics.interaction import bounded_confidence, softmax
+from krause_dynamics.forms.near.merging import merging_run
+from krause_dynamics.interaction import Within, bounded_confidence, softmax
 from krause_dynamics.simulate import simulate
 from krause_dynamics.spaces import Circle, Euclidean, Torus
 from krause_dynamics.trajectory import Trajectory
@@ -148,7 +148,7 @@ def final_clusters(length: float, model: Model = "discrete", *, count: int = 200
     density = mean_field.uniform(mean_field.LineCells(64, -length / 2, length / 2), mass=length)
     x = density.quantiles(count)
     if model == "discrete":
-        line = SortedLine(x[:, 0], 1.0, 1e-12 * length)
+        line = merging_run(x, Within(1.0), 1e-12 * length)
         line.advance(1_000_000)
         x = line.positions
     else:
