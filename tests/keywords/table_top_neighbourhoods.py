@@ -193,3 +193,23 @@ def top_k_ties(first, second):
     np.testing.assert_array_equal(keep[0], [1, 1, 1, 1, 0])
     turned = heard(kd.TopK(2, ties=second), line[::-1].copy(), nearest)
     np.testing.assert_array_equal(turned, keep[::-1, ::-1])
+
+
+PACKED = np.array([0, 4, 4, 12])
+
+
+@row(
+    "kd.Segments",
+    "cumulative",
+    np.array([0, 12]),
+    PACKED,
+    "blocks on the diagonal: each sequence moves as it does alone",
+)
+def segments(first, second):
+    np.testing.assert_array_equal(heard(kd.Segments(first)), heard(kd.Everyone()))
+    np.testing.assert_array_equal(heard(kd.Segments(second)), (np.arange(12)[:, None] < 4) == (np.arange(12) < 4))
+    together = drift(kd.Segments(second) & kd.Window(3))
+    alone = [drift(kd.Window(3), POINTS[a:b]) for a, b in ((0, 4), (4, 12))]
+    np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-14)
+    with pytest.raises(ValueError, match="rise from 0"):
+        kd.Segments(second[::-1].copy())
