@@ -15,7 +15,7 @@ from typing import Any
 
 from krause_dynamics._moved import Finder
 from krause_dynamics._version import __version__
-from krause_dynamics.aggregate import aggregate, plan, supported, weights
+from krause_dynamics.aggregate import aggregate, plan, statistics, supported, weights
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.dynamics.schedules import PerLayer
 from krause_dynamics.errors import SimulationDiverged, UnsupportedImplementation, UnsupportedModel
@@ -128,6 +128,7 @@ __all__ = [
     "plan",
     "simulate",
     "softmax",
+    "statistics",
     "supported",
     "weights",
 ]

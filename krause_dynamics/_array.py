@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,15 @@ def may_look(x: Any) -> bool:
 def to_numpy(x: Any) -> np.ndarray:
     """A numpy copy (on the host, detached) of an array of either library."""
     return x.detach().cpu().numpy() if is_torch(x) else np.asarray(x)
+
+
+def without_gradients(x: Array) -> AbstractContextManager[Any]:
+    """A context in which torch records nothing; numpy never does."""
+    if not is_torch(x):
+        return nullcontext()
+    import torch
+
+    return torch.no_grad()
 
 
 def all_finite(x: Array) -> bool:

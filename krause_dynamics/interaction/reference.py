@@ -42,7 +42,7 @@ def log_weights(interaction: Interaction, request: Request) -> Array:
 
 def weights(interaction: Interaction, request: Request) -> Array:
     """The row-stochastic matrix, dense: (..., n, m); a row that admits nobody is 0."""
-    shifted, _, _ = _exponentials(request.xp, log_weights(interaction, _accumulating(request)))
+    shifted, _, _ = _exponentials(request.xp, log_weights(interaction, accumulating(request)))
     total = request.xp.sum(shifted, axis=-1, keepdims=True)
     result = shifted / request.xp.where(total > 0, total, request.xp.ones_like(total))
     return request.xp.astype(result, request.queries.dtype, copy=False)
@@ -51,7 +51,7 @@ def weights(interaction: Interaction, request: Request) -> Array:
 def aggregate(interaction: Interaction, request: Request) -> Aggregate:
     """Mean A (..., n, d_v) and log Z (..., n) of the module's rule, with all pairs in memory."""
     xp, dtype = request.xp, request.queries.dtype
-    request = _accumulating(request)
+    request = accumulating(request)
     exponentials, shift, some = _exponentials(xp, log_weights(interaction, request))
     total = xp.sum(exponentials, axis=-1)
     safe = xp.where(some, total, xp.ones_like(total))
@@ -60,7 +60,7 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
     return Aggregate(xp.astype(mean, dtype, copy=False), log_partition)
 
 
-def _accumulating(request: Request) -> Request:
+def accumulating(request: Request) -> Request:
     """Half types accumulate in float32 (log Z stays float32 then)."""
     if request.queries.dtype.itemsize >= 4:
         return request
