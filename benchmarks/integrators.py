@@ -27,7 +27,7 @@ CASES = {
 
 def final(dynamics: kd.Dynamics, x: np.ndarray, method, steps: int) -> np.ndarray:
     """The state at t = 1 after steps of equal size, without error control."""
-    flow = dynamics.flow(x)
+    flow = dynamics.bind(x)
     for k in range(steps):
         x = method.step(flow, k / steps, x, 1 / steps)
     return x

@@ -40,19 +40,19 @@ def one_drift(dtype: str) -> list[tuple[object, ...]]:
     x = SPHERE.sample(n, 64, rng=0).astype(dtype)
     y = torch.from_numpy(x)
     dynamics = kd.Dynamics(kd.softmax(beta), SPHERE)
-    ours, theirs, dense = dynamics.flow(x), dynamics.flow(y), dynamics.flow(x, impl="reference")
+    ours, theirs, dense = dynamics.bind(x), dynamics.bind(y), dynamics.bind(x, impl="reference")
     tolerance = 1e-12 if dtype == "float64" else 2e-6
-    check(ours.drift(0, x), dense.drift(0, x), tolerance)
-    check(theirs.drift(0, y), dense.drift(0, x), tolerance)
+    check(ours(0, x), dense(0, x), tolerance)
+    check(theirs(0, y), dense(0, x), tolerance)
     q = y[None, None]
     cases = {
-        f"drift, numpy ({ours.impl})": lambda: ours.drift(0, x),
-        f"drift, torch ({theirs.impl})": lambda: theirs.drift(0, y),
+        f"drift, numpy ({ours.impl})": lambda: ours(0, x),
+        f"drift, torch ({theirs.impl})": lambda: theirs(0, y),
         "torch scaled_dot_product_attention": lambda: torch.nn.functional.scaled_dot_product_attention(
             q, q, q, scale=beta
         ),
         "its two matrix products, numpy": lambda: (x @ x.T) @ x,
-        "dense definition, numpy": lambda: dense.drift(0, x),
+        "dense definition, numpy": lambda: dense(0, x),
     }
     times = medians(cases, rounds=5)
     limit, base = (0.20 if dtype == "float64" else 0.10), min(times.values())
@@ -80,14 +80,14 @@ def few_tokens() -> list[tuple[object, ...]]:
     def run(impl: str, **options):
         return kd.simulate(dynamics, x, 0.05 * steps, integrator=kd.Euler(), impl=impl, **options).final
 
-    flow = dynamics.flow(x)
+    flow = dynamics.bind(x)
     check(run("auto"), run("reference"), 1e-11)
     check(run("compiled"), run("reference"), 1e-11)
     check(kd.Euler().step(flow, 0, x, 0.05), published_step(x, 4.0), 1e-12)
 
     def drifts() -> None:
         for _ in range(steps):
-            flow.drift(0.0, x)
+            flow(0.0, x)
 
     cases = {
         "simulate, every step kept": lambda: run("auto"),
@@ -108,8 +108,8 @@ def growth() -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     for n, d in ((512, 64), (1024, 64), (2048, 64), (4096, 64), (8192, 64), (2048, 2), (2048, 16), (2048, 256)):
         x = SPHERE.sample(n, d, rng=0).astype(np.float32)
-        flow = kd.Dynamics(kd.softmax(4.0), SPHERE).flow(x)
-        t = medians({"drift": lambda flow=flow, x=x: flow.drift(0, x)}, rounds=3)["drift"]
+        flow = kd.Dynamics(kd.softmax(4.0), SPHERE).bind(x)
+        t = medians({"drift": lambda flow=flow, x=x: flow(0, x)}, rounds=3)["drift"]
         rows.append((f"growth N={n} d={d} float32", "drift, numpy", t, t / n**2 * 4096**2, ""))
     return rows
 

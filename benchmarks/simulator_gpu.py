@@ -56,9 +56,9 @@ def correctness() -> list[tuple[object, ...]]:
             host = torch.from_numpy(SPHERE.sample(n, d, rng=0)).to(dtype)
             for name, rule in rules.items():
                 dynamics = kd.Dynamics(rule, SPHERE)
-                flow = dynamics.flow(host.cuda())
+                flow = dynamics.bind(host.cuda())
                 expected = dynamics.drift(0.0, host.double(), impl="reference")
-                error = float((flow.drift(0.0, host.cuda()).cpu().double() - expected).abs().max())
+                error = float((flow(0.0, host.cuda()).cpu().double() - expected).abs().max())
                 rows.append((f"{name} N={n} d={d}", str(dtype).removeprefix("torch."), flow.impl, error, tolerance))
                 if not error <= tolerance:
                     raise AssertionError(f"{rows[-1]}: error above tolerance")
@@ -67,8 +67,8 @@ def correctness() -> list[tuple[object, ...]]:
     dynamics = kd.Dynamics(kd.bounded_confidence(radius))
     expected = torch.from_numpy(dynamics.drift(0.0, x.numpy()))
     for dtype, tolerance in ((torch.float64, 1e-13), (torch.float32, 1e-2 * radius)):  # a pair at the radius may flip
-        flow = dynamics.flow(x.to(dtype).cuda())
-        error = float((flow.drift(0.0, x.to(dtype).cuda()).cpu().double() - expected).abs().max())
+        flow = dynamics.bind(x.to(dtype).cuda())
+        error = float((flow(0.0, x.to(dtype).cuda()).cpu().double() - expected).abs().max())
         rows.append(("bounded confidence N=20000 d=2", str(dtype).removeprefix("torch."), flow.impl, error, tolerance))
         if not error <= tolerance:
             raise AssertionError(f"{rows[-1]}: error above tolerance")
@@ -82,21 +82,21 @@ def drifts(largest: int) -> list[tuple[object, ...]]:
         base, _ = measure(lambda x=x: products(x), rounds=3)
         with_tf32 = _tf32(x)
         for name, rule in (("softmax", kd.softmax(4.0)), ("gaussian", kd.krause(0.7))):
-            flow = kd.Dynamics(rule, SPHERE).flow(x)
-            seconds, memory = measure(lambda flow=flow, x=x: flow.drift(0.0, x), rounds=3)
+            flow = kd.Dynamics(rule, SPHERE).bind(x)
+            seconds, memory = measure(lambda flow=flow, x=x: flow(0.0, x), rounds=3)
             rows.append(
                 (f"2^{power}", name, "float32", flow.impl, seconds, seconds / base, seconds / with_tf32, memory)
             )
         half = x.bfloat16()
         base_half, _ = measure(lambda half=half: products(half), rounds=3)
-        flow = kd.Dynamics(kd.softmax(4.0), SPHERE).flow(half)
-        seconds, memory = measure(lambda flow=flow, half=half: flow.drift(0.0, half), rounds=3)
+        flow = kd.Dynamics(kd.softmax(4.0), SPHERE).bind(half)
+        seconds, memory = measure(lambda flow=flow, half=half: flow(0.0, half), rounds=3)
         rows.append((f"2^{power}", "softmax", "bfloat16", flow.impl, seconds, seconds / base_half, "", memory))
         if power <= 15:
             double = x.double()
             base_double, _ = measure(lambda double=double: products(double), rounds=3)
-            flow = kd.Dynamics(kd.softmax(4.0), SPHERE).flow(double)
-            seconds, memory = measure(lambda flow=flow, double=double: flow.drift(0.0, double), rounds=3)
+            flow = kd.Dynamics(kd.softmax(4.0), SPHERE).bind(double)
+            seconds, memory = measure(lambda flow=flow, double=double: flow(0.0, double), rounds=3)
             rows.append((f"2^{power}", "softmax", "float64", flow.impl, seconds, seconds / base_double, "", memory))
     return rows
 
@@ -115,8 +115,8 @@ def agents(count: int) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     for dtype in (torch.float32, torch.float64):
         x = torch.from_numpy(np.random.default_rng(0).random((count, 2))).to(dtype).cuda()
-        flow = kd.Dynamics(kd.bounded_confidence(radius)).flow(x)
-        seconds, memory = measure(lambda flow=flow, x=x: flow.drift(0.0, x), rounds=3)
+        flow = kd.Dynamics(kd.bounded_confidence(radius)).bind(x)
+        seconds, memory = measure(lambda flow=flow, x=x: flow(0.0, x), rounds=3)
         start = time.perf_counter()
         run = kd.simulate(flow.dynamics, x, 10.0, dt=1.0, integrator=kd.Euler(), save_at=[])
         torch.cuda.synchronize()

@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from krause_dynamics._array import Array, is_torch, namespace
-from krause_dynamics.aggregate import as_points, check_masses, form
-from krause_dynamics.dynamics import Dynamics
-from krause_dynamics.dynamics.flow import Flow
+from krause_dynamics.aggregate import as_points, check_masses
+from krause_dynamics.dynamics import Drift, Dynamics
 from krause_dynamics.integrators import RK4, EulerMaruyama, Integrator, ManySteps, refuse_if_stiff
 from krause_dynamics.runs.arguments import check_lengths, generator, save_times
 from krause_dynamics.runs.description import identity, memories, meta, seed_of
@@ -87,47 +86,46 @@ def simulate(
     check_lengths(t_end, dt, save_every)
     _check_integrator(integrator, dynamics.noise)
     namespace(x0=x, log_mass=log_mass)
-    flow = with_form(lambda name: dynamics.flow(x, log_mass, impl=name), impl, checkpoint)
-    _check_state(flow, x)
-    refuse_if_stiff(integrator, flow, dt, t_end)
+    drift = with_form(lambda name: dynamics.bind(x, log_mass, impl=name), impl, checkpoint)
+    _check_state(drift, x)
+    refuse_if_stiff(integrator, drift, dt, t_end)
     times = save_times(t_end, dt, save_every, save_at)
     draws = generator(rng, needed=dynamics.noise > 0)
-    words = _words(flow, integrator, x) | {"seed": seed_of(rng), "t_end": t_end, "dt": dt}
+    words = _words(drift, integrator, x) | {"seed": seed_of(rng), "t_end": t_end, "dt": dt}
     file = None
     if checkpoint is not None:
         file = RunFile(checkpoint, checkpoint_every, identity(words, x, times, stop, draws))
     run = Run(
-        _stepper(flow, integrator, dt, draws, watched=stop is not None or len(events) > 0),
+        _stepper(drift, integrator, dt, draws, watched=stop is not None or len(events) > 0),
         Record(0.0, x, AtTimes(times), save),
         x,
         t_end,
         stop=stop,
         on_save=on_save,
         progress=progress,
-        watch=Watch(events, flow.drift, flow.space.retract, 0.0, x) if events else None,
+        watch=Watch(events, drift, drift.space.retract, 0.0, x) if events else None,
         file=file,
         rng=draws,
         memories=memories(stop, save),
-        is_finite=flow.is_finite,
+        is_finite=drift.is_finite,
     )
 
     def trajectory(reason: str) -> Trajectory:
         found = {} if run.watch is None else run.watch.arrays()
-        return run.record.trajectory(flow.log_mass, run.stepper.taken, words | {"stopped": reason}, found)
+        return run.record.trajectory(drift.log_mass, run.stepper.taken, words | {"stopped": reason}, found)
 
     return run.finish(trajectory)
 
 
-def _words(flow: Flow, integrator: Integrator, x: Array) -> dict[str, Any]:
-    rule, method = flow.dynamics.to_dict(), integrator.to_dict()
-    return meta(x, flow.impl, dynamics=rule, integrator=method, log_mass=fingerprint(flow.log_mass))
+def _words(drift: Drift, integrator: Integrator, x: Array) -> dict[str, Any]:
+    rule, method = drift.dynamics.to_dict(), integrator.to_dict()
+    return meta(x, drift.impl, dynamics=rule, integrator=method, log_mass=fingerprint(drift.log_mass))
 
 
-def _stepper(flow: Flow, integrator: Integrator, dt: float, rng: Any, *, watched: bool) -> Stepper:
+def _stepper(drift: Drift, integrator: Integrator, dt: float, rng: Any, *, watched: bool) -> Stepper:
     """Many steps in one call, where the implementation offers that and nobody looks at the steps between."""
-    offer = getattr(form(flow.impl), "advance", None)
-    advance = None if offer is None or watched else offer(flow, integrator, dt)
-    return integrator.start(flow, dt, rng) if advance is None else ManySteps(integrator, flow, dt, rng, advance)
+    advance = None if watched else drift.many_steps(integrator.scheme(), dt)
+    return integrator.start(drift, dt, rng) if advance is None else ManySteps(integrator, drift, dt, rng, advance)
 
 
 def _check_integrator(integrator: Integrator, noise: float) -> None:
@@ -138,9 +136,9 @@ def _check_integrator(integrator: Integrator, noise: float) -> None:
         raise ValueError(f"integrator {name} knows no noise, but dynamics.noise = {noise}; use EulerMaruyama()")
 
 
-def _check_state(flow: Flow, x: Array) -> None:
-    if not flow.is_finite(x):
+def _check_state(drift: Drift, x: Array) -> None:
+    if not drift.is_finite(x):
         raise ValueError("x0 must be finite, got NaN or infinity; set log_mass=-inf for padding")
-    check_masses(flow.log_mass)
-    if flow.log_mass is None:
-        flow.space.check(x.detach() if is_torch(x) else x)
+    check_masses(drift.log_mass)
+    if drift.log_mass is None:
+        drift.space.check(x.detach() if is_torch(x) else x)

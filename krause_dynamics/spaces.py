@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from array_api_compat import device
@@ -45,6 +45,10 @@ class Space(Value, ABC):
         xp = namespace(x=x, y=y)
         return xp.sqrt(xp.sum((x - y) ** 2, axis=-1))
 
+    def shape(self) -> Literal["flat", "sphere"] | None:
+        """How a form may move points by itself: freely, kept at length 1, or (``None``) not at all."""
+        return None
+
     def ghosts(self, x: Array, reach: float) -> tuple[Array, np.ndarray] | None:
         """Sources within ``reach`` as seen through the border: positions (..., m, d) and the owner (m,) of each."""
         return None
@@ -53,6 +57,9 @@ class Space(Value, ABC):
 @dataclass(frozen=True, eq=False)
 class Euclidean(Space):
     """R^d."""
+
+    def shape(self) -> Literal["flat", "sphere"] | None:
+        return "flat" if type(self) is Euclidean else None  # a subclass may retract otherwise
 
     def sample(self, n: int, d: int, rng: int | np.random.Generator) -> np.ndarray:
         """Standard normal points (n, d)."""
@@ -64,6 +71,9 @@ class Sphere(Space):
     """The unit sphere S^{d-1} of R^d: where layer normalisation puts tokens (2312.10794 section 2)."""
 
     relative: ClassVar[bool] = False
+
+    def shape(self) -> Literal["flat", "sphere"] | None:
+        return "sphere" if type(self) in (Sphere, Circle) else None  # a subclass may retract otherwise
 
     def project(self, x: Array, v: Array) -> Array:
         """``v - <x, v> x``."""

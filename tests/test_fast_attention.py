@@ -72,9 +72,9 @@ def test_auto_never_holds_all_pairs():
 
     x = kd.Sphere().sample(2500, 8, rng=0)
     for rule in (kd.softmax(4.0), kd.krause(0.5), kd.softmax(4.0, kd.Causal())):
-        flow = kd.Dynamics(rule, kd.Sphere()).flow(x)
+        flow = kd.Dynamics(rule, kd.Sphere()).bind(x)
         tracemalloc.start()
-        flow.drift(0.0, x)
+        flow(0.0, x)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert flow.impl == "blocked"
@@ -106,7 +106,7 @@ def test_compiled_says_what_it_cannot():
 
     x = np.zeros((4, 2))
     for rule, arrays, rest, reason in (
-        (kd.bounded_confidence(1.0), (x,), {}, "dot products and Gaussians"),
+        (kd.Interaction(kd.Radial(np.exp)), (x,), {}, "dot products and Gaussians"),
         (kd.krause(1.0, kd.TopK(2)), (x,), {}, "no neighbourhoods but"),
         (kd.krause(np.ones(4)), (x,), {}, "one number"),
         (kd.krause(1.0), (torch.zeros(4, 2),), {}, "numpy float64"),

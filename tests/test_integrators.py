@@ -19,7 +19,7 @@ def observed_order(dynamics, x0, integrator, steps, t_end=1.0):
     exact = solve_ivp(slope, (0, t_end), x0.ravel(), "DOP853", rtol=1e-12, atol=1e-13).y[:, -1].reshape(shape)
     errors = []
     for count in steps:
-        flow, x = dynamics.flow(x0), x0
+        flow, x = dynamics.bind(x0), x0
         for k in range(count):
             x = integrator.step(flow, k * t_end / count, x, t_end / count)
         errors.append(np.abs(x - exact).max())
@@ -68,7 +68,7 @@ def test_layer_step_differs_from_a_projected_step_at_second_order():
     sphere = kd.Sphere()
     x, dynamics = sphere.sample(6, 3, rng=1), kd.Dynamics(kd.softmax(2.0), sphere)
     gaps = [
-        np.abs(kd.LayerStep().step(dynamics.flow(x), 0, x, dt) - kd.Euler().step(dynamics.flow(x), 0, x, dt)).max()
+        np.abs(kd.LayerStep().step(dynamics.bind(x), 0, x, dt) - kd.Euler().step(dynamics.bind(x), 0, x, dt)).max()
         for dt in (0.02, 0.01)
     ]
     assert abs(np.log2(gaps[0] / gaps[1]) - 2) < 0.1

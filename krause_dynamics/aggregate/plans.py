@@ -9,6 +9,7 @@ from typing import Any
 from krause_dynamics._array import Array, is_torch
 from krause_dynamics.aggregate.registry import ASKED, choose, form
 from krause_dynamics.interaction import Aggregate, Interaction, Prepared, Request
+from krause_dynamics.interaction.steps import ManySteps, Steps
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,11 @@ class Plan:
             prepared = form(self.impl).prepare(interaction, request)
             return Plan(interaction, self.impl, self.reason, prepared, self.xp)
         return plan_request(interaction, request, self.impl if self.reason == ASKED else "auto")
+
+    def many_steps(self, steps: Steps) -> ManySteps | None:
+        """Many steps of particles under the rule in one call, where the form offers that; else ``None``."""
+        offer = getattr(form(self.impl), "many_steps", None)
+        return None if offer is None else offer(self.interaction, steps)
 
 
 def plan(interaction: Interaction, queries: Array, *arrays: Array | None, impl: str = "auto", **rest: Any) -> Plan:

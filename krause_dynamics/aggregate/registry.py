@@ -58,10 +58,9 @@ FORMS = {
     "blocked": Entry("forms.blocked"),
     "reference": Entry("interaction.reference"),
 }
-LIBRARIES = {"numpy": "it takes numpy arrays", "torch": "it takes torch tensors"}  # what a form of the other refuses
 AUTO = {
     library: [name for name, entry in FORMS.items() if entry.auto and entry.library in ("any", library)][:-1]
-    for library in LIBRARIES
+    for library in ("numpy", "torch")
 }
 ASKED = "asked for"
 
@@ -80,10 +79,9 @@ def form(name: str) -> Form:
 
 
 def refusal(name: str, interaction: Interaction, request: Request) -> str | None:
-    """Why a form cannot compute this, or ``None``; a form of the other library is not even imported."""
-    library = FORMS[name].library
-    if library != "any" and library != ("torch" if is_torch(request.queries) else "numpy"):
-        return LIBRARIES[library]
+    """Why a form cannot compute this, or ``None``."""
+    if FORMS[name].library == "torch" and not is_torch(request.queries):
+        return "it takes torch tensors"  # known without importing torch
     return form(name).supports(interaction, request)
 
 

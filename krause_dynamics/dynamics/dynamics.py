@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from krause_dynamics._array import Array, is_torch
 from krause_dynamics._value import Value, check_number
-from krause_dynamics.dynamics.flow import Flow
+from krause_dynamics.dynamics.drift import Drift
 from krause_dynamics.interaction import Interaction
 from krause_dynamics.spaces import Euclidean, Space
 
@@ -65,8 +66,8 @@ class Dynamics(Value):
         """The interaction in force at time ``t``."""
         return self.rule if isinstance(self.rule, Interaction) else self.rule(t)
 
-    def flow(self, x: Array, log_mass: Array | None = None, *, impl: str = "auto") -> Flow:
-        """Bound to states like ``x`` (shape, library, dtype), with the implementation chosen once: for loops.
+    def bind(self, x: Array, log_mass: Array | None = None, *, impl: str = "auto") -> Drift:
+        """The drift of states like ``x`` (shape, library, dtype), with the form chosen once: for loops.
 
         Args:
             x: A state, (*batch, n, d).
@@ -78,7 +79,14 @@ class Dynamics(Value):
             ValueError: Shapes that do not fit.
             UnsupportedImplementation: ``impl`` cannot compute this; the message says why.
         """
-        return Flow(self, x, log_mass, impl)
+        return Drift(self, x, log_mass, impl)
+
+    def flow(self, x: Array, log_mass: Array | None = None, *, impl: str = "auto") -> Drift:
+        """`bind` under its former name."""
+        warnings.warn(
+            "Dynamics.flow is now Dynamics.bind; call the result: drift(t, x)", DeprecationWarning, stacklevel=2
+        )
+        return self.bind(x, log_mass, impl=impl)
 
     def attention(self, t: float, x: Array, log_mass: Array | None = None, *, impl: str = "auto") -> Array:
         """What each particle hears, ``sum_j a_ij V y_j`` summed over heads: (..., n, d). Nobody heard gives 0."""
@@ -102,11 +110,11 @@ class Dynamics(Value):
         Raises:
             ValueError: Shapes that do not fit, or NaN among particles that have mass.
         """
-        return self._checked(x, log_mass, impl).drift(t, x, project=project)
+        return self._checked(x, log_mass, impl)(t, x, project=project)
 
-    def _checked(self, x: Array, log_mass: Array | None, impl: str) -> Flow:
-        flow = self.flow(x, log_mass, impl=impl)
+    def _checked(self, x: Array, log_mass: Array | None, impl: str) -> Drift:
+        drift = self.bind(x, log_mass, impl=impl)
         on_device = is_torch(x) and x.device.type != "cpu"  # asking a GPU for the answer would stall it at every call
-        if not on_device and not flow.is_finite(x):
+        if not on_device and not drift.is_finite(x):
             raise ValueError("x must be finite, got NaN or infinity; set log_mass=-inf for padding")
-        return flow
+        return drift

@@ -19,7 +19,7 @@ def supports(interaction: Interaction, request: Request) -> str | None:
     if not isinstance(request.queries, Tensor):
         return "it takes torch tensors"
     n = request.queries.shape[-2]
-    parameters = [*vars(interaction.score).values(), *(getattr(part, "radius", None) for part in interaction.parts)]
+    parameters = [*interaction.score.parameters, *(getattr(part, "radius", None) for part in interaction.parts)]
     if any(getattr(p, "ndim", 0) > 0 and p.shape[-1] == n and n > 1 for p in parameters):
         return "a parameter has one value per query; the reference handles that"
     return None
@@ -27,7 +27,7 @@ def supports(interaction: Interaction, request: Request) -> str | None:
 
 def pays(interaction: Interaction, request: Request) -> bool:
     """Where gradients are recorded and all pairs would be many."""
-    arguments = (request.queries, request.sources, request.values, request.log_mass, *vars(interaction.score).values())
+    arguments = (request.queries, request.sources, request.values, request.log_mass, *interaction.score.parameters)
     recorded = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in arguments)
     return recorded and request.queries.shape[-2] * request.sources.shape[-2] >= WORTH
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from krause_dynamics._array import Array, is_torch
 from krause_dynamics._value import check_count, check_number
-from krause_dynamics.dynamics.flow import Flow
+from krause_dynamics.dynamics import Drift
 from krause_dynamics.integrators.base import Integrator, Random
 from krause_dynamics.runs.loop import StepFailed, Stepper
 
@@ -48,21 +48,21 @@ class Adaptive(Integrator):
         check_number("atol", self.atol, positive=True)
         check_count("max_steps", self.max_steps)
 
-    def step(self, flow: Flow, t: float, x: Array, dt: float, rng: Random = None) -> Array:
+    def step(self, flow: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
         """One step of exactly dt without error control (the fifth-order formula)."""
-        return embedded_step(flow, t, x, flow.drift(t, x), dt)[0]
+        return embedded_step(flow, t, x, flow(t, x), dt)[0]
 
-    def start(self, flow: Flow, dt: float, rng: Random) -> Stepper:
+    def start(self, flow: Drift, dt: float, rng: Random) -> Stepper:
         return _AdaptiveSteps(self, flow, dt)
 
 
-def embedded_step(flow: Flow, t: float, x: Array, slope: Array, dt: float) -> tuple[Array, Array, Array]:
+def embedded_step(flow: Drift, t: float, x: Array, slope: Array, dt: float) -> tuple[Array, Array, Array]:
     """Fifth-order solution (retracted), the slope there, and the error estimate, from the slope at ``x``."""
     retract, slopes = flow.space.retract, [slope]
     for node, stage in zip(_NODES, _STAGES, strict=True):
-        slopes.append(flow.drift(t + node * dt, retract(x + dt * _combine(stage, slopes))))
+        slopes.append(flow(t + node * dt, retract(x + dt * _combine(stage, slopes))))
     x_next = retract(x + dt * _combine(_FIFTH, slopes))
-    slopes.append(flow.drift(t + dt, x_next))
+    slopes.append(flow(t + dt, x_next))
     return x_next, slopes[-1], dt * _combine(_ERROR, slopes)
 
 
@@ -73,13 +73,13 @@ def _combine(weights: tuple[float, ...], slopes: list[Array]) -> Array:
 class _AdaptiveSteps(Stepper):
     """Steps chosen by the error estimate; only the next step size survives from one step to the next."""
 
-    def __init__(self, method: Adaptive, flow: Flow, dt: float) -> None:
+    def __init__(self, method: Adaptive, flow: Drift, dt: float) -> None:
         self._method, self._flow = method, flow
         self._slope: tuple[float, Array] | None = None  # first same as last
         self.size = dt
 
     def step(self, t: float, x: Array, limit: float) -> tuple[float, Array]:
-        slope = self._slope[1] if self._slope is not None and self._slope[0] == t else self._flow.drift(t, x)
+        slope = self._slope[1] if self._slope is not None and self._slope[0] == t else self._flow(t, x)
         while True:
             whole = t + self.size < limit - 1e-9 * self.size
             size = self.size if whole else limit - t

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from krause_dynamics._array import Array
 from krause_dynamics._value import Value
-from krause_dynamics.dynamics.flow import Flow
+from krause_dynamics.dynamics import Drift
+from krause_dynamics.interaction.steps import Scheme
 from krause_dynamics.runs.loop import Stepper
 
 Random = Any  # numpy.random.Generator, torch.Generator, or None for methods without noise
@@ -29,18 +30,22 @@ class Integrator(Value, ABC):
     noisy: ClassVar[bool] = False
 
     @abstractmethod
-    def step(self, flow: Flow, t: float, x: Array, dt: float, rng: Random = None) -> Array:
+    def step(self, flow: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
         """Positions at ``t + dt`` from positions ``x`` (*batch, n, d) at ``t``.
 
         Args:
-            flow: The velocity field, made by `Dynamics.flow`.
+            flow: The velocity field, made by `Dynamics.bind`.
             t: Time.
             x: Positions.
             dt: Step.
             rng: Randomness, for methods that need it.
         """
 
-    def start(self, flow: Flow, dt: float, rng: Random) -> Stepper:
+    def scheme(self) -> Scheme | None:
+        """The same in words that a form understands, which may then make many steps in one call; else ``None``."""
+        return None
+
+    def start(self, flow: Drift, dt: float, rng: Random) -> Stepper:
         """The method at work on the grid of multiples of ``dt``."""
         return FixedSteps(self, flow, dt, rng)
 
@@ -48,7 +53,7 @@ class Integrator(Value, ABC):
 class FixedSteps(Stepper):
     """Steps to the next multiple of dt, shortened where a limit comes first; times never accumulate rounding."""
 
-    def __init__(self, integrator: Integrator, flow: Flow, dt: float, rng: Random) -> None:
+    def __init__(self, integrator: Integrator, flow: Drift, dt: float, rng: Random) -> None:
         self._integrator, self._flow, self._dt, self._rng = integrator, flow, dt, rng
         self._tiny = 1e-9 * dt
         self.passed = 0  # multiples of dt behind us
@@ -74,7 +79,7 @@ class ManySteps(FixedSteps):
     """Whole steps by the thousand through a compiled ``(x, steps) -> x``; shortened ones as in `FixedSteps`."""
 
     def __init__(
-        self, integrator: Integrator, flow: Flow, dt: float, rng: Random, advance: Callable[[Array, int], Array]
+        self, integrator: Integrator, flow: Drift, dt: float, rng: Random, advance: Callable[[Array, int], Array]
     ) -> None:
         super().__init__(integrator, flow, dt, rng)
         self._advance = advance

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from krause_dynamics._array import Array
-from krause_dynamics.dynamics.flow import Flow
+from krause_dynamics.dynamics import Drift
 from krause_dynamics.integrators.base import Integrator, Random
+from krause_dynamics.interaction.steps import Scheme
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,8 +18,11 @@ class Euler(Integrator):
     order: ClassVar[int] = 1
     stability: ClassVar[float] = 2.0
 
-    def step(self, flow: Flow, t: float, x: Array, dt: float, rng: Random = None) -> Array:
-        return flow.space.retract(x + dt * flow.drift(t, x))
+    def step(self, flow: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
+        return flow.space.retract(x + dt * flow(t, x))
+
+    def scheme(self) -> Scheme | None:
+        return Scheme("euler") if type(self) is Euler else None  # a subclass may step otherwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +37,13 @@ class RK4(Integrator):
     order: ClassVar[int] = 4
     stability: ClassVar[float] = 2.785
 
-    def step(self, flow: Flow, t: float, x: Array, dt: float, rng: Random = None) -> Array:
+    def step(self, flow: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
         retract = flow.space.retract
-        first = flow.drift(t, x)
-        second = flow.drift(t + dt / 2, retract(x + dt / 2 * first))
-        third = flow.drift(t + dt / 2, retract(x + dt / 2 * second))
-        fourth = flow.drift(t + dt, retract(x + dt * third))
+        first = flow(t, x)
+        second = flow(t + dt / 2, retract(x + dt / 2 * first))
+        third = flow(t + dt / 2, retract(x + dt / 2 * second))
+        fourth = flow(t + dt, retract(x + dt * third))
         return retract(x + dt / 6 * (first + 2 * second + 2 * third + fourth))
+
+    def scheme(self) -> Scheme | None:
+        return Scheme("rk4") if type(self) is RK4 else None  # a subclass may step otherwise

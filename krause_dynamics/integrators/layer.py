@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from krause_dynamics._array import Array
-from krause_dynamics.dynamics.flow import Flow
+from krause_dynamics.dynamics import Drift
 from krause_dynamics.integrators.base import Integrator, Random
+from krause_dynamics.interaction.steps import Scheme
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,10 @@ class LayerStep(Integrator):
     order: ClassVar[int] = 1
     stability: ClassVar[float] = 2.0
 
-    def step(self, flow: Flow, t: float, x: Array, dt: float, rng: Random = None) -> Array:
+    def step(self, flow: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
         if self.skip:
-            return flow.space.retract(x + dt * flow.drift(t, x, project=False))
+            return flow.space.retract(x + dt * flow(t, x, project=False))
         return flow.space.retract(x + flow.hold(x, flow.attention(t, x) - x))
+
+    def scheme(self) -> Scheme | None:
+        return Scheme("euler", projected=False) if type(self) is LayerStep and self.skip else None

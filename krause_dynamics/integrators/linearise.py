@@ -75,8 +75,8 @@ def _function(
 ) -> Callable[[Array], Array]:
     def function(y: Array) -> Array:
         y = dynamics.space.retract(y)
-        flow = dynamics.flow(y, None if log_mass is None else like(log_mass, y), impl="reference")
-        return flow.drift(t, y) if integrator is None else integrator.step(flow, t, y, dt)
+        drift = dynamics.bind(y, None if log_mass is None else like(log_mass, y), impl="reference")
+        return drift(t, y) if integrator is None else integrator.step(drift, t, y, dt)
 
     return function
 

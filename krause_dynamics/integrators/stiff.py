@@ -10,10 +10,9 @@ import numpy as np
 
 from krause_dynamics._array import Array, is_torch, like, to_numpy
 from krause_dynamics._value import check_number
-from krause_dynamics.dynamics.flow import Flow
+from krause_dynamics.dynamics import Drift
 from krause_dynamics.integrators.adaptive import Adaptive
 from krause_dynamics.integrators.base import Integrator, Random
-from krause_dynamics.interaction import DotProduct
 from krause_dynamics.runs.loop import StepFailed, Stepper
 from krause_dynamics.spaces import Sphere
 
@@ -45,11 +44,11 @@ class Stiff(Integrator):
         check_number("rtol", self.rtol, positive=True)
         check_number("atol", self.atol, positive=True)
 
-    def step(self, flow: Flow, t: float, x: Array, dt: float, rng: Random = None) -> Array:
+    def step(self, flow: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
         """The state after dt, as accurate as the tolerances ask."""
         return self.solve(flow, t, x, t + dt)
 
-    def solve(self, flow: Flow, t: float, x: Array, limit: float) -> Array:
+    def solve(self, flow: Drift, t: float, x: Array, limit: float) -> Array:
         """The state at ``limit`` from the state ``x`` at ``t``.
 
         Raises:
@@ -62,7 +61,7 @@ class Stiff(Integrator):
         shape, retract = tuple(x.shape), flow.space.retract
 
         def slope(time: float, y: np.ndarray) -> np.ndarray:
-            return to_numpy(flow.drift(time, retract(like(y.reshape(shape), x)))).ravel()
+            return to_numpy(flow(time, retract(like(y.reshape(shape), x)))).ravel()
 
         start = to_numpy(x).astype(np.float64).ravel()
         with np.errstate(over="ignore", invalid="ignore"):
@@ -71,7 +70,7 @@ class Stiff(Integrator):
             raise StepFailed(f"{self.method} gave up near t = {t:.6g}: {result.message}")
         return retract(like(result.y[:, -1].reshape(shape), x))
 
-    def start(self, flow: Flow, dt: float, rng: Random) -> Stepper:
+    def start(self, flow: Drift, dt: float, rng: Random) -> Stepper:
         return _Intervals(self, flow)
 
     def _check(self, x: Array) -> None:
@@ -87,7 +86,7 @@ class Stiff(Integrator):
 class _Intervals(Stepper):
     """A step is the whole way to the limit, where the solver starts anew: so a resumed run repeats it exactly."""
 
-    def __init__(self, method: Stiff, flow: Flow) -> None:
+    def __init__(self, method: Stiff, flow: Drift) -> None:
         self._method, self._flow = method, flow
 
     def step(self, t: float, x: Array, limit: float) -> tuple[float, Array]:
@@ -95,20 +94,18 @@ class _Intervals(Stepper):
         return limit, self._method.solve(self._flow, t, x, limit)
 
 
-def fastest_rate(flow: Flow) -> float:
+def fastest_rate(flow: Drift) -> float:
     """Estimate of the fastest relaxation rate, per unit of time.
 
     Row-stochastic rules relax at rates of order 1. Per-capita softmax on the sphere relaxes at e^beta near consensus
     (1 - rho ~ exp(-2 e^beta t), 2312.10794 section 6): each particle is pulled with the full affinity.
     """
-    rule, rate = flow.rule_at(0.0), 1.0
+    rule = flow.dynamics.rule_at(0.0)
     plain = all(m is None for m in (flow.dynamics.query, flow.dynamics.key, flow.dynamics.value))
-    if not rule.normalised and isinstance(rule.score, DotProduct) and isinstance(flow.space, Sphere) and plain:
-        rate = float(np.exp(np.abs(to_numpy(rule.score.beta)).max()))
-    return rate
+    return rule.score.rate if not rule.normalised and isinstance(flow.space, Sphere) and plain else 1.0
 
 
-def refuse_if_stiff(integrator: Integrator, flow: Flow, dt: float, t_end: float) -> None:
+def refuse_if_stiff(integrator: Integrator, flow: Drift, dt: float, t_end: float) -> None:
     """Refuse steps that the estimated rate makes unstable, or far too many of them.
 
     Raises:

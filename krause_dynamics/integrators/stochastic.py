@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from krause_dynamics._array import Array, is_torch, like
-from krause_dynamics.dynamics.flow import Flow
+from krause_dynamics.dynamics import Drift
 from krause_dynamics.integrators.base import Integrator, Random
 
 
@@ -27,8 +27,8 @@ class EulerMaruyama(Integrator):
     stability: ClassVar[float] = 2.0
     noisy: ClassVar[bool] = True
 
-    def step(self, flow: Flow, t: float, x: Array, dt: float, rng: Random = None) -> Array:
-        move = dt * flow.drift(t, x)
+    def step(self, flow: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
+        move = dt * flow(t, x)
         if flow.dynamics.noise > 0:
             kick = flow.space.project(x, standard_normal(x, rng))
             move = move + flow.hold(x, flow.dynamics.noise * math.sqrt(dt) * kick)

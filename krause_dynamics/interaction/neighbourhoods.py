@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
-from krause_dynamics._array import Array, device, like, may_look
+from krause_dynamics._array import Array, device, like, may_look, to_numpy
 from krause_dynamics._value import Value, check_count, check_number
 from krause_dynamics.interaction.distance import direct
 from krause_dynamics.interaction.reach import CHEBYSHEV, MANHATTAN, Reach
@@ -30,9 +30,17 @@ class Pairs(NamedTuple):
 
 
 class Neighbourhood(Value, ABC):
-    """Who may be heard. ``is_exchangeable`` is true where positions alone decide, so that a measure is enough."""
+    """Who may be heard.
+
+    Attributes:
+        is_exchangeable: Whether positions alone decide, so that a measure is enough.
+        is_symmetric: Whether i hears j wherever j hears i.
+        hears_itself: Whether no query among the sources is left alone: it is admitted itself (or, by rank, a better).
+    """
 
     is_exchangeable: bool = False
+    is_symmetric: bool = False
+    hears_itself: bool = False
 
     @abstractmethod
     def admits(self, pairs: Pairs) -> Array:
@@ -59,6 +67,8 @@ class Everyone(Neighbourhood):
     """All sources, the query's own included."""
 
     is_exchangeable = True
+    is_symmetric = True
+    hears_itself = True
 
     def admits(self, pairs: Pairs) -> Array:
         return pairs.xp.ones_like(pairs.offset, dtype=pairs.xp.bool)
@@ -71,6 +81,8 @@ class Everyone(Neighbourhood):
 @dataclass(frozen=True, eq=False)
 class Others(Neighbourhood):
     """All sources but the query's own: j != i."""
+
+    is_symmetric = True
 
     def admits(self, pairs: Pairs) -> Array:
         return pairs.offset != 0
@@ -88,6 +100,8 @@ class Within(Neighbourhood):
     radius: Any
     closed: bool = True
     is_exchangeable = True
+    is_symmetric = True
+    hears_itself = True
 
     def __post_init__(self) -> None:
         check_number("radius", self.radius, positive=True)
@@ -105,6 +119,8 @@ class Within(Neighbourhood):
 @dataclass(frozen=True, eq=False)
 class Causal(Neighbourhood):
     """The query's own and earlier sources: j <= i."""
+
+    hears_itself = True
 
     def admits(self, pairs: Pairs) -> Array:
         return pairs.offset >= 0
@@ -127,11 +143,16 @@ class Window(Neighbourhood):
     size: int
     two_sided: bool = False
     periodic: bool = False
+    hears_itself = True
 
     def __post_init__(self) -> None:
         check_count("Window size", self.size)
         if self.two_sided and self.size % 2 == 0:
             raise ValueError(f"Window size must be odd when two_sided=True, got {self.size}; use {self.size + 1}")
+
+    @property
+    def is_symmetric(self) -> bool:  # type: ignore[override]
+        return self.two_sided
 
     def admits(self, pairs: Pairs) -> Array:
         offset, places = pairs.offset, pairs.source_index.shape[-1]
@@ -169,6 +190,8 @@ class Grid(Neighbourhood):
     radius: int = 1
     metric: Literal["chebyshev", "manhattan"] = "chebyshev"
     prefix: int = 0
+    is_symmetric = True
+    hears_itself = True
 
     def __post_init__(self) -> None:
         for name in ("height", "width", "radius"):
@@ -207,6 +230,15 @@ class Graph(Neighbourhood):
         shape = getattr(self.adjacency, "shape", None)
         if shape is None or len(shape) != 2 or shape[0] != shape[1]:
             raise ValueError(f"Graph adjacency must be a square (N, N) array, got shape {shape}")
+
+    @property
+    def is_symmetric(self) -> bool:  # type: ignore[override]
+        adjacency = to_numpy(self.adjacency) != 0
+        return bool((adjacency == adjacency.T).all())
+
+    @property
+    def hears_itself(self) -> bool:  # type: ignore[override]
+        return bool((to_numpy(self.adjacency) != 0).diagonal().all())
 
     @classmethod
     def from_networkx(cls, graph: Any, nodes: list[Any] | None = None, *, include_self: bool = True) -> Graph:
@@ -283,6 +315,8 @@ class TopK(Neighbourhood):
     k: int
     ties: Literal["index", "keep"] = "index"
 
+    hears_itself = True
+
     def __post_init__(self) -> None:
         check_count("TopK k", self.k)
         if self.ties not in ("index", "keep"):
@@ -335,6 +369,14 @@ class All(Neighbourhood):
     @property
     def is_exchangeable(self) -> bool:  # type: ignore[override]
         return all(part.is_exchangeable for part in self.members)
+
+    @property
+    def is_symmetric(self) -> bool:  # type: ignore[override]
+        return all(part.is_symmetric for part in self.members)
+
+    @property
+    def hears_itself(self) -> bool:  # type: ignore[override]
+        return all(part.hears_itself for part in self.members)
 
     @property
     def parts(self) -> tuple[Neighbourhood, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,16 +45,16 @@ class Interaction(Value):
         radii_alike = all(np.ndim(to_numpy(part.radius)) == 0 for part in self.find(Within))
         return self.neighbourhood.is_exchangeable and self.pair_bias is None and radii_alike
 
-    @property
+    @cached_property
     def parts(self) -> tuple[Neighbourhood, ...]:
         """Elementary neighbourhoods, `TopK` last."""
         return self.neighbourhood.parts
 
     def find(self, kind: type[Any]) -> tuple[Any, ...]:
         """The elementary neighbourhoods of one type."""
-        return tuple(part for part in self.parts if isinstance(part, kind))
+        return tuple([part for part in self.parts if isinstance(part, kind)])
 
-    @property
+    @cached_property
     def top_k(self) -> TopK | None:
         """The ranking, where there is one."""
         return next(iter(self.find(TopK)), None)
@@ -61,10 +62,17 @@ class Interaction(Value):
     @property
     def reach(self) -> float:
         """Distance beyond which nobody counts: the radius, or 8.7 sigma where the affinity is below 4e-17; else inf."""
-        radii = [float(np.max(to_numpy(part.radius))) for part in self.find(Within)]
-        if isinstance(self.score, Gaussian):
-            radii.append(8.7 * float(np.max(to_numpy(self.score.sigma))))
-        return min(radii, default=float("inf"))
+        return min([self.score.reach, *(float(np.max(to_numpy(part.radius))) for part in self.find(Within))])
+
+    @property
+    def length(self) -> float:
+        """The shortest length over which the affinity changes, unit: position; inf where it does not or is unknown."""
+        return min([self.score.length, *(float(np.min(to_numpy(part.radius))) for part in self.find(Within))])
+
+    @cached_property
+    def hears_itself(self) -> bool:
+        """Whether every row admits somebody for sure where queries are the sources: its own source."""
+        return self.pair_bias is None and self.score.hears_itself and self.neighbourhood.hears_itself
 
 
 def softmax(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple
 
-from krause_dynamics._array import Array, like
+import numpy as np
+
+from krause_dynamics._array import Array, like, to_numpy
 from krause_dynamics._value import Value, check_number
 from krause_dynamics.interaction.distance import direct, squared_distances
 
@@ -19,17 +21,63 @@ class Coefficients(NamedTuple):
     query: Any
     source: Any
 
+    @property
+    def is_product(self) -> bool:
+        """Whether the inner product is all there is: no squares are added."""
+        return all(type(c) is float and c == 0.0 for c in self[1:])
+
+    @property
+    def are_numbers(self) -> bool:
+        """Whether all are plain numbers, the same for every listener, head and run."""
+        return all(np.ndim(to_numpy(c)) == 0 for c in self)
+
 
 class Score(Value, ABC):
-    """A log-affinity. Parameters broadcast against log Z: ``(n,)`` is one per query, ``(heads, 1)`` one per head."""
+    """A log-affinity. Parameters broadcast against log Z: ``(n,)`` is one per query, ``(heads, 1)`` one per head.
+
+    A score is one class: its formula, its quadratic form, and the three answers by which forms, solvers and analyses
+    judge it without asking which score it is.
+
+    Attributes:
+        of_distance: Whether it depends on the distance of a pair alone, so that moving all particles changes nothing.
+        is_flat: Whether all admitted pairs count alike.
+    """
+
+    of_distance: ClassVar[bool] = False
+    is_flat: ClassVar[bool] = False
 
     @abstractmethod
     def coefficients(self) -> Coefficients | None:
-        """The quadratic form, or ``None`` where the score has none (then only the dense reference computes it)."""
+        """The quadratic form, or ``None`` where the score has none (then only forms that call the score compute it)."""
 
     @abstractmethod
     def __call__(self, xp: Any, queries: Array, sources: Array) -> Array:
         """Scores of all pairs: queries (..., n, d), sources (..., m, d) -> (..., n, m)."""
+
+    @property
+    def parameters(self) -> tuple[Any, ...]:
+        """The fields: numbers, arrays or functions."""
+        return tuple([getattr(self, field.name) for field in fields(self)])  # type: ignore[arg-type]
+
+    @property
+    def length(self) -> float:
+        """The shortest length over which the affinity changes, unit: position; inf where it does not or is unknown."""
+        return float("inf")
+
+    @property
+    def reach(self) -> float:
+        """Distance beyond which the affinity is below 4e-17 of its largest, unit: position; inf where there is none."""
+        return float("inf")
+
+    @property
+    def rate(self) -> float:
+        """Largest affinity exp s of two unit vectors: how fast a per-capita rule relaxes on the sphere; 1 if unknown."""
+        return 1.0
+
+    @property
+    def hears_itself(self) -> bool:
+        """Whether a point at distance 0 is surely heard: true of finite scores."""
+        return self.coefficients() is not None
 
 
 def _column(parameter: Any, reference: Array) -> Array:
@@ -54,6 +102,15 @@ class DotProduct(Score):
     def coefficients(self) -> Coefficients:
         return Coefficients(self.beta, 0.0, 0.0)
 
+    @property
+    def length(self) -> float:
+        largest = float(np.max(np.abs(to_numpy(self.beta))))
+        return largest**-0.5 if largest else float("inf")
+
+    @property
+    def rate(self) -> float:
+        return float(np.exp(np.max(np.abs(to_numpy(self.beta)))))
+
     def __call__(self, xp: Any, queries: Array, sources: Array) -> Array:
         return _column(self.beta, queries) * (queries @ xp.matrix_transpose(sources))
 
@@ -67,6 +124,7 @@ class Gaussian(Score):
     """
 
     sigma: Any = 1.0
+    of_distance: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("sigma", self.sigma, positive=True)
@@ -75,6 +133,14 @@ class Gaussian(Score):
         inverse = self.sigma**-2
         return Coefficients(inverse, -0.5 * inverse, -0.5 * inverse)
 
+    @property
+    def length(self) -> float:
+        return float(np.min(to_numpy(self.sigma)))
+
+    @property
+    def reach(self) -> float:
+        return 8.7 * float(np.max(to_numpy(self.sigma)))
+
     def __call__(self, xp: Any, queries: Array, sources: Array) -> Array:
         return squared_distances(xp, queries, sources) * (-0.5 * _column(self.sigma, queries) ** -2)
 
@@ -82,6 +148,9 @@ class Gaussian(Score):
 @dataclass(frozen=True, eq=False)
 class Flat(Score):
     """``s = 0``: all admitted count alike; with `Within` this is bounded confidence (Hegselmann & Krause 2002)."""
+
+    of_distance: ClassVar[bool] = True
+    is_flat: ClassVar[bool] = True
 
     def coefficients(self) -> Coefficients:
         return Coefficients(0.0, 0.0, 0.0)
@@ -101,6 +170,7 @@ class Radial(Score):
     """
 
     phi: Callable[[Array], Array]
+    of_distance: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not callable(self.phi):

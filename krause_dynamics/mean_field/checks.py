@@ -8,22 +8,11 @@ import numpy as np
 
 from krause_dynamics._array import to_numpy
 from krause_dynamics.dynamics import Dynamics
-from krause_dynamics.interaction import DotProduct, Gaussian, Interaction, Within
+from krause_dynamics.interaction import Interaction, Within
 from krause_dynamics.mean_field.cells import Cells, LatitudeCells
 from krause_dynamics.mean_field.density import Density
 
 CELLS_PER_LENGTH = 4  # fewest cells per radius or bandwidth that show a drift at all
-
-
-def length_scale(rule: Interaction) -> float:
-    """The shortest length over which the affinity changes, in units of the coordinate; inf where unknown."""
-    lengths = [float(to_numpy(part.radius)) for part in rule.find(Within)]
-    score = rule.score
-    if isinstance(score, Gaussian):
-        lengths.append(float(to_numpy(score.sigma)))
-    if isinstance(score, DotProduct) and float(to_numpy(score.beta)) != 0:
-        lengths.append(abs(float(to_numpy(score.beta))) ** -0.5)
-    return min(lengths, default=np.inf)
 
 
 def check_resolution(rule: Interaction, cells: Cells) -> None:
@@ -32,7 +21,7 @@ def check_resolution(rule: Interaction, cells: Cells) -> None:
     Raises:
         ValueError: Fewer than `CELLS_PER_LENGTH` cells per radius or bandwidth; the message says how many are needed.
     """
-    length = length_scale(rule)
+    length = rule.length
     needed = int(np.ceil(CELLS_PER_LENGTH * (cells.bounds[1] - cells.bounds[0]) / length - 1e-9))
     if cells.count < needed:
         raise ValueError(
@@ -60,7 +49,7 @@ def check_rule(dynamics: Dynamics, cells: Cells) -> None:
     rule = dynamics.rule_at(0.0)
     if not rule.is_exchangeable:
         raise ValueError(f"a mean field needs a rule of positions alone, but {_unfit(rule)}; use kd.simulate")
-    if any(np.ndim(to_numpy(p)) for p in vars(rule.score).values() if not callable(p)):
+    if any(np.ndim(to_numpy(p)) for p in rule.score.parameters if not callable(p)):
         raise ValueError("a mean field needs one parameter for all, but the score has an array; use kd.simulate")
     for name in ("fixed", "read"):
         if getattr(dynamics, name) is not None:

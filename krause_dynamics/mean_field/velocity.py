@@ -14,7 +14,6 @@ from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.interaction import Aggregate, Interaction, Request, Within
 from krause_dynamics.mean_field.cells import Cells, CircleCells, LatitudeCells
-from krause_dynamics.mean_field.checks import length_scale
 from krause_dynamics.mean_field.density import log_of
 
 SNAP = 1e-6  # a radius this near to a whole number of cells counts as one; it misplaces 1e-6 of one cell's mass
@@ -170,7 +169,7 @@ def _rings(cells: LatitudeCells, nodes: int) -> Sources:
 
 def _ring_nodes(rule: Interaction) -> int:
     """16 nodes are exact to rounding up to beta = 8; sharper affinities take more."""
-    return 16 + int(np.ceil(length_scale(rule) ** -2 / 2))
+    return 16 + int(np.ceil(rule.length**-2 / 2))
 
 
 def _cuts(rule: Interaction, cells: Cells) -> list[float]:

@@ -18,7 +18,7 @@ along Z_i w_i, so ``dE/dt = kappa sum_i m_i |x_i'|^2``: a gradient flow with the
 On trained models the energy is a diagnostic, not an invariant: nothing there says that it must be monotone.
 """
 
-from krause_dynamics.analysis.energies.flow import GradientFlow, along, gradient_flow
+from krause_dynamics.analysis.energies.along_run import GradientFlow, along, gradient_flow
 from krause_dynamics.analysis.energies.state import energy, gradient, kappa, log_energy
 
 __all__ = ["GradientFlow", "along", "energy", "gradient", "gradient_flow", "kappa", "log_energy"]

@@ -10,8 +10,7 @@ import numpy as np
 
 from krause_dynamics._array import Array, namespace, to_numpy
 from krause_dynamics.aggregate import aggregate
-from krause_dynamics.interaction import DotProduct, Everyone, Flat, Gaussian, Interaction
-from krause_dynamics.interaction.neighbourhoods import Graph, Grid, Neighbourhood, Others, Window, Within
+from krause_dynamics.interaction import Everyone, Flat, Interaction, Neighbourhood, Within
 
 
 class _State(NamedTuple):
@@ -40,12 +39,12 @@ def energy(rule: Interaction, x: Array, *, log_mass: Array | None = None) -> Arr
         ValueError: The rule has no energy; the message says why.
     """
     kappa(rule)
-    if isinstance(rule.score, Flat):
+    if rule.score.is_flat:
         return _bounded_confidence_energy(rule, x, log_mass)
     state = _state(rule, x, log_mass)
     total = state.xp.sum(state.mass * state.partition, axis=-1)
-    if isinstance(rule.score, DotProduct):
-        return total / (2 * float(rule.score.beta))
+    if not rule.score.of_distance:
+        return total / (2 * _inner(rule))
     radius = _radius(rule)
     if radius == math.inf:
         return total / 2
@@ -62,10 +61,10 @@ def log_energy(rule: Interaction, x: Array, *, log_mass: Array | None = None) ->
     Raises:
         ValueError: Another rule.
     """
-    beta = 1.0 if not isinstance(rule.score, DotProduct) else float(rule.score.beta)
-    if isinstance(rule.score, Flat) or _radius(rule) < math.inf or beta <= 0:
-        raise ValueError(f"log_energy needs a dense DotProduct(beta > 0) or Gaussian score, got {rule!r}; use energy")
     kappa(rule)
+    beta = 1.0 if rule.score.of_distance else _inner(rule)
+    if rule.score.is_flat or _radius(rule) < math.inf or beta <= 0:
+        raise ValueError(f"log_energy needs a dense DotProduct(beta > 0) or Gaussian score, got {rule!r}; use energy")
     xp = namespace(x=x, log_mass=log_mass)
     masses = _masses(x, log_mass)
     logs = masses + aggregate(rule, x, log_mass=masses).log_partition
@@ -90,34 +89,32 @@ def kappa(rule: Interaction) -> float:
     reason = _without_energy(rule)
     if reason is not None:
         raise ValueError(f"rule has no energy: {reason}")
-    if isinstance(rule.score, Flat):
+    if rule.score.is_flat:
         return -4.0
-    return float(rule.score.sigma) ** -2 if isinstance(rule.score, Gaussian) else 1.0
+    return _inner(rule) if rule.score.of_distance else 1.0
+
+
+def _inner(rule: Interaction) -> float:
+    """Coefficient of ``<x, y>`` in the score: beta, or 1/sigma^2."""
+    return float(rule.score.coefficients().inner)  # type: ignore[union-attr]  # rules with an energy have them
 
 
 def _without_energy(rule: Interaction) -> str | None:
     """Why a rule has no energy, or None."""
-    if not isinstance(rule.score, DotProduct | Gaussian | Flat):
+    form = rule.score.coefficients()
+    if form is None or not (rule.score.of_distance or form.is_product):
         return f"{type(rule.score).__name__} is no DotProduct, Gaussian or Flat score"
-    parameters = [getattr(rule.score, name, 0.0) for name in ("beta", "sigma")]
-    if any(np.ndim(to_numpy(value)) for value in [*parameters, *(part.radius for part in rule.find(Within))]):
+    parameters = [*rule.score.parameters, *(part.radius for part in rule.find(Within))]
+    if any(np.ndim(to_numpy(value)) for value in parameters):
         return "beta, sigma and radius must be plain numbers, since a pair is then symmetric"
-    if isinstance(rule.score, DotProduct) and float(rule.score.beta) == 0:
+    if not rule.score.of_distance and _inner(rule) == 0:
         return "with beta = 0 every pair counts 1 whatever its positions; use the limit, a small beta"
     if rule.pair_bias is not None:
         return "a pair bias need not be symmetric"
-    if isinstance(rule.score, DotProduct) and rule.find(Within):
+    if not rule.score.of_distance and rule.find(Within):
         return "a dot product cut at a radius jumps there; use Gaussian(sigma), the same rule on the sphere"
-    one_sided = [type(part).__name__ for part in rule.parts if not _is_symmetric(part)]
+    one_sided = [type(part).__name__ for part in rule.parts if not part.is_symmetric]
     return f"{one_sided[0]} lets i hear j without being heard" if one_sided else None
-
-
-def _is_symmetric(part: Neighbourhood) -> bool:
-    if isinstance(part, Graph):
-        return bool(np.array_equal(to_numpy(part.adjacency), to_numpy(part.adjacency).T))
-    if isinstance(part, Window):
-        return part.two_sided
-    return isinstance(part, Everyone | Others | Within | Grid)
 
 
 def _radius(rule: Interaction) -> float:
@@ -134,7 +131,7 @@ def _state(rule: Interaction, x: Array, log_mass: Array | None, *, squares: bool
     xp = namespace(x=x, log_mass=log_mass)
     masses = _masses(x, log_mass)
     x = xp.where((masses > -math.inf)[..., None], x, xp.zeros_like(x))
-    if not isinstance(rule.score, DotProduct):
+    if rule.score.of_distance:
         # Translation-invariant rules: |x|^2 - 2 x A + B cancels less around the centre.
         x = x - xp.mean(x, axis=-2, keepdims=True)
     norms = xp.sum(x * x, axis=-1)
@@ -142,7 +139,7 @@ def _state(rule: Interaction, x: Array, log_mass: Array | None, *, squares: bool
     mean, log_partition = aggregate(rule, x, values=values, log_mass=masses)
     partition, heard = xp.exp(log_partition), (log_partition > -math.inf)[..., None]
     towards = mean[..., : x.shape[-1]]
-    direction = towards if isinstance(rule.score, DotProduct) else xp.where(heard, towards - x, xp.zeros_like(x))
+    direction = towards if not rule.score.of_distance else xp.where(heard, towards - x, xp.zeros_like(x))
     spread = norms - 2 * xp.sum(x * towards, axis=-1) + mean[..., -1] if squares else None
     return _State(xp, x, xp.exp(masses), partition, direction, spread)
 

@@ -12,6 +12,7 @@ SMALLEST_EXPONENT = -708.0  # below, exp is a denormal number
 SHIFTER = 6755399441055744.0  # 1.5 * 2^52: adding it leaves the nearest integer in the last bits
 LOG2E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 6.93147180369123816490e-01, 1.90821492927058770002e-10
 EULER, RK4 = 0, 1
+METHODS = {"euler": EULER, "rk4": RK4}
 
 
 @intrinsic

@@ -19,7 +19,7 @@ from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.forms.lattice.affinity_tables import Table, table_of
 from krause_dynamics.forms.lattice.grid_kernels import log_sums, window_sums
 from krause_dynamics.forms.lattice.lattices import Lattice, find_lattice
-from krause_dynamics.interaction import Aggregate, DotProduct, Interaction, Prepared, Request, Within, reference
+from krause_dynamics.interaction import Aggregate, Interaction, Prepared, Request, Within, reference
 from krause_dynamics.interaction.neighbourhoods import Everyone
 
 NOISE = 1e-15  # of a transform, relative to the product of the norms of table and masses
@@ -65,10 +65,10 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
 def _unsuited(interaction: Interaction, lattice: Lattice) -> str | None:
     if not interaction.is_exchangeable or not all(isinstance(p, Within | Everyone) for p in interaction.parts):
         return "the rule looks at indices, ranks or single particles"
-    if any(np.ndim(to_numpy(p)) for p in vars(interaction.score).values() if not callable(p)):
+    if any(np.ndim(to_numpy(p)) for p in interaction.score.parameters if not callable(p)):
         return "a parameter differs between particles"
-    if isinstance(interaction.score, DotProduct) and not lattice.cyclic:
-        return "the dot product depends on the place on a line; it is a convolution on the circle only"
+    if not interaction.score.of_distance and not lattice.cyclic:
+        return "the score depends on the place on a line; a dot product is a convolution on the circle only"
     if any(_ties(float(to_numpy(part.radius)), lattice) for part in interaction.find(Within)):
         return "the radius equals a distance of the grid, where rounding decides pair by pair"
     return None

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from krause_dynamics.interaction import Aggregate, Flat, Gaussian, Interaction, Prepared, Request, Within
+from krause_dynamics.interaction import Aggregate, Interaction, Prepared, Request, Within
 
 CPU_PAIRS, DEVICE_PAIRS = 1 << 18, 1 << 26  # looked at together; more would leave a CPU's cache, or a GPU's memory
 WORTH = 1 << 24  # pairs in all from which sorting pays
@@ -38,7 +38,11 @@ def supports(interaction: Interaction, request: Request) -> str | None:
         or np.ndim(interaction.parts[0].radius)
     ):
         return "it computes one Within of one radius"
-    if not isinstance(interaction.score, Flat | Gaussian) or interaction.pair_bias is not None:
+    if (
+        interaction.score.coefficients() is None
+        or not interaction.score.of_distance
+        or interaction.pair_bias is not None
+    ):
         return "it computes flat and Gaussian scores without a pair bias"
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in _arrays(request)):
         return "it passes no gradients"
@@ -46,12 +50,10 @@ def supports(interaction: Interaction, request: Request) -> str | None:
 
 
 def _too_steep(interaction: Interaction) -> str | None:
-    if not isinstance(interaction.score, Gaussian):
-        return None
-    sigma = interaction.score.sigma
-    if np.ndim(sigma) or getattr(sigma, "requires_grad", False):
+    inner = interaction.score.coefficients().inner  # type: ignore[union-attr]  # `supports` asked
+    if np.ndim(inner) or getattr(inner, "requires_grad", False):
         return "it takes one number as sigma"
-    exponent = float(interaction.parts[0].radius) ** 2 / (2 * float(sigma) ** 2)  # type: ignore[attr-defined]
+    exponent = float(interaction.parts[0].radius) ** 2 * float(inner) / 2
     return None if exponent <= STEEPEST else f"the Gaussian falls to e^-{exponent:.0f} at the radius; it goes to e^-60"
 
 
@@ -151,6 +153,6 @@ def _meet(
     distance, limit = (difference.abs(), radius) if d == 1 else (squared, radius**2)
     admitted = valid & (distance <= limit if within.closed else distance < limit)
     weights = admitted.to(x.dtype)
-    if isinstance(interaction.score, Gaussian):
-        weights = weights * torch.exp(squared * (-0.5 / float(interaction.score.sigma) ** 2))
+    if not interaction.score.is_flat:
+        weights = weights * torch.exp(squared * (-0.5 * float(interaction.score.coefficients().inner)))  # type: ignore[union-attr]
     return torch.einsum("kl,klv->kv", weights, near[..., d:])

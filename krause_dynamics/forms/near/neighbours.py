@@ -39,7 +39,7 @@ def supports(interaction: Interaction, request: Request) -> str | None:
     kinds = [type(part) for part in interaction.parts]
     if kinds.count(Within) != 1 or any(kind not in (Within, Others) for kind in kinds):
         return "neighbours needs exactly one Within, joined with Others at most"
-    if any(np.ndim(parameter) for parameter in vars(interaction.score).values()):
+    if any(np.ndim(parameter) for parameter in interaction.score.parameters):
         return "neighbours needs scalar score parameters"
     if interaction.pair_bias is not None:
         return "neighbours has no pair_bias"
@@ -52,7 +52,7 @@ def pays(interaction: Interaction, request: Request) -> bool:
     """Where all pairs are many, and with a score to evaluate, few of them near."""
     if not interaction.find(Within) or request.queries.shape[-2] * request.sources.shape[-2] <= WORTH:
         return False
-    if isinstance(interaction.score, Flat) or is_torch(request.sources):
+    if interaction.score.is_flat or is_torch(request.sources):
         return True
     extent = np.ptp(request.sources, axis=-2)
     share = np.prod(np.minimum(2 * interaction.reach / np.where(extent > 0, extent, np.inf), 1.0), axis=-1)
@@ -139,7 +139,7 @@ def _aggregate(score: Score, xp: Any, entry: Entry) -> tuple[np.ndarray, np.ndar
         n = entry.queries.shape[0]
         return np.zeros((n, entry.values.shape[1])), np.full(n, -np.inf)
     entry = entry.with_mass()
-    if not isinstance(score, Flat):
+    if not score.is_flat:
         return _scored_means(score, xp, entry)
     largest = float(entry.logs.max())
     mean, partition = flat_means(entry, np.exp(entry.logs - largest))

@@ -7,9 +7,8 @@ of many steps keeps its sorted state in `krause_dynamics.forms.near.line.SortedL
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +17,7 @@ from krause_dynamics.forms.near import line_kernels
 from krause_dynamics.interaction.neighbourhoods import Others, Within
 from krause_dynamics.interaction.request import Aggregate, Prepared, Request
 from krause_dynamics.interaction.rules import Interaction
-from krause_dynamics.interaction.scores import Flat
-
-if TYPE_CHECKING:
-    from krause_dynamics.dynamics.flow import Flow
-    from krause_dynamics.integrators import Integrator
+from krause_dynamics.interaction.steps import ManySteps, Steps
 
 window_means: Any = line_kernels.window_means  # numba's dispatchers have no typed call
 
@@ -35,7 +30,7 @@ def supports(interaction: Interaction, request: Request) -> str | None:
         return "sorted1d computes numpy float64 arrays only"
     if request.queries.shape[-1] != 1:
         return f"sorted1d needs one dimension, got {request.queries.shape[-1]}"
-    if not isinstance(interaction.score, Flat):
+    if not interaction.score.is_flat:
         return f"sorted1d needs the Flat score, got {type(interaction.score).__name__}"
     kinds = [type(part) for part in interaction.parts]
     if kinds.count(Within) != 1 or any(kind not in (Within, Others) for kind in kinds):
@@ -79,31 +74,28 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
     return Aggregate(mean, log_partition)
 
 
-def advance(flow: Flow, integrator: Integrator, dt: float) -> Callable[[np.ndarray, int], np.ndarray] | None:
-    """``(x, steps) -> x`` for Euler with dt = 1, which is the classical model; ``None`` for anything else."""
-    dynamics, rule = flow.dynamics, flow.dynamics.rule
-    extras = (dynamics.query, dynamics.key, dynamics.value, dynamics.external, dynamics.fixed, dynamics.read)
-    plain = type(flow.space).__name__ == "Euclidean" and all(part is None for part in extras) and dynamics.noise == 0
-    if not (plain and isinstance(rule, Interaction) and rule.normalised and dynamics.is_relative):
-        return None
-    within, padded = rule.find(Within)[0], flow.log_mass is not None and bool((flow.log_mass == -np.inf).any())
-    if type(integrator).__name__ != "Euler" or dt != 1.0 or len(rule.parts) != 1 or np.ndim(within.radius) or padded:
+def many_steps(interaction: Interaction, steps: Steps) -> ManySteps | None:
+    """``(x, count) -> x`` for Euler steps of length 1 towards the mean, which are the classical model; else ``None``."""
+    classical = steps.scheme.method == "euler" and steps.dt == 1.0 and steps.relative and not steps.sphere
+    (within,) = interaction.find(Within)
+    padded = steps.log_mass is not None and bool((steps.log_mass == -np.inf).any())
+    alone = len(interaction.parts) == 1 and np.ndim(within.radius) == 0
+    if not (classical and alone and interaction.normalised) or padded:
         return None
     from krause_dynamics.forms.near.line import SortedLine
 
-    radius = float(effective_radius(within))
-    masses = None if flow.log_mass is None else np.exp(flow.log_mass - flow.log_mass.max(axis=-1, keepdims=True))
+    radius, logs = float(effective_radius(within)), steps.log_mass
+    masses = 1.0 if logs is None else np.exp(logs - logs.max(axis=-1, keepdims=True))
 
-    def steps_from(x: np.ndarray, steps: int) -> np.ndarray:
-        result = np.empty_like(x)
-        weights = np.broadcast_to(1.0 if masses is None else masses, x.shape[:-1])
+    def advance(x: np.ndarray, count: int) -> np.ndarray:
+        result, weights = np.empty_like(x), np.broadcast_to(masses, x.shape[:-1])
         for index in np.ndindex(*x.shape[:-2]):
             line = SortedLine(x[index][:, 0], radius, 0.0, masses=weights[index])
-            line.advance(steps)
+            line.advance(count)
             result[index] = line.positions[:, None]
         return result
 
-    return steps_from
+    return advance
 
 
 def effective_radius(within: Within) -> np.ndarray:

@@ -1,0 +1,47 @@
+"""Query, key and value matrices of one or several heads, at work on positions."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from krause_dynamics._array import Array, like
+
+
+class Heads(NamedTuple):
+    """The three matrices; each is ``None`` (identity), (d', d), (heads, d', d), or a function of time."""
+
+    query: Any
+    key: Any
+    value: Any
+
+    @classmethod
+    def of(cls, query: Any, key: Any, value: Any, x: Array) -> Heads | None:
+        """Constant matrices with the library, dtype and device of ``x``; ``None`` where all are the identity."""
+        if query is None and key is None and value is None:
+            return None
+        return cls(*(m if m is None or callable(m) else like(m, x) for m in (query, key, value)))
+
+    def at(self, t: float, y: Array) -> tuple[Array, Array, Array]:
+        """Queries, keys and values of positions: (..., n, d), or all (..., heads, n, d) where some matrix has heads."""
+        matrices = [m(t) if callable(m) else m for m in self]
+        heads = any(getattr(m, "ndim", 0) == 3 for m in matrices)
+        query, key, value = (_apply(m, y, heads) for m in matrices)
+        return query, key, value
+
+    def values(self, t: float, y: Array) -> Array:
+        """Values of further sources."""
+        return _apply(self.value(t) if callable(self.value) else self.value, y, heads=False)
+
+
+def _apply(matrix: Any, y: Array, heads: bool) -> Array:
+    """``M y`` for every particle: (..., n, d) -> (..., n, d'), or (..., heads, n, d') in the presence of heads."""
+    y = y[..., None, :, :] if heads else y
+    if matrix is None:
+        return y
+    matrix = like(matrix, y)
+    if matrix.ndim not in (2, 3) or matrix.shape[-1] != y.shape[-1]:
+        raise ValueError(
+            f"query, key and value must have shape (d', d) or (heads, d', d) with d = {y.shape[-1]}, "
+            f"got {tuple(matrix.shape)}"
+        )
+    return y @ matrix.mT
