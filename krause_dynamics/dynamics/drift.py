@@ -160,15 +160,9 @@ class Drift:
             scheme: What the integrator says of itself.
             dt: Step.
         """
-        dynamics, shape = self.dynamics, self.space.shape()
-        more = self._external, self._fixed, self._read, self._heads
-        if (
-            scheme is None
-            or shape is None
-            or self._constant is None
-            or dynamics.noise
-            or any(m is not None for m in more)
-        ):
+        shape, more = self.space.shape(), (self._external, self._fixed, self._read, self._heads)
+        is_more = self.dynamics.noise > 0 or self._constant is None or any(part is not None for part in more)
+        if scheme is None or shape is None or is_more:
             return None
         return self.plan.many_steps(Steps(scheme, float(dt), self._relative, shape == "sphere", self.log_mass))
 

@@ -83,9 +83,7 @@ class Dynamics(Value):
 
     def flow(self, x: Array, log_mass: Array | None = None, *, impl: str = "auto") -> Drift:
         """`bind` under its former name."""
-        warnings.warn(
-            "Dynamics.flow is now Dynamics.bind; call the result: drift(t, x)", DeprecationWarning, stacklevel=2
-        )
+        warnings.warn("Dynamics.flow is now Dynamics.bind", DeprecationWarning, stacklevel=2)
         return self.bind(x, log_mass, impl=impl)
 
     def attention(self, t: float, x: Array, log_mass: Array | None = None, *, impl: str = "auto") -> Array:

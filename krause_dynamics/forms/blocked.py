@@ -67,10 +67,7 @@ def _separates(interaction: Interaction, request: Request) -> bool:
         return False
     if not (reach == EVERYONE or request.positions_are_ranks) or request.queries.dtype.itemsize not in STEEPEST:
         return False
-    for c in coefficients:
-        if getattr(c, "ndim", 0) and c.shape[-1] != 1:
-            return False
-    return True
+    return len([c for c in coefficients if getattr(c, "ndim", 0) and c.shape[-1] != 1]) == 0
 
 
 def _needs_gradient(interaction: Interaction, request: Request) -> bool:
@@ -86,10 +83,10 @@ class Separable:
 
     def __init__(self, interaction: Interaction, request: Request) -> None:
         self.interaction, self.torch = interaction, is_torch(request.queries)
-        self.low, self.high = interaction.neighbourhood.reach.offsets  # type: ignore[union-attr]  # `_separates` asked
-        self.everyone = interaction.neighbourhood.reach == EVERYONE
-        coefficients = interaction.score.coefficients()
+        reach, coefficients = interaction.neighbourhood.reach, interaction.score.coefficients()
+        assert isinstance(reach, Reach)
         assert coefficients is not None
+        self.everyone, (self.low, self.high) = reach == EVERYONE, reach.offsets
         self.numbers = None if any(hasattr(c, "ndim") for c in coefficients) else tuple(float(c) for c in coefficients)
         self.product, self.tile = coefficients.is_product, DEVICE_TILE if _on_device(request.queries) else TILE
 

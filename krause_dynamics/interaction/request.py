@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -20,6 +20,20 @@ class Aggregate(NamedTuple):
 
     mean: Array
     log_partition: Array
+
+    @staticmethod
+    def joined(parts: Sequence[Aggregate]) -> Aggregate:
+        """The result over the union of disjoint sources, from the results over each part of them."""
+        if len(parts) == 1:
+            return parts[0]
+        xp = namespace(mean=parts[0].mean)
+        logs = xp.stack([part.log_partition for part in parts])
+        top = xp.max(logs, axis=0)
+        shares = xp.exp(logs - xp.where(top > -float("inf"), top, xp.zeros_like(top)))
+        total = xp.sum(shares, axis=0)
+        safe = xp.where(total > 0, total, xp.ones_like(total))
+        mean = sum(share[..., None] * part.mean for share, part in zip(shares, parts, strict=True)) / safe[..., None]
+        return Aggregate(mean, xp.where(total > 0, xp.log(safe) + top, top))
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Score(Value, ABC):
 
     @property
     def rate(self) -> float:
-        """Largest affinity exp s of two unit vectors: how fast a per-capita rule relaxes on the sphere; 1 if unknown."""
+        """Largest affinity exp s of two unit vectors: how fast a per-capita rule relaxes there; 1 if unknown."""
         return 1.0
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 
 from krause_dynamics._array import to_numpy
 from krause_dynamics.aggregate import Plan, plan
-from krause_dynamics.dynamics import Dynamics
+from krause_dynamics.dynamics import Dynamics, velocity
 from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.interaction import Aggregate, Interaction, Request, Within
 from krause_dynamics.mean_field.cells import Cells, CircleCells, LatitudeCells
@@ -86,10 +86,10 @@ class Velocity:
             request = Request(np, self.queries, part.points, _apply(dynamics.value, part.values, t), log_mass)
             self.plans[k] = self.plans[k].under(rule, request)
             results.append(self.plans[k].prepared(request))
-        velocity = self._drift(t, rule, _joined(results))
+        drift = self._drift(t, rule, Aggregate.joined(results))
         if dynamics.external is not None:
-            velocity = velocity + dynamics.external(t, self.points)
-        return self.cells.speed(self.where, velocity)
+            drift = drift + dynamics.external(t, self.points)
+        return self.cells.speed(self.where, drift)
 
     def _share(self, part: Sources, mass: np.ndarray, slopes: np.ndarray) -> np.ndarray:
         if part.start == 0.0 and part.stop == 1.0:
@@ -97,29 +97,13 @@ class Velocity:
         a, b = part.start - 0.5, part.stop - 0.5
         return np.maximum(mass * (b - a) + slopes * self.cells.width**2 * (b * b - a * a) / 2, 0.0)
 
-    def _drift(self, t: float, rule: Interaction, result: Aggregate) -> np.ndarray:
-        heard = result.mean
-        if self.dynamics.is_relative:
-            heard = heard - _apply(self.dynamics.value, self.points[:, : heard.shape[-1]], t)
-        some = (result.log_partition > -np.inf)[:, None]
-        if not rule.normalised:
-            return np.where(some, heard * np.exp(result.log_partition)[:, None], 0.0)
-        if rule.find(Within) and self.dynamics.is_relative and self.dynamics.value is None:
-            heard = np.clip(heard, -rule.reach, rule.reach)  # a mean of neighbours is no farther than they are
-        return np.where(some, heard, 0.0)
-
-
-def _joined(results: list[Aggregate]) -> Aggregate:
-    """The aggregate over the union of disjoint sources."""
-    if len(results) == 1:
-        return results[0]
-    logs = np.stack([r.log_partition for r in results])
-    top = logs.max(axis=0)
-    shares = np.exp(logs - np.where(top > -np.inf, top, 0.0))
-    total = shares.sum(axis=0)
-    safe = np.where(total > 0, total, 1.0)
-    mean = sum(s[:, None] * r.mean for s, r in zip(shares, results, strict=True)) / safe[:, None]
-    return Aggregate(mean, np.where(total > 0, np.log(safe) + top, -np.inf))
+    def _drift(self, t: float, rule: Interaction, heard: Aggregate) -> np.ndarray:
+        relative, value = self.dynamics.is_relative, self.dynamics.value
+        own = _apply(value, self.points[:, : heard.mean.shape[-1]], t) if relative else None
+        result = velocity(rule, heard, own, np)
+        if rule.normalised and rule.find(Within) and relative and value is None:
+            result = np.clip(result, -rule.reach, rule.reach)  # a mean of neighbours is no farther than they are
+        return np.asarray(result)
 
 
 def _apply(matrix: Any, points: np.ndarray, t: float) -> np.ndarray:

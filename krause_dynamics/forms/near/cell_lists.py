@@ -50,11 +50,17 @@ def supports(interaction: Interaction, request: Request) -> str | None:
 
 
 def _too_steep(interaction: Interaction) -> str | None:
-    inner = interaction.score.coefficients().inner  # type: ignore[union-attr]  # `supports` asked
-    if np.ndim(inner) or getattr(inner, "requires_grad", False):
+    if any(np.ndim(p) or getattr(p, "requires_grad", False) for p in interaction.score.parameters):
         return "it takes one number as sigma"
-    exponent = float(interaction.parts[0].radius) ** 2 * float(inner) / 2
+    exponent = float(interaction.find(Within)[0].radius) ** 2 * _inner(interaction) / 2
     return None if exponent <= STEEPEST else f"the Gaussian falls to e^-{exponent:.0f} at the radius; it goes to e^-60"
+
+
+def _inner(interaction: Interaction) -> float:
+    """1/sigma^2, or 0 for flat scores."""
+    coefficients = interaction.score.coefficients()
+    assert coefficients is not None  # `supports` asked
+    return float(coefficients.inner)
 
 
 def pays(interaction: Interaction, request: Request) -> bool:
@@ -73,7 +79,7 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
     if log_mass is not None:
         there = log_mass > -float("inf")
         y, v, log_mass = y[there], v[there], log_mass[there]
-    within: Within = interaction.parts[0]  # type: ignore[assignment]
+    (within,) = interaction.find(Within)
     radius = float(within.radius)
     if len(y) == 0:
         return Aggregate(x.new_zeros((len(x), v.shape[-1])), x.new_full((len(x),), -float("inf")))
@@ -154,5 +160,5 @@ def _meet(
     admitted = valid & (distance <= limit if within.closed else distance < limit)
     weights = admitted.to(x.dtype)
     if not interaction.score.is_flat:
-        weights = weights * torch.exp(squared * (-0.5 * float(interaction.score.coefficients().inner)))  # type: ignore[union-attr]
+        weights = weights * torch.exp(squared * (-0.5 * _inner(interaction)))
     return torch.einsum("kl,klv->kv", weights, near[..., d:])

@@ -75,7 +75,7 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
 
 
 def many_steps(interaction: Interaction, steps: Steps) -> ManySteps | None:
-    """``(x, count) -> x`` for Euler steps of length 1 towards the mean, which are the classical model; else ``None``."""
+    """``(x, count) -> x`` for Euler steps of length 1 towards the mean, the classical model; else ``None``."""
     classical = steps.scheme.method == "euler" and steps.dt == 1.0 and steps.relative and not steps.sphere
     (within,) = interaction.find(Within)
     padded = steps.log_mass is not None and bool((steps.log_mass == -np.inf).any())

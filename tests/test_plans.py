@@ -1,0 +1,106 @@
+"""A plan: the form chosen once, prepared once for each rule, and never with a learnable parameter frozen in it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import krause_dynamics as kd
+from krause_dynamics.aggregate import FORMS, form, plan_request
+from krause_dynamics.dynamics import target, velocity
+from krause_dynamics.interaction import Aggregate, Request
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+    """Rules for which the blocked form was prepared, in order."""
+    blocked, rules = form("blocked"), []
+    prepare = blocked.prepare
+
+    def counting(interaction, request):
+        rules.append(interaction)
+        return prepare(interaction, request)
+
+    monkeypatch.setattr(blocked, "prepare", counting)
+    return rules
+
+
+def test_every_form_is_a_form():
+    for name in FORMS:
+        assert all(callable(getattr(form(name), function)) for function in ("supports", "pays", "prepare"))
+
+
+def test_a_constant_rule_is_prepared_once(rng, prepared):
+    kd.simulate(kd.Dynamics(kd.softmax(2.0)), rng.standard_normal((6, 2)), 0.5, dt=0.1, impl="blocked")
+    assert len(prepared) == 1
+
+
+def test_a_rule_that_changes_is_prepared_once_per_change(rng, prepared):
+    layers = kd.PerLayer((kd.softmax(2.0), kd.softmax(1.0), kd.softmax(1.0)))  # the last two are equal, not identical
+    kd.simulate(kd.Dynamics(layers), rng.standard_normal((6, 2)), 3.0, dt=0.25, integrator=kd.Euler(), impl="blocked")
+    assert [rule.score.beta for rule in prepared] == [2.0, 1.0]
+
+
+def test_a_changed_rule_keeps_the_form_or_finds_another(rng):
+    x = rng.standard_normal((6, 2))
+    request = Request.of(x)
+    chosen = plan_request(kd.softmax(1.0), request, "auto")
+    sharp = chosen.under(kd.softmax(3.0), request)
+    assert (chosen.impl, sharp.impl) == ("blocked", "blocked")
+    np.testing.assert_allclose(sharp(x).mean, kd.aggregate(kd.softmax(3.0), x, impl="reference").mean, atol=1e-14)
+    own = kd.softmax(np.linspace(1.0, 2.0, 6))  # one beta per listener: blocked cannot
+    other = chosen.under(own, request)
+    assert other.impl == "reference"
+    np.testing.assert_array_equal(other(x).mean, kd.aggregate(own, x, impl="reference").mean)
+    with pytest.raises(kd.UnsupportedImplementation, match="per query"):
+        plan_request(kd.softmax(1.0), request, "blocked").under(own, request)
+
+
+@pytest.mark.parametrize("impl", ["reference", "blocked", "recomputed", "banded"])
+def test_a_learnable_parameter_is_never_frozen(impl):
+    x = torch.linspace(0.0, 1.0, 8, dtype=torch.float64)[:, None]
+    sigma = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    rule = kd.krause(sigma)
+    chosen = kd.plan(rule, x, impl=impl)
+    before = chosen(x)
+    (slope,) = torch.autograd.grad(before.log_partition.sum(), sigma)
+    h = 1e-5
+    with torch.no_grad():
+        sigma += h
+    after = chosen(x).log_partition.sum() - before.log_partition.sum()
+    assert float(after.detach() / h) == pytest.approx(float(slope), rel=1e-3)  # one-sided: error O(h)
+    np.testing.assert_allclose(
+        chosen(x).mean.detach(), kd.aggregate(kd.krause(0.5 + h), x, impl="reference").mean, atol=1e-12
+    )
+
+
+def test_equal_learnable_parameters_are_different_rules():
+    x = torch.linspace(0.0, 1.0, 8, dtype=torch.float64)[:, None]
+    one, other = (torch.tensor(0.5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    chosen = kd.plan(kd.krause(one), x, impl="reference").under(kd.krause(other), Request.of(x))
+    chosen(x).mean.square().sum().backward()
+    assert one.grad is None
+    assert other.grad is not None
+
+
+def test_velocity_and_target():
+    """Towards the mean or along it, per capita times Z, and 0 where nobody is heard."""
+    x = np.array([[1.0], [2.0], [3.0]])
+    heard = Aggregate(np.array([[2.0], [4.0], [0.0]]), np.log([0.5, 0.25, 1.0]) - [0.0, 0.0, np.inf])
+    mean, per_capita = kd.softmax(1.0), kd.softmax(1.0, normalised=False)
+    np.testing.assert_array_equal(velocity(mean, heard, x, np), [[1.0], [2.0], [0.0]])
+    np.testing.assert_array_equal(velocity(mean, heard, None, np), heard.mean)
+    np.testing.assert_allclose(velocity(per_capita, heard, x, np), [[0.5], [0.5], [0.0]], rtol=1e-15)
+    np.testing.assert_array_equal(target(mean, heard, x, np), [[2.0], [4.0], [3.0]])
+    np.testing.assert_allclose(target(per_capita, heard, x, np), [[1.5], [2.5], [3.0]], rtol=1e-15)
+
+
+def test_former_names_of_the_drift_warn(rng):
+    x = rng.standard_normal((4, 2))
+    dynamics = kd.Dynamics(kd.krause(1.0))
+    with pytest.warns(DeprecationWarning, match="bind"):
+        drift = dynamics.flow(x)
+    with pytest.warns(DeprecationWarning, match="now drift"):
+        old = drift.drift(0.0, x)
+    np.testing.assert_array_equal(old, dynamics.bind(x)(0.0, x))
