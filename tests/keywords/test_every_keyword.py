@@ -23,7 +23,6 @@ UNWRITTEN = (
     "kd.nn",
     "kd.observables",
     "kd.operators",
-    "kd.phase_diagrams",
     "kd.plots",
     "kd.report",
     "kd.stopping",
