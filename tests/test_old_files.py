@@ -44,7 +44,7 @@ def test_a_run_loads_with_all_that_it_holds():
         name: value for name, value in new.meta.items() if name != "version" and name in old.meta
     }
     rule = kd.krause(0.75, kd.Window(5, two_sided=True))
-    assert kd.from_dict(old.meta["dynamics"]["interaction"]) == rule
+    assert kd.from_dict(old.meta["dynamics"]["rule"]) == rule
 
 
 def test_a_run_of_statistics_loads():

@@ -27,13 +27,16 @@ def supports(interaction: Interaction, request: Request) -> str | None:
         return "it takes torch tensors of float32, float16 or bfloat16"
     if interaction.score.coefficients() is None or interaction.pair_bias is not None:
         return "it computes quadratic scores without a pair bias"
+    n, parameters = q.shape[-2], vars(interaction.score).values()
+    if _is_radial(interaction) and any(getattr(p, "ndim", 0) and p.shape[-1] == n > 1 for p in parameters):
+        return "a distance has one bias per source, but a parameter has one value per query"
     if not all(isinstance(part, Everyone | Causal) for part in interaction.parts):
         return "it knows no neighbourhoods but everyone and causal"
     if _is_causal(interaction) and not (request.positions_are_ranks and q.shape[-2] == request.sources.shape[-2]):
         return "causal needs one query per source, in order"
     if max(q.shape[-1] + 3, v.shape[-1]) > LARGEST_DIMENSION:
         return f"dimensions beyond {LARGEST_DIMENSION - 3} exceed the kernels"
-    arguments = (q, request.sources, v, request.log_mass, *vars(interaction.score).values())
+    arguments = (q, request.sources, v, request.log_mass, *parameters)
     if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in arguments):
         return "its log-partition carries no gradient"
     return None
@@ -54,7 +57,7 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
     """`reference.aggregate` within the rounding of the dtype, O(n + m) memory."""
     inner, query, source = (_factor(c, request.queries) for c in interaction.score.coefficients() or ())
     x, y = request.queries.float(), reference.present(request, request.sources).float()
-    radial = not (isinstance(source, float) and source == 0.0)
+    radial = _is_radial(interaction)
     if radial:
         centre = y.mean(-2, keepdim=True)  # translation-invariant: centring keeps the digits of the expansion
         x, y = x - centre, y - centre
@@ -75,6 +78,12 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
         mean = torch.where(some[..., None], mean, torch.zeros_like(mean))
         log_partition = torch.where(some, log_partition, torch.full_like(log_partition, -float("inf")))
     return Aggregate(mean, log_partition + query * (x * x).sum(-1) if radial else log_partition)
+
+
+def _is_radial(interaction: Interaction) -> bool:
+    """Whether the score looks at the length of the sources, which joins it as a bias."""
+    coefficients = interaction.score.coefficients()
+    return coefficients is not None and not (isinstance(coefficients.source, float) and coefficients.source == 0.0)
 
 
 def _attend(

@@ -1,0 +1,1 @@
+"""Every form of the one operation equals its definition."""
