@@ -77,6 +77,7 @@ def run(
     progress: bool = False,
     checkpoint: Path | None = None,
     final_only: bool = False,
+    impl: str = "auto",
 ) -> Trajectory:
     """The run that tables describe: `kd.hegselmann_krause` where [opinions] is given, else `kd.simulate`.
 
@@ -85,6 +86,7 @@ def run(
         progress: Draw a bar with the time left (the end of an opinion run is not known in advance: no bar).
         checkpoint: File to resume from and to write.
         final_only: Keep the first and the last state only, where that can be asked for.
+        impl: The form that computes particles where the tables leave it open.
 
     Raises:
         ValueError: As `build`.
@@ -93,6 +95,7 @@ def run(
         x0, options = build_opinions(configuration)
         return hegselmann_krause(x0, **options, checkpoint=checkpoint)
     dynamics, x0, options = build(configuration)
+    options["impl"] = impl if options["impl"] == "auto" else options["impl"]
     only: dict[str, Any] = {"save_at": []} if final_only else {}
     return simulate(dynamics, x0, progress=progress, checkpoint=checkpoint, **options | only)
 

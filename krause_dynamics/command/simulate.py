@@ -47,7 +47,9 @@ def _simulate(
 
     given = tables_of(path, settings, options)
     check_paths(out, checkpoint, plot)
-    run = configuration.run(given, progress=True, checkpoint=checkpoint).numpy()
+    changed = settings or any(value is not None for value in options.values())
+    impl = "auto" if changed else tables.form_of(path)
+    run = configuration.run(given, progress=True, checkpoint=checkpoint, impl=impl).numpy()
     run = replace(run, meta=run.meta | {"configuration": tables.described(given)})
     written = run.save(out)
     if plot is not None:

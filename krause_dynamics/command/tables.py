@@ -77,6 +77,13 @@ def load(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not TOML: {error}") from error
 
 
+def form_of(path: Path | None) -> str:
+    """The form that computed a run file, so that repeating it gives the same numbers; else ``"auto"``."""
+    if path is None or path.suffix not in (".npz", ".nc"):
+        return "auto"
+    return str(Trajectory.load(path).meta.get("impl", "auto"))
+
+
 def complete(given: Mapping[str, Any]) -> dict[str, Any]:
     """All tables with their defaults filled in, every name checked.
 
