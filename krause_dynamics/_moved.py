@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
+from importlib.abc import InspectLoader, Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import CodeType, ModuleType
 
 PACKAGE = __name__.rpartition(".")[0]
 ROOMS = {
@@ -30,13 +31,14 @@ ROOMS = {
 EVIDENCE = ("theory_table",)  # beside the package: in a checkout, not in a wheel
 
 
-class Finder:
+class Finder(MetaPathFinder):
     """Finds ``krause_dynamics.NAME`` (and what is below it) where `ROOMS` or `EVIDENCE` say; nothing else."""
 
-    @staticmethod
-    def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """A spec whose loader hands out the module that lives elsewhere."""
-        package, _, rest = name.partition(".")
+        package, _, rest = fullname.partition(".")
         first, dot, below = rest.partition(".")
         if package != PACKAGE:
             return None
@@ -47,10 +49,14 @@ class Finder:
             real = f"evidence.{rest}"
         else:
             return None
-        return ModuleSpec(name, _Alias(real), is_package=True)  # type: ignore[arg-type]
+        found = importlib.util.find_spec(real)
+        if found is None:
+            return None
+        is_package = found.submodule_search_locations is not None
+        return ModuleSpec(fullname, _Alias(real), origin=found.origin, is_package=is_package)
 
 
-class _Alias:
+class _Alias(Loader):
     """A loader whose module exists already under its real name."""
 
     def __init__(self, real: str) -> None:
@@ -64,10 +70,11 @@ class _Alias:
     def exec_module(self, module: ModuleType) -> None:
         module.__spec__ = self.own
 
-    def get_code(self, name: str) -> Any:
+    def get_code(self, name: str) -> CodeType | None:
         """For ``python -m krause_dynamics.NAME``."""
         spec = importlib.util.find_spec(self.real)
-        return spec.loader.get_code(self.real)  # type: ignore[union-attr]
+        loader = None if spec is None else spec.loader
+        return loader.get_code(self.real) if isinstance(loader, InspectLoader) else None
 
 
 def _need_checkout(name: str) -> None:

@@ -30,6 +30,7 @@ NEEDED = {
     "LineCells": lambda: LineCells(8, 0.0, 1.0),
     "PerLayer": lambda: kd.PerLayer((kd.softmax(1.0), kd.softmax(2.0))),
     "RandomRelocation": lambda: kd.opinions.RandomRelocation(0.1),
+    "Segments": lambda: kd.Segments(np.array([0, 3, 5])),
     "StepNoise": lambda: kd.StepNoise(0.1),
     "TopK": lambda: kd.TopK(3, ties="keep"),
     "Torus": lambda: kd.Torus(2.0),

@@ -1,4 +1,4 @@
-"""Draw ``phase_diagrams.png`` and ``fragmented_consensus.png``: ``python figures/phase_diagrams.py`` (some minutes)."""
+"""Draw ``phase_diagrams.png`` and ``fragmented_consensus.png``: ``python -m evidence.phase_diagrams``, some minutes."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ import matplotlib.pyplot as plt
 import krause_dynamics as kd
 from krause_dynamics import phase_diagrams, plots, theory
 
-FOLDER = Path(__file__).parent
-COMMAND = "python figures/phase_diagrams.py"
+FOLDER = Path(__file__).parent.parent / "figures"
+COMMAND = "python -m evidence.phase_diagrams"
 
 
 def draw_phase_diagrams() -> None:
