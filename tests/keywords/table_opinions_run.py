@@ -108,6 +108,17 @@ def on_save(first, second):
     np.testing.assert_array_equal(np.stack(states), silent.positions[1:])
 
 
+@row(HK, "progress", False, Heard(), "is told time and max_steps, increasing to the end; the run is the same")
+def progress(first, second):
+    second.calls.clear()
+    told = kd.hegselmann_krause(LATTICE, 1.0, max_steps=5, progress=lambda t, most: second(t, np.array(most)))
+    times, most = zip(*second.calls, strict=True)
+    assert list(times) == sorted(set(times))
+    assert (times[-1], set(map(int, most))) == (5, {5})
+    silent = kd.hegselmann_krause(LATTICE, 1.0, max_steps=5, progress=first)
+    np.testing.assert_array_equal(told.positions, silent.positions)
+
+
 @row(HK, "rng", 3, 4, "one seed one path, as its generator gives; another seed an independent one")
 def rng(first, second):
     options = {"noise": kd.StepNoise(0.25), "max_steps": 2}

@@ -18,7 +18,6 @@ UNWRITTEN = (
     "kd.clusters",
     "kd.energies",
     "kd.graphs",
-    "kd.mean_field",
     "kd.measures",
     "kd.nn",
     "kd.observables",
