@@ -54,7 +54,7 @@ def density(first, second):
         assert end.variance == pytest.approx(start.variance * np.exp(-1.0), **NEAR)
 
 
-@row(SOLVE, "t_end", 0.3, 0.9, "ends there, with the variance v e^-2t")
+@row(SOLVE, "t_end", 0.3, 0.6, "ends there, with the variance v e^-2t")
 def t_end(first, second):
     for end in (first, second):
         run = mf.solve(MEAN, START, end)
