@@ -30,10 +30,15 @@ def namespace(**arrays: Array) -> Any:
     Raises:
         TypeError: An argument is no array, or two belong to different libraries, dtypes or devices.
     """
-    given = {name: x for name, x in arrays.items() if x is not None}
+    first = next(iter(arrays.values()))
+    for x in arrays.values():
+        if x is not None and (type(x) is not np.ndarray or x.dtype != first.dtype):
+            return _checked_namespace({name: x for name, x in arrays.items() if x is not None})
+    return _NUMPY  # the common case, in a loop of small steps worth ten times the general check
+
+
+def _checked_namespace(given: dict[str, Array]) -> Any:
     first_name, first = next(iter(given.items()))
-    if all(type(x) is np.ndarray and x.dtype == first.dtype for x in given.values()):
-        return _NUMPY  # the common case, in a loop of small steps worth ten times the general check
     for name, x in given.items():
         _check_is_array(name, x)
         if is_torch(x) != is_torch(first):

@@ -28,13 +28,10 @@ def check_parameters(interaction: Interaction, request: Request) -> None:
     Raises:
         ValueError: A parameter that does not broadcast against (*batch, n).
     """
-    for part in (interaction.score, *interaction.parts):
-        for name in ("beta", "sigma", "radius"):
-            given = getattr(getattr(part, name, None), "shape", ())
-            if given and not _broadcasts(tuple(given), tuple(request.queries.shape[:-1])):
-                shape = tuple(request.queries.shape[:-1])
-                given = tuple(given)
-                raise ValueError(f"{name} must be a number or broadcast against (*batch, n) = {shape}, got {given}")
+    for name, value in interaction.arrays.items():
+        given, shape = tuple(value.shape), tuple(request.queries.shape[:-1])
+        if not _broadcasts(given, shape):
+            raise ValueError(f"{name} must be a number or broadcast against (*batch, n) = {shape}, got {given}")
 
 
 def _broadcasts(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:

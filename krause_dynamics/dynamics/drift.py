@@ -160,10 +160,12 @@ class Drift:
             scheme: What the integrator says of itself.
             dt: Step.
         """
-        shape, more = self.space.shape(), (self._external, self._fixed, self._read, self._heads)
-        is_more = self.dynamics.noise > 0 or self._constant is None or any(part is not None for part in more)
-        if scheme is None or shape is None or is_more:
+        shape = self.space.shape()
+        if scheme is None or shape is None or self._constant is None or self.dynamics.noise > 0:
             return None
+        for more in (self._external, self._fixed, self._read, self._heads):
+            if more is not None:
+                return None
         return self.plan.many_steps(Steps(scheme, float(dt), self._relative, shape == "sphere", self.log_mass))
 
     def _velocity(self, t: float, x: Array, relative: bool) -> Array:

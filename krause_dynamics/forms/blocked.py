@@ -16,6 +16,7 @@ import numpy as np
 from krause_dynamics._array import Array, is_torch, like
 from krause_dynamics.interaction import Aggregate, Interaction, Prepared, Request, reference
 from krause_dynamics.interaction.reach import Reach
+from krause_dynamics.interaction.scores import Coefficients
 
 BLOCK_PAIRS = 1 << 18  # pairs held at once on a CPU: 2 MB in float64, so that a block stays in the cache between passes
 DEVICE_PAIRS = 1 << 26  # on a GPU, where blocks must be large enough to fill it
@@ -39,7 +40,7 @@ class Separated(NamedTuple):
 
 def supports(interaction: Interaction, request: Request) -> str | None:
     """Every rule, except parameters of one value per query, which would have to be cut along with the rows."""
-    if _varies_by_query(interaction, request):
+    if interaction.varies_by_query(request.queries.shape[-2]):
         return "a parameter has one value per query; the reference handles that"
     return None
 
@@ -67,7 +68,7 @@ def _separates(interaction: Interaction, request: Request) -> bool:
         return False
     if not (reach == EVERYONE or request.positions_are_ranks) or request.queries.dtype.itemsize not in STEEPEST:
         return False
-    return len([c for c in coefficients if getattr(c, "ndim", 0) and c.shape[-1] != 1]) == 0
+    return not interaction.arrays or all(getattr(c, "ndim", 0) == 0 or c.shape[-1] == 1 for c in coefficients)
 
 
 def _needs_gradient(interaction: Interaction, request: Request) -> bool:
@@ -87,7 +88,7 @@ class Separable:
         assert isinstance(reach, Reach)
         assert coefficients is not None
         self.everyone, (self.low, self.high) = reach == EVERYONE, reach.offsets
-        self.numbers = None if any(hasattr(c, "ndim") for c in coefficients) else tuple(float(c) for c in coefficients)
+        self.numbers = _plain(coefficients)
         self.product, self.tile = coefficients.is_product, DEVICE_TILE if _on_device(request.queries) else TILE
 
     def __call__(self, request: Request) -> Aggregate:
@@ -133,6 +134,14 @@ class Separable:
         """The coefficients as they are now, each a number or an array (..., 1) that multiplies (..., n)."""
         coefficients: Any = self.interaction.score.coefficients()
         return [like(c, x) if getattr(c, "ndim", 0) else float(c) for c in coefficients]
+
+
+def _plain(coefficients: Coefficients) -> tuple[float, float, float] | None:
+    """The coefficients where they are plain numbers, which never change."""
+    inner, query, source = coefficients
+    if hasattr(inner, "ndim") or hasattr(query, "ndim") or hasattr(source, "ndim"):
+        return None
+    return float(inner), float(query), float(source)
 
 
 def _weighted(xp: Any, values: Array, logs: Array | None) -> Array:
@@ -208,17 +217,9 @@ def _on_device(x: Array) -> bool:
 
 def by_rows(interaction: Interaction, request: Request) -> Aggregate:
     """The reference, a block of queries at a time."""
-    if _varies_by_query(interaction, request):
-        return reference.aggregate(interaction, request)
     n, block = request.queries.shape[-2], _block_rows(request.queries, request.sources.shape[-2])
     if block >= n:
         return reference.aggregate(interaction, request)
     parts = [reference.aggregate(interaction, request.rows(i, min(i + block, n))) for i in range(0, n, block)]
     means, logs = zip(*parts, strict=True)
     return Aggregate(request.xp.concat(means, axis=-2), request.xp.concat(logs, axis=-1))
-
-
-def _varies_by_query(interaction: Interaction, request: Request) -> bool:
-    n = request.queries.shape[-2]
-    parameters = list(interaction.score.parameters) + [getattr(p, "radius", None) for p in interaction.parts]
-    return any(getattr(p, "ndim", 0) > 0 and p.shape[-1] == n and n > 1 for p in parameters)

@@ -18,9 +18,7 @@ def supports(interaction: Interaction, request: Request) -> str | None:
     """Torch tensors; every rule, except parameters of one value per query, which would have to be cut with the rows."""
     if not isinstance(request.queries, Tensor):
         return "it takes torch tensors"
-    n = request.queries.shape[-2]
-    parameters = [*interaction.score.parameters, *(getattr(part, "radius", None) for part in interaction.parts)]
-    if any(getattr(p, "ndim", 0) > 0 and p.shape[-1] == n and n > 1 for p in parameters):
+    if interaction.varies_by_query(request.queries.shape[-2]):
         return "a parameter has one value per query; the reference handles that"
     return None
 

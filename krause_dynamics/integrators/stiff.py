@@ -100,8 +100,8 @@ def fastest_rate(flow: Drift) -> float:
     Row-stochastic rules relax at rates of order 1. Per-capita softmax on the sphere relaxes at e^beta near consensus
     (1 - rho ~ exp(-2 e^beta t), 2312.10794 section 6): each particle is pulled with the full affinity.
     """
-    rule = flow.dynamics.rule_at(0.0)
-    plain = all(m is None for m in (flow.dynamics.query, flow.dynamics.key, flow.dynamics.value))
+    rule, moved = flow.plan.interaction, flow.dynamics
+    plain = moved.query is None and moved.key is None and moved.value is None
     return rule.score.rate if not rule.normalised and isinstance(flow.space, Sphere) and plain else 1.0
 
 

@@ -70,6 +70,18 @@ class Interaction(Value):
         return min([self.score.length, *(float(np.min(to_numpy(part.radius))) for part in self.find(Within))])
 
     @cached_property
+    def arrays(self) -> dict[str, Any]:
+        """Parameters that differ between listeners, heads or runs, by name: those of the score, and a radius."""
+        given = vars(self.score) | {"radius": part.radius for part in self.find(Within)}
+        return {name: value for name, value in given.items() if getattr(value, "shape", ())}
+
+    def varies_by_query(self, n: int) -> bool:
+        """Whether a parameter has one value for each of ``n`` listeners."""
+        if not self.arrays or n == 1:
+            return False
+        return any(value.shape[-1] == n for value in self.arrays.values())
+
+    @cached_property
     def hears_itself(self) -> bool:
         """Whether every row admits somebody for sure where queries are the sources: its own source."""
         return self.pair_bias is None and self.score.hears_itself and self.neighbourhood.hears_itself

@@ -24,7 +24,7 @@ class Coefficients(NamedTuple):
     @property
     def is_product(self) -> bool:
         """Whether the inner product is all there is: no squares are added."""
-        return all(type(c) is float and c == 0.0 for c in self[1:])
+        return type(self.query) is type(self.source) is float and self.query == self.source == 0.0
 
     @property
     def are_numbers(self) -> bool:
