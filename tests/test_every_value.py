@@ -12,6 +12,7 @@ import pytest
 
 import krause_dynamics as kd
 from krause_dynamics._value import Value, kinds_of, value_from
+from krause_dynamics.interaction import Edges
 from krause_dynamics.interaction.neighbourhoods import All
 from krause_dynamics.mean_field.cells import CircleCells, LatitudeCells, LineCells
 
@@ -22,6 +23,7 @@ NEEDED = {
     "CircleCells": lambda: CircleCells(8),
     "ClustersSettled": lambda: kd.stopping.ClustersSettled(0.5),
     "Dynamics": lambda: kd.Dynamics(kd.krause(0.5), kd.Torus(2.0), value=np.eye(2), fixed=np.array([True, False])),
+    "Edges": lambda: Edges(np.array([0, 1, 3]), np.array([0, 0, 1])),
     "FirstOf": lambda: kd.stopping.Frozen() | kd.stopping.AtTime(2.0),
     "Graph": lambda: kd.Graph(np.array([[True, False], [True, True]])),
     "Grid": lambda: kd.Grid(3, 4, prefix=1),

@@ -47,6 +47,7 @@ class Entry(NamedTuple):
 
 # Asked in this order; the reference is what remains.
 FORMS = {
+    "network": Entry("forms.near.network"),
     "sorted1d": Entry("forms.near.sorted1d", "numpy"),
     "neighbours": Entry("forms.near.neighbours", "numpy"),
     "convolution": Entry("forms.lattice.convolution", "numpy", auto=False),

@@ -4,7 +4,6 @@ from krause_dynamics._value import from_dict
 from krause_dynamics.interaction.neighbourhoods import (
     Causal,
     Everyone,
-    Graph,
     Grid,
     Neighbourhood,
     Others,
@@ -13,6 +12,7 @@ from krause_dynamics.interaction.neighbourhoods import (
     Window,
     Within,
 )
+from krause_dynamics.interaction.networks import Edges, Graph
 from krause_dynamics.interaction.request import Aggregate, Prepared, Request
 from krause_dynamics.interaction.rules import Interaction, bounded_confidence, krause, softmax
 from krause_dynamics.interaction.scores import DotProduct, Flat, Gaussian, Radial, Score
@@ -21,6 +21,7 @@ __all__ = [
     "Aggregate",
     "Causal",
     "DotProduct",
+    "Edges",
     "Everyone",
     "Flat",
     "Gaussian",

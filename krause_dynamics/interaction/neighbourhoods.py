@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
-from krause_dynamics._array import Array, device, like, may_look, to_numpy
+from krause_dynamics._array import Array, device, like, may_look
 from krause_dynamics._value import Value, check_count, check_number
 from krause_dynamics.interaction.distance import direct
 from krause_dynamics.interaction.reach import CHEBYSHEV, MANHATTAN, Reach
@@ -214,61 +214,6 @@ class Grid(Neighbourhood):
     def reach(self) -> Reach:
         metric = MANHATTAN if self.metric == "manhattan" else CHEBYSHEV
         return Reach(grid=(self.height, self.width, self.radius, metric, self.prefix))
-
-
-@dataclass(frozen=True, eq=False)
-class Graph(Neighbourhood):
-    """A network: query i hears source j where ``adjacency[i, j]`` is true.
-
-    Attributes:
-        adjacency: (N, N) boolean array; put the diagonal to True where the own opinion counts.
-    """
-
-    adjacency: Any
-
-    def __post_init__(self) -> None:
-        shape = getattr(self.adjacency, "shape", None)
-        if shape is None or len(shape) != 2 or shape[0] != shape[1]:
-            raise ValueError(f"Graph adjacency must be a square (N, N) array, got shape {shape}")
-
-    @property
-    def is_symmetric(self) -> bool:  # type: ignore[override]
-        adjacency = to_numpy(self.adjacency) != 0
-        return bool((adjacency == adjacency.T).all())
-
-    @property
-    def hears_itself(self) -> bool:  # type: ignore[override]
-        return bool((to_numpy(self.adjacency) != 0).diagonal().all())
-
-    @classmethod
-    def from_networkx(cls, graph: Any, nodes: list[Any] | None = None, *, include_self: bool = True) -> Graph:
-        """The neighbourhood of a networkx graph; in a directed graph i hears j along an edge i -> j.
-
-        Args:
-            graph: ``networkx.Graph`` or ``DiGraph``.
-            nodes: Order of the particles; by default the graph's own order.
-            include_self: Whether each node hears itself.
-
-        Raises:
-            ValueError: ``nodes`` names a node that the graph lacks.
-        """
-        import networkx
-        import numpy as np
-
-        nodes = list(graph.nodes) if nodes is None else nodes
-        unknown = [node for node in nodes if node not in graph]
-        if unknown:
-            raise ValueError(f"nodes must be nodes of the graph, unknown: {unknown[:5]}")
-        adjacency = networkx.to_numpy_array(graph, nodelist=nodes, weight=None).astype(bool)
-        return cls(adjacency | np.eye(len(nodes), dtype=bool) if include_self else adjacency)
-
-    def admits(self, pairs: Pairs) -> Array:
-        adjacency = like(self.adjacency, pairs.queries) != 0
-        places = adjacency.shape[0]
-        largest = max(int(pairs.query_index.max()), int(pairs.source_index.max()))
-        if largest >= places:
-            raise ValueError(f"Graph has {places} nodes, but particle {largest} takes part; give one node per particle")
-        return adjacency[pairs.query_index[..., :, None], pairs.source_index[..., None, :]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -70,10 +70,15 @@ class Interaction(Value):
         return min([self.score.length, *(float(np.min(to_numpy(part.radius))) for part in self.find(Within))])
 
     @cached_property
+    def score_arrays(self) -> dict[str, Any]:
+        """Parameters of the score that differ between listeners, heads or runs, by name."""
+        return {name: value for name, value in vars(self.score).items() if getattr(value, "shape", ())}
+
+    @cached_property
     def arrays(self) -> dict[str, Any]:
-        """Parameters that differ between listeners, heads or runs, by name: those of the score, and a radius."""
-        given = vars(self.score) | {"radius": part.radius for part in self.find(Within)}
-        return {name: value for name, value in given.items() if getattr(value, "shape", ())}
+        """The same with the radius."""
+        radii = [part.radius for part in self.find(Within) if getattr(part.radius, "shape", ())]
+        return self.score_arrays | ({"radius": radii[0]} if radii else {})
 
     def varies_by_query(self, n: int) -> bool:
         """Whether a parameter has one value for each of ``n`` listeners."""

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from krause_dynamics._array import Array, is_torch, to_numpy
 from krause_dynamics.aggregate import as_points
-from krause_dynamics.interaction import Flat, Graph, Interaction, Others, Within
+from krause_dynamics.interaction import Edges, Flat, Graph, Interaction, Others, Within
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.interaction.scores import Score
 
@@ -97,7 +97,9 @@ def interaction(
 
 
 def as_graph(graph: Network, n: int) -> Graph:
-    """A network of n agents from a `Graph`, a square array, or a networkx graph; each agent may hear itself.
+    """A network of n agents from a `Graph`, a square array (dense or scipy.sparse), or a networkx graph.
+
+    Each agent may hear itself.
 
     Nodes ``0 .. n-1`` are the agents of those numbers; other names are taken in the graph's own order.
 
@@ -106,7 +108,7 @@ def as_graph(graph: Network, n: int) -> Graph:
         ValueError: Not n nodes, or numbered nodes that are no agents.
     """
     if isinstance(graph, Graph):
-        adjacency = to_numpy(graph.adjacency) != 0
+        edges = graph.adjacency
     elif hasattr(graph, "nodes") and hasattr(graph, "edges"):
         nodes = list(graph.nodes)
         if any(isinstance(node, int | np.integer) for node in nodes):
@@ -116,14 +118,17 @@ def as_graph(graph: Network, n: int) -> Graph:
             nodes = sorted(nodes)
         if len(nodes) != n:
             raise ValueError(f"graph must have one node per agent, {n}, got {len(nodes)}")
-        adjacency = Graph.from_networkx(graph, nodes).adjacency
-    elif isinstance(graph, np.ndarray):
-        adjacency = graph != 0
+        edges = Graph.from_networkx(graph, nodes).adjacency
+    elif isinstance(graph, np.ndarray) or hasattr(graph, "tocoo"):
+        if np.shape(graph) != (n, n):
+            raise ValueError(f"graph must have one node per agent, shape ({n}, {n}), got {np.shape(graph)}")
+        edges = Edges.of(graph)
     else:
-        raise TypeError(f"graph must be a kd.Graph, a networkx graph or an (n, n) array, got {type(graph).__name__}")
-    if adjacency.shape != (n, n):
-        raise ValueError(f"graph must have one node per agent, shape ({n}, {n}), got {adjacency.shape}")
-    return Graph(adjacency | np.eye(n, dtype=bool))
+        given = type(graph).__name__
+        raise TypeError(f"graph must be a kd.Graph, a networkx graph or an (n, n) array, dense or sparse, got {given}")
+    if edges.nodes != n:
+        raise ValueError(f"graph must have one node per agent, shape ({n}, {n}), got {edges.shape}")
+    return Graph(edges.with_loops())
 
 
 def weights_of(weights: ArrayLike | None, n: int) -> np.ndarray | None:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from krause_dynamics._array import to_numpy
 from krause_dynamics._value import name_of
-from krause_dynamics.interaction import Flat, Graph, Interaction, Within
+from krause_dynamics.interaction import Edges, Flat, Graph, Interaction, Within
 from krause_dynamics.opinions.arguments import External, stubborn, weights_of
 from krause_dynamics.opinions.disturbances import Noise, TruthSeeking
 from krause_dynamics.opinions.schedules import Deffuant, Schedule, Sequential, Synchronous
@@ -66,10 +65,10 @@ class Model:
         return self.rule.find(Within)[0]  # type: ignore[no-any-return]
 
     @property
-    def adjacency(self) -> np.ndarray | None:
-        """The network, (n, n) booleans."""
+    def edges(self) -> Edges | None:
+        """The links of the network, where there is one."""
         graphs = self.rule.find(Graph)
-        return to_numpy(graphs[0].adjacency) != 0 if graphs else None
+        return graphs[0].adjacency if graphs else None
 
     @property
     def has_network(self) -> bool:
@@ -104,8 +103,8 @@ class Model:
     def describe(self) -> dict[str, Any]:
         """JSON-ready; the network by its size only."""
         parts = [part.to_dict() for part in self.rule.parts if not isinstance(part, Graph)]
-        adjacency = self.adjacency
-        graph = None if adjacency is None else {"nodes": len(adjacency), "links": int(adjacency.sum())}
+        edges = self.edges
+        graph = None if edges is None else {"nodes": edges.nodes, "links": len(edges.heard)}
         external = self.external.to_dict() if isinstance(self.external, TruthSeeking) else None
         if external is None and self.external is not None:
             external = {"type": "callable", "name": name_of(self.external)}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics.aggregate import Plan, plan
-from krause_dynamics.interaction import Flat, Others, Within
+from krause_dynamics.interaction import Edges, Flat, Others, Within
 from krause_dynamics.interaction.neighbourhoods import All
 from krause_dynamics.opinions import sequential_kernels
 from krause_dynamics.opinions.model import Model
@@ -24,6 +24,9 @@ class OneByOne(Stepwise):
         n = x.shape[0]
         self._fixed = np.zeros(n, bool) if model.fixed is None else model.fixed
         self._mass = np.ones(n) if model.masses is None else model.masses
+        self._bounds, self._heard = np.zeros(1, np.int64), np.zeros(0, np.int64)
+        if model.edges is not None:
+            self._bounds, self._heard = model.edges.bounds, model.edges.heard
         self._by_kernel = isinstance(model.rule.score, Flat) and model.rule.normalised
         self._listeners = [] if self._by_kernel else self._plans(x)
 
@@ -89,10 +92,7 @@ class Pairwise(OneByOne):
 
     def __init__(self, model: Model, x: np.ndarray, tolerance: float, rng: Any, impl: str) -> None:
         super().__init__(model, x, tolerance, rng, impl)
-        adjacency, self._edges = model.adjacency, None
-        if adjacency is not None:
-            first, second = np.nonzero(np.triu(adjacency | adjacency.T, 1))
-            self._edges = first, second, adjacency[first, second], adjacency[second, first]
+        self._edges = None if model.edges is None else _pairs(model.edges)
 
     def _unit(self, t: float, x: np.ndarray) -> np.ndarray:
         schedule, new, n = self.model.schedule, x.copy(), x.shape[0]
@@ -108,3 +108,13 @@ class Pairwise(OneByOne):
             first, second, forward, backward = (column[drawn] for column in self._edges)
         sequential_kernels.meet(new, first, second, self._limits, self._fixed, forward, backward, schedule.mu)
         return self._disturb(x, new)
+
+
+def _pairs(edges: Edges) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Linked pairs i < j in order, and whether i hears j and j hears i."""
+    n = edges.nodes
+    links, mirrored = edges.listeners * n + edges.heard, edges.heard * n + edges.listeners
+    both = np.union1d(links, mirrored)
+    first, second = both // n, both % n
+    first, second = first[first < second], second[first < second]
+    return first, second, np.isin(first * n + second, links), np.isin(second * n + first, links)

@@ -1,34 +1,10 @@
-"""Compiled loops over lists of agents: means on a network, and updates of one agent or one pair at a time."""
+"""Compiled loops over lists of agents: updates of one agent or one pair at a time."""
 
 from __future__ import annotations
 
 from numba import njit
 
-
-@njit(cache=True, inline="always")
-def _hears(x, i, j, limit):
-    """Whether j is in i's ball: the distance in one dimension, its square in more, coordinates in order."""
-    if x.shape[1] == 1:
-        return abs(x[i, 0] - x[j, 0]) <= limit
-    square = 0.0
-    for k in range(x.shape[1]):
-        square += (x[i, k] - x[j, k]) * (x[i, k] - x[j, k])
-    return square <= limit
-
-
-@njit(cache=True)
-def network_means(x, limits, mass, bounds, heard, include_self, mean, total):
-    """Means (n, d) and masses (n,) of those on each agent's list who are in its ball; arguments as in `move_agents`."""
-    for i in range(x.shape[0]):
-        total[i], mean[i, :] = 0.0, 0.0
-        for t in range(bounds[i], bounds[i + 1]):
-            j = heard[t]
-            if (j != i or include_self) and _hears(x, i, j, limits[i]):
-                total[i] += mass[j]
-                for k in range(x.shape[1]):
-                    mean[i, k] += mass[j] * (x[j, k] - x[i, k])
-        for k in range(x.shape[1]):
-            mean[i, k] = x[i, k] + mean[i, k] / total[i] if total[i] > 0.0 else 0.0
+from krause_dynamics.forms.near.network_kernels import hears
 
 
 @njit(cache=True)
@@ -38,7 +14,7 @@ def move_agents(x, agents, limits, mass, fixed, bounds, heard, include_self, ste
     Args:
         x: (n, d) opinions.
         agents: Who moves, in order.
-        limits: (n,) as in `_hears`.
+        limits: (n,) as in `hears`.
         mass: (n,).
         fixed: (n,) who never moves.
         bounds: (n + 1,) where each agent's list in ``heard`` begins, or (1,) when all may hear all.
@@ -54,7 +30,7 @@ def move_agents(x, agents, limits, mass, fixed, bounds, heard, include_self, ste
         first, last = (0, x.shape[0]) if everyone else (bounds[i], bounds[i + 1])
         for t in range(first, last):
             j = t if everyone else heard[t]
-            if (j != i or include_self) and _hears(x, i, j, limits[i]):
+            if (j != i or include_self) and hears(x, i, j, limits[i]):
                 total += mass[j]
                 for k in range(x.shape[1]):
                     step[k] += mass[j] * (x[j, k] - x[i, k])
@@ -68,8 +44,8 @@ def meet(x, first, second, limits, fixed, forward, backward, mu):
     """Pairs meet in turn, in place: i moves towards j where it hears j (``forward``), and j towards i likewise."""
     for t in range(first.size):
         i, j = first[t], second[t]
-        to_j = forward[t] and not fixed[i] and _hears(x, i, j, limits[i])
-        to_i = backward[t] and not fixed[j] and _hears(x, i, j, limits[j])
+        to_j = forward[t] and not fixed[i] and hears(x, i, j, limits[i])
+        to_i = backward[t] and not fixed[j] and hears(x, i, j, limits[j])
         for k in range(x.shape[1]):
             gap = x[j, k] - x[i, k]
             if to_j:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from krause_dynamics.interaction import Edges
 from krause_dynamics.opinions.merging import Merging
 from krause_dynamics.opinions.model import Model
 from krause_dynamics.opinions.schedules import Deffuant, Sequential
 from krause_dynamics.opinions.sequential import OneByOne, Pairwise
 from krause_dynamics.opinions.stepwise import Stepwise
 from krause_dynamics.runs.resuming import Translate, fingerprint, random_state
+
+ROWS_TOGETHER = 1 << 24  # entries of a network's matrix in memory at once
 
 
 def stepper_of(
@@ -40,7 +44,7 @@ def stepper_of(
 def identity(model: Model, impl: str, x: np.ndarray, rng: Any) -> dict[str, Any]:
     """What makes a run this one; JSON-ready. Files of 0.1.0 hold no ``impl``."""
     started = {"x0": fingerprint(x), "random": random_state(rng), "impl": impl}
-    held = {"weights": fingerprint(model.masses), "graph": fingerprint(model.adjacency)}
+    held = {"weights": fingerprint(model.masses), "graph": None if model.edges is None else _mark(model.edges)}
     return {**started, **held, **model.describe()}
 
 
@@ -60,3 +64,15 @@ def translator(stepper: Merging | Stepwise) -> Translate:
             arrays["x"] = stepper.positions
 
     return translate
+
+
+def _mark(edges: Edges) -> str:
+    """`fingerprint` of the network's matrix, as in files of earlier releases, a few rows at a time."""
+    digest, rows = hashlib.sha256(), max(1, ROWS_TOGETHER // max(edges.nodes, 1))
+    for start in range(0, edges.nodes, rows):
+        index = np.arange(start, min(start + rows, edges.nodes))
+        part = np.zeros((len(index), edges.nodes), bool)
+        part[edges.heard_by(index)] = True
+        digest.update(part.tobytes())
+    digest.update(repr((edges.shape, np.dtype(bool).str)).encode())
+    return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Synchronous steps of any rule, through `aggregate` or lists of links."""
+"""Synchronous steps of any rule, through a plan."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import numpy as np
 
 from krause_dynamics._array import Array
 from krause_dynamics.aggregate import Plan, plan
+from krause_dynamics.dynamics import target
 from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.forms.near.search import Ball
-from krause_dynamics.interaction import Aggregate, Flat, Others
-from krause_dynamics.opinions import sequential_kernels
 from krause_dynamics.opinions.disturbances import TruthSeeking
 from krause_dynamics.opinions.model import Model
 from krause_dynamics.runs.loop import StepFailed, Stepper
@@ -27,8 +26,8 @@ class Stepwise(Stepper):
         self.model, self.rng, self._tolerance = model, rng, tolerance
         self._before: np.ndarray | None = None
         self._limits = _limits(model, x)
-        self._bounds, self._heard = _lists(model.adjacency)
-        self.impl = self._choose(x, impl)
+        self._plan = self._planned(x, impl)
+        self.impl = self._plan.impl
 
     @property
     def form(self) -> str:
@@ -76,10 +75,7 @@ class Stepwise(Stepper):
 
     def target(self, t: float, x: np.ndarray) -> np.ndarray:
         """Where the deterministic synchronous rule moves everybody: (n, d)."""
-        result = self._aggregate(x)
-        heard = (result.log_partition > -np.inf)[:, None]
-        weight = 1.0 if self.model.rule.normalised else np.exp(result.log_partition)[:, None]
-        new = np.where(heard, result.mean if self.model.rule.normalised else x + weight * (result.mean - x), x)
+        new = target(self.model.rule, self._plan(x, log_mass=self._log_mass(x)), x, np)
         external = self.model.external
         if isinstance(external, TruthSeeking):
             new = external.mix(new)
@@ -87,36 +83,18 @@ class Stepwise(Stepper):
             new = new + external(int(t), x)
         return new if self.model.fixed is None else np.where(self.model.fixed[:, None], x, new)
 
-    def _aggregate(self, x: np.ndarray) -> Aggregate:
-        log_mass = self._log_mass(x)
-        if self.impl == "network":
-            mean, total = np.empty_like(x), np.empty(x.shape[0])
-            mass = np.ones(x.shape[0]) if log_mass is None else np.exp(log_mass)
-            include_self = not self.model.rule.find(Others)
-            sequential_kernels.network_means(
-                x, self._limits, mass, self._bounds, self._heard, include_self, mean, total
-            )
-            with np.errstate(divide="ignore"):
-                return Aggregate(mean, np.log(total))
-        return self._plan(x, log_mass=log_mass)
-
     def _log_mass(self, x: np.ndarray) -> np.ndarray | None:
         """Per capita, masses must sum to one; a mean does not mind."""
         if self.model.masses is None and not self.model.rule.normalised:
             return np.full(x.shape[0], -np.log(x.shape[0]))
         return self.model.log_mass
 
-    def _choose(self, x: np.ndarray, impl: str) -> str:
-        """A compiled form also below the size where one call alone would pay: a run makes many."""
-        if impl == "auto" and self._bounds.size > 1 and isinstance(self.model.rule.score, Flat):
-            return "network"  # lists of links, not all pairs
-        self._plan = self._planned(x, impl)
-        return self._plan.impl
-
     def _planned(self, x: np.ndarray, impl: str) -> Plan:
+        """A compiled form also below the size where one call alone would pay: a run makes many."""
         rule, log_mass = self.model.rule, self._log_mass(x)
-        if impl == "auto" and x.shape[0] >= SMALL:
-            for name in ("sorted1d", "neighbours"):
+        if impl == "auto":
+            names = ("network", "sorted1d", "neighbours") if x.shape[0] >= SMALL else ("network",)
+            for name in names:
                 with contextlib.suppress(UnsupportedImplementation):
                     return plan(rule, x, log_mass=log_mass, impl=name)
         return plan(rule, x, log_mass=log_mass, impl=impl)
@@ -132,11 +110,3 @@ def _limits(model: Model, x: np.ndarray) -> np.ndarray:
     """What each agent compares with: the radius on a line, its square in more dimensions, (n,)."""
     radii = np.broadcast_to(np.asarray(model.within.radius, np.float64), (x.shape[0],))
     return np.ascontiguousarray(Ball.of(model.within, radii, x.shape[1]).limits)
-
-
-def _lists(adjacency: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds (n + 1,) and members of the lists of whom each agent may hear; bounds (1,) where all may hear all."""
-    if adjacency is None:
-        return np.zeros(1, np.int64), np.zeros(0, np.int64)
-    bounds = np.concatenate([[0], np.cumsum(adjacency.sum(axis=1))]).astype(np.int64)
-    return bounds, np.nonzero(adjacency)[1].astype(np.int64)
