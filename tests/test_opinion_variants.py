@@ -448,6 +448,15 @@ class TestStopRules:
         same = np.ones((3, 2))
         assert settled(0.0, same, same) == "clusters settled"
 
+    def test_groups_whose_means_come_within_the_radius_are_not_settled(self):
+        """A pair on both sides of the foot of a third point, which hears neither until the two have met below it."""
+        settled = kd.stopping.ClustersSettled(1.0)
+        for height, groups in ((0.9, [3]), (1.6, [2, 1])):
+            x = np.array([[-0.5, 0.0], [0.5, 0.0], [0.0, height]])
+            assert np.linalg.norm(x[2] - x[0]) > 1.0
+            assert (settled(0.0, x, x) is None) == (height < 1.0)
+            assert kd.hegselmann_krause(x, 1.0).meta["clusters"]["sizes"] == groups
+
     def test_frozen_ignores_rounding_only(self):
         x = np.array([[0.0], [1.0]])
         assert kd.stopping.Frozen()(1.0, x + 1e-13, x) == "frozen"

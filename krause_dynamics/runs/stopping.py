@@ -89,7 +89,8 @@ class ClustersSettled(StopRule):
     """Clusters can change no more: groups linked by the radius, each of diameter at most the radius.
 
     Under bounded confidence with the own opinion counted every group then hears all of itself and nobody else: one more
-    discrete step freezes it, and continuous time contracts it to a point.
+    discrete step freezes it, and continuous time contracts it to a point of its hull. In the plane and above, hulls may
+    be nearer than their points; there the balls around the groups must be further apart than the radius as well.
 
     Attributes:
         radius: The confidence bound.
@@ -145,4 +146,18 @@ def _settled(points: np.ndarray, radius: float) -> bool:
     _, label = csgraph.connected_components(links, directed=False)
     # Every point must be within the radius of its whole group: as many near ones as the group has members.
     near = tree.query_ball_point(distinct, radius, return_length=True)
-    return bool((near == np.bincount(label)[label]).all())
+    return bool((near == np.bincount(label)[label]).all()) and _out_of_reach(distinct, label, radius)
+
+
+def _out_of_reach(points: np.ndarray, label: np.ndarray, radius: float) -> bool:
+    """Whether the balls around the means of the groups are further apart than the radius."""
+    from scipy.spatial import cKDTree
+
+    means = np.zeros((label.max() + 1, points.shape[1]))
+    np.add.at(means, label, points)
+    means /= np.bincount(label)[:, None]
+    reach = np.zeros(len(means))
+    np.maximum.at(reach, label, np.linalg.norm(points - means[label], axis=1))
+    one, two = cKDTree(means).query_pairs(radius + 2 * reach.max(), output_type="ndarray").T
+    apart = np.linalg.norm(means[one] - means[two], axis=1)
+    return bool((apart - reach[one] - reach[two] > radius).all())
