@@ -8,7 +8,7 @@ on less than 1e-3 of the mass (near a branch point), take the Lagrangian form.
 
 from __future__ import annotations
 
-from typing import Any
+import os
 
 import numpy as np
 from numba import njit
@@ -17,9 +17,14 @@ from krause_dynamics._value import check_count, check_number
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.mean_field.cells import LineCells
 from krause_dynamics.mean_field.checks import check_resolution, check_rule, check_types
-from krause_dynamics.mean_field.density import Density, log_of
+from krause_dynamics.mean_field.density import Density
 from krause_dynamics.mean_field.finite_volumes import Transport
+from krause_dynamics.mean_field.runs import OnSave, StopRule, run_file, run_of, trajectory_of, words
 from krause_dynamics.mean_field.velocity import Velocity
+from krause_dynamics.runs.loop import Stepper
+from krause_dynamics.runs.progress import Progress
+from krause_dynamics.runs.recording import Every, Record
+from krause_dynamics.runs.resuming import with_form
 from krause_dynamics.trajectory import Trajectory
 
 NARROW = 1e-4  # cells; a narrower image is treated as a point
@@ -27,7 +32,18 @@ STILL = 1e-12  # of the mass: what may move in a step that counts as none
 
 
 def iterate(
-    dynamics: Dynamics, density: Density, steps: int, *, dt: float = 1.0, save_every: int = 1, impl: str = "auto"
+    dynamics: Dynamics,
+    density: Density,
+    steps: int,
+    *,
+    dt: float = 1.0,
+    save_every: int = 1,
+    stop: StopRule | None = None,
+    on_save: OnSave | None = None,
+    progress: bool | Progress = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: float = 60.0,
+    impl: str = "auto",
 ) -> Trajectory:
     """Push a density on a line forward by ``x -> x + dt drift(x)``, up to ``steps`` times, or until it stands still.
 
@@ -41,39 +57,65 @@ def iterate(
         steps: Most layers.
         dt: Length of a layer, in units of time; 1 replaces each position by the mean that it hears (relative drift).
         save_every: Keep every so-many states (first and last always).
+        stop: ``stop(layer, density, previous) -> reason or None``, asked after every layer.
+        on_save: ``on_save(layer, density)``, called at every saved layer.
+        progress: ``True`` draws a bar with the time left; or ``progress(layer, steps)`` called after every layer.
+        checkpoint: As in `solve`; a run that came to ``steps`` may go on to more.
+        checkpoint_every: Seconds between two writings.
         impl: As in `solve`.
 
     Returns:
-        A `Trajectory` over layers, as `solve` returns it; ``steps`` counts the layers in which something moved.
+        A `Trajectory` over layers, as `solve` returns it; ``steps`` counts the layers in which something moved,
+        ``meta["stopped"]`` is ``"steps"``, ``"still"``, the reason of the stop rule, or ``"interrupted"`` after Ctrl-C.
 
     Raises:
-        ValueError: A rule or space that has no such map, or cells too coarse.
+        ValueError: A rule or space that has no such map, cells too coarse, or a checkpoint file of another run.
     """
     check_types(dynamics, density)
     check_count("steps", steps)
     check_count("save_every", save_every)
     check_number("dt", dt, positive=True)
     cells = _checked(dynamics, density)
-    periodic = cells.is_periodic(dynamics.space)
-    velocity = Velocity(dynamics, cells, cells.edges, impl=impl)
-    slopes = Transport(cells, periodic, velocity).slopes
-    mass, layers, saved, reason = density.mass, [0], [density.mass], "steps"
-    for layer in range(1, steps + 1):
-        images = cells.edges + dt * velocity(layer * dt, mass, slopes(mass / cells.width))
-        new = _deposit(mass, (images - cells.lower) / cells.width - 0.5, periodic)
-        moved = np.abs(np.cumsum(new - mass)).max() > STILL * mass.sum()
-        mass = new
-        last = layer == steps or not moved
-        if layer % save_every == 0 or last:
-            layers.append(layer)
-            saved.append(mass)
-        if not moved:
-            reason = "still"
-            break
-    meta = _meta(dynamics, cells, velocity.impl, dt=dt, stopped=reason)
-    positions = np.broadcast_to(cells.centres[:, None], (len(layers), cells.count, 1))
-    done = layer if reason == "steps" else layer - 1
-    return Trajectory(np.asarray(layers, float), positions, log_of(np.stack(saved)), steps=done, meta=meta)
+    stepper = with_form(lambda name: Layers(dynamics, cells, dt, name), impl, checkpoint)
+    described = words(dynamics, cells, stepper.impl, "layer", dt=dt)
+    run = run_of(
+        stepper,
+        Record(0.0, density.mass, Every(save_every)),
+        cells,
+        float(steps),
+        at_end="steps",
+        goes_on=True,
+        stop=stop,
+        on_save=on_save,
+        progress=progress,
+        label="mean_field.iterate",
+        file=run_file(checkpoint, checkpoint_every, described, density, save_every, stop),
+    )
+    return run.finish(trajectory_of(run, cells, described))
+
+
+class Layers(Stepper):
+    """One layer a step, until nothing moves.
+
+    Attributes:
+        impl: Name of the form that computes the velocity.
+    """
+
+    def __init__(self, dynamics: Dynamics, cells: LineCells, dt: float, impl: str) -> None:
+        self._cells, self._dt, self._periodic = cells, dt, cells.is_periodic(dynamics.space)
+        self._velocity = Velocity(dynamics, cells, cells.edges, impl=impl)
+        self._slopes = Transport(cells, self._periodic, self._velocity).slopes
+        self.impl = self._velocity.impl
+
+    def step(self, t: float, x: np.ndarray, limit: float) -> tuple[float, np.ndarray]:
+        """The masses ``x`` (count,) of layer ``t`` pushed forward; the times of a rule are those of its ends."""
+        cells, layer = self._cells, t + 1
+        images = cells.edges + self._dt * self._velocity(layer * self._dt, x, self._slopes(x / cells.width))
+        new = _deposit(x, (images - cells.lower) / cells.width - 0.5, self._periodic)
+        moves = bool(np.abs(np.cumsum(new - x)).max() > STILL * x.sum())
+        self.taken += moves
+        self.ended = None if moves else "still"
+        return layer, new
 
 
 def _checked(dynamics: Dynamics, density: Density) -> LineCells:
@@ -86,13 +128,6 @@ def _checked(dynamics: Dynamics, density: Density) -> LineCells:
     if dynamics.noise:
         raise ValueError(f"a map has no noise, got noise={dynamics.noise}; mean_field.solve has")
     return cells
-
-
-def _meta(dynamics: Dynamics, cells: LineCells, impl: str, **rest: Any) -> dict[str, Any]:
-    from krause_dynamics._version import __version__
-
-    kept = {"dynamics": dynamics.to_dict(), "cells": cells.to_dict(), "impl": impl, "version": __version__}
-    return {"axis": "layer", "library": "numpy", "dtype": "float64", **kept, **rest}
 
 
 @njit(cache=True)

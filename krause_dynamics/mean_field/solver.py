@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import os
+from collections.abc import Sequence
 
 import numpy as np
 
 from krause_dynamics._value import check_number
 from krause_dynamics.dynamics import Dynamics
-from krause_dynamics.errors import SimulationDiverged
+from krause_dynamics.mean_field.cells import Cells
 from krause_dynamics.mean_field.checks import check_resolution, check_rule, check_types
-from krause_dynamics.mean_field.density import Density, log_of
+from krause_dynamics.mean_field.density import Density
 from krause_dynamics.mean_field.diffusion import diffusion
 from krause_dynamics.mean_field.finite_volumes import SHARE_PER_STEP, Rates, Transport, largest_step
+from krause_dynamics.mean_field.runs import OnSave, StopRule, run_file, run_of, trajectory_of, words
 from krause_dynamics.mean_field.velocity import Velocity
+from krause_dynamics.runs.loop import StepFailed, Stepper
+from krause_dynamics.runs.progress import Progress
+from krause_dynamics.runs.recording import AtTimes, Record
+from krause_dynamics.runs.resuming import with_form
 from krause_dynamics.spaces import Euclidean
 from krause_dynamics.trajectory import Trajectory
-
-StopRule = Callable[[float, Density, Density], str | None]
 
 SMALLEST_STEP = 1e-10  # of the run: below it the velocity grows without bound
 EDGE_SHARE = 1e-6  # of the mean mass per cell: more than that at the edge of a box, moving out, is lost knowledge
@@ -34,7 +36,10 @@ def solve(
     max_dt: float = 0.05,
     save_at: int | Sequence[float] = 101,
     stop: StopRule | None = None,
-    on_save: Callable[[float, Density], None] | None = None,
+    on_save: OnSave | None = None,
+    progress: bool | Progress = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: float = 60.0,
     impl: str = "auto",
     ring_nodes: int | None = None,
 ) -> Trajectory:
@@ -54,97 +59,108 @@ def solve(
         save_at: Times to keep (0 and ``t_end`` always), or how many equally spaced ones.
         stop: ``stop(t, density, previous) -> reason or None``, asked after every step.
         on_save: ``on_save(t, density)``, called at every saved time.
+        progress: ``True`` draws a bar with the time left; or a function ``progress(t, t_end)`` called after every step.
+        checkpoint: A file to resume from when it exists, and to write: a killed run then ends with the same numbers.
+            A stop rule with memory offers ``state()`` (JSON-ready) and ``restore(state)``.
+        checkpoint_every: Seconds between two writings.
         impl: How the interaction is computed; ``"auto"`` takes the convolution where it applies and pays.
         ring_nodes: Gauss-Jacobi nodes per latitude of a sphere; by default 16 and more for sharp affinities.
 
     Returns:
         A `Trajectory` with the cell centres as fixed positions and moving ``log_mass`` (T, cells); on a sphere the mass
-        of a position is that of its latitude. ``steps`` counts time steps.
+        of a position is that of its latitude. ``steps`` counts time steps; ``meta["stopped"]`` is ``"t_end"``, the
+        reason of the stop rule, or ``"interrupted"`` after Ctrl-C.
 
     Raises:
         TypeError: ``dynamics`` or ``density`` of another type.
         ValueError: A rule that is no function of the measure, cells too coarse for it or not those of the space,
-            a forced ``dt`` over the bound.
+            a forced ``dt`` over the bound, a checkpoint file of another run.
         SimulationDiverged: Infinite velocity (blow-up), or mass at the edge of a Euclidean box; carries the trajectory.
     """
     check_types(dynamics, density)
     _check_times(t_end, dt, max_dt)
-    density.cells.check_space(dynamics.space)
-    check_rule(dynamics, density.cells)
-    check_resolution(dynamics.rule_at(0.0), density.cells)
-    run = _Run.start(dynamics, density, t_end, impl, ring_nodes)
-    recorder = _Recorder(run, density, {"t_end": t_end, "dt": dt, "max_dt": max_dt}, on_save)
-    mass, t = density.mass, 0.0
-    for target in _targets(save_at, t_end):
-        while t < target:
-            previous = mass
-            mass, t = run.advance(t, mass, target, dt, max_dt, recorder)
-            recorder.steps += 1
-            reason = stop(t, Density(density.cells, mass), Density(density.cells, previous)) if stop else None
-            if reason:
-                recorder.save(t, mass)
-                return recorder.trajectory(reason)
-        recorder.save(t, mass)
-    return recorder.trajectory("t_end")
+    cells = density.cells
+    cells.check_space(dynamics.space)
+    check_rule(dynamics, cells)
+    check_resolution(dynamics.rule_at(0.0), cells)
+    times = _targets(save_at, t_end)
+    stepper = with_form(
+        lambda name: Transported(dynamics, cells, t_end, dt=dt, max_dt=max_dt, impl=name, nodes=ring_nodes),
+        impl,
+        checkpoint,
+    )
+    described = words(dynamics, cells, stepper.impl, "time", t_end=t_end, dt=dt, max_dt=max_dt)
+    run = run_of(
+        stepper,
+        Record(0.0, density.mass, AtTimes(times)),
+        cells,
+        t_end,
+        stop=stop,
+        on_save=on_save,
+        progress=progress,
+        label="mean_field.solve",
+        file=run_file(checkpoint, checkpoint_every, described | {"ring_nodes": ring_nodes}, density, times, stop),
+    )
+    return run.finish(trajectory_of(run, cells, described))
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What stays fixed during a run."""
+class Transported(Stepper):
+    """Half a diffusion, transport, half a diffusion (Strang 1968): steps as long as the scheme allows.
 
-    dynamics: Dynamics
-    transport: Transport
-    velocity: Velocity
-    diffuse: Any
-    shortest: float
-    boxed: bool
+    Attributes:
+        impl: Name of the form that computes the velocity.
+    """
 
-    @classmethod
-    def start(cls, dynamics: Dynamics, density: Density, t_end: float, impl: str, nodes: int | None) -> _Run:
-        cells = density.cells
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        cells: Cells,
+        t_end: float,
+        *,
+        dt: float | None,
+        max_dt: float,
+        impl: str,
+        nodes: int | None,
+    ) -> None:
         periodic = cells.is_periodic(dynamics.space)
         faces = cells.edges[:-1] if periodic else cells.edges[1:-1]
         velocity = Velocity(dynamics, cells, faces, impl=impl, nodes=nodes)
-        boxed = isinstance(dynamics.space, Euclidean)
-        noise = diffusion(cells, periodic, dynamics.noise)
-        return cls(dynamics, Transport(cells, periodic, velocity), velocity, noise, SMALLEST_STEP * t_end, boxed)
+        self.impl, self._noise = velocity.impl, dynamics.noise
+        self._transport = Transport(cells, periodic, velocity)
+        self._diffuse = diffusion(cells, periodic, dynamics.noise)
+        self._dt, self._max_dt, self._shortest = dt, max_dt, SMALLEST_STEP * t_end
+        self._boxed = isinstance(dynamics.space, Euclidean)
 
-    def advance(
-        self, t: float, mass: np.ndarray, target: float, dt: float | None, max_dt: float, recorder: _Recorder
-    ) -> tuple[np.ndarray, float]:
-        """One step towards ``target``: half a diffusion, transport, half a diffusion (Strang 1968)."""
-        rates = self.transport.rates(t, mass)
-        bound = largest_step(mass, rates)
-        if self.boxed and _reaches_edge(mass, self.velocity_outward(rates, mass), self.dynamics.noise):
-            raise SimulationDiverged(
-                f"mass reached the edge of the cells at t = {t:g}; take wider ones", recorder.trajectory("edge")
-            )
-        step = _step(t, target, bound, dt, max_dt)
+    def step(self, t: float, x: np.ndarray, limit: float) -> tuple[float, np.ndarray]:
+        """One step of the masses ``x`` (count,) towards ``limit``."""
+        rates = self._transport.rates(t, x)
+        bound = largest_step(x, rates)
+        if self._boxed and _reaches_edge(x, rates, self._noise):
+            raise StepFailed(f"mass reached the edge of the cells at t = {t:g}; take wider ones", "edge")
+        step = _step(t, limit, bound, self._dt, self._max_dt)
         while True:
-            if step < self.shortest and step < target - t:
-                raise SimulationDiverged(f"velocities grow without bound at t = {t:g}", recorder.trajectory("diverged"))
-            moved = self._try(t, mass, step, rates)
+            if step < self._shortest and step < limit - t:
+                raise StepFailed(f"velocities grow without bound at t = {t:g}")
+            moved = self._try(t, x, step, rates)
             if moved is not None:
-                return moved, (target if target - t - step < 1e-9 * step else t + step)
-            if dt is not None:
-                raise ValueError(f"dt must be at most about {bound:.3g} at t = {t:g}, got {dt}; leave it out")
+                self.taken += 1
+                return (limit if limit - t - step < 1e-9 * step else t + step), moved
+            if self._dt is not None:
+                raise ValueError(f"dt must be at most about {bound:.3g} at t = {t:g}, got {self._dt}; leave it out")
             step /= 2
 
     def _try(self, t: float, mass: np.ndarray, step: float, rates: Rates) -> np.ndarray | None:
-        if self.diffuse is None:
-            return self.transport.step(t, mass, step, rates)
-        spread = self.diffuse(mass, step / 2)
-        moved = self.transport.step(t, spread, step, self.transport.rates(t, spread))
-        return None if moved is None else self.diffuse(moved, step / 2)
-
-    def velocity_outward(self, rates: Rates, mass: np.ndarray) -> tuple[bool, bool]:
-        """Whether the end cells gain mass, which on a box means that the density wants to leave it."""
-        return bool(rates.change[0] > 0), bool(rates.change[-1] > 0)
+        if self._diffuse is None:
+            return self._transport.step(t, mass, step, rates)
+        spread = self._diffuse(mass, step / 2)
+        moved = self._transport.step(t, spread, step, self._transport.rates(t, spread))
+        return None if moved is None else self._diffuse(moved, step / 2)
 
 
-def _reaches_edge(mass: np.ndarray, outward: tuple[bool, bool], noise: float) -> bool:
-    enough = EDGE_SHARE * mass.mean()
-    return (mass[0] > enough and (outward[0] or noise > 0)) or (mass[-1] > enough and (outward[1] or noise > 0))
+def _reaches_edge(mass: np.ndarray, rates: Rates, noise: float) -> bool:
+    """Whether an end cell holds mass and gains more, which on a box means that the density wants to leave it."""
+    enough, gains = EDGE_SHARE * mass.mean(), rates.change > 0
+    return bool((mass[0] > enough and (gains[0] or noise > 0)) or (mass[-1] > enough and (gains[-1] or noise > 0)))
 
 
 def _step(t: float, target: float, bound: float, dt: float | None, max_dt: float) -> float:
@@ -155,40 +171,6 @@ def _step(t: float, target: float, bound: float, dt: float | None, max_dt: float
         )
     wanted = min(SHARE_PER_STEP * bound, max_dt) if dt is None else dt
     return (target - t) / np.ceil((target - t) / wanted - 1e-9)
-
-
-class _Recorder:
-    """Collects the saved states of a run."""
-
-    def __init__(
-        self, run: _Run, density: Density, numbers: dict[str, Any], on_save: Callable[[float, Density], None] | None
-    ) -> None:
-        self.run, self.cells, self.numbers, self.on_save = run, density.cells, numbers, on_save
-        self.times, self.saved, self.steps = [0.0], [density.mass], 0
-
-    def save(self, t: float, mass: np.ndarray) -> None:
-        self.times.append(t)
-        self.saved.append(mass)
-        if self.on_save is not None:
-            self.on_save(t, Density(self.cells, mass))
-
-    def trajectory(self, reason: str) -> Trajectory:
-        from krause_dynamics._version import __version__
-
-        points = self.cells.points(self.cells.centres)
-        positions = np.broadcast_to(points, (len(self.times), *points.shape))
-        meta = {
-            "axis": "time",
-            "dynamics": self.run.dynamics.to_dict(),
-            "cells": self.cells.to_dict(),
-            "impl": self.run.velocity.impl,
-            "library": "numpy",
-            "dtype": "float64",
-            "version": __version__,
-            "stopped": reason,
-            **self.numbers,
-        }
-        return Trajectory(np.asarray(self.times), positions, log_of(np.stack(self.saved)), steps=self.steps, meta=meta)
 
 
 def density_at(trajectory: Trajectory, index: int = -1) -> Density:
