@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics.aggregate import Plan, plan
+from krause_dynamics.dynamics import target
 from krause_dynamics.interaction import Edges, Flat, Others, Within
 from krause_dynamics.interaction.neighbourhoods import All
 from krause_dynamics.opinions import sequential_kernels
@@ -50,16 +51,14 @@ class OneByOne(Stepwise):
 
     def _move_by_plan(self, x: np.ndarray) -> None:
         """Any score, or per capita: one query at a time meets all sources, in place."""
-        index, normalised = np.arange(x.shape[0]), self.model.rule.normalised
-        log_mass = self._log_mass(x)
+        index, log_mass = np.arange(x.shape[0]), self._log_mass(x)
         for i in self._draw(x.shape[0]):
             if self._fixed[i]:
                 continue
             here = slice(i, i + 1)
             hear = self._listeners[i % len(self._listeners)]
             heard = hear(x[here], x, log_mass=log_mass, query_index=index[here], source_index=index)
-            if heard.log_partition[0] > -np.inf:
-                x[here] += (heard.mean - x[here]) * (1.0 if normalised else np.exp(heard.log_partition[0]))
+            x[here] = target(self.model.rule, heard, x[here], np)
 
     def _plans(self, x: np.ndarray) -> list[Plan]:
         """How an agent meets all: one plan for everybody, or one for each where each has its own radius."""
