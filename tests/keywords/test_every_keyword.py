@@ -16,9 +16,7 @@ from tests.keywords.row import ROWS
 UNWRITTEN = (
     "kd.checkpoints",
     "kd.energies",
-    "kd.measures",
     "kd.nn",
-    "kd.observables",
     "kd.operators",
     "kd.plots",
     "kd.report",
