@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from krause_dynamics.checkpoints.attention_statistics import ROWS, attend, sink_rate, statistics_of
+import krause_dynamics as kd
+from krause_dynamics.aggregate import weight_blocks
+from krause_dynamics.checkpoints.attention_call import AttentionCall, SoftCapped
+from krause_dynamics.checkpoints.attention_statistics import attend, sink_rate, statistics_of
 
 CLOSE = 1e-5  # float32 sums of some hundred weights
 
@@ -29,8 +32,9 @@ def loops(weights: np.ndarray, visible: np.ndarray, causal: bool, min_queries: i
 
 
 @pytest.mark.parametrize("mask", ["causal", "window", "none"])
-@pytest.mark.parametrize("length", [12, 3, ROWS + 5])
-def test_statistics_equal_loops_over_the_definitions(mask, length):
+@pytest.mark.parametrize("length", [12, 3, 261])
+def test_statistics_equal_loops_over_the_definitions(mask, length, monkeypatch):
+    monkeypatch.setattr(weight_blocks, "CPU_PAIRS", 1 << 17)  # the longest takes several blocks
     generator = torch.Generator().manual_seed(length)
     q, k, v = (torch.randn(2, heads, length, 6, generator=generator, dtype=torch.float64) for heads in (4, 2, 2))
     index = torch.arange(length)
@@ -111,3 +115,51 @@ def test_a_query_without_keys_is_an_error_not_a_uniform_row():
     mask[2] = False
     with pytest.raises(ValueError, match="sees no key"):
         attend(*(torch.zeros(1, 1, 4, 2) for _ in range(3)), mask[None, None])
+
+
+def test_a_soft_capped_call_is_the_reference_of_its_score_and_an_odd_mask_a_pair_bias():
+    """Against softmax of the formula written out, and kd.weights of the same rule."""
+    generator = torch.Generator().manual_seed(3)
+    q, k, v = (torch.randn(2, 3, 11, 4, generator=generator, dtype=torch.float64) for _ in range(3))
+    holes = torch.rand(2, 1, 11, 11, generator=generator) < 0.5
+    holes |= torch.eye(11, dtype=torch.bool)
+    bias = torch.randn(1, 3, 11, 11, generator=generator, dtype=torch.float64)
+    output, found = attend(q, k, v, holes, 0.7, softcap=1.5, bias=bias, keep_weights=True)
+    scores = 1.5 * torch.tanh(0.7 * (q @ k.mT) / 1.5) + bias
+    expected = torch.softmax(scores.masked_fill(~holes, -torch.inf), -1)
+    np.testing.assert_allclose(found.weights, expected, atol=CLOSE)
+    np.testing.assert_allclose(output, expected @ v, atol=1e-12)  # float64 all along
+    call = AttentionCall.of(holes, bias, 11, q.device)
+    assert isinstance(call.neighbourhood, kd.Everyone)
+    np.testing.assert_allclose(kd.weights(call.rule(SoftCapped(0.7, 1.5)), q, k), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rule", "causal"),
+    [
+        (kd.Everyone(), False),
+        (kd.Causal(), True),
+        (kd.Window(3), True),
+        (kd.Window(1), True),
+        (kd.Window(3) & kd.Causal(), True),
+    ],
+)
+def test_a_mask_is_read_as_the_index_rule_that_drew_it(rule, causal):
+    """Away from the ends of the sequence; the weights of the rule read are those of the mask."""
+    visible = kd.weights(kd.Interaction(kd.Flat(), rule), torch.zeros(9, 1)) > 0
+    call = AttentionCall.of(visible[None, None], None, 9, visible.device)
+    assert (call.pair_bias, call.causal) == (None, causal)
+    read = kd.weights(call.rule(kd.Flat()), torch.zeros(9, 1)) > 0
+    assert torch.equal(read, visible)
+    assert torch.equal(call.visible_keys.flatten(), visible.sum(-1))
+
+
+@pytest.mark.parametrize("low_high", [(-1, 2), (-2, 2), (-8, 2), (-2, 8)])
+def test_a_band_that_looks_ahead_becomes_a_pair_bias(low_high):
+    low, high = low_high
+    lag = torch.arange(9)[:, None] - torch.arange(9)
+    visible = (lag >= low) & (lag <= high)
+    call = AttentionCall.of(visible, None, 9, visible.device)
+    assert not call.causal
+    weights = kd.weights(call.rule(kd.Flat()), torch.zeros(9, 1))
+    np.testing.assert_allclose(weights, visible / visible.sum(-1, keepdim=True), atol=1e-6)

@@ -1,4 +1,7 @@
-"""Attention sinks and entropy of one attention call, reduced while the rows are computed: never a list of maps.
+"""Attention sinks and entropy of one attention call of a trained model, from the rule that the call is.
+
+A call is an interaction: its score is ``scaling <q, k>`` (or soft-capped), its mask a neighbourhood (or, of another
+shape, a pair bias). Its weights come from the package's one definition in blocks of rows: never a list of maps.
 
 With A the row-stochastic weights of T queries (rows, i) over T keys (columns, k), both counted from 0:
 
@@ -17,8 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Rows of scores held at one time: (batch, heads, 256, T) in float32.
-ROWS = 256
+from krause_dynamics.aggregate import RowSums, blocks
+from krause_dynamics.checkpoints.attention_call import AttentionCall, SoftCapped
+from krause_dynamics.interaction import DotProduct, Request
 
 
 @dataclass(frozen=True)
@@ -82,35 +86,27 @@ def attend(
     Returns:
         Output (batch, heads, T, dv) in the dtype of ``value``, and the statistics.
     """
-    batch, heads, length, width = query.shape
     exact = torch.promote_types(query.dtype, torch.float32)
-    groups = heads // key.shape[1]
-    keys, values = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (key, value))
-    keys, scale = keys.to(exact).transpose(-1, -2), width**-0.5 if scaling is None else scaling
-    visible, additive = split_mask(mask, length, query.device)
-    total = _Accumulator(batch, heads, length, visible, keep_weights, query.device)
-    outputs = []
-    for start in range(0, length, ROWS):
-        rows = slice(start, min(start + ROWS, length))
-        # Under a causal mask the keys after the last row of the block are never admitted: skip them.
-        seen = rows.stop if total.causal else length
-        scores = (query[:, :, rows].to(exact) @ keys[..., :seen]) * scale
-        if softcap is not None:
-            scores = softcap * torch.tanh(scores / softcap)
-        for extra in (bias, additive):
-            if extra is not None:
-                scores = scores + _rows(extra, rows)[..., :seen]
-        scores = scores.masked_fill(~_rows(visible, rows)[..., :seen], torch.finfo(exact).min)
-        # With t = s - max s and z = sum exp t, the entropy is ln z - sum A t. A masked score is finite and its weight
-        # exactly 0, so its product is 0, not NaN.
-        scores -= scores.amax(-1, keepdim=True)
-        weights = scores.exp()
-        partition = weights.sum(-1, keepdim=True)
-        weights /= partition
-        entropy = partition.squeeze(-1).log() - (weights * scores).sum(-1)
-        total.add(weights, entropy, rows)
-        outputs.append(weights.to(value.dtype) @ values[:, :, :seen])
-    return torch.cat(outputs, dim=2), total.finish(min_queries)
+    heads_a_key = query.shape[1] // key.shape[1]
+    if heads_a_key > 1:
+        key, value = (x.repeat_interleave(heads_a_key, dim=1) for x in (key, value))
+    request = Request.of(query.to(exact), key.to(exact))
+    beta = query.shape[-1] ** -0.5 if scaling is None else scaling
+    call = AttentionCall.of(mask, bias, query.shape[2], query.device)
+    rule = call.rule(DotProduct(beta) if softcap is None else SoftCapped(beta, softcap))
+    sums = RowSums(request, distances=0)
+    output = value.new_zeros((*query.shape[:-1], value.shape[-1]))
+    weights = query.new_zeros((*query.shape[:-1], query.shape[2]), dtype=torch.float32) if keep_weights else None
+    with torch.no_grad():
+        for block in blocks(rule, request):
+            sums.add(block)
+            for columns, part in block.pieces():
+                output[:, :, block.rows] += part.to(value.dtype) @ value[:, :, columns]
+                if weights is not None:
+                    weights[:, :, block.rows, columns] = part
+        found = sums.finish()
+    own = found.own[..., 0]
+    return output, _summary(found.received, found.entropy, own, call.visible_keys, call.causal, min_queries, weights)
 
 
 def statistics_of(weights: Tensor, min_queries: int = 8, keep_weights: bool = False) -> HeadStatistics:
@@ -119,66 +115,33 @@ def statistics_of(weights: Tensor, min_queries: int = 8, keep_weights: bool = Fa
     A key counts as visible to a query when any head of any sequence gives it weight: in a single head a tiny weight may
     underflow to zero.
     """
-    batch, heads, length, _ = weights.shape
     exact = weights.to(torch.promote_types(weights.dtype, torch.float32))
-    visible = (exact > 0).flatten(0, 1).any(dim=0)[None, None]
-    total = _Accumulator(batch, heads, length, visible, keep_weights, weights.device)
-    total.add(exact, torch.special.entr(exact).sum(-1), slice(0, length))
-    return total.finish(min_queries)
+    call = AttentionCall.of((exact > 0).flatten(0, 1).any(dim=0)[None, None], None, weights.shape[-1], weights.device)
+    received, entropy = exact.sum(-2), torch.special.entr(exact).sum(-1)
+    kept = exact.float() if keep_weights else None
+    return _summary(received, entropy, exact[..., 0, 0], call.visible_keys, call.causal, min_queries, kept)
 
 
-def split_mask(mask: Tensor | None, length: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """(admitted, finite part to add or None), each broadcasting against (batch, heads, T, T)."""
-    if mask is None:
-        return torch.ones((1, 1, length, length), dtype=torch.bool, device=device), None
-    mask = mask[..., :length]
-    if mask.dtype == torch.bool:
-        return mask, None
-    admitted = mask > torch.finfo(mask.dtype).min / 2
-    finite = torch.where(admitted, mask, torch.zeros((), dtype=mask.dtype, device=mask.device)).to(torch.float32)
-    return admitted, finite if bool(finite.any()) else None
-
-
-def _rows(array: Tensor, rows: slice) -> Tensor:
-    return array if array.shape[-2] == 1 else array[..., rows, :]
-
-
-class _Accumulator:
-    """Sums over query rows; memory O(heads T), plus the weights when they are kept."""
-
-    def __init__(
-        self, batch: int, heads: int, length: int, visible: Tensor, keep_weights: bool, device: torch.device
-    ) -> None:
-        self.length = length
-        full = visible.expand(visible.shape[0], visible.shape[1], length, length)
-        self.causal = not bool(full.triu(1).any())
-        self.visible_keys = full.sum(-1)
-        if not bool((self.visible_keys > 0).all()):
-            raise ValueError("a query sees no key at all; leave padding out of the sequences")
-        zeros = lambda *shape: torch.zeros(shape, dtype=torch.float32, device=device)  # noqa: E731
-        self.mass = zeros(batch, heads, length)
-        self.entropy = zeros(batch, heads, length)
-        self.weights = zeros(batch, heads, length, length) if keep_weights else None
-        self.own = zeros(batch, heads)
-
-    def add(self, weights: Tensor, entropy: Tensor, rows: slice) -> None:
-        self.mass[..., : weights.shape[-1]] += weights.sum(-2)
-        self.entropy[..., rows] = entropy.float()
-        if rows.start == 0:
-            self.own = weights[..., 0, 0].float()
-        if self.weights is not None:
-            self.weights[..., rows, : weights.shape[-1]] = weights.float()
-
-    def finish(self, min_queries: int) -> HeadStatistics:
-        length, device = self.length, self.mass.device
-        queries = torch.full((length,), length, device=device)
-        if self.causal:
-            queries = length - torch.arange(length, device=device)
-        importance = self.mass / queries
-        counted = importance.masked_fill(queries < min_queries, -1.0)
-        strongest = torch.where(counted.amax(-1) >= 0, counted.argmax(-1), -1)
-        first = (self.mass[..., 0] - self.own) / (length - 1) if length > 1 else torch.full_like(self.own, torch.nan)
-        several = self.visible_keys > 1
-        scaled = self.entropy.clamp_min(0.0) / torch.log(self.visible_keys.clamp_min(2).float())
-        entropy = (scaled * several).sum(-1) / several.sum(-1)
-        return HeadStatistics(importance, first, entropy, strongest, self.weights)
+def _summary(
+    received: Tensor,
+    entropy: Tensor,
+    first_own: Tensor,
+    visible_keys: Tensor,
+    causal: bool,
+    min_queries: int,
+    weights: Tensor | None,
+) -> HeadStatistics:
+    """Sums over weights in the units of the module's head."""
+    length = received.shape[-1]
+    queries = torch.full((length,), length, device=received.device)
+    if causal:
+        queries = length - torch.arange(length, device=received.device)
+    importance = received.float() / queries
+    counted = importance.masked_fill(queries < min_queries, -1.0)
+    strongest = torch.where(counted.amax(-1) >= 0, counted.argmax(-1), -1)
+    others = received[..., 0].float() - first_own.float()
+    first = others / (length - 1) if length > 1 else torch.full_like(others, torch.nan)
+    several = visible_keys > 1
+    scaled = entropy.float() / torch.log(visible_keys.clamp_min(2).float())
+    mean_entropy = (scaled * several).sum(-1) / several.sum(-1)
+    return HeadStatistics(importance, first, mean_entropy, strongest, weights)

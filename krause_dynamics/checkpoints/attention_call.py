@@ -1,0 +1,99 @@
+"""An attention call of a trained model as an interaction: its score, and its mask as a neighbourhood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from krause_dynamics._array import Array
+from krause_dynamics.interaction import Causal, Everyone, Interaction, Neighbourhood, Score, Window
+
+
+@dataclass(frozen=True, eq=False)
+class SoftCapped(Score):
+    """``s = cap tanh(beta <x, y> / cap)``: a score that never exceeds the cap (Gemma 2, arXiv:2408.00118).
+
+    Attributes:
+        beta: Inverse temperature.
+        cap: Largest score.
+    """
+
+    beta: float
+    cap: float
+
+    def coefficients(self) -> None:
+        return None
+
+    def __call__(self, xp: Any, queries: Array, sources: Array) -> Array:
+        return self.cap * xp.tanh((self.beta / self.cap) * (queries @ xp.matrix_transpose(sources)))
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """Who may be heard in one attention call of T tokens.
+
+    Attributes:
+        neighbourhood: The mask, where it is an index rule; else `Everyone`.
+        pair_bias: What is added to the scores, -inf for a mask of another shape; or ``None``.
+        visible_keys: How many keys each query sees, broadcasting against (batch, heads, T).
+        causal: Whether no query sees a later key.
+    """
+
+    neighbourhood: Neighbourhood
+    pair_bias: Tensor | None
+    visible_keys: Tensor
+    causal: bool
+
+    @classmethod
+    def of(cls, mask: Tensor | None, bias: Tensor | None, length: int, device: torch.device) -> AttentionCall:
+        """Read a mask and a bias, each broadcasting against (batch, heads, T, T).
+
+        Raises:
+            ValueError: A query that sees no key.
+        """
+        if mask is None:
+            return cls(Everyone(), bias, torch.full((length,), length, device=device), length == 1)
+        visible, additive = split_mask(mask[..., :length])
+        visible = visible.expand(*visible.shape[:-2], length, length)
+        bias = additive if bias is None else bias if additive is None else bias + additive
+        window = _window(visible)
+        if window is not None:
+            neighbourhood, visible_keys = window
+            return cls(neighbourhood, bias, visible_keys, length == 1 or not isinstance(neighbourhood, Everyone))
+        visible_keys = visible.sum(-1)
+        if not bool((visible_keys > 0).all()):
+            raise ValueError("a query sees no key at all; leave padding out of the sequences")
+        bias = torch.zeros((), device=device) if bias is None else bias
+        return cls(Everyone(), bias.masked_fill(~visible, -torch.inf), visible_keys, not bool(visible.triu(1).any()))
+
+    def rule(self, score: Score) -> Interaction:
+        """The interaction that the call is."""
+        return Interaction(score, self.neighbourhood, pair_bias=self.pair_bias)
+
+
+def _window(visible: Tensor) -> tuple[Neighbourhood, Tensor] | None:
+    """The causal or whole window that a mask (..., T, T) is, and the keys that each query sees; ``None`` if another."""
+    length = visible.shape[-1]
+    seen = visible[..., -1, :].reshape(-1, length)[0].nonzero()
+    before = length - 1 - int(seen.min()) if len(seen) else 0
+    place = torch.arange(length, device=visible.device)
+    if before == length - 1 and bool(visible.all()):
+        return Everyone(), torch.full_like(place, length)
+    inside = place[:, None] >= place
+    if before < length - 1:
+        inside &= place[:, None] - before <= place
+    if not bool((visible == inside).all()):
+        return None
+    return Causal() if before == length - 1 else Window(before + 1), 1 + place.clamp(max=before)
+
+
+def split_mask(mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    """(admitted, finite part to add or None) of a mask of booleans or of numbers to add."""
+    if mask.dtype == torch.bool:
+        return mask, None
+    admitted = mask > torch.finfo(mask.dtype).min / 2
+    finite = torch.where(admitted, mask, torch.zeros((), dtype=mask.dtype, device=mask.device)).to(torch.float32)
+    return admitted, finite if bool(finite.any()) else None
