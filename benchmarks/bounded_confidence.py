@@ -26,9 +26,9 @@ from scipy.spatial import cKDTree
 
 import krause_dynamics as kd
 from krause_dynamics.forms.near import line_kernels
+from krause_dynamics.forms.near.ball import Ball
 from krause_dynamics.forms.near.cloud import Cloud
 from krause_dynamics.forms.near.line import SortedLine
-from krause_dynamics.forms.near.search import Ball
 
 Rows = list[tuple[object, ...]]
 medians = functools.partial(interleaved, clock=time.process_time)

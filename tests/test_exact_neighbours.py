@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 import krause_dynamics as kd
 from krause_dynamics.forms.near import fixed_point, tree
 from krause_dynamics.forms.near import pencils as cells
+from krause_dynamics.forms.near.ball import Ball
 from krause_dynamics.forms.near.cloud import Cloud
-from krause_dynamics.forms.near.search import Ball, search
+from krause_dynamics.forms.near.search import search
 from tests.strategies import clouds
 
 radii = st.integers(1, 40).map(lambda k: k / 8)

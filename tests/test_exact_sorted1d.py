@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import krause_dynamics as kd
+from krause_dynamics.forms.near.ball import effective_radius
 from krause_dynamics.forms.near.line import SortedLine
-from krause_dynamics.forms.near.sorted1d import effective_radius
 from tests.exact_fractions import window_mean
 from tests.strategies import clouds
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 import krause_dynamics as kd
-from krause_dynamics.aggregate import FORMS, form, plan_request
+from krause_dynamics.aggregate import FORMS, choose, form, plan_request
 from krause_dynamics.dynamics import target, velocity
 from krause_dynamics.interaction import Aggregate, Request
 
@@ -104,3 +107,31 @@ def test_former_names_of_the_drift_warn(rng):
     with pytest.warns(DeprecationWarning, match="now drift"):
         old = drift.drift(0.0, x)
     np.testing.assert_array_equal(old, dynamics.bind(x)(0.0, x))
+
+
+def test_a_loop_takes_compiled_forms_sooner_than_a_single_call(rng):
+    """benchmarks/choice.py: at n = 1000 on a line sorting is some thirty times faster, and loading costs a second."""
+    x, rule = rng.random((900, 1)), kd.bounded_confidence(0.1)
+    assert kd.plan(rule, x).impl == kd.Dynamics(rule).bind(x).impl == "sorted1d"
+    assert choose(rule, Request.of(x), "auto").impl == "reference"
+    many = rng.random((50, 20, 1))  # runs are met one by one: each is too small, however many there are
+    assert kd.plan(rule, many).impl == "reference"
+
+
+def test_a_small_aggregate_loads_no_compiled_code():
+    script = (
+        "import sys, numpy as np, krause_dynamics as kd; x = np.ones((4, 1)); kd.aggregate(kd.softmax(1.0), x);"
+        "kd.aggregate(kd.bounded_confidence(1.0), x);"
+        "assert not {'torch', 'numba'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_auto_goes_on_where_cells_cannot_be_numbered():
+    x = torch.rand(1000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rule = kd.bounded_confidence(0.01)
+    assert kd.plan(rule, x).impl == "cells"
+    x[0] = 1e12
+    assert kd.plan(rule, x).impl != "cells"
+    assert "extent" in kd.supported(rule, x)["cells"]
+    torch.testing.assert_close(kd.aggregate(rule, x).mean[0], x[0])

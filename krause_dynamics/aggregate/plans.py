@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from krause_dynamics._array import Array, is_torch
@@ -58,6 +58,7 @@ class Plan:
         """
         if interaction is self.interaction or is_same_rule(interaction, self.interaction):
             return self
+        request = replace(request, repeated=True)
         if form(self.impl).supports(interaction, request) is None:
             prepared = form(self.impl).prepare(interaction, request)
             return Plan(interaction, self.impl, self.reason, prepared, self.xp)
@@ -76,6 +77,7 @@ def plan(interaction: Interaction, queries: Array, *arrays: Array | None, impl: 
 
 def plan_request(interaction: Interaction, request: Request, impl: str) -> Plan:
     """The plan for requests like this one, for callers that hold one; see `choose` for what it raises."""
+    request = replace(request, repeated=True)
     name, reason = choose(interaction, request, impl)
     logger.debug("aggregate: %s (%s)", name, reason)
     return Plan(interaction, name, reason, form(name).prepare(interaction, request), request.xp)

@@ -50,6 +50,8 @@ class Request:
         source_places: ``source_index`` as given, likewise.
         positions_are_ranks: Whether a pair bias is read by place in the arrays: true where both indices are the
             default.
+        repeated: Whether many requests like this one follow (a plan, a loop), so that a form which takes time to load
+            pays sooner.
     """
 
     xp: Any
@@ -60,6 +62,7 @@ class Request:
     query_places: Array | None = None
     source_places: Array | None = None
     positions_are_ranks: bool = True
+    repeated: bool = False
 
     @classmethod
     def of(

@@ -9,8 +9,8 @@ import numpy as np
 
 from krause_dynamics._array import as_floating, is_torch
 from krause_dynamics.forms.near import line_kernels
+from krause_dynamics.forms.near.ball import effective_radius
 from krause_dynamics.forms.near.line import symmetry
-from krause_dynamics.forms.near.sorted1d import effective_radius
 from krause_dynamics.interaction import Within
 from krause_dynamics.opinions.arguments import FAR, MOVED
 from krause_dynamics.opinions.run import MAX_STEPS

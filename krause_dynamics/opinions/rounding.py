@@ -6,8 +6,8 @@ import warnings
 
 import numpy as np
 
-from krause_dynamics.forms.near.neighbours import Entry, flat_means
-from krause_dynamics.forms.near.search import Ball
+from krause_dynamics.forms.near.ball import Ball
+from krause_dynamics.forms.near.near_means import Entry, flat_means
 from krause_dynamics.interaction import Within
 
 SAMPLE = 2048  # agents whose pairs are counted; a share needs no more

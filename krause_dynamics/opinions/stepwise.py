@@ -11,7 +11,7 @@ from krause_dynamics._array import Array
 from krause_dynamics.aggregate import Plan, plan
 from krause_dynamics.dynamics import target
 from krause_dynamics.errors import UnsupportedImplementation
-from krause_dynamics.forms.near.search import Ball
+from krause_dynamics.forms.near.ball import Ball
 from krause_dynamics.opinions.disturbances import TruthSeeking
 from krause_dynamics.opinions.model import Model
 from krause_dynamics.runs.loop import StepFailed, Stepper

@@ -17,7 +17,7 @@ from torch import Tensor
 from krause_dynamics.interaction import Aggregate, Interaction, Prepared, Request, Within
 
 CPU_PAIRS, DEVICE_PAIRS = 1 << 18, 1 << 26  # looked at together; more would leave a CPU's cache, or a GPU's memory
-WORTH = 1 << 24  # pairs in all from which sorting pays
+WORTH, DEVICE_WORTH = 1 << 19, 1 << 24  # pairs in all from which sorting pays
 STEEPEST = 60.0  # largest exponent of a Gaussian at the radius: beyond, single-precision sums could vanish
 MOST_CELLS = 1 << 62
 
@@ -46,7 +46,7 @@ def supports(interaction: Interaction, request: Request) -> str | None:
         return "it computes flat and Gaussian scores without a pair bias"
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in _arrays(request)):
         return "it passes no gradients"
-    return _too_steep(interaction)
+    return _too_steep(interaction) or _too_wide(interaction, request)
 
 
 def _too_steep(interaction: Interaction) -> str | None:
@@ -54,6 +54,16 @@ def _too_steep(interaction: Interaction) -> str | None:
         return "it takes one number as sigma"
     exponent = float(interaction.find(Within)[0].radius) ** 2 * _inner(interaction) / 2
     return None if exponent <= STEEPEST else f"the Gaussian falls to e^-{exponent:.0f} at the radius; it goes to e^-60"
+
+
+def _too_wide(interaction: Interaction, request: Request) -> str | None:
+    """Cells are numbered by one whole number; of padding and NaN `_stretches` is asked, when they are taken out."""
+    radius = float(interaction.find(Within)[0].radius)
+    y = request.sources.detach()
+    widths = (y.amax(0) - y.amin(0)).tolist()
+    if np.prod([width / radius + 4 for width in widths]) > MOST_CELLS:
+        return "the radius is too small for the extent of the data: cells cannot be numbered"
+    return None
 
 
 def _inner(interaction: Interaction) -> float:
@@ -64,8 +74,10 @@ def _inner(interaction: Interaction) -> float:
 
 
 def pays(interaction: Interaction, request: Request) -> bool:
-    """From some thousand particles."""
-    return isinstance(request.queries, Tensor) and request.queries.shape[-2] * request.sources.shape[-2] >= WORTH
+    """From five hundred particles on a CPU, where ``benchmarks/choice.py`` sees it win, some thousand on a GPU."""
+    q = request.queries
+    worth = WORTH if isinstance(q, Tensor) and q.device.type == "cpu" else DEVICE_WORTH
+    return isinstance(q, Tensor) and q.shape[-2] * request.sources.shape[-2] >= worth
 
 
 def prepare(interaction: Interaction, request: Request) -> Prepared:

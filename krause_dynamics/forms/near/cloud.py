@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from krause_dynamics.forms.near.neighbours import Entry, flat_means
-from krause_dynamics.forms.near.search import Ball
+from krause_dynamics.forms.near.ball import Ball
+from krause_dynamics.forms.near.near_means import Entry, flat_means
 
 POLISHING_STEPS = 64  # as on a line: uncounted steps below the tolerance that let the last roundings merge
 

@@ -27,7 +27,7 @@ class SortedLine:
 
         Args:
             x0: Opinions (n,), finite.
-            radius: Closed confidence bound (`krause_dynamics.forms.near.sorted1d.effective_radius` for an open one).
+            radius: Closed confidence bound (`krause_dynamics.forms.near.ball.effective_radius` for an open one).
             tolerance: Less than this is no motion.
             masses: Weights (n,), positive; by default 1.
         """

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from krause_dynamics.forms.near.ball import Ball, effective_radius
 from krause_dynamics.forms.near.cloud import Cloud
 from krause_dynamics.forms.near.line import SortedLine
-from krause_dynamics.forms.near.search import Ball
-from krause_dynamics.forms.near.sorted1d import effective_radius
 from krause_dynamics.interaction.neighbourhoods import Within
 
 MergingRun = SortedLine | Cloud

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import Array, device, is_torch, like
-from krause_dynamics.forms.near.search import Ball
+from krause_dynamics.forms.near.ball import Ball
 from krause_dynamics.interaction import Aggregate, Graph, Interaction, Others, Prepared, Request, Within
 
-WORTH = 1 << 14  # pairs from which links are worth it: below, the dense reference is a few array operations
+WORTH, WORTH_FLAT = 1 << 13, 1 << 8  # pairs from which links are worth it
 NEVER = -float("inf")
 
 
@@ -38,16 +38,23 @@ def supports(interaction: Interaction, request: Request) -> str | None:
 
 
 def pays(interaction: Interaction, request: Request) -> bool:
-    """From some hundred particles, where most pairs are not linked."""
-    pairs = request.queries.shape[-2] * request.sources.shape[-2]
-    return pairs >= WORTH and any(4 * len(graph.adjacency.heard) < pairs for graph in interaction.find(Graph))
+    """Where most pairs are not linked: flat means in a loop from 16 particles, else from a hundred.
+
+    In a loop flat means are compiled; a single call, which would have to load compiled code, sums in numpy. Measured by
+    ``benchmarks/choice.py``.
+    """
+    links = [len(graph.adjacency.heard) for graph in interaction.find(Graph)]
+    least = WORTH_FLAT if interaction.score.is_flat and request.repeated else WORTH
+    n_pairs = request.queries.shape[-2] * request.sources.shape[-2]
+    return len(links) == 1 and n_pairs >= least and 2 * links[0] <= n_pairs
 
 
 def prepare(interaction: Interaction, request: Request) -> Prepared:
     """The links of these listeners, found once."""
     (graph,) = interaction.find(Graph)
     graph.check_places(_host(request.query_index), _host(request.source_index))
-    if interaction.score.is_flat and not is_torch(request.queries) and request.queries.dtype == np.float64:
+    flat = interaction.score.is_flat and not is_torch(request.queries) and request.queries.dtype == np.float64
+    if flat and request.repeated:
         return _Flat(interaction, request)
     return _Links(interaction, request)
 

@@ -10,23 +10,9 @@ import numpy as np
 
 from krause_dynamics.forms.near import pencils as cells
 from krause_dynamics.forms.near import tree
-from krause_dynamics.interaction.neighbourhoods import Within
+from krause_dynamics.forms.near.ball import Ball
 
 CELLS_PER_POINT = 4  # more cells than that would be mostly empty: outliers or many dimensions, left to the tree
-
-
-class Ball(NamedTuple):
-    """Radii of the queries, (n,) or (1,), and what `Within` compares with: the distance in 1-D, its square in more."""
-
-    radii: np.ndarray
-    limits: np.ndarray
-
-    @classmethod
-    def of(cls, within: Within, radii: np.ndarray, dimension: int) -> Ball:
-        """An open ball is the closed one of the float below; a square that overflows admits everybody, as it should."""
-        with np.errstate(over="ignore"):
-            limits = radii if dimension == 1 else radii**2
-        return cls(np.ascontiguousarray(radii), limits if within.closed else np.nextafter(limits, -np.inf))
 
 
 class Block(NamedTuple):
