@@ -9,40 +9,40 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.forms.attention import tiles
-from krause_dynamics.forms.attention.call import Call, Gradients, Options
+from krause_dynamics.forms.attention.call import Call, Gradients, score_dtype
 
 PAIRS_A_BLOCK = 1 << 23  # pairs of one block times batch and heads: 32 MiB of float32 scores
 
 
-def forward(call: Call, options: Options) -> tuple[Tensor, Tensor]:
+def forward(call: Call) -> tuple[Tensor, Tensor]:
     """Output (b, h, n, d_v) and log-partition (b, h, n)."""
-    (batch, heads, n, _), dtype = call.q.shape, call.scale.dtype
+    (batch, heads, n, _), dtype = call.q.shape, score_dtype(call.q)
     # One row more than asked: the tail of the last tile writes there.
     out = torch.empty(batch, heads, n + 1, call.v.shape[3], dtype=call.q.dtype, device=call.q.device)
     log_partition = torch.empty(batch, heads, n + 1, dtype=dtype, device=call.q.device)
     with torch.no_grad(), _exact_products(call.q.device.type):
-        for block, allowed, keep in _walk(call, options):
-            result = _attend(call, options, block, allowed, keep)
+        for block, allowed, keep in _walk(call):
+            result = _attend(call, block, allowed, keep)
             out[:, :, block.rows] = result[0].to(out.dtype)
             log_partition[:, :, block.rows] = result[1]
     return out[:, :, :n].contiguous(), log_partition[:, :, :n].contiguous()
 
 
-def backward(call: Call, options: Options, grad_out: Tensor, grad_log: Tensor) -> Gradients:
+def backward(call: Call, grad_out: Tensor, grad_log: Tensor) -> Gradients:
     """All gradients, on the selection made again from the same scores."""
-    (batch, heads, n, _), (_, kv_heads, m, _), dtype = call.q.shape, call.k.shape, call.scale.dtype
-    rule, device = options.rule, call.q.device
+    (batch, heads, n, _), (_, kv_heads, m, _), dtype = call.q.shape, call.k.shape, score_dtype(call.q)
+    reach, device = call.reach, call.q.device
     # One row more than asked: the tail of the last tile writes there.
     grad_q = torch.zeros(batch, heads, n + 1, call.q.shape[3], dtype=dtype, device=device)
-    grad_k, grad_v, grad_scale = (torch.zeros_like(x, dtype=dtype) for x in (call.k, call.v, call.scale))
+    grad_k, grad_v, grad_scale = (torch.zeros_like(x, dtype=dtype) for x in (call.k, call.v, call.coefficients()))
     grad_mass = None if call.log_mass is None else torch.zeros(batch, heads, m, dtype=dtype, device=device)
     grad_pair = None if call.pair_bias is None else torch.zeros(batch, heads, n + 1, m, dtype=dtype, device=device)
     with torch.no_grad(), _exact_products(call.q.device.type):
-        for block, allowed, keep in _walk(call, options):
-            tile = tiles.gather(block, call.q, call.k, call.v, call.scale, call.log_mass, call.pair_bias)
+        for block, allowed, keep in _walk(call):
+            tile = tiles.gather(block, call)
             rows, live = block.rows.clamp(max=n - 1), block.rows < n
             given = grad_out[:, :, rows].to(dtype) * live[..., None], grad_log[:, :, rows].to(dtype) * live
-            found = tiles.slopes(tile, allowed, options.distance, rule.top_k, rule.keep_ties, keep, given)
+            found = tiles.slopes(tile, allowed, call.distance, reach.top_k, reach.keep_ties, keep, given)
             grad_q[:, :, block.rows] = found.q
             for total, part in ((grad_k, found.k), (grad_v, found.v)):
                 grouped = part.unflatten(1, (kv_heads, heads // kv_heads)).sum(2)
@@ -58,23 +58,20 @@ def backward(call: Call, options: Options, grad_out: Tensor, grad_log: Tensor) -
     return Gradients(q.contiguous(), k, v, grad_scale, grad_mass, pair)
 
 
-def _walk(call: Call, options: Options) -> Iterator[tuple[tiles.Block, Tensor, Tensor | None]]:
+def _walk(call: Call) -> Iterator[tuple[tiles.Block, Tensor, Tensor | None]]:
     """Blocks with their admitted pairs and dropout factors, one at a time."""
-    (batch, heads, n, _), m, rule = call.q.shape, call.k.shape[2], options.rule
-    device = call.q.device
-    lower, upper = tiles.bounds(rule, n, m, options.offset, call.segments, device)
-    for block in tiles.blocks(rule, n, m, options.offset, max(1, PAIRS_A_BLOCK // (batch * heads)), device):
+    batch, heads, n, _ = call.q.shape
+    first, last = tiles.bounds(call)
+    for block in tiles.blocks(call, max(1, PAIRS_A_BLOCK // (batch * heads))):
         keep = None
-        if options.dropout > 0:
-            keep = tiles.dropout_factors(block, (batch, heads), n, options.dropout, options.seed).to(call.scale.dtype)
-        yield block, tiles.admitted(block, rule, options.offset, lower, upper), keep
+        if call.dropout > 0:
+            keep = tiles.dropout_factors(block, (batch, heads), n, call.dropout, call.seed).to(score_dtype(call.q))
+        yield block, tiles.admitted(block, call.reach, call.offset, first, last), keep
 
 
-def _attend(
-    call: Call, options: Options, block: tiles.Block, allowed: Tensor, keep: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    tile = tiles.gather(block, call.q, call.k, call.v, call.scale, call.log_mass, call.pair_bias)
-    return tiles.attend(tile, allowed, options.distance, options.rule.top_k, options.rule.keep_ties, keep)
+def _attend(call: Call, block: tiles.Block, allowed: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+    tile = tiles.gather(block, call)
+    return tiles.attend(tile, allowed, call.distance, call.reach.top_k, call.reach.keep_ties, keep)
 
 
 def _accumulate(total: Tensor, columns: Tensor, part: Tensor) -> None:

@@ -1,34 +1,100 @@
-"""One call of banded attention, between the operator and the engines that compute it."""
+"""One call of attention: the value that every attention form is given."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from krause_dynamics.forms.attention.lowering import Rule
+from krause_dynamics.interaction.reach import Reach
+
+NEVER = -float("inf")
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 class Call(NamedTuple):
-    """The tensors of one call, (b, h, n, d), (b, h_kv, m, d), (b, h_kv, m, d_v), with scale (b, h)."""
+    """Tensors and the rule that they meet, in whole numbers and coefficients.
+
+    Attributes:
+        q: Queries (b, h, n, d).
+        k: Keys (b, h_kv, m, d); h_kv divides h.
+        v: Values (b, h_kv, m, d_v).
+        scale: Coefficient a of the score, a number, or (b or 1, h or 1) in the dtype of the scores; differentiable, so
+            that gradients of sigma or beta come from autograd.
+        distance: ``True``: score ``-a/2 |q - k|^2``; ``False``: ``a <q, k>``.
+        reach: Index rules and rank.
+        log_mass: (b or 1, h or 1, m) log masses joining after the ranking, -inf for absent keys; or ``None``.
+        pair_bias: Broadcastable to (b, h, n, m), joins before the ranking; or ``None``.
+        segments: (s + 1,) cumulative lengths of packed sequences; or ``None``.
+        offset: Position of the first query among the keys.
+        dropout: Probability to drop a weight.
+        seed: Of dropout.
+        mask_only: Whether the masses are 0 and -inf only, so that they may join before the ranking too.
+        mean_only: Whether the log-partition is not asked for, so that its last terms may be left out.
+    """
 
     q: Tensor
     k: Tensor
     v: Tensor
-    scale: Tensor
-    log_mass: Tensor | None
-    pair_bias: Tensor | None
-    segments: Tensor | None
-
-
-class Options(NamedTuple):
-    """The numbers of one call."""
-
-    rule: Rule
+    scale: Tensor | float
     distance: bool
-    offset: int
-    dropout: float
-    seed: int
+    reach: Reach
+    log_mass: Tensor | None = None
+    pair_bias: Tensor | None = None
+    segments: Tensor | None = None
+    offset: int = 0
+    dropout: float = 0.0
+    seed: int = 0
+    mask_only: bool = False
+    mean_only: bool = False
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All that may carry a gradient."""
+        scale = self.scale if isinstance(self.scale, Tensor) else None
+        return self.q, self.k, self.v, scale, self.log_mass, self.pair_bias
+
+    @property
+    def is_tracked(self) -> bool:
+        """Whether autograd records the call."""
+        return torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in self.tensors])
+
+    def coefficients(self) -> Tensor:
+        """The scale as (b, h), in the dtype of the scores."""
+        scale = self.scale
+        if not isinstance(scale, Tensor):
+            # Filled on the device: a copy of one number from the host would make the host wait for a GPU.
+            scale = torch.full((1, 1), scale, dtype=score_dtype(self.q), device=self.q.device)
+        return scale.expand(self.q.shape[0], self.q.shape[1])
+
+    def key_bias(self) -> Tensor | None:
+        """``c |k|^2 + log_mass``, (b, h, m): what is added to ``a <q, k>``; computed from k as rounded."""
+        k, heads = self.k, self.q.shape[1]
+        shape = (k.shape[0], heads, k.shape[2])
+        if not self.distance:
+            return None if self.log_mass is None else self.log_mass.expand(shape)
+        if self.log_mass is not None:
+            # Absent keys may hold NaN, which neither the bias nor its gradient may see.
+            absent = (self.log_mass == NEVER).all(1, keepdim=True)[..., None]
+            k = k.masked_fill(absent, 0.0)
+        squared = _squares(k)
+        group = heads // k.shape[1]
+        bias = self._half() * (squared if group == 1 else squared.repeat_interleave(group, dim=1))
+        return (bias if self.log_mass is None else bias + self.log_mass).expand(shape)
+
+    def query_term(self, squares: Callable[[Tensor], Tensor] | None = None) -> Tensor | float:
+        """``b |q|^2``, (b, h, n): joins the log-partition of kernels which compute ``a <q, k> + key_bias``.
+
+        Args:
+            squares: A faster way to compute ``|q|^2`` in the scores' dtype.
+        """
+        return self._half() * (squares or _squares)(self.q) if self.distance else 0.0
+
+    def _half(self) -> Tensor | float:
+        """Coefficients b = c of a distance, to multiply (b, h, n)."""
+        return -0.5 * (self.scale[..., None] if isinstance(self.scale, Tensor) else self.scale)
 
 
 class Gradients(NamedTuple):
@@ -42,7 +108,16 @@ class Gradients(NamedTuple):
     pair_bias: Tensor | None
 
 
-def selection_bytes(rule: Rule, n: int, m: int, offset: int) -> tuple[int, int, int]:
+def score_dtype(q: Tensor) -> torch.dtype:
+    """float64 for float64 tokens, else float32."""
+    return torch.float64 if q.dtype == torch.float64 else torch.float32
+
+
+def _squares(x: Tensor) -> Tensor:
+    return x.to(score_dtype(x)).square().sum(-1)
+
+
+def selection_bytes(reach: Reach, n: int, m: int, offset: int) -> tuple[int, int, int]:
     """Packed selection: number of rows that may hear all keys, their bytes, and the bytes of the other rows."""
-    wide = min(n, max(rule.prefix - offset, 0)) if rule.grid else 0
-    return wide, (m + 7) // 8, (rule.row_length(m) + 7) // 8
+    wide = min(n, max(reach.prefix - offset, 0)) if reach.grid else 0
+    return wide, (m + 7) // 8, (reach.row_length(m) + 7) // 8

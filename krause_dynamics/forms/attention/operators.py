@@ -1,6 +1,8 @@
-"""Banded attention as torch operators, so that torch.compile, flop counters, DDP and checkpointing see one step.
+"""Attention as torch operators, so that torch.compile, flop counters, DDP and checkpointing see one step.
 
-Shapes of results follow from shapes of arguments alone: a new length needs no recompilation.
+Two pairs: `banded` for every device, `kernels` for the Triton kernels. Both take the tensors of a `Call` and its numbers;
+shapes of results follow from shapes of arguments alone, so that a new length needs no recompilation. An operator
+returns tensors of its own: an empty one stands for "no such thing".
 """
 
 from __future__ import annotations
@@ -12,19 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from krause_dynamics.forms.attention import banded as implementation
-from krause_dynamics.forms.attention.banded import Call, Options
-from krause_dynamics.forms.attention.lowering import Lowered, Rule
-
-
-def _options(numbers: Sequence[int], distance: bool, offset: int, dropout: float, seed: Tensor | None) -> Options:
-    left, right, top_k, keep_ties, *grid = numbers
-    rule = Rule(left, right, tuple(grid), top_k, bool(keep_ties))
-    return Options(rule, distance, offset, dropout, 0 if seed is None else int(seed))
-
-
-def _numbers(rule: Rule) -> list[int]:
-    return [rule.left, rule.right, rule.top_k, int(rule.keep_ties), *rule.grid]
+from krause_dynamics.forms.attention import engine
+from krause_dynamics.forms.attention import kernel_steps as steps
+from krause_dynamics.forms.attention.call import Call, selection_bytes
+from krause_dynamics.interaction.reach import Reach
 
 
 @torch.library.custom_op("krause_dynamics::banded", mutates_args=())
@@ -43,8 +36,9 @@ def _banded(
     dropout: float,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    call = Call(q, k, v, scale, log_mass, pair_bias, segments)
-    return implementation.forward(call, _options(numbers, distance, offset, dropout, seed), save=save)
+    reach, drawn = Reach.from_numbers(numbers), 0 if seed is None else int(seed)
+    call = Call(q, k, v, scale, distance, reach, log_mass, pair_bias, segments, offset, dropout, drawn)
+    return engine.forward(call, save=save)
 
 
 @_banded.register_fake
@@ -52,16 +46,11 @@ def _(
     q: Tensor, k: Tensor, v: Tensor, scale: Tensor, log_mass: Any, pair_bias: Any, segments: Any, seed: Any,
     numbers: Sequence[int], distance: bool, offset: int, dropout: float, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    (batch, heads, n, _), m = q.shape, k.shape[2]
-    left, right, top_k, keep_ties, *grid = numbers
+    (batch, heads, n, _), reach = q.shape, Reach.from_numbers(numbers)
     shape: tuple[Any, ...] = (0,)
     if q.device.type == "cpu":
-        width: Any = 0
-        if save and top_k:
-            rule = Rule(left, right, tuple(grid), top_k, bool(keep_ties))
-            wide, wide_bytes, row_bytes = implementation.selection_bytes(rule, n, m, offset)
-            width = wide * wide_bytes + (n - wide) * row_bytes
-        shape = (batch * heads, width)
+        wide, wide_bytes, row_bytes = selection_bytes(reach, n, k.shape[2], offset)
+        shape = batch * heads, wide * wide_bytes + (n - wide) * row_bytes if save and reach.top_k else 0
     return (
         q.new_empty(batch, heads, n, v.shape[3]),
         scale.new_empty(batch, heads, n),
@@ -88,10 +77,9 @@ def _banded_backward(
     offset: int,
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    call = Call(q, k, v, scale, log_mass, pair_bias, segments)
-    options = _options(numbers, distance, offset, dropout, seed)
-    grads = implementation.backward(call, options, log_partition, selection, grad_out, grad_log)
-    # An operator returns tensors: an empty one stands for "no such argument".
+    reach, drawn = Reach.from_numbers(numbers), 0 if seed is None else int(seed)
+    call = Call(q, k, v, scale, distance, reach, log_mass, pair_bias, segments, offset, dropout, drawn)
+    grads = engine.backward(call, log_partition, selection, grad_out, grad_log)
     mass, pair = (
         scale.new_empty(0) if given is None or grad is None else grad.sum_to_size(given.shape).to(given.dtype)
         for given, grad in ((log_mass, grads.log_mass), (pair_bias, grads.pair_bias))
@@ -109,13 +97,13 @@ def _(
     return (*(x.new_empty(x.shape) for x in (q, k, v, scale)), *optional)
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _keep_banded(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     tensors, ctx.rest = inputs[:8], inputs[8:12]
     ctx.save_for_backward(*tensors, *output[1:])
     ctx.mark_non_differentiable(output[2])
 
 
-def _gradient(ctx: Any, grad_out: Tensor, grad_log: Tensor, _: Any) -> tuple[Any, ...]:
+def _differentiate_banded(ctx: Any, grad_out: Tensor, grad_log: Tensor, _: Any) -> tuple[Any, ...]:
     *tensors, log_partition, selection = ctx.saved_tensors
     grads = torch.ops.krause_dynamics.banded_backward(
         *tensors, log_partition, selection, grad_out.contiguous(), grad_log.contiguous(), *ctx.rest
@@ -124,56 +112,169 @@ def _gradient(ctx: Any, grad_out: Tensor, grad_log: Tensor, _: Any) -> tuple[Any
     return (*grads[:4], *optional, *(None,) * 7)
 
 
-_banded.register_autograd(_gradient, setup_context=_setup)
+_banded.register_autograd(_differentiate_banded, setup_context=_keep_banded)
 
 
-def _pair_flops(q: Any, k: Any, v: Any, numbers: Sequence[int]) -> int:
-    """Multiply-adds (counted as two) of one product with q and one with v over the pairs that index rules admit."""
-    left, right, top_k, keep_ties, *grid = numbers
-    batch, heads, n, dim = q
-    length = Rule(left, right, tuple(grid), top_k, bool(keep_ties)).row_length(k[2])
-    return int(2 * batch * heads * n * length * (dim + v[3]))
-
-
-@register_flop_formula(torch.ops.krause_dynamics.banded)
-def _forward_flops(q: Any, k: Any, v: Any, *rest: Any, out_shape: Any = None, **_: Any) -> int:
-    return _pair_flops(q, k, v, rest[5])
-
-
-@register_flop_formula(torch.ops.krause_dynamics.banded_backward)
-def _backward_flops(q: Any, k: Any, v: Any, *rest: Any, out_shape: Any = None, **_: Any) -> int:
-    # Scores again, and the four products of dq, dk, dv and dL/dp: two and a half times the forward pass.
-    return 5 * _pair_flops(q, k, v, rest[9]) // 2
-
-
-def banded(q: Tensor, k: Tensor, v: Tensor, lowered: Lowered, *, seed: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Output (b, h, n, d_v) and log-partition (b, h, n) of a lowered call.
-
-    Args:
-        q: Queries (b, h, n, d).
-        k: Keys (b, h_kv, m, d).
-        v: Values (b, h_kv, m, d_v).
-        lowered: The rule, see `Lowered`.
-        seed: Whole number of dropout, a tensor of one element; drawn from torch's generator when missing.
-    """
-    scale = lowered.coefficients(q)
-    pair = None if lowered.pair_bias is None else lowered.pair_bias.expand(*q.shape[:3], k.shape[2])
-    mass = lowered.log_mass
+def banded(call: Call) -> tuple[Tensor, Tensor]:
+    """Output (b, h, n, d_v) and log-partition (b, h, n) of a call; dropout draws its seed from torch's generator."""
+    q, scale, pair, mass = call.q, call.coefficients(), call.pair_bias, call.log_mass
+    if pair is not None:
+        pair = pair.expand(*q.shape[:3], call.k.shape[2])
     if mass is not None:
-        mass = mass.expand(q.shape[0], mass.shape[1], k.shape[2])
-    if lowered.dropout > 0 and seed is None:
-        seed = torch.randint(1 << 31, (1,), device="cpu")
-    tensors = (q, k, v, scale, mass, pair, lowered.segments)
-    if q.shape[2] == 1 and not torch.compiler.is_compiling() and not _tracked(tensors):
+        mass = mass.expand(q.shape[0], mass.shape[1], call.k.shape[2])
+    seed = torch.randint(1 << 31, (1,), device="cpu") if call.dropout > 0 else None
+    save = call.is_tracked
+    if q.shape[2] == 1 and not save and not torch.compiler.is_compiling():
         # One-token decoding: the operator's bookkeeping would cost more than the work.
-        options = Options(lowered.rule, lowered.distance, lowered.query_offset, lowered.dropout, int(seed or 0))
-        return implementation.forward(Call(*tensors), options, save=False)[:2]
+        drawn = 0 if seed is None else int(seed)
+        return engine.forward(
+            call._replace(scale=scale, pair_bias=pair, log_mass=mass, seed=drawn), save=False
+        )[:2]
     out, log_partition, _ = torch.ops.krause_dynamics.banded(
-        *tensors, seed, _numbers(lowered.rule), lowered.distance, lowered.query_offset, lowered.dropout,
-        _tracked(tensors),
+        q, call.k, call.v, scale, mass, pair, call.segments, seed, call.reach.numbers, call.distance, call.offset,
+        call.dropout, save,
     )  # fmt: skip
     return out, log_partition
 
 
-def _tracked(tensors: tuple[Tensor | None, ...]) -> bool:
-    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+@torch.library.custom_op("krause_dynamics::kernels", mutates_args=())
+def _kernels(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: Tensor,
+    log_mass: Tensor | None,
+    numbers: Sequence[int],
+    distance: bool,
+    offset: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    reach = Reach.from_numbers(numbers)
+    out, log_partition, bias, selected = steps.forward(q, k, v, scale, log_mass, reach, distance, offset)
+    return out, log_partition, bias if distance and bias is not None else scale.new_empty(0), selected
+
+
+@_kernels.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, log_mass: Tensor | None, numbers: Sequence[int], distance: bool,
+    offset: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    selected = steps.launch().selected_shape(q.shape, k.shape, reach=Reach.from_numbers(numbers))
+    return (
+        q.new_empty(q.shape),
+        q.new_empty(q.shape[:3], dtype=torch.float32),
+        scale.new_empty((*q.shape[:2], k.shape[2]) if distance else 0),
+        q.new_empty(selected, dtype=torch.int32),
+    )
+
+
+@torch.library.custom_op("krause_dynamics::kernels_backward", mutates_args=())
+def _kernels_backward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    out: Tensor,
+    log_partition: Tensor,
+    selected: Tensor,
+    grad_out: Tensor | None,
+    grad_log: Tensor | None,
+    numbers: Sequence[int],
+    distance: bool,
+    offset: int,
+    need_scale: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    dq, dk, dv, dbias, rows, parts = steps.backward(
+        q, k, v, scale, bias, out, log_partition, selected, grad_out, grad_log, Reach.from_numbers(numbers), distance,
+        offset, need_scale=need_scale,
+    )  # fmt: skip
+    dscale = scale.new_empty(0) if rows is None else steps.scale_gradient(rows, parts)
+    return dq, dk, dv, dscale, scale.new_empty(0) if dbias is None else dbias
+
+
+@_kernels_backward.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, bias: Any, out: Any, log: Any, selected: Any, grad_out: Any,
+    grad_log: Any, numbers: Any, distance: bool, offset: int, need_scale: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    dscale = scale.new_empty(q.shape[:2] if need_scale else 0)
+    dbias = scale.new_empty(0 if bias is None else (*q.shape[:2], k.shape[2]))
+    return (*(x.new_empty(x.shape) for x in (q, k, v)), dscale, dbias)
+
+
+def _keep_kernels(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    q, k, v, scale, mass, *ctx.rest = inputs
+    out, log_partition, bias, selected = output
+    distance = ctx.rest[1]
+    ctx.save_for_backward(q, k, v, scale, bias if distance else mass, out, log_partition, selected)
+    ctx.mark_non_differentiable(bias, selected)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate_kernels(ctx: Any, grad_out: Tensor | None, grad_log: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    needs = ctx.needs_input_grad
+    *grads, dscale, dmass = torch.ops.krause_dynamics.kernels_backward(
+        *ctx.saved_tensors, grad_out, grad_log, *ctx.rest, needs[3]
+    )
+    return (*grads, dscale if needs[3] else None, dmass if needs[4] else None, None, None, None)
+
+
+_kernels.register_autograd(_differentiate_kernels, setup_context=_keep_kernels)
+
+
+@torch.library.custom_op("krause_dynamics::squared_norms", mutates_args=())
+def _squared_norms(x: Tensor) -> Tensor:
+    result: Tensor = steps.terms().squared_norms(x)
+    return result
+
+
+@_squared_norms.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape[:3], dtype=torch.float32)
+
+
+_squared_norms.register_autograd(
+    lambda ctx, grad: (2.0 * grad[..., None] * ctx.saved_tensors[0]).to(ctx.saved_tensors[0].dtype),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+)
+
+
+@torch.library.custom_op("krause_dynamics::centre", mutates_args=())
+def _centre(k: Tensor, mass: Tensor | None, heads: int) -> Tensor:
+    result: Tensor = steps.terms().centre(k, mass, heads)
+    return result
+
+
+@_centre.register_fake
+def _(k: Tensor, mass: Tensor | None, heads: int) -> Tensor:
+    return k.new_empty((*k.shape[:2], 1, k.shape[3]))
+
+
+def _pair_flops(q: Any, k: Any, v: Any, numbers: Sequence[int]) -> int:
+    """Multiply-adds (counted as two) of one product with q and one with v over the pairs that index rules admit."""
+    batch, heads, n, dim = q
+    return int(2 * batch * heads * n * Reach.from_numbers(numbers).row_length(k[2]) * (dim + v[3]))
+
+
+def _register_flops(forward: Any, backward: Any, place: int, place_backward: int) -> None:
+    """Flops of an operator and its gradient, whose numbers stand at these places after q, k and v.
+
+    A gradient takes the scores again, and the four products of dq, dk, dv and dL/dp: two and a half forward passes.
+    """
+
+    def count(q: Any, k: Any, v: Any, *rest: Any, **_: Any) -> int:
+        return _pair_flops(q, k, v, rest[place])
+
+    def count_backward(q: Any, k: Any, v: Any, *rest: Any, **_: Any) -> int:
+        return 5 * _pair_flops(q, k, v, rest[place_backward]) // 2
+
+    register_flop_formula(forward)(count)
+    register_flop_formula(backward)(count_backward)
+
+
+_register_flops(torch.ops.krause_dynamics.banded, torch.ops.krause_dynamics.banded_backward, 5, 9)
+_register_flops(torch.ops.krause_dynamics.kernels, torch.ops.krause_dynamics.kernels_backward, 2, 7)
+
+kernels = torch.ops.krause_dynamics.kernels
+squared_norms = torch.ops.krause_dynamics.squared_norms
+centre = torch.ops.krause_dynamics.centre

@@ -11,9 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from krause_dynamics.forms.attention.lowering import UNBOUNDED, Rule
-
-NEVER = -float("inf")
+from krause_dynamics.forms.attention.call import NEVER, Call
+from krause_dynamics.interaction.reach import UNBOUNDED, Reach
 
 
 class Block(NamedTuple):
@@ -26,36 +25,34 @@ class Block(NamedTuple):
     fresh: Tensor
 
 
-def bounds(
-    rule: Rule, n: int, m: int, offset: int, segments: Tensor | None, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """First and last admitted key of each row by window and segment, (n,) each; grids restrict further."""
-    position = torch.arange(n, device=device) + offset
-    lower = torch.zeros_like(position) if rule.left == UNBOUNDED else position - rule.left
-    upper = torch.full_like(position, m - 1) if rule.right == UNBOUNDED else position + rule.right
+def bounds(call: Call) -> tuple[Tensor, Tensor]:
+    """First admitted key of each row by window and segment, and one past the last, (n,) each; grids restrict further."""
+    n, m, segments = call.q.shape[2], call.k.shape[2], call.segments
+    position = torch.arange(n, device=call.q.device) + call.offset
+    first, last = call.reach.interval(position, m)
     if segments is not None:
         owner = torch.searchsorted(segments.to(position.dtype), position, right=True)
         edges = torch.cat([segments.to(position.dtype), segments.new_full((1,), m, dtype=position.dtype)])
-        lower = torch.maximum(lower, edges[owner - 1])
-        upper = torch.minimum(upper, edges[owner] - 1)
-    return lower.clamp(min=0), upper.clamp(max=m - 1)
+        first, last = torch.maximum(first, edges[owner - 1]), torch.minimum(last, edges[owner])
+    return first, last
 
 
-def blocks(rule: Rule, n: int, m: int, offset: int, limit: int, device: torch.device) -> list[Block]:
+def blocks(call: Call, limit: int) -> list[Block]:
     """Cover all rows: prefix rows against all keys, the others against prefix and band; `limit` pairs a block."""
-    left, right = rule.band
-    wide = min(n, max(0, rule.prefix - offset)) if rule.grid else 0
+    n, m, device, offset = call.q.shape[2], call.k.shape[2], call.q.device, call.offset
+    (left, right), leading = call.reach.band, call.reach.prefix
+    wide = min(n, max(0, leading - offset)) if leading else 0
     if UNBOUNDED in (left, right) or left + right + 1 >= m:
         return [_dense(begin, end, m, device) for begin, end in _pieces(0, n, max(1, limit // m))]
     found = [_dense(begin, end, m, device) for begin, end in _pieces(0, wide, max(1, limit // m))]
     size = max(16, min(128, (left + right + 1) // 2))
-    slab = size + left + right + rule.prefix
+    slab = size + left + right + leading
     for begin, end in _pieces(wide, n, size * max(1, limit // (size * slab))):
         starts = torch.arange(begin, end, size, device=device)
         rows = starts[:, None] + torch.arange(size, device=device)
         band = starts[:, None] + (offset - left) + torch.arange(size + left + right, device=device)
-        fresh = (band >= rule.prefix) & (band < m)
-        prefix = torch.arange(rule.prefix, device=device).expand(len(starts), -1)
+        fresh = (band >= leading) & (band < m)
+        prefix = torch.arange(leading, device=device).expand(len(starts), -1)
         columns = torch.cat([prefix, band.clamp(0, m - 1)], 1)
         found.append(
             Block(rows.clamp(max=n), columns, torch.cat([torch.ones_like(prefix, dtype=torch.bool), fresh], 1))
@@ -72,20 +69,13 @@ def _dense(begin: int, end: int, m: int, device: torch.device) -> Block:
     return Block(torch.arange(begin, end, device=device)[None], columns, torch.ones_like(columns, dtype=torch.bool))
 
 
-def admitted(block: Block, rule: Rule, offset: int, lower: Tensor, upper: Tensor) -> Tensor:
+def admitted(block: Block, reach: Reach, offset: int, first: Tensor, last: Tensor) -> Tensor:
     """Which pairs of a block index rules admit: boolean (T, B, S)."""
-    n = lower.shape[0]
+    n = first.shape[0]
     i = block.rows.clamp(max=n - 1)[..., None]
     j = block.columns[:, None, :]
-    allowed = (j >= lower[i]) & (j <= upper[i]) & block.fresh[:, None, :] & (block.rows < n)[..., None]
-    if rule.grid:
-        _, width, radius, metric, prefix = rule.grid
-        cell, other = i + offset - prefix, j - prefix
-        rows = (cell.div(width, rounding_mode="floor") - other.div(width, rounding_mode="floor")).abs()
-        columns = (cell % width - other % width).abs()
-        near = (rows + columns if metric else torch.maximum(rows, columns)) <= radius
-        allowed = allowed & (near | (cell < 0) | (other < 0))
-    return allowed
+    allowed = (j >= first[i]) & (j < last[i]) & block.fresh[:, None, :] & (block.rows < n)[..., None]
+    return allowed & reach.near(i + offset, j) if reach.grid else allowed
 
 
 def select(scores: Tensor, top_k: int, keep_ties: bool) -> Tensor:
@@ -112,18 +102,16 @@ class Tile(NamedTuple):
     pair_bias: Tensor | None
 
 
-def gather(
-    block: Block, q: Tensor, k: Tensor, v: Tensor, scale: Tensor, log_mass: Tensor | None, pair_bias: Tensor | None
-) -> Tile:
-    """Rows and slabs of a block; half types become float32."""
+def gather(block: Block, call: Call) -> Tile:
+    """Rows and slabs of a block; half types become float32. Scale, masses and biases of the call are spread."""
+    q, k, v, scale, pair = call.q, call.k, call.v, call.coefficients(), call.pair_bias
     dtype, group = scale.dtype, q.shape[1] // k.shape[1]
     rows = block.rows.clamp(max=q.shape[2] - 1)
     k, v = (x[:, :, block.columns].to(dtype).repeat_interleave(group, 1) for x in (k, v))
-    if pair_bias is not None:
-        pair_bias = pair_bias[:, :, rows[..., None], block.columns[:, None, :]].to(dtype)
-    return Tile(
-        q[:, :, rows].to(dtype), k, v, scale, None if log_mass is None else log_mass[:, :, block.columns], pair_bias
-    )
+    if pair is not None:
+        pair = pair[:, :, rows[..., None], block.columns[:, None, :]].to(dtype)
+    mass = None if call.log_mass is None else call.log_mass[:, :, block.columns]
+    return Tile(q[:, :, rows].to(dtype), k, v, scale, mass, pair)
 
 
 def attend(

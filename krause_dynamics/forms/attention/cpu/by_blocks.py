@@ -8,6 +8,7 @@ through a product with weight 0, so inputs must be finite here.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from krause_dynamics.forms.attention.call import Call, Gradients, Options
+from krause_dynamics.forms.attention.call import Call, Gradients, score_dtype
 from krause_dynamics.forms.attention.cpu.layout import Arrays, Layout, Tiles
 from krause_dynamics.forms.attention.cpu.prepare import Sums, array, packed, prepare, spread
-from krause_dynamics.forms.attention.lowering import Rule
 
 MANY = 256  # queries, and scores and values a query, from which blocks are faster than rows (measured)
 WORTH = 192
 PAIRS = 1 << 18  # pairs of a chunk: 1 MiB of scores
 FEWEST_TILES = 4  # fewer are not worth a second thread
+EXACT = ("none", "ieee")
 SMALLEST, LARGEST = 16, 64  # queries a block: below, products are slow; above, the corners of the slab are waste
 
 
@@ -35,24 +36,22 @@ def _kernels(name: str) -> Any:
     )  # numba takes a second to import: on first use
 
 
-def pays(call: Call, options: Options) -> bool:
+def pays(call: Call) -> bool:
     """Whether blocks beat rows: many queries, each with much to hear (keys scored) and to read (values summed)."""
-    n, rule = call.q.shape[2], options.rule
-    if rule.grid or n < MANY or _rounds_factors():
+    n, reach = call.q.shape[2], call.reach
+    # Products of float32 may be computed from bfloat16 or TF32, which would change who is admitted.
+    if reach.grid or n < MANY or torch.backends.mkldnn.matmul.fp32_precision not in EXACT:  # type: ignore[attr-defined]
         return False
-    heard = rule.row_length(call.k.shape[2])
-    return heard + min(rule.top_k or heard, heard) >= WORTH and finite(call.q, call.k, call.v)
-
-
-def _rounds_factors() -> bool:
-    """Whether products of float32 may be computed from bfloat16 or TF32, which would change who is admitted."""
-    precision = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
-    return precision not in ("none", "ieee")
+    heard = reach.row_length(call.k.shape[2])
+    return heard + min(reach.top_k or heard, heard) >= WORTH and finite(call.q, call.k, call.v)
 
 
 def finite(*tensors: Tensor) -> bool:
     """Whether no NaN or infinity is among the entries (nor a sum that overflows)."""
-    return all(bool(torch.isfinite(x.detach().sum(dtype=torch.float32 if x.itemsize < 4 else None))) for x in tensors)
+    for x in tensors:
+        if not torch.isfinite(x.detach().sum(dtype=torch.float32 if x.itemsize < 4 else None)):
+            return False
+    return True
 
 
 class _Chunk(NamedTuple):
@@ -62,21 +61,22 @@ class _Chunk(NamedTuple):
     begin: int
     end: int
 
-    def rows(self, n: int) -> Iterator[tuple[int, slice, slice]]:
+    def rows(self, n: int) -> list[tuple[int, slice, slice]]:
         """Stretches of rows: head, rows of the head, and the same among the rows of this chunk."""
-        size, number, p = self.tiles.size, self.tiles.number, self.begin
+        size, number, p, found = self.tiles.size, self.tiles.number, self.begin, []
         while p < self.end:
             x, t = divmod(p, number)
             following = min(self.end, p + number - t)
             first, last = t * size, min(n, (t + following - p) * size)
             place = (p - self.begin) * size
-            yield x, slice(first, last), slice(place, place + last - first)
+            found.append((x, slice(first, last), slice(place, place + last - first)))
             p = following
+        return found
 
 
-def _tiles(rule: Rule, arrays: Arrays) -> Tiles:
+def _tiles(call: Call, arrays: Arrays) -> Tiles:
     n, m = arrays.q.shape[1], arrays.k.shape[1]
-    size = int(np.clip(rule.row_length(m) // 2, SMALLEST, LARGEST)) & ~7
+    size = min(max(call.reach.row_length(m) // 2, SMALLEST), LARGEST) & ~7
     starts = np.arange(0, n, size)
     begin, end = arrays.lower[starts], arrays.upper[np.minimum(starts + size, n) - 1]
     return Tiles(size, 0, len(starts), begin, np.maximum(begin, end))
@@ -103,56 +103,62 @@ class _Buffers:
         self.dtype = dtype
         self.held: dict[str, Tensor] = {}
 
-    def __call__(self, name: str, *shape: int) -> Tensor:
-        size = int(np.prod(shape))
-        if name not in self.held or self.held[name].numel() < size:
-            self.held[name] = torch.empty(size, dtype=self.dtype)
-        return self.held[name][:size].view(shape)
+    def __call__(self, **shapes: tuple[int, ...]) -> list[Tensor]:
+        """A tensor of each shape, by the name of its memory."""
+        views = []
+        for name, shape in shapes.items():
+            size, held = math.prod(shape), self.held.get(name)
+            if held is None or held.numel() < size:
+                held = self.held[name] = torch.empty(size, dtype=self.dtype)
+            views.append(held[:size].view(shape))
+        return views
 
 
 class _Loaded(NamedTuple):
-    """A chunk's queries (count, size, d), keys (count, span, d), values and squares, with products of the first two."""
+    """A chunk's queries (count, size, d), keys (count, span, d), values and squares, with products of the first two,
+    and room for means (count, size, d_v).
+    """
 
     q: Tensor
     k: Tensor
     v: Tensor
     squares: Tensor
     products: Tensor
+    means: Tensor
 
 
 def _load(chunk: _Chunk, layout: Layout, arrays: Arrays, buffers: _Buffers) -> _Loaded:
     tiles, count = chunk.tiles, chunk.end - chunk.begin
-    q = buffers("q", count, tiles.size, arrays.q.shape[2])
-    k = buffers("k", count, tiles.span, arrays.k.shape[2])
-    v = buffers("v", count, tiles.span, arrays.v.shape[2])
-    squares = buffers("squares", count, tiles.size + tiles.span)
-    views = q.numpy(), k.numpy(), v.numpy(), squares.numpy()
+    size, span, d, width = tiles.size, tiles.span, arrays.q.shape[2], arrays.v.shape[2]
+    at = _Loaded(
+        *buffers(
+            q=(count, size, d), k=(count, span, d), v=(count, span, width), squares=(count, size + span),
+            products=(count, size, span), means=(count, size, width),
+        )
+    )  # fmt: skip
+    views = at.q.numpy(), at.k.numpy(), at.v.numpy(), at.squares.numpy()
     _kernels("blocks").load((chunk.begin, chunk.end), tiles, layout, arrays, *views)
-    return _Loaded(q, k, v, squares, _product(buffers("products", count, tiles.size, tiles.span), q, k.mT))
+    torch.bmm(at.q, at.k.mT, out=at.products)
+    return at
 
 
-def _product(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.bmm(a, b, out=out)
-
-
-def forward(call: Call, options: Options, save: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """See `banded.forward`."""
-    layout, arrays = prepare(call, options)
-    (batch, heads, n, _), dtype, tiles = call.q.shape, call.scale.dtype, _tiles(options.rule, arrays)
+def forward(call: Call, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """See `engine.forward`."""
+    layout, arrays = prepare(call)
+    (batch, heads, n, _), dtype, tiles = call.q.shape, score_dtype(call.q), _tiles(call, arrays)
     out = torch.empty(batch * heads, n, call.v.shape[3], dtype=dtype)
     log_partition = torch.empty(batch * heads, n, dtype=dtype)
-    bits = packed(call, options, save)
+    bits = packed(call, layout, save)
     results = log_partition.numpy(), bits.numpy()
 
     def run(begin: int, end: int) -> None:
-        buffers = _Buffers(dtype)
+        buffers, weigh = _Buffers(dtype), _kernels("blocks").weigh_tiles
         for chunk in _chunks(tiles, begin, end):
             at = _load(chunk, layout, arrays, buffers)
-            _kernels("blocks").weigh_tiles(
-                chunk[1:], chunk.tiles, layout, arrays, options.dropout, at.products.numpy(), at.squares.numpy(),
-                *results,
-            )  # fmt: skip
-            means = _product(buffers("means", *at.q.shape[:2], out.shape[2]), at.products, at.v).flatten(0, 1)
+            weigh(
+                chunk[1:], chunk.tiles, layout, arrays, call.dropout, at.products.numpy(), at.squares.numpy(), *results
+            )
+            means = torch.bmm(at.products, at.v, out=at.means).flatten(0, 1)
             for x, rows, places in chunk.rows(n):
                 out[x, rows] = means[places]
 
@@ -160,19 +166,17 @@ def forward(call: Call, options: Options, save: bool) -> tuple[Tensor, Tensor, T
     return out.view(batch, heads, n, -1).to(call.q.dtype), log_partition.view(batch, heads, n), bits
 
 
-def backward(
-    call: Call, options: Options, log_partition: Tensor, selection: Tensor, grad_out: Tensor, grad_log: Tensor
-) -> Gradients:
-    """See `banded.backward`; no two threads share a key head."""
-    layout, arrays = prepare(call, options)
-    dtype, sums, tiles = call.scale.dtype, Sums(call, arrays), _tiles(options.rule, arrays)
+def backward(call: Call, log_partition: Tensor, selection: Tensor, grad_out: Tensor, grad_log: Tensor) -> Gradients:
+    """See `engine.backward`; no two threads share a key head."""
+    layout, arrays = prepare(call)
+    dtype, sums, tiles = score_dtype(call.q), Sums(call, arrays), _tiles(call, arrays)
     given = array(log_partition, dtype), selection.numpy(), array(grad_log, dtype), array(grad_out, dtype)
     step = tiles.number * (layout.heads // layout.kv_heads)
 
     def run(begin: int, end: int) -> None:
         buffers = _Buffers(dtype)
         for chunk in _chunks(tiles, begin * step, end * step):
-            _chunk_gradients(chunk, layout, arrays, options.dropout, given, sums, buffers)
+            _chunk_gradients(chunk, layout, arrays, call.dropout, given, sums, buffers)
 
     spread(run, len(arrays.k), 1)
     return sums.gradients()
@@ -184,21 +188,23 @@ def _chunk_gradients(
 ) -> None:  # fmt: skip
     """Add what a chunk contributes; ``given``: log-partition, selection and gradients of log-partition and output."""
     at, kernels = _load(chunk, layout, arrays, buffers), _kernels("block_gradients")
-    g = buffers("grad out", *at.q.shape[:2], arrays.v.shape[2]).zero_()
+    count, size, span = at.products.shape
+    g = at.means.zero_()
     for x, rows, places in chunk.rows(arrays.q.shape[1]):
         g.flatten(0, 1)[places] = torch.from_numpy(given[3][x, rows])
-    slopes = _product(buffers("slopes", *at.products.shape), g, at.v.mT)
-    of_rows, of_keys = buffers("rows", *at.q.shape[:2]).numpy(), buffers("keys", *at.k.shape[:2]).numpy()
+    slopes, of_rows, of_keys, grad_q, grad_k, grad_v = buffers(
+        slopes=(count, size, span), rows=(count, size), keys=(count, span), grad_q=tuple(at.q.shape),
+        grad_k=tuple(at.k.shape), grad_v=tuple(at.v.shape),
+    )  # fmt: skip
+    torch.bmm(g, at.v.mT, out=slopes)
     kernels.slope_tiles(
         chunk[1:], chunk.tiles, layout, arrays, dropout, at.products.numpy(), slopes.numpy(), at.squares.numpy(),
-        *given, of_rows, of_keys, sums.scale, sums.pair,
+        *given, of_rows.numpy(), of_keys.numpy(), sums.scale, sums.pair,
     )  # fmt: skip
-    parts = (
-        _product(buffers("grad q", *at.q.shape), slopes, at.k),
-        _product(buffers("grad k", *at.k.shape), slopes.mT, at.q),
-        _product(buffers("grad v", *at.v.shape), at.products.mT, g),
-    )
+    torch.bmm(slopes, at.k, out=grad_q)
+    torch.bmm(slopes.mT, at.q, out=grad_k)
+    torch.bmm(at.products.mT, g, out=grad_v)
     kernels.collect(
-        chunk[1:], chunk.tiles, layout, arrays, at.q.numpy(), at.k.numpy(), of_rows, of_keys,
-        tuple(part.numpy() for part in parts), sums.vectors, sums.mass,
+        chunk[1:], chunk.tiles, layout, arrays, at.q.numpy(), at.k.numpy(), of_rows.numpy(), of_keys.numpy(),
+        (grad_q.numpy(), grad_k.numpy(), grad_v.numpy()), sums.vectors, sums.mass,
     )  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from krause_dynamics.forms.attention.call import Call, Gradients, Options
+from krause_dynamics.forms.attention.call import Call, Gradients, score_dtype
 from krause_dynamics.forms.attention.cpu.layout import Arrays, Layout
 from krause_dynamics.forms.attention.cpu.prepare import Sums, array, packed, prepare, spread
 
@@ -24,43 +24,41 @@ def _kernels() -> Any:
     )  # numba takes a second to import: on first use
 
 
-def _longest(layout: Layout, arrays: Arrays, options: Options) -> int:
+def _longest(call: Call, layout: Layout, arrays: Arrays) -> int:
     m = arrays.k.shape[1]
-    return m if layout.wide_rows else max(1, options.rule.row_length(m))
+    return m if layout.wide_rows else max(1, call.reach.row_length(m))
 
 
-def forward(call: Call, options: Options, save: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """See `banded.forward`."""
+def forward(call: Call, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """See `engine.forward`."""
     # Masses, biases and grids count keys from the first of the call.
-    alone = call.log_mass is None and call.pair_bias is None and not options.rule.grid
-    layout, arrays = prepare(call, options, stretch=alone)
-    (batch, heads, n, _), dtype = call.q.shape, call.scale.dtype
+    alone = call.log_mass is None and call.pair_bias is None and not call.reach.grid
+    layout, arrays = prepare(call, stretch=alone)
+    (batch, heads, n, _), dtype = call.q.shape, score_dtype(call.q)
     out = torch.empty(batch * heads, n, call.v.shape[3], dtype=dtype)
     log_partition = torch.empty(batch * heads, n, dtype=dtype)
-    bits = packed(call, options, save)
-    results, longest = (out.numpy(), log_partition.numpy(), bits.numpy()), _longest(layout, arrays, options)
+    bits = packed(call, layout, save)
+    results, longest = (out.numpy(), log_partition.numpy(), bits.numpy()), _longest(call, layout, arrays)
 
     def run(begin: int, end: int) -> None:
         scratch = np.empty((2, longest), arrays.q.dtype)
-        _kernels().forward((begin, end), layout, arrays, options.dropout, scratch, *results)
+        _kernels().forward((begin, end), layout, arrays, call.dropout, scratch, *results)
 
     spread(run, batch * heads * n, THREAD_ROWS)
     return out.view(batch, heads, n, -1).to(call.q.dtype), log_partition.view(batch, heads, n), bits
 
 
-def backward(
-    call: Call, options: Options, log_partition: Tensor, selection: Tensor, grad_out: Tensor, grad_log: Tensor
-) -> Gradients:
-    """See `banded.backward`."""
-    layout, arrays = prepare(call, options)
-    n, dtype, kv_heads = call.q.shape[2], call.scale.dtype, len(arrays.k)
+def backward(call: Call, log_partition: Tensor, selection: Tensor, grad_out: Tensor, grad_log: Tensor) -> Gradients:
+    """See `engine.backward`."""
+    layout, arrays = prepare(call)
+    n, dtype, kv_heads = call.q.shape[2], score_dtype(call.q), len(arrays.k)
     given = array(log_partition, dtype), selection.numpy(), array(grad_out, dtype), array(grad_log, dtype)
-    sums, longest = Sums(call, arrays), _longest(layout, arrays, options)
+    sums, longest = Sums(call, arrays), _longest(call, layout, arrays)
 
     def run(begin: int, end: int) -> None:
         scratch = np.empty((4, longest), arrays.q.dtype)
         _kernels().backward(
-            (begin, end), layout, arrays, options.dropout, scratch, *given, (*sums.vectors, sums.scale), sums.mass,
+            (begin, end), layout, arrays, call.dropout, scratch, *given, (*sums.vectors, sums.scale), sums.mass,
             sums.pair,
         )  # fmt: skip
 

@@ -15,38 +15,34 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.forms.attention import tiles
-from krause_dynamics.forms.attention.call import Call, Gradients, Options, selection_bytes
+from krause_dynamics.forms.attention.call import Call, Gradients, score_dtype, selection_bytes
 from krause_dynamics.forms.attention.cpu.layout import Arrays, Layout
-from krause_dynamics.forms.attention.lowering import UNBOUNDED
+from krause_dynamics.interaction.reach import Reach
 
 REMEMBERED = 1024  # rows up to which the intervals of a call are kept for the next layer or token
 
 
-def prepare(call: Call, options: Options, *, stretch: bool = False) -> tuple[Layout, Arrays]:
-    """Numbers and arrays of a call for the compiled loops.
+def prepare(call: Call, *, stretch: bool = False) -> tuple[Layout, Arrays]:
+    """Numbers and arrays of a call for the compiled loops; its scale is spread to (b, h).
 
     Args:
-        call: The tensors.
-        options: The numbers.
+        call: The call.
         stretch: Whether keys and values may be longer than those of the call, which are then a stretch of them.
     """
-    rule, dtype = options.rule, call.scale.dtype
+    reach, dtype, mass = call.reach, score_dtype(call.q), call.log_mass
     (_, heads, n, _), m = call.q.shape, call.k.shape[2]
-    mass = call.log_mass
-    height, width, radius, metric, prefix = rule.grid or (0, 1, 0, 0, 0)
     layout = Layout(
-        heads, call.k.shape[1], 0 if mass is None else mass.shape[1], options.offset, int(options.distance),
-        rule.top_k, int(rule.keep_ties), height, width, radius, metric, prefix,
-        *selection_bytes(rule, n, m, options.offset), options.seed,
+        heads, call.k.shape[1], 0 if mass is None else mass.shape[1], call.offset, int(call.distance), reach.top_k,
+        int(reach.keep_ties), *(reach.grid or (0, 1, 0, 0, 0)), *selection_bytes(reach, n, m, call.offset), call.seed,
     )  # fmt: skip
-    lower, upper = intervals(call, options)
+    lower, upper = intervals(call)
     k, v, begin = _buffers(call) if stretch else (call.k, call.v, 0)
     if begin:
         lower, upper = lower + begin, upper + begin
     arrays = Arrays(
-        array(call.q, dtype), array(k, dtype), array(v, dtype), array(call.scale, dtype).reshape(-1),
-        _nothing(dtype, 2) if mass is None else array(mass, dtype).reshape(-1, m),
-        *_pairs(call.pair_bias, dtype), lower, upper,
+        array(call.q, dtype), array(k, dtype), array(v, dtype), array(call.coefficients(), dtype).reshape(-1),
+        NOTHING[dtype, 2] if mass is None else array(mass, dtype).reshape(-1, m),
+        *(NO_PAIRS[dtype] if call.pair_bias is None else _pairs(call.pair_bias, dtype)), lower, upper,
     )  # fmt: skip
     return layout, arrays
 
@@ -54,7 +50,7 @@ def prepare(call: Call, options: Options, *, stretch: bool = False) -> tuple[Lay
 def _buffers(call: Call) -> tuple[Tensor, Tensor, int]:
     """Keys, values and where their first token stands: of a stretch of a cache the whole buffer, without a copy."""
     begins = _begin(call.k), _begin(call.v)
-    if begins[0] != begins[1] or begins[0] is None or call.k.dtype != call.scale.dtype:
+    if begins[0] != begins[1] or begins[0] is None or call.k.dtype != score_dtype(call.q):
         return call.k, call.v, 0
     assert call.k._base is not None
     assert call.v._base is not None
@@ -77,45 +73,43 @@ def array(x: Tensor, dtype: torch.dtype) -> np.ndarray:
     return found.reshape(-1, *found.shape[2:])
 
 
-def _pairs(pair: Tensor | None, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(pair: Tensor, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
     """Storage of the pair bias and its strides: broadcast axes are not filled."""
-    if pair is None:
-        return _nothing(dtype, 1), _nothing(torch.int64, 1)
     pair = pair.detach().to(dtype)
-    size = 1 + sum((s - 1) * t for s, t in zip(pair.shape, pair.stride(), strict=True))
+    size = 1 + sum([(s - 1) * t for s, t in zip(pair.shape, pair.stride(), strict=True)])
     return pair.as_strided((size,), (1,)).numpy(), np.array(pair.stride(), np.int64)
 
 
-@lru_cache
-def _nothing(dtype: torch.dtype, axes: int) -> np.ndarray:
-    return torch.empty((0,) * axes, dtype=dtype).numpy()
+NOTHING = {
+    (dtype, axes): torch.empty((0,) * axes, dtype=dtype).numpy()
+    for dtype in (torch.float64, torch.float32)
+    for axes in (1, 2)
+}
+NO_PAIRS = {dtype: (NOTHING[dtype, 1], np.empty(0, np.int64)) for dtype in (torch.float64, torch.float32)}
 
 
-def intervals(call: Call, options: Options) -> tuple[np.ndarray, np.ndarray]:
+def intervals(call: Call) -> tuple[np.ndarray, np.ndarray]:
     """First key of each row by window and segment, and one past the last, (n,) each; grids restrict further."""
-    n, m, rule = call.q.shape[2], call.k.shape[2], options.rule
     if call.segments is not None:
-        first, last = tiles.bounds(rule, n, m, options.offset, call.segments, call.q.device)
-        return first.numpy(), last.numpy() + 1
+        first, last = tiles.bounds(call)
+        return first.numpy(), last.numpy()
+    n, m = call.q.shape[2], call.k.shape[2]
     find = _band if n > REMEMBERED else _remembered_band
-    return find(n, m, options.offset, rule.left, rule.right)
+    return find(call.reach, call.offset, n, m)
 
 
-def _band(n: int, m: int, offset: int, left: int, right: int) -> tuple[np.ndarray, np.ndarray]:
-    position = np.arange(offset, offset + n)
-    lower = np.zeros(n, np.int64) if left == UNBOUNDED else np.minimum(np.maximum(position - left, 0), m)
-    upper = np.full(n, m) if right == UNBOUNDED else np.minimum(position + (right + 1), m)
-    return lower, upper
+def _band(reach: Reach, offset: int, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+    return reach.interval(np.arange(offset, offset + n), m)
 
 
 _remembered_band = lru_cache(maxsize=8)(_band)
 
 
-def packed(call: Call, options: Options, save: bool) -> Tensor:
+def packed(call: Call, layout: Layout, save: bool) -> Tensor:
     """Room for the selection of each head, (b h, bytes); no bytes where nothing is selected or kept."""
-    (batch, heads, n, _), m = call.q.shape, call.k.shape[2]
-    wide, wide_bytes, row_bytes = selection_bytes(options.rule, n, m, options.offset)
-    width = wide * wide_bytes + (n - wide) * row_bytes if save and options.rule.top_k else 0
+    batch, heads, n, _ = call.q.shape
+    wide, wide_bytes, row_bytes = layout.wide_rows, layout.wide_bytes, layout.row_bytes
+    width = wide * wide_bytes + (n - wide) * row_bytes if save and layout.top_k else 0
     return torch.zeros(batch * heads, width, dtype=torch.uint8)
 
 

@@ -5,23 +5,14 @@ from typing import Any
 
 import torch
 
-from .neighbourhood import NO_BOUND
 from .primitives import INTERPRETED
+from .tiling import NO_BOUND
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LARGEST_HEAD = 256
 
 
-def supports(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    *,
-    left: int | None = None,
-    right: int | None = None,
-    top_k: int | None = None,
-    grid: tuple | None = None,
-    prefix: int = 0,
-) -> str | None:
+def supports(q: torch.Tensor, k: torch.Tensor) -> str | None:
     """None if the kernels serve these arguments, else the reason why not and what would."""
     if not q.is_cuda:
         return f"needs CUDA tensors, got {q.device}; impl='banded' serves every device"

@@ -19,7 +19,7 @@ from .arguments import bias_arguments, is_hopper, launch_options, on_device, pad
 from .backward_blocks import backward_keys_kernel, backward_queries_kernel
 from .backward_repair import SPAN, repair_kernel
 from .backward_sweep import sweep_kernel
-from .neighbourhood import Neighbourhood, neighbourhood
+from .tiling import Tiling
 
 # Queries and keys a block of the walk along short windows.
 SWEEP_BLOCK = 32
@@ -53,7 +53,7 @@ def key_blocks(d: int, dtype: torch.dtype, *, hopper: bool = False) -> Blocks:
     return Blocks(32, 64, registers=168 if padded(d) <= 64 and hopper else None)
 
 
-def sweeps(hood: Neighbourhood, select: int, full: bool, group: int, d: int, dtype: torch.dtype) -> bool:
+def sweeps(hood: Tiling, select: int, full: bool, group: int, d: int, dtype: torch.dtype) -> bool:
     """Whether `sweep_kernel` serves: two key blocks hold the window, and registers all that is carried along."""
     short = hood.banded and hood.left + hood.right <= SWEEP_BLOCK and not full
     return short and select < 2 and group == 1 and padded(d) <= 64 and dtype != torch.float32
@@ -117,6 +117,7 @@ def _read(
 
 
 def backward(
+    hood: Tiling,
     grad_out: torch.Tensor,
     q: torch.Tensor,
     k: torch.Tensor,
@@ -127,12 +128,6 @@ def backward(
     *,
     scale: float | torch.Tensor,
     key_bias: torch.Tensor | None = None,
-    left: int | None = None,
-    right: int | None = None,
-    top_k: int | None = None,
-    ties: str = "index",
-    grid: tuple[int, int, int, str] | None = None,
-    prefix: int = 0,
     query_offset: int = 0,
     grad_log_partition: torch.Tensor | None = None,
     need_key_bias: bool = True,
@@ -147,7 +142,6 @@ def backward(
     """
     q, k, v, grad_out, out = (_token_rows(x) for x in (q, k, v, grad_out, out))
     n, keys, group = q.shape[2], k.shape[2], q.shape[1] // k.shape[1]
-    hood = neighbourhood(left, right, top_k, ties, grid, prefix, keys)
     registers, full = hood.registers(keys)
     select = 0 if hood.top_k == 0 else (1 if registers else 2)
     full = full and select == 1

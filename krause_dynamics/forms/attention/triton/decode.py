@@ -100,8 +100,8 @@ def decode(
     key_bias: torch.Tensor | None = None,
     first: int = 0,
     last: int | None = None,
-    top_k: int | None = None,
-    ties: str = "index",
+    top_k: int = 0,
+    keep_ties: bool = False,
     out: torch.Tensor | None = None,
     log_partition: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -142,7 +142,7 @@ def decode(
             q, k, v, bias, scale_tensor, out, log_partition,
             scale_value, keys, heads, heads // k.shape[1],
             *q.stride()[:2], *k.stride()[:3], *v.stride()[:3], *bias_strides, *scale_strides,
-            TOP_K=0 if top_k is None or top_k >= keys else top_k, KEEP_TIES=ties == "keep", D=d, DP=padded(d),
+            TOP_K=0 if top_k >= keys else top_k, KEEP_TIES=keep_ties, D=d, DP=padded(d),
             HAS_BIAS=key_bias is not None, SCALE_TENSOR=is_tensor, M=width,
             **launch_options(8 if warps == 12 else warps),
         )  # fmt: skip

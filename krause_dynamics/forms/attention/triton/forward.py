@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from .arguments import launch_options, padded
-from .neighbourhood import Neighbourhood, expected_threshold
+from .tiling import Tiling, expected_threshold
 from .primitives import (
     FAR,
     LN2,
@@ -256,7 +256,7 @@ def _tiles(span: int, full: bool, d: int, dtype: torch.dtype) -> Tiles:
 
 
 def launch_registers(
-    hood: Neighbourhood, full: bool, keys: int, words: int, tiles: Tiles | None, arrays: tuple, numbers: tuple,
+    hood: Tiling, full: bool, keys: int, words: int, tiles: Tiles | None, arrays: tuple, numbers: tuple,
     strides: tuple, common: dict[str, Any],
 ) -> None:  # fmt: skip
     """Launch `forward_kernel`: as many key tiles as a block of queries can hear."""

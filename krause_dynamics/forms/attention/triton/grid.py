@@ -22,8 +22,8 @@ import triton.language as tl
 from .grid_geometry import NOBODY, candidates, cells_of_patch, code, heard, load_listed, products
 from .grid_prefix import prefix_row
 from .grid_selection import cut_ties, kth_scores, words_of_scores
-from .grid_sizes import Sizes, plan
-from .neighbourhood import Neighbourhood
+from .grid_sizes import Sizes, launches_of
+from .tiling import Tiling
 from .primitives import LN2, LOG2E, RUN_TIME, float_of_ordinal, load_scale, ordinal_of_float, population, row_maximum
 
 # Constants that the kernel shares with the others.
@@ -200,7 +200,7 @@ def grid_kernel(
 
 
 def launch_grid(
-    hood: Neighbourhood, arrays: tuple, numbers: tuple, strides: tuple, common: dict[str, Any],
+    hood: Tiling, arrays: tuple, numbers: tuple, strides: tuple, common: dict[str, Any],
     chosen: Sizes | None = None,
 ) -> None:  # fmt: skip
     """Launch `grid_kernel`; arguments as prepared by `launch.forward`."""
@@ -211,7 +211,7 @@ def launch_grid(
     saved = torch.empty((batch, heads, leading, m), dtype=torch.float32, device=q.device) if leading else log_partition
     constants = {name: common[name] for name in SHARED}
     stored = selected.shape[-1] * selected.shape[-2]
-    for one in plan(hood, offset + n, leading, m, d, q.dtype, False, chosen):
+    for one in launches_of(hood, offset + n, leading, m, d, q.dtype, False, chosen):
         grid_kernel[(batch * heads * one.programs,)](
             *arrays, saved, *numbers, batch * heads, one.patches, stored, *strides, **constants, **one.constants,
             CHUNK=max(256, 128 * one.options["num_warps"]), **one.options,

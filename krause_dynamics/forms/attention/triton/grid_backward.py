@@ -10,12 +10,12 @@ import torch
 from .arguments import bias_arguments, on_device, padded, rows_contiguous, scale_arguments
 from .grid_keys import grid_keys_kernel
 from .grid_queries import grid_queries_kernel
-from .grid_sizes import Sizes, plan
-from .neighbourhood import Neighbourhood
+from .grid_sizes import Sizes, launches_of
+from .tiling import Tiling
 
 
 def backward_grid(
-    hood: Neighbourhood,
+    hood: Tiling,
     grad_out: torch.Tensor,
     q: torch.Tensor,
     k: torch.Tensor,
@@ -53,14 +53,14 @@ def backward_grid(
     common["SELECT"] = hood.top_k > 0
     leading = min(max(hood.prefix - query_offset, 0), n)
     with on_device(q):
-        for one in plan(hood, query_offset + n, leading, keys, d, q.dtype, True, chosen):
+        for one in launches_of(hood, query_offset + n, leading, keys, d, q.dtype, True, chosen):
             grid_queries_kernel[(batch * heads * one.programs,)](
                 q, k, v, bias, scale_tensor, out, log_partition, selected, grad_out, dlog, delta, dq,
                 delta if rows is None else rows, *numbers, batch * heads, one.patches, stored, *inputs,
                 *out.stride()[:3], *outer, *dq.stride()[:3], **common, **one.constants, **one.options,
                 HAS_DLOGZ=grad_log_partition is not None, NEED_DSCALE=need_scale,
             )  # fmt: skip
-        for one in plan(hood, keys, min(hood.prefix, keys), n, d, q.dtype, True, chosen):
+        for one in launches_of(hood, keys, min(hood.prefix, keys), n, d, q.dtype, True, chosen):
             grid_keys_kernel[(batch * kv_heads * one.programs,)](
                 q, k, v, bias, scale_tensor, log_partition, selected, grad_out, delta, dk, dv,
                 delta if dbias is None else dbias, *numbers, batch * kv_heads, one.patches, stored, *inputs, *outer,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from .arguments import launch_options, padded
-from .neighbourhood import Neighbourhood
+from .tiling import Tiling
 
 # Rows of one matrix product.
 ROWS = 16
@@ -60,7 +60,7 @@ class Launch:
         return self.leading + (self.patches if self.constants["PATCHES"] else 0)
 
 
-def _sizes(hood: Neighbourhood, height: int, d: int, dtype: torch.dtype, backward: bool) -> Sizes:
+def _sizes(hood: Tiling, height: int, d: int, dtype: torch.dtype, backward: bool) -> Sizes:
     """By the registers that tiles of keys, scores and sums take."""
     if dtype == torch.float32:
         tiles, warps = ((16,), 4 if d <= 128 else 8) if backward else (((32,), 4) if d <= 64 else ((16,), 8))
@@ -68,7 +68,7 @@ def _sizes(hood: Neighbourhood, height: int, d: int, dtype: torch.dtype, backwar
         tiles, warps = ((64, 32), 2) if d <= 64 else ((64,), 4) if d <= 128 else ((32,), 8)
     else:
         tiles, warps = ((64, 32, 16), 1) if d <= 64 else ((64,), 2) if d <= 128 else ((32,), 4)
-    _, width, radius, _ = hood.grid or (0, 1, 0, "")
+    width, radius = hood.width, hood.radius
     rows, columns, tile = patch_shape(height, width, radius, hood.prefix, tiles)
     held = hood.prefix + (rows + 2 * radius) * (columns + 2 * radius)
     # With 64 candidates all fits 168 registers; twelve warps share a multiprocessor then, not eight.
@@ -76,8 +76,8 @@ def _sizes(hood: Neighbourhood, height: int, d: int, dtype: torch.dtype, backwar
 
 
 @lru_cache(maxsize=256)
-def plan(
-    hood: Neighbourhood, positions: int, leading: int, walked: int, d: int, dtype: torch.dtype, backward: bool,
+def launches_of(
+    hood: Tiling, positions: int, leading: int, walked: int, d: int, dtype: torch.dtype, backward: bool,
     chosen: Sizes | None = None,
 ) -> list[Launch]:  # fmt: skip
     """Launches for patches of all `positions` and for `leading` prefix tokens, each of which meets `walked` tokens.
@@ -92,14 +92,14 @@ def plan(
         backward: Whether for the backward pass, whose prefix programs hold two sums.
         chosen: Sizes instead of the tabulated ones; for measurements.
     """
-    _, width, radius, _ = hood.grid or (0, 1, 0, "")
+    width, radius = hood.width, hood.radius
     d = padded(d)
     numbers = 1024 if backward else 2048
     height = -(-max(positions - hood.prefix, 0) // width)
     size = chosen or _sizes(hood, height, d, dtype, backward)
     patches = -(-height // size.rows) * -(-width // size.columns)
     tiles = -(-(hood.prefix + (size.rows + 2 * radius) * (size.columns + 2 * radius)) // size.tile)
-    constants = {"PH": size.rows, "PW": size.columns, "B": ROWS, "T": size.tile, "NT": tiles, "WORDS": hood.cell_words}
+    constants = {"PH": size.rows, "PW": size.columns, "B": ROWS, "T": size.tile, "NT": tiles, "WORDS": hood.patch_words}
     launches = []
     if leading and walked > LARGEST_PREFIX_ROW:
         special = {"LEADING": leading, "PATCHES": False, "KEYS": 8 * numbers // d}

@@ -1,12 +1,11 @@
 """Border of the Triton kernels: choice of kernel and tile sizes, allocation, launch. Plain tensors in and out.
 
-Query i (at position i + query_offset) hears key j when j is in the window [position - left, position + right] or in
-the grid neighbourhood, or when one of the two is among the first `prefix` tokens, and key_bias[..., j] > -inf; of
-these the `top_k` best by
+Query i (at position i + query_offset) hears key j when j is within its reach, a window or a grid neighbourhood, or when
+one of the two is among the first `prefix` tokens, and key_bias[..., j] > -inf; of these the `top_k` best by
 
     s_ij = scale * <q_i, k_j> + key_bias_j            (float32: product, scale and sum rounded in this order)
 
-are selected, the earlier key winning a tie (`ties="index"`) or all that tie being kept (`ties="keep"`). Then
+are selected, the earlier key winning a tie, or all that tie being kept. Then
 
     log Z_i = log sum_j exp s_ij,     out_i = sum_j exp(s_ij - log Z_i) v_j,
 
@@ -23,15 +22,17 @@ from typing import Any
 
 import torch
 
+from krause_dynamics.interaction.reach import Reach
+
 from .arguments import bias_arguments, on_device, padded, rows_contiguous, scale_arguments, supports
 from .backward import backward as backward_of_bands
 from .decode import LARGEST_CACHE, decode
 from .forward import Tiles, launch_registers
 from .grid import launch_grid
 from .grid_backward import backward_grid
-from .neighbourhood import neighbourhood, selected_mask, selected_shape
 from .softmax import launch_softmax
 from .streaming import launch_streaming
+from .tiling import selected_mask, selected_shape, tiling
 
 __all__ = ["LARGEST_CACHE", "Tiles", "backward", "decode", "forward", "selected_mask", "selected_shape", "supports"]
 
@@ -43,11 +44,7 @@ def forward(
     *,
     scale: float | torch.Tensor,
     key_bias: torch.Tensor | None = None,
-    left: int | None = None,
-    right: int | None = None,
-    top_k: int | None = None,
-    ties: str = "index",
-    grid: tuple[int, int, int, str] | None = None,
+    reach: Reach,
     prefix: int = 0,
     query_offset: int = 0,
     tiles: Tiles | None = None,
@@ -60,13 +57,9 @@ def forward(
         v: As k.
         scale: Number, or tensor that broadcasts to (batch, heads); multiplies in float32 after the product.
         key_bias: (batch, heads, m) or None; -inf marks a key that nobody hears (its k and v may hold anything).
-        left: Keys before the query's position that are heard; None for all.
-        right: Keys after it; None for all, 0 is causal.
-        top_k: Keys selected in each row; None for all.
-        ties: "index" (exactly top_k, the earlier key wins) or "keep" (all that tie with the k-th).
-        grid: (height, width, radius, "chebyshev" | "manhattan") instead of a window; token prefix + r * width + c lies
-            at row r, column c.
-        prefix: First tokens, which hear all and are heard by all.
+        reach: Who is heard: a window or a grid, and a rank. Token prefix + r * width + c of a grid lies at row r,
+            column c.
+        prefix: First tokens, which hear all and are heard by all, beside a window; a grid names its own.
         query_offset: Position of query 0 among the keys.
         tiles: Tile sizes of the register kernel instead of the tabulated ones; for measurements.
 
@@ -77,9 +70,9 @@ def forward(
     batch, heads, n, d = q.shape
     keys = k.shape[-2]
     q, k, v = rows_contiguous(q), rows_contiguous(k), rows_contiguous(v)
-    hood = neighbourhood(left, right, top_k, ties, grid, prefix, keys)
+    hood = tiling(reach, keys, prefix)
     registers, full = hood.registers(keys)
-    shape = selected_shape(q.shape, k.shape, left=left, right=right, top_k=top_k, ties=ties, grid=grid, prefix=prefix)
+    shape = selected_shape(q.shape, k.shape, reach=reach, prefix=prefix)
     out = torch.empty((batch, heads, n, d), dtype=q.dtype, device=q.device)
     log_partition = torch.empty((batch, heads, n), dtype=torch.float32, device=q.device)
     selected = torch.empty(shape, dtype=torch.int32, device=q.device)
@@ -100,7 +93,7 @@ def forward(
     arrays = (q, k, v, bias, scale_tensor, out, log_partition, selected)
     numbers = (scale_value, n, keys, heads, heads // k.shape[1], query_offset)
     with on_device(q):
-        if hood.cells:
+        if hood.patched:
             launch_grid(hood, arrays, numbers, strides, common)
         elif hood.top_k == 0:
             launch_softmax(hood, arrays, numbers, strides, common)
@@ -120,11 +113,7 @@ def backward(
     log_partition: torch.Tensor,
     selected: torch.Tensor,
     *,
-    left: int | None = None,
-    right: int | None = None,
-    top_k: int | None = None,
-    ties: str = "index",
-    grid: tuple[int, int, int, str] | None = None,
+    reach: Reach,
     prefix: int = 0,
     **rest: Any,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
@@ -139,8 +128,7 @@ def backward(
         (and batch).
     """
     tensors = (grad_out, q, k, v, out, log_partition, selected)
-    hood = neighbourhood(left, right, top_k, ties, grid, prefix, k.shape[-2])
-    if hood.cells and q.numel() and k.numel():
+    hood = tiling(reach, k.shape[-2], prefix)
+    if hood.patched and q.numel() and k.numel():
         return backward_grid(hood, *tensors, **rest)
-    rule = {"left": left, "right": right, "top_k": top_k, "ties": ties, "grid": grid, "prefix": prefix}
-    return backward_of_bands(*tensors, **rule, **rest)
+    return backward_of_bands(hood, *tensors, **rest)

@@ -38,7 +38,7 @@ _VIEWS = {
 }
 _KERNEL: Any = InterpretedFunction if INTERPRETED.value else JITFunction
 _LOCK = threading.RLock()
-_PLANS: dict[Any, Any] = {}
+_RECORDINGS: dict[Any, Any] = {}
 _MOST = 1024
 _SEEN, _NEVER = "seen once", "not to be repeated"
 
@@ -51,7 +51,7 @@ class _Launch(NamedTuple):
     places: list[tuple[int, int, int]]
 
 
-class _Plan(NamedTuple):
+class _Recording(NamedTuple):
     """Tensors to allocate after those given, launches, and which tensors are returned; numbers count all tensors."""
 
     allocations: list[tuple[torch.Size, torch.dtype]]
@@ -85,7 +85,7 @@ def _launch_on(device: torch.device, launches: list[_Launch], held: list[Tensor 
         run(*arguments, stream=stream)
 
 
-def planned(
+def recorded(
     function: Callable[..., tuple[Any, ...]], tensors: tuple[Tensor | None, ...], rest: tuple[Any, ...]
 ) -> tuple[Any, ...]:
     """``function(*tensors, *rest)``, from its third call with such tensors and the same `rest` on by its record.
@@ -105,18 +105,18 @@ def planned(
     shared = None if len(set(pointers)) == len(pointers) else tuple([pointers.index(p) for p in pointers])
     layout = tuple([None if x is None else (x.shape, x.stride(), x.dtype) for x in tensors])
     key = (function, rest, first.device, layout, tuple([p & 15 for p in pointers]), shared)
-    plan = _PLANS.get(key)
-    if isinstance(plan, _Plan):
-        return plan.repeat(tensors, first.device)
-    if plan is None:
-        if len(_PLANS) >= _MOST:
-            _PLANS.clear()
-        _PLANS[key] = _SEEN
-    if plan != _SEEN:
+    found = _RECORDINGS.get(key)
+    if isinstance(found, _Recording):
+        return found.repeat(tensors, first.device)
+    if found is None:
+        if len(_RECORDINGS) >= _MOST:
+            _RECORDINGS.clear()
+        _RECORDINGS[key] = _SEEN
+    if found != _SEEN:
         return function(*tensors, *rest)
-    with _Watch() as watch, _recorded() as launches:
+    with _Watch() as watch, _recording_launches() as launches:
         result = function(*tensors, *rest)
-    _PLANS[key] = _plan(tensors, watch, launches, result) or _NEVER
+    _RECORDINGS[key] = _recording(tensors, watch, launches, result) or _NEVER
     return result
 
 
@@ -139,7 +139,7 @@ class _Watch(TorchDispatchMode):
 
 
 @contextmanager
-def _recorded() -> Any:
+def _recording_launches() -> Any:
     """The launches of this thread: (kernel, compiled kernel, grid, arguments in the order of the signature)."""
     launches: list[tuple[Any, Any, Any, list[Any]]] = []
     thread = threading.get_ident()
@@ -161,10 +161,10 @@ def _recorded() -> Any:
             _KERNEL.run = original
 
 
-def _plan(
+def _recording(
     tensors: tuple[Tensor | None, ...], watch: _Watch, launches: list[Any], result: tuple[Any, ...]
-) -> _Plan | None:
-    """The record as a plan, or ``None`` where something in it cannot be repeated."""
+) -> _Recording | None:
+    """The record as a recording, or ``None`` where something in it cannot be repeated."""
     held = [*tensors, *watch.allocated]
 
     def find(x: Tensor) -> tuple[int, int]:
@@ -189,7 +189,7 @@ def _plan(
     used += [-1 if found[1] else found[0] for found in returned if found is not None]
     if not watch.clean or min(used, default=-1) < 0:
         return None
-    return _Plan([(x.shape, x.dtype) for x in watch.allocated], steps, [None if x is None else x[0] for x in returned])
+    return _Recording([(x.shape, x.dtype) for x in watch.allocated], steps, [None if x is None else x[0] for x in returned])
 
 
 def _runner(kernel: Any, compiled: Any, grid: tuple[int, ...]) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from .arguments import is_hopper, launch_options
-from .neighbourhood import Neighbourhood
+from .tiling import Tiling
 from .primitives import LN2, LOG2E, RUN_TIME, load_rows, load_scale, opaque, row_maximum, within
 from .walk import CAREFUL, add_finite, key_range, load_tile_bias, locate, masked, store_mended, tile_start
 
@@ -138,7 +138,7 @@ def softmax_kernel(
     tl.store(LOGZ + (batch * heads + head) * n + i, logz, mask=i < n)
 
 
-def launch_softmax(hood: Neighbourhood, arrays: tuple, numbers: tuple, strides: tuple, common: dict[str, Any]) -> None:
+def launch_softmax(hood: Tiling, arrays: tuple, numbers: tuple, strides: tuple, common: dict[str, Any]) -> None:
     """Launch `softmax_kernel`; arguments as prepared by `launch.forward`."""
     q, k = arrays[:2]
     batch, heads, n, _ = q.shape

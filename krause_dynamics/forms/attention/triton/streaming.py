@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from .arguments import is_hopper, launch_options
-from .neighbourhood import Neighbourhood, expected_threshold
+from .tiling import Tiling, expected_threshold
 from .primitives import (
     FAR,
     LN2,
@@ -254,7 +254,7 @@ def streaming_kernel(
 
 
 def launch_streaming(
-    hood: Neighbourhood, arrays: tuple, numbers: tuple, strides: tuple, common: dict[str, Any]
+    hood: Tiling, arrays: tuple, numbers: tuple, strides: tuple, common: dict[str, Any]
 ) -> None:
     """Launch `streaming_kernel`; arguments as prepared by `launch.forward`."""
     q, k = arrays[:2]

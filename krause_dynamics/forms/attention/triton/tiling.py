@@ -1,11 +1,12 @@
-"""Who is heard, in the words of the kernels, and the form in which the selected set is saved."""
+"""A reach as the kernels see it for one number of keys, and the form in which the selected set is saved."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+
+from krause_dynamics.interaction.reach import MANHATTAN, UNBOUNDED, Reach
 
 from .primitives import FAR
 
@@ -17,53 +18,75 @@ LARGEST_PREFIX = 16
 NO_BOUND = int(FAR.value if hasattr(FAR, "value") else FAR)
 
 
-@dataclass(frozen=True)
-class Neighbourhood:
-    """Who is heard, as compile-time constants of the kernels: window reach, grid geometry, prefix, top-k."""
+class Tiling(NamedTuple):
+    """Compile-time constants of the kernels: the reach with bounds that are numbers, and a top-k that restricts.
 
+    Attributes:
+        reach: Who is heard.
+        left: Keys before the query that hold all that it hears (prefix aside).
+        right: Keys after it.
+        top_k: k, or 0 where no row can hear more.
+        prefix: Leading tokens that hear all and are heard by all; with a window too.
+    """
+
+    reach: Reach
     left: int
     right: int
     top_k: int
-    keep_ties: bool
-    grid: tuple[int, int, int, str] | None
     prefix: int
+
+    @property
+    def keep_ties(self) -> bool:
+        """Whether all that tie with the k-th stay."""
+        return self.reach.keep_ties
+
+    @property
+    def has_grid(self) -> bool:
+        """Whether the neighbourhood is one on a picture."""
+        return bool(self.reach.grid)
+
+    @property
+    def width(self) -> int:
+        """Columns of the picture; 1 without one."""
+        return self.reach.grid[1] if self.reach.grid else 1
+
+    @property
+    def radius(self) -> int:
+        """In cells of the picture; 0 without one."""
+        return self.reach.grid[2] if self.reach.grid else 0
 
     @property
     def constants(self) -> dict[str, Any]:
         """Keyword arguments shared by all kernels."""
-        _, width, radius, metric = self.grid or (1, 1, 0, "chebyshev")
         return {
             "LEFT": self.left,
             "RIGHT": self.right,
-            "GRID": self.grid is not None,
-            "WIDTH": width,
-            "RADIUS": radius,
-            "MANHATTAN": metric == "manhattan",
+            "GRID": self.has_grid,
+            "WIDTH": self.width,
+            "RADIUS": self.radius,
+            "MANHATTAN": self.has_grid and self.reach.grid[3] == MANHATTAN,
             "PREFIX": self.prefix,
         }
 
     @property
     def banded(self) -> bool:
         """Whether the neighbourhood is a window and nothing else."""
-        return self.grid is None and self.prefix == 0 and self.left + self.right < NO_BOUND
+        return not self.has_grid and self.prefix == 0 and self.left + self.right < NO_BOUND
 
     @property
-    def cells(self) -> bool:
+    def patched(self) -> bool:
         """Whether the patch kernel of grids serves: the candidates of a patch fit the registers."""
-        return self.grid is not None and self.grid[2] <= LARGEST_RADIUS and self.prefix <= LARGEST_PREFIX
+        return self.has_grid and self.radius <= LARGEST_RADIUS and self.prefix <= LARGEST_PREFIX
 
     @property
-    def cell_words(self) -> int:
+    def patch_words(self) -> int:
         """Words of 32 bits for the prefix and the cells within the radius."""
-        return 0 if self.grid is None else -(-(self.prefix + (2 * self.grid[2] + 1) ** 2) // 32)
+        return -(-(self.prefix + (2 * self.radius + 1) ** 2) // 32) if self.has_grid else 0
 
     def expected(self, keys: int) -> int:
         """Keys that a row in the middle hears; sets the first guess of the threshold, no result depends on it."""
-        if self.grid is None:
-            return max(1, min(self.left + self.right + 1, keys))
-        radius = self.grid[2]
-        near = 2 * radius * (radius + 1) + 1 if self.grid[3] == "manhattan" else (2 * radius + 1) ** 2
-        return max(1, min(near + self.prefix, keys))
+        number = self.reach.cells + self.prefix if self.has_grid else self.left + self.right + 1
+        return max(1, min(number, keys))
 
     def registers(self, keys: int) -> tuple[bool, bool]:
         """(whether the register kernel serves, with tiles over all keys instead of a band)."""
@@ -74,29 +97,31 @@ class Neighbourhood:
         return keys <= LARGEST_WINDOW, True
 
 
-def neighbourhood(
-    left: int | None, right: int | None, top_k: int | None, ties: str, grid: tuple | None, prefix: int, keys: int
-) -> Neighbourhood:
-    """Normalise the arguments of `forward`; None means no bound, and a top_k that no row can exceed means none."""
-    k = 0 if top_k is None or top_k >= keys else int(top_k)
-    if grid is not None:
-        height, width, radius, metric = grid
-        reach = radius * width + (radius if metric == "chebyshev" else 0)
-        return Neighbourhood(reach, reach, k, ties == "keep", (height, width, radius, metric), prefix)
-    left = NO_BOUND if left is None else int(left)
-    right = NO_BOUND if right is None else int(right)
+@lru_cache(maxsize=256)
+def tiling(reach: Reach, keys: int, prefix: int = 0) -> Tiling:
+    """What the kernels make of a reach; a top-k that no row can exceed means none.
+
+    Args:
+        reach: Who is heard; a grid, if there is one, stands alone.
+        keys: Number of keys.
+        prefix: Leading tokens beside a window; a grid names its own.
+    """
+    k = 0 if reach.top_k >= keys else reach.top_k
+    if reach.grid:
+        return Tiling(reach, *reach.band, k, reach.prefix)
+    left, right = (NO_BOUND if bound == UNBOUNDED else bound for bound in (reach.left, reach.right))
     if prefix == 0 and left + right + 1 <= k:
         k = 0
-    return Neighbourhood(left, right, k, ties == "keep", None, prefix)
+    return Tiling(reach, left, right, k, prefix)
 
 
-def words_of(hood: Neighbourhood, full: bool, keys: int) -> int:
+def words_of(hood: Tiling, full: bool, keys: int) -> int:
     """Words of 32 bits in which the selected set of a row is saved."""
     return -(-keys // 32) if full else (hood.left + hood.right + 31) // 32 + 1
 
 
 @lru_cache(maxsize=256)
-def expected_threshold(hood: Neighbourhood, keys: int) -> tuple[float, float]:
+def expected_threshold(hood: Tiling, keys: int) -> tuple[float, float]:
     """Where the k-th of the expected number of normal scores lies, and the reciprocal of the density there."""
     number = hood.expected(keys)
     share = min(max(hood.top_k, 0.5), number - 0.5) / number if number > 1 else 0.5
@@ -106,7 +131,7 @@ def expected_threshold(hood: Neighbourhood, keys: int) -> tuple[float, float]:
 
 
 def selected_shape(
-    q_shape: tuple, k_shape: tuple, *, left=None, right=None, top_k=None, ties="index", grid=None, prefix=0
+    q_shape: tuple[int, ...], k_shape: tuple[int, ...], *, reach: Reach, prefix: int = 0
 ) -> tuple[int, int, int, int]:
     """Shape (batch, heads, words, n) of the int32 selected set that `forward` saves; 0 words where none needs it.
 
@@ -115,21 +140,22 @@ def selected_shape(
     """
     batch, heads, n, _ = q_shape
     keys = k_shape[-2]
-    hood = neighbourhood(left, right, top_k, ties, grid, prefix, keys)
-    if hood.cells:
-        return batch, heads, 1, hood.cell_words * n + prefix * -(-keys // 32) if hood.top_k else 0
+    hood = tiling(reach, keys, prefix)
+    if hood.patched:
+        words = hood.patch_words * n + hood.prefix * -(-keys // 32)
+        return batch, heads, 1, words if hood.top_k else 0
     registers, full = hood.registers(keys)
     words = words_of(hood, full, keys) if registers else (2 if hood.top_k else 0)
     return batch, heads, words, n
 
 
 def selected_mask(
-    selected: torch.Tensor, n_keys: int, *, left=None, right=None, top_k=None, grid=None, prefix=0, query_offset=0
-):
+    selected: torch.Tensor, n_keys: int, *, reach: Reach, prefix: int = 0, query_offset: int = 0
+) -> torch.Tensor:
     """Dense boolean mask (batch, heads, n, n_keys) of the bit words that the register and grid kernels saved."""
-    hood = neighbourhood(left, right, top_k, "index", grid, prefix, n_keys)
-    if hood.cells and hood.top_k:
-        return _mask_of_cells(selected[:, :, 0], n_keys, hood, query_offset)
+    hood = tiling(reach, n_keys, prefix)
+    if hood.patched and hood.top_k:
+        return _mask_of_patches(selected[:, :, 0], n_keys, hood, query_offset)
     registers, full = hood.registers(n_keys)
     if not registers:
         raise ValueError(
@@ -146,10 +172,10 @@ def selected_mask(
     return (bit.transpose(-1, -2) != 0) & inside
 
 
-def _mask_of_cells(selected: torch.Tensor, n_keys: int, hood: Neighbourhood, query_offset: int) -> torch.Tensor:
+def _mask_of_patches(selected: torch.Tensor, n_keys: int, hood: Tiling, query_offset: int) -> torch.Tensor:
     """Mask of what the grid kernel saved: a bit for each prefix key and cell, for prefix queries one for each key."""
-    _, width, radius, _ = hood.grid or (0, 1, 0, "")
-    prefix, side, words = hood.prefix, 2 * radius + 1, hood.cell_words
+    width, radius, prefix, words = hood.width, hood.radius, hood.prefix, hood.patch_words
+    side = 2 * radius + 1
     keys = torch.arange(n_keys, device=selected.device)
     row_words = -(-n_keys // 32)
     n = (selected.shape[-1] - prefix * row_words) // words
