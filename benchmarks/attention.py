@@ -30,6 +30,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numba
 import torch
 
+from krause_dynamics.interaction import Grid
 from krause_dynamics.nn import KrauseAttention, krause_attention
 
 Tensor = torch.Tensor
@@ -150,7 +151,7 @@ def picture() -> str:
     mask[1:, 1:] = near
 
     def ours() -> Tensor:
-        return krause_attention(q, k, v, sigma=4.5, grid=(14, 14), prefix_tokens=1, top_k=8)
+        return krause_attention(q, k, v, sigma=4.5, grid=Grid(14, 14, radius=2, prefix=1), top_k=8)
 
     def masked() -> Tensor:
         return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)

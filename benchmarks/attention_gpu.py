@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from krause_dynamics.forms.attention.triton import launch  # noqa: E402
 from krause_dynamics.forms.attention.triton.launch import Tiles  # noqa: E402
-from krause_dynamics.forms.attention.triton.replay import planned  # noqa: E402
-from tests.triton_oracle import admitted, dense  # noqa: E402
+from krause_dynamics.forms.attention.triton.replay import recorded  # noqa: E402
+from tests.triton_oracle import admitted, dense, launched  # noqa: E402
 
 TOKENS = 1 << 20
 SIGMA = 4.0
@@ -61,12 +61,12 @@ def window(width, top_k):
 
 def attend(x, where, tiles=None):
     q, k, v, bias = x
-    return launch.forward(q, k, v, scale=SCALE, key_bias=bias, tiles=tiles, **where)
+    return launch.forward(q, k, v, scale=SCALE, key_bias=bias, tiles=tiles, **launched(**where))
 
 
 def gradients(x, saved, g, where):
     q, k, v, bias = x
-    return launch.backward(g, q, k, v, *saved, scale=SCALE, key_bias=bias, need_scale=False, **where)
+    return launch.backward(g, q, k, v, *saved, scale=SCALE, key_bias=bias, need_scale=False, **launched(**where))
 
 
 def jobs():
@@ -86,7 +86,7 @@ def jobs():
 def compile_one(where, heads, n, tiles, what):
     x = tokens("gauss", 1, heads, n)
     if what == "backward":
-        shape = launch.selected_shape(x[0].shape, x[1].shape, **where)
+        shape = launch.selected_shape(x[0].shape, x[1].shape, **launched(**where))
         saved = (x[0], x[3], torch.zeros(shape, dtype=torch.int32, device="cuda"))
     else:
         saved = attend(x, where, tiles)
@@ -122,7 +122,9 @@ def check(where, tiles=None, n=1000, dtype=torch.bfloat16):
         x = tokens(kind, 1, 2, n, dtype=dtype)
         out, z, selected = attend(x, where, tiles)
         expected, log_partition, keep = dense(*x[:3], scale=SCALE, key_bias=x[3], **where)
-        rows = (launch.selected_mask(selected, n, **where) != keep).any(-1).sum().item() if where.get("top_k") else 0
+        rows = 0
+        if where.get("top_k"):
+            rows = (launch.selected_mask(selected, n, **launched(**where)) != keep).any(-1).sum().item()
         error = ((out.double() - expected).norm() / expected.norm()).item()
         words.append(f"{rows}/{error:.1e}/{(z - log_partition).abs().max().item():.0e}")
     return " ".join(words)
@@ -172,7 +174,7 @@ def backward_table(chosen):
         g = torch.randn_like(x[0])
         saved = attend(x, where, tiles)
         leaves = [t.clone().requires_grad_() for t in x]
-        keep = launch.selected_mask(saved[2], 600, **where)
+        keep = launch.selected_mask(saved[2], 600, **launched(**where))
         out = dense(*leaves[:3], scale=SCALE, key_bias=leaves[3], chosen=keep, **where)[0]
         expected = torch.autograd.grad((out * g).sum(), leaves)
         found = gradients(x, saved, g, where)
@@ -248,15 +250,15 @@ def grids():
         times = " | ".join(
             f"{bench(call):.3f} ({captured(call):.3f})"
             for call in (
-                lambda: planned(attended, x, rule),
-                lambda: planned(differentiated, (g, *x, *saved), rule),
+                lambda: recorded(attended, x, rule),
+                lambda: recorded(differentiated, (g, *x, *saved), rule),
                 lambda: torch.nn.functional.scaled_dot_product_attention(*x[:3], attn_mask=mask),
             )
         )
         small = [t[:1, :1] for t in x] if side == 64 else [t[:8] for t in x]
         out, _, selected = attend(small, where)
         expected, _, keep = dense(*small[:3], scale=SCALE, key_bias=small[3], **where)
-        rows = (launch.selected_mask(selected, n, **where) != keep).any(-1).sum().item() if top_k else 0
+        rows = (launch.selected_mask(selected, n, **launched(**where)) != keep).any(-1).sum().item() if top_k else 0
         error = ((out.double() - expected).norm() / expected.norm()).item()
         part = small[0].shape[0] * small[0].shape[1] / (batch * 6)
         dense_time = bench(lambda: published(*small[:3], mask, top_k or n)) / part
@@ -272,9 +274,8 @@ def decoding():
         q, k, v, bias = tokens("gauss", batch, 8, width)
         q = q[:, :, -1:].contiguous()
         out, z = launch.decode(q, k, v, scale=SCALE, key_bias=bias, top_k=top_k)
-        full = launch.forward(
-            q, k, v, scale=SCALE, key_bias=bias, top_k=top_k, left=width - 1, right=0, query_offset=width - 1
-        )[0]
+        where = launched(**window(width, top_k), query_offset=width - 1)
+        full = launch.forward(q, k, v, scale=SCALE, key_bias=bias, **where)[0]
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):

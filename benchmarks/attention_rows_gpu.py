@@ -19,7 +19,7 @@ from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, fle
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from krause_dynamics.forms.attention.triton import launch  # noqa: E402
-from tests.triton_oracle import admitted, dense  # noqa: E402
+from tests.triton_oracle import admitted, dense, launched  # noqa: E402
 
 N = 4096
 SCALE = 1 / 16
@@ -49,7 +49,7 @@ def tokens(heads, n, d=64, *, bias=True):
 
 def attend(x, where):
     """The call, to be made: output, log-partition, selected set."""
-    return partial(launch.forward, *x[:3], scale=SCALE, key_bias=x[3], **where)
+    return partial(launch.forward, *x[:3], scale=SCALE, key_bias=x[3], **launched(**where))
 
 
 def error(x, where):

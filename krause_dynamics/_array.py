@@ -91,13 +91,15 @@ def like(x: Any, reference: Array) -> Array:
 
 def may_look(x: Any) -> bool:
     """Whether the values of ``x`` can be asked for: not on a device, nor under a compiler or a function transform."""
-    if not is_torch(x):
+    if "torch" not in sys.modules:
         return True
     import torch
 
-    if torch.compiler.is_compiling() or x.device.type != "cpu":
+    if torch.compiler.is_compiling():
         return False
-    return bool(torch._C._functorch.maybe_current_level() is None)
+    if not is_torch(x):
+        return True
+    return x.device.type == "cpu" and torch._C._functorch.maybe_current_level() is None
 
 
 def to_numpy(x: Any) -> np.ndarray:

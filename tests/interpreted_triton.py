@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from krause_dynamics.forms.attention.triton import launch
-from krause_dynamics.forms.attention.triton.neighbourhood import Neighbourhood
 from krause_dynamics.forms.attention.triton.primitives import INTERPRETED
-from tests.triton_oracle import dense
+from krause_dynamics.forms.attention.triton.tiling import Tiling
+from tests.triton_oracle import dense, launched
 
 assert INTERPRETED.value, "run with TRITON_INTERPRET=1"
 
@@ -45,9 +45,9 @@ def compare(q, k, v, scale, bias, tolerance, **where):
     h = torch.randn(log_partition.shape, generator=torch.Generator().manual_seed(6))
     total = (out * g).sum() + (torch.where(torch.isfinite(log_partition), log_partition, 0.0) * h).sum()
     expected = torch.autograd.grad(total, leaves)
-    found, z, selected = launch.forward(q, k, v, scale=scale, key_bias=bias, **where)
+    found, z, selected = launch.forward(q, k, v, scale=scale, key_bias=bias, **launched(**where))
     *gradients, rows = launch.backward(
-        g, q, k, v, found, z, selected, scale=scale, key_bias=bias, grad_log_partition=h, **where
+        g, q, k, v, found, z, selected, scale=scale, key_bias=bias, grad_log_partition=h, **launched(**where)
     )
     assert torch.allclose(found.double(), out.double(), atol=tolerance, rtol=0)
     assert torch.allclose(z.double(), log_partition.double(), atol=tolerance, rtol=0)
@@ -72,7 +72,7 @@ def test_outputs_and_gradients(name):
     "where", [{"left": 31, "right": 0, "top_k": 16}, {"right": 0, "top_k": 10}, {"left": 9, "right": 9}]
 )
 def test_streaming_kernel_agrees(where, monkeypatch):
-    monkeypatch.setattr(Neighbourhood, "registers", lambda hood, keys: (False, False))
+    monkeypatch.setattr(Tiling, "registers", lambda hood, keys: (False, False))
     q, k, v, scale, bias = problem(37, 37)
     bias[..., 7] = -math.inf
     compare(q, k, v, scale, bias, 5e-6, **where)
@@ -90,8 +90,8 @@ def test_selected_sets_on_integers(tiles, ties):
     bias = -0.125 * k.square().sum(-1)
     where = {"left": 31, "right": 0, "top_k": 13}
     expected = dense(q, k, v, scale=0.25, key_bias=bias, ties=ties, **where)
-    out, z, selected = launch.forward(q, k, v, scale=0.25, key_bias=bias, ties=ties, tiles=tiles, **where)
-    assert torch.equal(launch.selected_mask(selected, 65, **where), expected[2])
+    out, z, selected = launch.forward(q, k, v, scale=0.25, key_bias=bias, tiles=tiles, **launched(ties=ties, **where))
+    assert torch.equal(launch.selected_mask(selected, 65, **launched(**where)), expected[2])
     assert torch.allclose(out.double(), expected[0], atol=1e-5)
     assert torch.allclose(z.double(), expected[1], atol=1e-5)
 
@@ -115,8 +115,8 @@ def test_selected_sets_on_grids(grid, prefix, top_k, ties):
     bias = (-0.125 * k.square().sum(-1)).expand(1, 2, n)
     where = {"grid": grid, "prefix": prefix, "top_k": top_k}
     expected = dense(q, k, v, scale=0.25, key_bias=bias, ties=ties, **where)
-    out, z, selected = launch.forward(q, k, v, scale=0.25, key_bias=bias, ties=ties, **where)
-    assert torch.equal(launch.selected_mask(selected, n, **where), expected[2])
+    out, z, selected = launch.forward(q, k, v, scale=0.25, key_bias=bias, **launched(ties=ties, **where))
+    assert torch.equal(launch.selected_mask(selected, n, **launched(**where)), expected[2])
     assert torch.allclose(out.double(), expected[0], atol=1e-5)
     assert torch.allclose(z.double(), expected[1], atol=1e-5)
 
@@ -126,12 +126,12 @@ def test_nan_on_grids():
     grid, n = (4, 5, 1, "chebyshev"), 20
     q, k, v, scale, bias = problem(n, n, kv_heads=2)
     where = {"grid": grid, "top_k": 4}
-    clean, _, selected = launch.forward(q, k, v, scale=scale, key_bias=bias, **where)
+    clean, _, selected = launch.forward(q, k, v, scale=scale, key_bias=bias, **launched(**where))
     hears = dense(q, k, v, scale=scale, key_bias=bias, grid=grid)[2][0, 0, :, 8]
-    takes = launch.selected_mask(selected, n, **where)[0, 1, :, 8]
+    takes = launch.selected_mask(selected, n, **launched(**where))[0, 1, :, 8]
     k[:, 0, 8] = math.nan
     v[:, 1, 8] = math.nan
-    out = launch.forward(q, k, v, scale=scale, key_bias=bias, **where)[0]
+    out = launch.forward(q, k, v, scale=scale, key_bias=bias, **launched(**where))[0]
     assert out[:, 0, hears].isnan().all()
     assert out[:, 1, takes].isnan().all()
     assert torch.equal(out[:, 0, ~hears], clean[:, 0, ~hears])
@@ -141,8 +141,8 @@ def test_nan_on_grids():
 @pytest.mark.parametrize("where", [{"left": 15, "right": 0, "top_k": 5}, {"right": 0, "top_k": 6}])
 def test_equal_scores_keep_the_earliest(where):
     q = torch.ones(1, 1, 40, 16)
-    _, _, selected = launch.forward(q, q, q, scale=0.25, key_bias=None, **where)
-    mask = launch.selected_mask(selected, 40, **where)
+    _, _, selected = launch.forward(q, q, q, scale=0.25, key_bias=None, **launched(**where))
+    mask = launch.selected_mask(selected, 40, **launched(**where))
     for i in range(40):
         first = max(0, i - where.get("left", 40))
         assert mask[0, 0, i].nonzero().flatten().tolist() == list(range(first, min(i + 1, first + where["top_k"])))
@@ -155,10 +155,10 @@ def test_few_valid_keys_and_empty_rows():
     k[:, :, :12] = math.nan
     v[:, :, :12] = math.nan
     where = {"left": 19, "right": 0, "top_k": 8}
-    out, z, selected = launch.forward(q, k, v, scale=scale, key_bias=bias, **where)
+    out, z, selected = launch.forward(q, k, v, scale=scale, key_bias=bias, **launched(**where))
     assert not out[:, :, :12].any()
     assert torch.isneginf(z[:, :, :12]).all()
-    dq, dk, *_ = launch.backward(out, q, k, v, out, z, selected, scale=scale, key_bias=bias, **where)
+    dq, dk, *_ = launch.backward(out, q, k, v, out, z, selected, scale=scale, key_bias=bias, **launched(**where))
     assert not dq[:, :, :12].any()
     assert not dk[:, :, :12].any()
     compare(q, k, v, scale, bias, 5e-6, **where)
@@ -168,10 +168,10 @@ def test_nan_stays_where_it_is_heard():
     """NaN in a key and in a value: rows which admit them answer NaN, all others are untouched."""
     q, k, v, scale, bias = problem(40, 40, kv_heads=2)
     where = {"left": 7, "right": 0, "top_k": 8}
-    clean = launch.forward(q, k, v, scale=scale, key_bias=bias, **where)[0]
+    clean = launch.forward(q, k, v, scale=scale, key_bias=bias, **launched(**where))[0]
     k[:, 0, 30] = math.nan
     v[:, 1, 30] = math.nan
-    out = launch.forward(q, k, v, scale=scale, key_bias=bias, **where)[0]
+    out = launch.forward(q, k, v, scale=scale, key_bias=bias, **launched(**where))[0]
     hears = torch.zeros(40, dtype=torch.bool)
     hears[30:38] = True
     assert out[:, :, hears].isnan().all()
@@ -185,7 +185,7 @@ def test_odd_lengths_and_strides(n):
     where = {"left": 31, "right": 0, "top_k": 7}
     q, k, v, scale, bias = problem(n, n, d=20)
     q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v))
-    out, z, _ = launch.forward(q, k, v, scale=scale, key_bias=bias, **where)
+    out, z, _ = launch.forward(q, k, v, scale=scale, key_bias=bias, **launched(**where))
     expected = dense(q, k, v, scale=scale, key_bias=bias, **where)
     assert torch.allclose(out.double(), expected[0], atol=5e-6)
     assert torch.allclose(z.double(), expected[1], atol=5e-6)
@@ -195,8 +195,8 @@ def test_half_precision():
     """Error against float64 on the selected set at most that of rounding inputs and weights to half precision."""
     q, k, v, scale, bias = problem(37, 37, dtype=torch.float16)
     where = {"left": 31, "right": 0, "top_k": 16}
-    out, _, selected = launch.forward(q, k, v, scale=scale, key_bias=bias, **where)
-    chosen = launch.selected_mask(selected, 37, **where)
+    out, _, selected = launch.forward(q, k, v, scale=scale, key_bias=bias, **launched(**where))
+    chosen = launch.selected_mask(selected, 37, **launched(**where))
     expected = dense(q, k, v, scale=scale, key_bias=bias, chosen=chosen, **where)[0]
     assert (out.double() - expected).norm() / expected.norm() < 1e-3
 
@@ -211,7 +211,8 @@ def test_decode(top_k, ties):
     k[:, :, :3] = math.nan
     scale = torch.tensor([[0.25, 0.5]])
     bias = (bias * 8).round() / 8
-    out, z = launch.decode(q, k, v, scale=scale, key_bias=bias, first=2, last=40, top_k=top_k, ties=ties)
+    rank = {"top_k": top_k or 0, "keep_ties": ties == "keep"}
+    out, z = launch.decode(q, k, v, scale=scale, key_bias=bias, first=2, last=40, **rank)
     where = {"left": 39, "right": 0, "query_offset": 39}
     expected = dense(
         q, k[:, :, :40], v[:, :, :40], scale=scale, key_bias=bias[..., :40], top_k=top_k, ties=ties, **where

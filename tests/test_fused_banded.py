@@ -7,10 +7,12 @@ import pytest
 import torch
 
 import krause_dynamics as kd
-from krause_dynamics.forms.attention import banded, lowering, operators
+from krause_dynamics.forms.attention import banded, operators
 from krause_dynamics.forms.attention import by_tiles as tiles_engine
+from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.forms.attention.cpu import by_blocks, by_rows
 from krause_dynamics.interaction import Request, reference
+from krause_dynamics.interaction.reach import Reach
 
 NEVER = -float("inf")
 
@@ -33,13 +35,13 @@ def points(*shape, dtype=torch.float64, seed=0, grad=True):
     return x.requires_grad_(grad)
 
 
-def lower(neighbourhood, parameter, score="gaussian", **rest):
+def call_of(q, k, v, neighbourhood, parameter, score="gaussian", **rest):
     """parameter: sigma or beta, (heads,)."""
     gaussian = score == "gaussian"
     a = parameter**-2 if gaussian else parameter
-    rule = lowering.lower_neighbourhood(neighbourhood.parts)
-    assert not isinstance(rule, str), rule
-    return lowering.Lowered(a[None], gaussian, rule, **rest)
+    reach = neighbourhood.reach
+    assert isinstance(reach, Reach), reach
+    return Call(q, k, v, a[None], gaussian, reach, **rest)
 
 
 def by_reference(q, k, v, neighbourhood, parameter, score="gaussian", mass=None, pair=None, offset=0):
@@ -62,18 +64,17 @@ class ByTiles(torch.autograd.Function):
     """The engine of other devices, run on the CPU."""
 
     @staticmethod
-    def forward(ctx, q, k, v, scale, mass, pair, lowered):
+    def forward(ctx, q, k, v, scale, mass, pair, call):
         if pair is not None:
             pair = pair.expand(*q.shape[:3], k.shape[2])
         mass = None if mass is None else mass.expand(q.shape[0], -1, -1)
-        ctx.call = banded.Call(q, k, v, scale.expand(q.shape[:2]), mass, pair, lowered.segments)
-        ctx.options = banded.Options(lowered.rule, lowered.distance, lowered.query_offset, 0.0, 0)
-        ctx.shapes = scale.shape, None if lowered.log_mass is None else lowered.log_mass.shape, lowered.pair_bias
-        return tiles_engine.forward(ctx.call, ctx.options)
+        ctx.shapes = scale.shape, None if call.log_mass is None else call.log_mass.shape, call.pair_bias
+        ctx.call = Call(q, k, v, scale.expand(q.shape[:2]), *call[4:6], mass, pair, *call[8:])
+        return tiles_engine.forward(ctx.call)
 
     @staticmethod
     def backward(ctx, grad_out, grad_log):
-        g = tiles_engine.backward(ctx.call, ctx.options, grad_out, grad_log)
+        g = tiles_engine.backward(ctx.call, grad_out, grad_log)
         scale, mass, pair = ctx.shapes
         return (
             g.q, g.k, g.v, g.scale.sum_to_size(scale),
@@ -82,8 +83,8 @@ class ByTiles(torch.autograd.Function):
         )  # fmt: skip
 
 
-def by_tiles(q, k, v, lowered):
-    return ByTiles.apply(q, k, v, lowered.scale, lowered.log_mass, lowered.pair_bias, lowered)
+def by_tiles(call):
+    return ByTiles.apply(*call.tensors, call)
 
 
 @pytest.fixture(params=["rows", "blocks", "tiles"])
@@ -92,8 +93,8 @@ def engine(request, monkeypatch):
     if request.param == "tiles":
         return by_tiles
 
-    def can(call, options):
-        ragged = options.rule.grid or not by_blocks.finite(call.q, call.k, call.v)
+    def can(call):
+        ragged = call.reach.grid or not by_blocks.finite(call.q, call.k, call.v)
         return request.param == "blocks" and not ragged
 
     monkeypatch.setattr(by_blocks, "pays", can)
@@ -122,7 +123,7 @@ def agree(mine, theirs, leaves, tolerance=1e-11):
 def test_equals_the_definition_with_all_gradients(name, score, engine):
     q, k, v = points(2, 2, 50, 8, seed=1), points(2, 2, 50, 8, seed=2), points(2, 2, 50, 5, seed=3)
     parameter = torch.tensor([1.3, 0.8], dtype=torch.float64, requires_grad=True)
-    mine = engine(q, k, v, lower(NEIGHBOURHOODS[name], parameter, score))
+    mine = engine(call_of(q, k, v, NEIGHBOURHOODS[name], parameter, score))
     theirs = by_reference(q, k, v, NEIGHBOURHOODS[name], parameter, score)
     agree(mine, theirs, [q, k, v, parameter])
 
@@ -136,7 +137,7 @@ def test_masses_weigh_but_do_not_rank_and_biases_rank(shape, engine):
     pair = points(4, 50, 50, seed=5)
     parameter = torch.tensor([1.3, 0.8, 1.0, 2.0], dtype=torch.float64, requires_grad=True)
     rule = kd.Window(7) & kd.TopK(3)
-    mine = engine(q, k, v, lower(rule, parameter, log_mass=mass, pair_bias=pair[None]))
+    mine = engine(call_of(q, k, v, rule, parameter, log_mass=mass, pair_bias=pair[None]))
     agree(mine, by_reference(q, k, v, rule, parameter, mass=mass, pair=pair), [q, k, v, parameter, mass, pair])
 
 
@@ -145,7 +146,7 @@ def test_queries_inside_a_longer_row_of_keys(n, m, offset, engine):
     q, k, v = points(1, 2, n, 8, seed=1), points(1, 2, m, 8, seed=2), points(1, 2, m, 8, seed=3)
     parameter = torch.ones(2, dtype=torch.float64, requires_grad=True)
     rule = kd.Window(9) & kd.TopK(4)
-    mine = engine(q, k, v, lower(rule, parameter, query_offset=offset))
+    mine = engine(call_of(q, k, v, rule, parameter, offset=offset))
     agree(mine, by_reference(q, k, v, rule, parameter, offset=offset), [q, k, v, parameter])
 
 
@@ -154,7 +155,7 @@ def test_odd_lengths(n, engine):
     q, k, v = (points(1, 1, n, 4, seed=s) for s in range(3))
     parameter = torch.ones(1, dtype=torch.float64, requires_grad=True)
     rule = kd.Window(32) & kd.TopK(7)
-    agree(engine(q, k, v, lower(rule, parameter)), by_reference(q, k, v, rule, parameter), [q, k, v, parameter])
+    agree(engine(call_of(q, k, v, rule, parameter)), by_reference(q, k, v, rule, parameter), [q, k, v, parameter])
 
 
 def test_gradcheck():
@@ -163,8 +164,7 @@ def test_gradcheck():
     mass, pair = points(1, 1, 6, seed=4), points(1, 1, 6, 6, seed=5)
 
     def run(q, k, v, scale, mass, pair):
-        rule = lowering.rule_of(3, 0, (), 2)
-        return operators.banded(q, k, v, lowering.Lowered(scale, True, rule, mass, pair))
+        return operators.banded(Call(q, k, v, scale, True, Reach(3, 0, (), 2), mass, pair))
 
     # Scores stay apart by more than gradcheck's step of 1e-6, so that no perturbation changes the selection.
     assert torch.autograd.gradcheck(run, (q, k, v, scale, mass, pair))
@@ -174,7 +174,7 @@ def weights_of(engine, q, k, rule, sigma=1.0, **rest):
     """The row-stochastic matrix, read off with values = identity."""
     v = torch.eye(k.shape[2], dtype=q.dtype).expand(*k.shape[:2], -1, -1)
     parameter = torch.full((q.shape[1],), sigma, dtype=torch.float64 if q.dtype == torch.float64 else torch.float32)
-    return engine(q, k, v, lower(rule, parameter, **rest))[0]
+    return engine(call_of(q, k, v, rule, parameter, **rest))[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -216,7 +216,7 @@ def test_single_precision_stays_close_to_double(make, engine):
     q, k, v = x.float(), x.float().roll(1, -2), points(1, 2, 300, 8, seed=3, grad=False).float()
     parameter = torch.full((2,), 2.0)
     rule = kd.Window(64)
-    mine = engine(q, k, v, lower(rule, parameter))
+    mine = engine(call_of(q, k, v, rule, parameter))
     theirs = by_reference(q.double(), k.double(), v.double(), rule, parameter.double())
     eps = torch.finfo(torch.float32).eps
     spread = (q.double() - q.double().mean(-2, keepdim=True)).abs().amax()
@@ -230,7 +230,7 @@ def test_half_types_round_once(dtype):
     q, k, v = (points(1, 2, 100, 16, seed=s, grad=False).to(dtype) for s in range(3))
     parameter = torch.full((2,), 2.0)
     rule = kd.Window(32) & kd.TopK(9)
-    out, log_partition = operators.banded(q, k, v, lower(rule, parameter))
+    out, log_partition = operators.banded(call_of(q, k, v, rule, parameter))
     theirs = by_reference(q.double(), k.double(), v.double(), rule, parameter.double())
     assert out.dtype == dtype
     assert log_partition.dtype == torch.float32
@@ -245,12 +245,12 @@ def test_padding_and_the_future_may_hold_nan(engine):
     valid = torch.arange(40) >= torch.tensor([[0], [6]])
     mass = torch.zeros(2, 1, 40, dtype=torch.float64).masked_fill(~valid[:, None], NEVER)
     rule, parameter = kd.Window(5) & kd.TopK(3), torch.ones(2, dtype=torch.float64)
-    clean = engine(q, k, v, lower(rule, parameter, log_mass=mass))
+    clean = engine(call_of(q, k, v, rule, parameter, log_mass=mass))
     dirty = [x.masked_fill(~valid[:, None, :, None], float("nan")) for x in (q, k, v)]
     for x in dirty:
         x[:, :, 35:] = float("nan")
         x.requires_grad_()
-    out, log_partition = engine(*dirty, lower(rule, parameter, log_mass=mass))
+    out, log_partition = engine(call_of(*dirty, rule, parameter, log_mass=mass))
     heard = valid[:, None, :, None].expand_as(out) & (torch.arange(40) < 35)[:, None]
     # Tiles choose their centre among the keys that are numbers, hence the few roundings.
     torch.testing.assert_close(out[heard], clean[0][heard], rtol=1e-12, atol=1e-12)
@@ -269,7 +269,7 @@ def test_every_entry_of_the_results_is_written(engine):
         q, k, v = (points(1, 2, 70, 8, seed=s) for s in range(3))
         mass = torch.zeros(1, 1, 70, dtype=torch.float64).masked_fill(torch.arange(70) < 20, NEVER)
         parameter = torch.ones(2, dtype=torch.float64, requires_grad=True)
-        outcome = engine(q, k, v, lower(kd.Window(9) & kd.TopK(4), parameter, log_mass=mass))
+        outcome = engine(call_of(q, k, v, kd.Window(9) & kd.TopK(4), parameter, log_mass=mass))
         assert not any(bool(x.isnan().any()) for x in (*outcome, *gradients(outcome, [q, k, v, parameter])))
     finally:
         torch.use_deterministic_algorithms(False)
@@ -282,7 +282,7 @@ def test_threads_share_the_work_and_change_nothing(engine):
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            outcome = engine(q, k, v, lower(kd.Window(40) & kd.TopK(20), parameter))
+            outcome = engine(call_of(q, k, v, kd.Window(40) & kd.TopK(20), parameter))
             found.append((*outcome, *gradients(outcome, [q, k, v, parameter])))
             assert torch.get_num_threads() == threads
     finally:
@@ -297,10 +297,10 @@ def test_threads_share_the_work_and_change_nothing(engine):
 def test_autocast_does_not_reach_the_scores(engine, dtype):
     """Their products stay single: the half products of autocast would move log Z by a few hundredths."""
     q, k, v = (points(1, 2, 300, 16, seed=s, grad=False).to(dtype) for s in range(3))
-    lowered = lower(kd.Window(100) & kd.TopK(90), torch.full((2,), 2.0))
-    expected = engine(q, k, v, lowered)
+    call = call_of(q, k, v, kd.Window(100) & kd.TopK(90), torch.full((2,), 2.0))
+    expected = engine(call)
     with torch.autocast("cpu", torch.bfloat16):
-        found = engine(q, k, v, lowered)
+        found = engine(call)
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
 
@@ -309,8 +309,8 @@ def test_strides_do_not_matter(engine):
     x = points(1, 33, 3, 2, 8, grad=False)
     q, k, v = (x[:, :, i].transpose(1, 2) for i in range(3))
     rule, parameter = kd.Window(9) & kd.TopK(4), torch.ones(2, dtype=torch.float64)
-    strided = engine(q, k, v, lower(rule, parameter))
-    contiguous = engine(q.contiguous(), k.contiguous(), v.contiguous(), lower(rule, parameter))
+    strided = engine(call_of(q, k, v, rule, parameter))
+    contiguous = engine(call_of(q.contiguous(), k.contiguous(), v.contiguous(), rule, parameter))
     assert torch.equal(strided[0], contiguous[0])
     assert torch.equal(strided[1], contiguous[1])
 
@@ -323,10 +323,10 @@ def test_a_stretch_of_a_buffer_is_read_in_place(kv_heads):
     q, k, v = points(3, 2, 2, 8, grad=False), held_k[:, :, 11:40], held_v[:, :, 11:40]
     elsewhere = torch.cat([held_v[:, :, 10:40], held_v[:, :, :1]], 2)[:, :, 1:30]
     for rule in (kd.Window(9) & kd.TopK(4), kd.Causal(), kd.Everyone(), kd.Window(200)):
-        lowered = lower(rule, torch.ones(2, dtype=torch.float64), query_offset=27)
-        expected = operators.banded(q, k.contiguous(), v.contiguous(), lowered)
+        call = call_of(q, k, v, rule, torch.ones(2, dtype=torch.float64), offset=27)
+        expected = operators.banded(call._replace(k=k.contiguous(), v=v.contiguous()))
         for values in (v, elsewhere):
-            found = operators.banded(q, k, values, lowered)
+            found = operators.banded(call._replace(v=values))
             assert torch.equal(found[0], expected[0])
             assert torch.equal(found[1], expected[1])
 
@@ -335,9 +335,9 @@ def test_packed_sequences_do_not_hear_each_other(engine):
     q, k, v = (points(1, 2, 45, 8, seed=s, grad=False) for s in range(3))
     edges = [0, 10, 10, 31, 45]
     rule, parameter = kd.Window(9, two_sided=True) & kd.TopK(4), torch.ones(2, dtype=torch.float64)
-    packed = engine(q, k, v, lower(rule, parameter, segments=torch.tensor(edges, dtype=torch.int32)))
+    packed = engine(call_of(q, k, v, rule, parameter, segments=torch.tensor(edges, dtype=torch.int32)))
     for begin, end in ((0, 10), (10, 31), (31, 45)):
-        one = engine(*(x[:, :, begin:end] for x in (q, k, v)), lower(rule, parameter))
+        one = engine(call_of(*(x[:, :, begin:end] for x in (q, k, v)), rule, parameter))
         torch.testing.assert_close(packed[0][:, :, begin:end], one[0], rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(packed[1][:, :, begin:end], one[1], rtol=1e-12, atol=1e-12)
 
@@ -366,29 +366,28 @@ def counting(make, sizes):
     return made
 
 
-def run_engine(engine, call, options):
+def run_engine(engine, call):
     """Both passes, on the module itself: the operator would hide what its inside allocates."""
     if engine is tiles_engine:
-        out, log_partition = engine.forward(call, options)
-        engine.backward(call, options, out, log_partition)
+        out, log_partition = engine.forward(call)
+        engine.backward(call, out, log_partition)
     else:
-        out, log_partition, bits = engine.forward(call, options, True)
-        engine.backward(call, options, log_partition, bits, out, log_partition)
+        out, log_partition, bits = engine.forward(call, True)
+        engine.backward(call, log_partition, bits, out, log_partition)
 
 
 @pytest.mark.parametrize("engine", [by_rows, by_blocks, tiles_engine])
 def test_allocations_grow_linearly_with_the_number_of_tokens(engine, monkeypatch):
     allocated = {}
-    options = banded.Options(lowering.rule_of(31, 0, (), 9), True, 0, 0.0, 0)
     for n in (1024, 4096):
         q, k, v = (points(1, 2, n, 16, seed=s, grad=False).float() for s in range(3))
-        call = banded.Call(q, k, v, torch.ones(1, 2), None, None, None)
+        call = Call(q, k, v, torch.ones(1, 2), True, Reach(31, 0, (), 9))
         numpy_bytes = []
-        run_engine(engine, call, options)  # compiled before anything is counted
+        run_engine(engine, call)  # compiled before anything is counted
         for name in ("empty", "zeros", "arange", "clip"):
             monkeypatch.setattr(np, name, counting(getattr(np, name), numpy_bytes))
         with CountBytes() as count:
-            run_engine(engine, call, options)
+            run_engine(engine, call)
         monkeypatch.undo()
         allocated[n] = count.total + sum(numpy_bytes)
     assert allocated[1024] > 1024 * 16
@@ -400,7 +399,7 @@ def test_aggregate_takes_torch_arrays_of_any_batch_shape():
     rule = kd.krause(torch.tensor([[0.5], [1.0]], dtype=torch.float64), kd.Window(9) & kd.TopK(3))
     request = Request.of(x)
     assert banded.supports(rule, request) is None
-    mine, theirs = banded.aggregate(rule, request), reference.aggregate(rule, request)
+    mine, theirs = banded.prepare(rule, request)(request), reference.aggregate(rule, request)
     torch.testing.assert_close(mine.mean, theirs.mean, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(mine.log_partition, theirs.log_partition, rtol=1e-11, atol=1e-11)
 
@@ -425,7 +424,7 @@ def test_flops_are_those_of_the_admitted_pairs():
 
     q, k, v = points(2, 3, 100, 8), points(2, 3, 100, 8), points(2, 3, 100, 5)
     with FlopCounterMode(display=False) as counter:
-        out, _ = operators.banded(q, k, v, lower(kd.Window(9), torch.ones(3, dtype=torch.float64)))
+        out, _ = operators.banded(call_of(q, k, v, kd.Window(9), torch.ones(3, dtype=torch.float64)))
         forward = counter.get_total_flops()
         out.sum().backward()
     assert forward == 2 * 2 * 3 * 100 * 9 * (8 + 5)

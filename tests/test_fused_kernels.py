@@ -13,25 +13,24 @@ pytest.importorskip("triton")
 PROGRAM = """
 import torch
 from krause_dynamics.forms.attention import kernels, operators
-from krause_dynamics.forms.attention.lowering import Rule
-from krause_dynamics.nn.arguments import lower_call
+from krause_dynamics.interaction.reach import Reach
+from krause_dynamics.nn.arguments import call_of
 
 torch.manual_seed(0)
 q, k, v = (torch.randn(1, heads, 70, 16, requires_grad=True) for heads in (4, 2, 2))
 sigma = torch.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
 valid = torch.arange(70)[None] >= 5
 cases = [
-    (Rule(15, 0, (), 5), {}),
-    (Rule(15, 0), {"score": "dot"}),
-    (Rule(15, 0, (), 5), {"key_valid": valid}),
-    (Rule(-1, -1, (10, 7, 1, 0, 0), 4), {}),
+    (Reach(15, 0, (), 5), {}),
+    (Reach(15, 0), {"score": "dot"}),
+    (Reach(15, 0, (), 5), {"key_valid": valid}),
+    (Reach(-1, -1, (10, 7, 1, 0, 0), 4), {}),
 ]
-for rule, options in cases:
+for reach, options in cases:
     results = []
-    for run in (kernels.kernels, operators.banded):
+    for run in (kernels.attend, operators.banded):
         shift = 0 if "score" in options else 3  # products would grow with it
-        lowered = lower_call(q, k + shift, v, rule, sigma=sigma, **options)
-        out, log_partition = run(q + shift, k + shift, v, lowered)
+        out, log_partition = run(call_of(q + shift, k + shift, v, reach, sigma=sigma, **options))
         finite = torch.where(log_partition > -1e9, log_partition, 0.0)
         loss = out.square().sum() + finite.sum()
         results.append((out, log_partition, *torch.autograd.grad(loss, [q, k, v, sigma])))
@@ -48,14 +47,14 @@ for shared in (False, True):
     for seed in range(3):
         x, y, z = (torch.randn(1, 2, 19, 16, requires_grad=True) for _ in range(3))
         y, z = (x, x) if shared else (y, z)
-        lowered = lower_call(x, y, z, Rule(7, 0, (), 3), scale=0.5, score="dot", key_bias=torch.zeros(19))
-        mine, theirs = (run(x, y, z, lowered) for run in (kernels.kernels, operators.banded))
+        call = call_of(x, y, z, Reach(7, 0, (), 3), scale=0.5, score="dot", key_bias=torch.zeros(19))
+        mine, theirs = (run(call) for run in (kernels.attend, operators.banded))
         for a, b in zip(mine, theirs):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
         gradients = [torch.autograd.grad(pair[0].square().sum() + pair[1].sum(), [x, y, z]) for pair in (mine, theirs)]
         for a, b in zip(*gradients):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-repeated = [key[0].__name__ for key, plan in replay._PLANS.items() if isinstance(plan, replay._Plan)]
+repeated = [key[0].__name__ for key, found in replay._RECORDINGS.items() if isinstance(found, replay._Recording)]
 assert repeated.count("forward") >= 2 and repeated.count("backward") >= 2, repeated
 
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -65,7 +64,7 @@ counter, compiled = CompileCounterWithBackend("aot_eager"), []
 
 @torch.compile(fullgraph=True, backend=counter, dynamic=True)
 def attend(q, k, v, log_sigma):
-    return kernels.kernels(q, k, v, lower_call(q, k, v, Rule(15, 0, (), 5), sigma=log_sigma.exp()))[0]
+    return kernels.attend(call_of(q, k, v, Reach(15, 0, (), 5), sigma=log_sigma.exp()))[0]
 
 
 for n in (40, 90):

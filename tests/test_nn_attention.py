@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import krause_dynamics as kd
+from krause_dynamics.interaction.neighbourhoods import All
 from krause_dynamics.nn import explain, krause_attention, sparse_weights
 
 NEVER = -float("inf")
@@ -28,13 +29,13 @@ def qkv(heads=4, kv_heads=2, n=40, d=16, batch=2, dtype=torch.float64, grad=Fals
 
 OPTIONS = {
     "window": {"window": 9, "top_k": 4},
-    "centred": {"window": 9, "side": "both", "top_k": 3, "ties": "keep"},
+    "centred": {"neighbourhood": kd.Window(9, two_sided=True) & kd.TopK(3, ties="keep")},
     "causal window": {"window": 9, "causal": True},
-    "picture": {"grid": (3, 13), "prefix_tokens": 1, "top_k": 3},
-    "cross": {"grid": (4, 10), "radius": 1, "metric": "manhattan"},
+    "picture": {"grid": kd.Grid(3, 13, radius=2, prefix=1), "top_k": 3},
+    "cross": {"neighbourhood": kd.Grid(4, 10, metric="manhattan")},
     "softmax": {"causal": True, "score": "dot"},
     "softmax by sigma": {"window": 9, "score": "dot"},
-    "packed": {"window": 9, "cu_seqlens": torch.tensor([0, 10, 25, 40])},
+    "packed": {"window": 9, "neighbourhood": kd.Segments(torch.tensor([0, 10, 25, 40]))},
     "padded": {"window": 7, "top_k": 3, "key_valid": torch.arange(40) >= torch.tensor([[5], [0]])},
     "pair bias": {"window": 5, "top_k": 2, "pair_bias": points(4, 40, 40)},
     "key bias": {"window": 5, "top_k": 2, "key_bias": points(2, 40)},
@@ -103,9 +104,8 @@ def test_kvit(metric, radius, k):
     scores = -0.5 * torch.exp(-2 * log_sigma) * (q[..., :, None, :] - k_[..., None, :, :]).square().sum(-1)
     scores = scores.masked_fill(~mask, NEVER)
     theirs = scores.masked_fill(~top_k_mask(scores, k), NEVER).softmax(-1) @ v
-    mine = krause_attention(
-        q, k_, v, sigma=log_sigma.exp(), grid=(side, side), radius=radius, metric=metric, prefix_tokens=1, top_k=k
-    )
+    patch = kd.Grid(side, side, radius, metric, prefix=1)
+    mine = krause_attention(q, k_, v, patch, sigma=log_sigma.exp(), top_k=k)
     torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-11)
 
 
@@ -147,7 +147,7 @@ def test_hybrid_branch():
     scores = scores.masked_fill((i > i[:, None]) | (i < i[:, None] - 32 + 1), lowest)
     threshold = scores.topk(16, dim=-1).values[..., -1:]
     theirs = scores.masked_fill(scores < threshold, lowest).softmax(-1) @ full_v
-    mine = krause_attention(q, k, v, sigma=sigma, window=32, top_k=16, ties="keep")
+    mine = krause_attention(q, k, v, neighbourhood=kd.Window(32) & kd.TopK(16, ties="keep"), sigma=sigma)
     torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-11)
 
 
@@ -196,34 +196,34 @@ def test_gradient_through_dropout_uses_the_same_mask():
 def test_the_mask_of_flex_is_that_of_the_definition(name):
     from krause_dynamics.forms.attention import flex
     from krause_dynamics.interaction import Request, reference
-    from krause_dynamics.nn import Pattern
+    from krause_dynamics.nn.hearing import hearing
 
-    options = {key: value for key, value in OPTIONS[name].items() if key not in ("top_k", "ties")}
-    pattern, i = Pattern(**options), torch.arange(40)
-    mine = flex._mask_function(pattern.rule, 0)(0, 0, i[:, None], i[None])
+    heard, i = hearing(**{"neighbourhood": None, **OPTIONS[name]}), torch.arange(40)
+    heard = All(tuple(part for part in heard.parts if not isinstance(part, kd.TopK)))
+    mine = flex._mask_function(heard.reach, 0, 40)(0, 0, i[:, None], i[None])
     x = points(40, 3)
-    assert torch.equal(mine, reference.admitted(kd.Interaction(kd.Flat(), pattern.neighbourhood), Request.of(x)))
+    assert torch.equal(mine, reference.admitted(kd.Interaction(kd.Flat(), heard), Request.of(x)))
 
 
 @pytest.mark.parametrize("score", ["gaussian", "dot"])
 def test_a_distance_is_a_product_with_a_bias_per_key(score):
     """What the kernels compute, ``a <q, k> + key_bias`` and ``b |q|^2`` afterwards, written densely."""
-    from krause_dynamics.forms.attention.lowering import Rule
-    from krause_dynamics.nn.arguments import lower_call
+    from krause_dynamics.interaction.reach import Reach
+    from krause_dynamics.nn.arguments import call_of
 
     q, k, v = qkv(grad=True)
     valid = torch.arange(40) >= torch.tensor([[5], [0]])
     sigma = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64, requires_grad=True)
     dirty = torch.where(valid[:, None, :, None], k, math.nan)
-    lowered = lower_call(q, dirty, v, Rule(), sigma=sigma, score=score, key_valid=valid)
-    logits = lowered.scale[..., None, None] * (q @ k.repeat_interleave(2, 1).mT)
-    logits = logits + lowered.key_bias(dirty, 4)[..., None, :]
+    call = call_of(q, dirty, v, Reach(), sigma=sigma, score=score, key_valid=valid)
+    logits = call.scale[..., None, None] * (q @ k.repeat_interleave(2, 1).mT)
+    logits = logits + call.key_bias()[..., None, :]
     mine = logits.softmax(-1) @ v.repeat_interleave(2, 1)
     theirs, log_partition = krause_attention(
         q, k, v, sigma=sigma, score=score, key_valid=valid, return_log_partition=True
     )
     torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(logits.logsumexp(-1) + lowered.query_term(q), log_partition, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(logits.logsumexp(-1) + call.query_term(), log_partition, rtol=1e-10, atol=1e-10)
     weights = points(*mine.shape, seed=4)
     ours, others = (torch.autograd.grad((x * weights).sum(), [q, k, sigma]) for x in (mine, theirs))
     for a, b in zip(ours, others, strict=True):
@@ -321,10 +321,7 @@ def test_auto_says_what_it_chose_and_why():
     ("options", "error", "words"),
     [
         ({"window": 0}, ValueError, "Window size"),
-        ({"window": 4, "side": "both"}, ValueError, "odd"),
-        ({"window": 4, "side": "left"}, ValueError, "side"),
         ({"top_k": 0}, ValueError, "TopK k"),
-        ({"top_k": 3, "ties": "drop"}, ValueError, "ties"),
         ({"sigma": 0.0}, ValueError, "sigma must be positive"),
         ({"sigma": -1.0}, ValueError, "sigma must be positive"),
         ({"sigma": math.nan}, ValueError, "sigma must be positive"),
@@ -333,18 +330,16 @@ def test_auto_says_what_it_chose_and_why():
         ({"sigma": 1.0, "scale": 1.0}, ValueError, "not both"),
         ({"score": "cosine"}, ValueError, "score"),
         ({"grid": (4, 4)}, ValueError, "16 tokens"),
-        ({"grid": (2, 10), "metric": "euclid"}, ValueError, "metric"),
-        ({"prefix_tokens": 1}, ValueError, "needs grid"),
         ({"dropout": 1.0}, ValueError, "dropout"),
         ({"key_valid": torch.ones(2, 20)}, TypeError, "boolean"),
         ({"key_valid": torch.ones(2, 19, dtype=torch.bool)}, ValueError, "key_valid"),
         ({"pair_bias": torch.ones(20, 20, dtype=torch.bool)}, TypeError, "log-weights"),
         ({"pair_bias": torch.ones(3, 20, 20)}, ValueError, "broadcast"),
         ({"key_bias": torch.ones(5)}, ValueError, "broadcast"),
-        ({"cu_seqlens": torch.tensor([0, 5, 19])}, ValueError, "rise from 0 to 20"),
-        ({"cu_seqlens": torch.tensor([0.0, 20.0])}, TypeError, "integers"),
-        ({"ties": "drop"}, ValueError, "ties"),
-        ({"metric": "euclid"}, ValueError, "metric"),
+        ({"neighbourhood": kd.Segments(torch.tensor([0, 5, 19]))}, ValueError, "rise from 0 to 20"),
+        ({"neighbourhood": kd.Within(1.0)}, ValueError, "Within is not one of .* kd.aggregate takes any"),
+        ({"neighbourhood": kd.TopK(3), "top_k": 4}, ValueError, "at most one TopK"),
+        ({"neighbourhood": 9}, TypeError, "value such as kd.Window"),
         ({"grid": 20}, ValueError, "height, width"),
         ({"grid": (4, 5), "query_offset": 3}, ValueError, "whole pictures"),
         ({"query_offset": 1.5}, TypeError, "whole number"),
@@ -357,8 +352,6 @@ def test_auto_says_what_it_chose_and_why():
         ({"key_bias": 2.0}, TypeError, "floating tensor, got float"),
         ({"key_bias": torch.ones(4, 20)}, ValueError, r"broadcast to \(2, 20\), got \(4, 20\)"),
         ({"pair_bias": 2.0}, TypeError, "floating tensor, got float"),
-        ({"cu_seqlens": [0, 20]}, TypeError, "integers .* got list"),
-        ({"cu_seqlens": torch.tensor([], dtype=torch.int64)}, ValueError, "rise from 0 to 20"),
         ({"impl": "fast"}, kd.UnsupportedImplementation, "impl must be"),
         ({"impl": "reference", "dropout": 0.5}, kd.UnsupportedImplementation, "dropout"),
     ],

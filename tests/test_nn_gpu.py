@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+import krause_dynamics as kd
 from krause_dynamics.nn import KrauseAttention, explain, krause_attention
 
 pytestmark = pytest.mark.gpu
@@ -18,10 +19,10 @@ NEVER = -float("inf")
 OPTIONS = {
     "window 32": {"window": 32, "top_k": 16},
     "window 128": {"window": 128, "top_k": 96},
-    "centred": {"window": 65, "side": "both", "top_k": 9},
+    "centred": {"neighbourhood": kd.Window(65, two_sided=True), "top_k": 9},
     "window only": {"window": 128},
-    "picture": {"grid": (16, 24), "prefix_tokens": 1, "top_k": 8},
-    "cross": {"grid": (11, 35), "radius": 1, "metric": "manhattan"},
+    "picture": {"grid": kd.Grid(16, 24, radius=2, prefix=1), "top_k": 8},
+    "cross": {"grid": kd.Grid(11, 35, metric="manhattan")},
     "softmax": {"causal": True, "score": "dot"},
     "causal top-k": {"causal": True, "top_k": 20},
 }
@@ -36,8 +37,8 @@ SHAPES = {
     "80 bf16": (80, torch.bfloat16, {"window": 128, "top_k": 96}),
     "80 fp32": (80, torch.float32, {"window": 32, "top_k": 16, "query_offset": 0}),
     "96 bf16": (96, torch.bfloat16, {"window": 700, "top_k": 64}),
-    "128 bf16": (128, torch.bfloat16, {"window": 65, "side": "both", "top_k": 20}),
-    "128 fp32": (128, torch.float32, {"window": 601, "side": "both", "top_k": 100}),
+    "128 bf16": (128, torch.bfloat16, {"neighbourhood": kd.Window(65, two_sided=True), "top_k": 20}),
+    "128 fp32": (128, torch.float32, {"neighbourhood": kd.Window(601, two_sided=True), "top_k": 100}),
     "256 bf16": (256, torch.bfloat16, {"window": 128, "query_offset": 300}),
     "256 fp32": (256, torch.float32, {"window": 32}),
 }
@@ -116,7 +117,7 @@ def test_small_integers_give_the_sets_of_the_cpu(impl, ties):
     generator = torch.Generator().manual_seed(0)
     q, k = (torch.randint(-2, 3, (1, 2, 200, 16), generator=generator).float() for _ in range(2))
     v = torch.zeros(1, 2, 200, 16)
-    options = {"window": 33, "top_k": 7, "ties": ties, "sigma": 2.0}
+    options = {"neighbourhood": kd.Window(33) & kd.TopK(7, ties), "sigma": 2.0}
     for column in range(0, 200, 16):
         v.zero_()
         for c in range(min(16, 200 - column)):

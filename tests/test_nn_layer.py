@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+import krause_dynamics as kd
 from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.nn import KrauseAttention, LogSigma, Rotary, StaticWindowCache, WindowCache
 
@@ -150,7 +151,7 @@ def test_cache_refuses_another_shape_and_layers_that_hear_the_future():
     with pytest.raises(ValueError, match="at least 1"):
         WindowCache(0)
     with pytest.raises(ValueError, match="later tokens"):
-        KrauseAttention(32, 4, window=9, side="both").new_cache()
+        KrauseAttention(32, 4, kd.Window(9, two_sided=True)).new_cache()
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
@@ -184,7 +185,7 @@ def test_parameters_follow_the_options():
 
 def test_packed_rows_equal_separate_ones():
     layer, x = layer_of("window", torch.float64), tokens(batch=1, dtype=torch.float64)
-    packed = layer(x, cu_seqlens=torch.tensor([0, 30, 70]))
+    packed = layer(x, segments=kd.Segments(torch.tensor([0, 30, 70])))
     separate = torch.cat([layer(x[:, :30]), layer(x[:, 30:])], 1)
     torch.testing.assert_close(packed, separate, rtol=1e-11, atol=1e-11)
 

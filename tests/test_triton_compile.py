@@ -16,6 +16,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
 from krause_dynamics.forms.attention.triton import launch, primitives  # noqa: E402
+from tests.triton_oracle import launched  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -96,9 +97,9 @@ def call(where, dim=64, dtype=torch.bfloat16, *, bias=True, backward=True):
     n = where["grid"][0] * where["grid"][1] + where.get("prefix", 0) if "grid" in where else 2048
     q, k, v, g = (torch.empty(1, 2, n, dim, dtype=dtype) for _ in range(4))
     key_bias = torch.empty(1, 2, n) if bias else None
-    out, log_partition, selected = launch.forward(q, k, v, scale=0.125, key_bias=key_bias, **where)
+    out, log_partition, selected = launch.forward(q, k, v, scale=0.125, key_bias=key_bias, **launched(**where))
     if backward:
-        launch.backward(g, q, k, v, out, log_partition, selected, scale=0.125, key_bias=key_bias, **where)
+        launch.backward(g, q, k, v, out, log_partition, selected, scale=0.125, key_bias=key_bias, **launched(**where))
 
 
 @pytest.mark.parametrize("capability", SHARED)

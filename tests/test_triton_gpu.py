@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from tests.triton_oracle import dense
+from tests.triton_oracle import dense, launched
 
 pytest.importorskip("triton")
 if not torch.cuda.is_available():
@@ -64,11 +64,11 @@ def tokens(kind, n, *, heads=2, kv_heads=None, d=64, dtype=BRAIN, keys=None, see
 @pytest.mark.parametrize("n", [1, 63, 129, 1000])
 def test_sets_and_outputs(where, kind, n):
     q, k, v, bias = tokens(kind, n)
-    out, z, selected = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **where)
+    out, z, selected = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **launched(**where))
     expected, log_partition, ranked = dense(q, k, v, scale=1 / 16, key_bias=bias, **where)
     # Nothing is saved where no row can hear more than k keys.
     if n > where["top_k"]:
-        assert torch.equal(launch.selected_mask(selected, n, **where), ranked)
+        assert torch.equal(launch.selected_mask(selected, n, **launched(**where)), ranked)
     assert (out.double() - expected).norm() / expected.norm() < TOLERANCE[BRAIN]
     assert torch.allclose(z.double(), log_partition, atol=1e-4, rtol=1e-5)
 
@@ -98,12 +98,12 @@ def test_gradients(name):
     scale = torch.tensor([[1 / 16, 1 / 8, 1 / 16, 1 / 32]], device="cuda")[:, : q.shape[1]]
     leaves = [x.double().requires_grad_() for x in (q, k, v, bias, scale)]
     expected, log_partition, _ = dense(*leaves[:3], scale=leaves[4], key_bias=leaves[3], **where)
-    out, z, selected = launch.forward(q, k, v, scale=scale, key_bias=bias, **where)
+    out, z, selected = launch.forward(q, k, v, scale=scale, key_bias=bias, **launched(**where))
     tolerance = TOLERANCE[q.dtype]
     assert (out.double() - expected).norm() / expected.norm() < tolerance
     assert torch.allclose(z.double(), log_partition, atol=1e-4, rtol=1e-5)
     g, h = torch.randn_like(q), torch.randn_like(z)
-    given = {"scale": scale, "key_bias": bias, "grad_log_partition": h, **where}
+    given = {"scale": scale, "key_bias": bias, "grad_log_partition": h, **launched(**where)}
     *found, rows = launch.backward(g, q, k, v, out, z, selected, **given)
     total = (expected * g).sum() + (torch.where(log_partition.isfinite(), log_partition, 0.0) * h).sum()
     *gradients, of_scale = torch.autograd.grad(total, leaves)
@@ -126,11 +126,13 @@ def test_empty_rows_and_what_they_hold():
     g = torch.randn_like(q)
     answers = []
     for arguments in ((q, k, v), clean):
-        out, z, selected = launch.forward(*arguments, scale=1 / 16, key_bias=bias, **SHORT)
+        out, z, selected = launch.forward(*arguments, scale=1 / 16, key_bias=bias, **launched(**SHORT))
         assert not out[:, :, :40].any()
         assert torch.isneginf(z[:, :, :40]).all()
         g[:, :, :40] = math.nan if arguments is not clean else 0.0
-        answers.append(launch.backward(g, *arguments, out, z, selected, scale=1 / 16, key_bias=bias, **SHORT))
+        answers.append(
+            launch.backward(g, *arguments, out, z, selected, scale=1 / 16, key_bias=bias, **launched(**SHORT))
+        )
     # What had to be done again with care is summed in other tiles.
     for poisoned, expected in zip(*answers, strict=True):
         assert (poisoned.double() - expected.double()).norm() / expected.double().norm() < TOLERANCE[BRAIN]
@@ -141,12 +143,12 @@ def test_nan_reaches_those_who_hear_it():
     """A NaN in the incoming gradient, in a key and in a value: NaN exactly where the definition has it."""
     where = {**SHORT, "top_k": 32}
     q, k, v, bias = tokens("normal", 400)
-    clean = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **SHORT)
+    clean = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **launched(**SHORT))
     g = torch.randn_like(q)
-    found = launch.backward(g, q, k, v, *clean, scale=1 / 16, key_bias=bias, **SHORT)
+    found = launch.backward(g, q, k, v, *clean, scale=1 / 16, key_bias=bias, **launched(**SHORT))
     g[:, :, 200] = math.nan
-    touched = launch.backward(g, q, k, v, *clean, scale=1 / 16, key_bias=bias, **SHORT)
-    heard = launch.selected_mask(clean[2], 400, **SHORT)[:, :, 200]
+    touched = launch.backward(g, q, k, v, *clean, scale=1 / 16, key_bias=bias, **launched(**SHORT))
+    heard = launch.selected_mask(clean[2], 400, **launched(**SHORT))[:, :, 200]
     row = torch.zeros_like(heard)
     row[..., 200] = True
     for value, before, there in zip(touched[:4], found[:4], (row, heard, heard, heard), strict=True):
@@ -155,8 +157,10 @@ def test_nan_reaches_those_who_hear_it():
         kept = before[~there].double()
         assert (value[~there].double() - kept).norm() / kept.norm() < TOLERANCE[BRAIN]
     v[:, :, 100] = math.nan
-    out, z, selected = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **where)
-    dq = launch.backward(torch.ones_like(q), q, k, v, out, z, selected, scale=1 / 16, key_bias=bias, **where)[0]
+    out, z, selected = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **launched(**where))
+    dq = launch.backward(
+        torch.ones_like(q), q, k, v, out, z, selected, scale=1 / 16, key_bias=bias, **launched(**where)
+    )[0]
     assert dq.isnan().all(-1).nonzero()[:, 2].unique().tolist() == list(range(100, 132))
 
 
@@ -179,8 +183,8 @@ def test_memory_is_linear():
         q, k, v, bias = tokens("normal", n)
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        out, z, selected = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **SHORT)
-        launch.backward(out, q, k, v, out, z, selected, scale=1 / 16, key_bias=bias, **SHORT)
+        out, z, selected = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **launched(**SHORT))
+        launch.backward(out, q, k, v, out, z, selected, scale=1 / 16, key_bias=bias, **launched(**SHORT))
         used.append(torch.cuda.max_memory_allocated() - before)
         del out, z, selected
     assert used[1] <= 2.1 * used[0]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tests.triton_oracle import dense
+from tests.triton_oracle import dense, launched
 
 pytest.importorskip("triton")
 if not torch.cuda.is_available():
@@ -49,10 +49,10 @@ def tokens(kind, n, *, heads=2, kv_heads=2, d=64, dtype=torch.bfloat16, seed=0):
 def compare(x, where, tolerance, different=0.0, **rule):
     """Share of rows with another set at most `different`; error of output and log-partition on the set selected."""
     q, k, v, bias = x
-    out, z, selected = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **where, **rule)
+    out, z, selected = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **launched(**where, **rule))
     ranked = dense(q, k, v, scale=1 / 16, key_bias=bias, **where, **rule)[2]
     rule.pop("ties", None)
-    mask = launch.selected_mask(selected, k.shape[2], **where, **rule) if where.get("top_k") else ranked
+    mask = launch.selected_mask(selected, k.shape[2], **launched(**where, **rule)) if where.get("top_k") else ranked
     assert (mask != ranked).any(-1).float().mean().item() <= different
     expected, log_partition, _ = dense(q, k, v, scale=1 / 16, key_bias=bias, chosen=mask, **where, **rule)
     assert (out.double() - expected).norm() <= tolerance * expected.norm()
@@ -92,14 +92,14 @@ def test_gradients(where, dtype, d, heads):
     k[:, :, 7] = math.nan
     v[:, :, 7] = math.nan
     scale = torch.tensor([[0.03, 0.05, 0.06, 0.07]], device="cuda").expand(2, 4) if heads == 4 else 1 / 16
-    saved = launch.forward(q, k, v, scale=scale, key_bias=bias, **where)
+    saved = launch.forward(q, k, v, scale=scale, key_bias=bias, **launched(**where))
     g, h = torch.randn_like(saved[0]), torch.randn_like(saved[1])
-    rule = {"scale": scale, "key_bias": bias, **where}
+    rule = {"scale": scale, "key_bias": bias, **launched(**where)}
     *found, rows = launch.backward(g, q, k, v, *saved, grad_log_partition=h, **rule)
     leaves = [
         x.clone().requires_grad_() for x in (q, k, v, bias, torch.as_tensor(scale, device="cuda").expand(2, heads))
     ]
-    mask = launch.selected_mask(saved[2], n, **where) if where.get("top_k") else None
+    mask = launch.selected_mask(saved[2], n, **launched(**where)) if where.get("top_k") else None
     out, z, _ = dense(*leaves[:3], scale=leaves[4], key_bias=leaves[3], chosen=mask, **where)
     expected = torch.autograd.grad((out * g).sum() + (z * h).sum(), leaves)
     for value, reference in zip((*found, rows.sum(-1)), expected, strict=True):
@@ -113,12 +113,12 @@ def test_nan_stays_where_it_is_heard(where):
     """A NaN value poisons the rows that select it, a NaN key those that hear it; prefix rows hear every key."""
     n = length(where)
     q, k, v, bias = tokens("normal", n)
-    clean, _, selected = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **where)
+    clean, _, selected = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **launched(**where))
     hears = dense(q, k, v, scale=1 / 16, key_bias=bias, **{**where, "top_k": None})[2][..., 40]
-    takes = launch.selected_mask(selected, n, **where)[..., 40] if where.get("top_k") else hears
+    takes = launch.selected_mask(selected, n, **launched(**where))[..., 40] if where.get("top_k") else hears
     k[:, 0, 40] = math.nan
     v[:, 1, 40] = math.nan
-    out = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **where)[0]
+    out = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **launched(**where))[0]
     for head, rows in ((0, hears[:, 0]), (1, takes[:, 1])):
         assert out[:, head][rows].isnan().all()
         assert torch.equal(out[:, head][~rows], clean[:, head][~rows])
@@ -130,10 +130,10 @@ def test_empty_rows_and_later_queries():
     q, k, v, bias = tokens("eight", 160)
     bias.unflatten(-1, (8, 20))[..., :10] = -math.inf
     compare((q, k, v, bias), where, 4e-3)
-    out, z, selected = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **where)
+    out, z, selected = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **launched(**where))
     lost = torch.arange(160, device="cuda") % 20 < 8
     assert not out[:, :, lost].any()
     assert torch.isneginf(z[:, :, lost]).all()
-    dq, *_ = launch.backward(out, q, k, v, out, z, selected, scale=1 / 16, key_bias=bias, **where)
+    dq, *_ = launch.backward(out, q, k, v, out, z, selected, scale=1 / 16, key_bias=bias, **launched(**where))
     assert not dq[:, :, lost].any()
     compare((q[:, :, 50:130], k, v, bias), where, 4e-3, query_offset=50)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.test_triton_gpu import BRAIN, HALF, SINGLE, TOLERANCE, launch, poisoned_memory, tokens
-from tests.triton_oracle import dense
+from tests.triton_oracle import dense, launched
 
 __all__ = ["poisoned_memory"]
 pytestmark = pytest.mark.gpu
@@ -47,10 +47,10 @@ def test_without_top_k(name):
         v[:, :, 7] = math.inf
     bias = bias if biased else None
     expected, log_partition, heard = dense(q, k, v, scale=1 / 16, key_bias=bias, **where)
-    out, z, _ = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **where)
+    out, z, _ = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **launched(**where))
     assert error(out, z, expected, log_partition) < TOLERANCE[q.dtype]
     v[:, :, 200, -1] = math.nan
-    touched, again, _ = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **where)
+    touched, again, _ = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **launched(**where))
     assert touched.isnan().any(-1).equal(heard[..., 200])
     assert torch.allclose(again, z, atol=1e-4, rtol=1e-5)
     rest = ~heard[..., 200]
@@ -63,7 +63,7 @@ def test_scales_that_are_not_positive(scale):
     q, k, v, _ = tokens("normal", 150)
     where = {"left": 20, "right": 3}
     expected, log_partition, _ = dense(q, k, v, scale=scale, **where)
-    out, z, _ = launch.forward(q, k, v, scale=scale, **where)
+    out, z, _ = launch.forward(q, k, v, scale=scale, **launched(**where))
     assert error(out, z, expected, log_partition) < TOLERANCE[BRAIN]
 
 
@@ -76,5 +76,5 @@ def test_long_rows(name, kind):
     k[:, :, 7] = math.nan
     v[:, :, 7] = math.inf
     expected, log_partition, _ = dense(q, k, v, scale=1 / 16, key_bias=bias, **LONG[name])
-    out, z, _ = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **LONG[name])
+    out, z, _ = launch.forward(q, k, v, scale=1 / 16, key_bias=bias, **launched(**LONG[name]))
     assert error(out, z, expected, log_partition) < TOLERANCE[BRAIN]

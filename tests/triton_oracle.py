@@ -4,6 +4,18 @@ import math
 
 import torch
 
+from krause_dynamics.interaction.reach import MANHATTAN, UNBOUNDED, Reach
+
+
+def launched(*, left=None, right=None, top_k=None, ties="index", grid=None, prefix=0, **rest):
+    """Keyword arguments of the launch functions for the words in which tests name a neighbourhood."""
+    picture = ()
+    if grid is not None:
+        picture, left, right = (*grid[:3], MANHATTAN if grid[3] == "manhattan" else 0, prefix), None, None
+    left, right = (UNBOUNDED if bound is None else bound for bound in (left, right))
+    reach = Reach(left, right, picture, top_k or 0, ties == "keep")
+    return {"reach": reach, "prefix": 0 if picture else prefix, **rest}
+
 
 def admitted(n, m, *, left=None, right=None, grid=None, prefix=0, query_offset=0, device="cpu"):
     """Boolean (n, m): who hears whom, before key validity and top-k."""

@@ -37,7 +37,7 @@ class Entry(NamedTuple):
         module: Where the form lives, below ``krause_dynamics``.
         library: Whose arrays it takes.
         auto: Whether ``impl="auto"`` may take it. The others pay only for a caller who knows more: that the grid is
-            uniform (`convolution`), or that the loop is long (`compiled`).
+            uniform (`convolution`), that the loop is long (`compiled`), or that a compilation is (`flex`).
     """
 
     module: str
@@ -53,6 +53,8 @@ FORMS = {
     "convolution": Entry("forms.lattice.convolution", "numpy", auto=False),
     "compiled": Entry("forms.attention.compiled", "numpy", auto=False),
     "cells": Entry("forms.near.cell_lists", "torch"),
+    "triton": Entry("forms.attention.kernels", "torch"),
+    "flex": Entry("forms.attention.flex", "torch", auto=False),
     "sdpa": Entry("forms.attention.sdpa", "torch"),
     "banded": Entry("forms.attention.banded", "torch"),
     "recomputed": Entry("forms.recomputed", "torch"),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from krause_dynamics._array import Array, device, like, may_look
 from krause_dynamics._value import Value, check_count, check_number
@@ -51,7 +50,7 @@ class Neighbourhood(Value, ABC):
         """The elementary neighbourhoods joined here, `TopK` last."""
         return (self,)
 
-    @cached_property
+    @property
     def reach(self) -> Reach | str:
         """The same as whole numbers, or the reason why there are none: positions or a network decide."""
         return f"{type(self).__name__} is not one of Everyone, Causal, Window (not periodic), one Grid, TopK"
@@ -73,7 +72,7 @@ class Everyone(Neighbourhood):
     def admits(self, pairs: Pairs) -> Array:
         return pairs.xp.ones_like(pairs.offset, dtype=pairs.xp.bool)
 
-    @cached_property
+    @property
     def reach(self) -> Reach:
         return Reach()
 
@@ -125,7 +124,7 @@ class Causal(Neighbourhood):
     def admits(self, pairs: Pairs) -> Array:
         return pairs.offset >= 0
 
-    @cached_property
+    @property
     def reach(self) -> Reach:
         return Reach(right=0)
 
@@ -165,7 +164,7 @@ class Window(Neighbourhood):
             return (offset <= half) | (offset >= places - half)
         return (offset <= half) & (offset >= -half)
 
-    @cached_property
+    @property
     def reach(self) -> Reach | str:
         if self.periodic:
             return "a Window on a ring has no reach; periodic=False has"
@@ -210,7 +209,7 @@ class Grid(Neighbourhood):
         distance = rows + columns if self.metric == "manhattan" else xp.maximum(rows, columns)
         return (distance <= self.radius) | (i < self.prefix) | (j < self.prefix)
 
-    @cached_property
+    @property
     def reach(self) -> Reach:
         metric = MANHATTAN if self.metric == "manhattan" else CHEBYSHEV
         return Reach(grid=(self.height, self.width, self.radius, metric, self.prefix))
@@ -222,20 +221,21 @@ class Segments(Neighbourhood):
 
     Attributes:
         cumulative: (s + 1,) integers ``0 = c_0 <= c_1 <= ... <= c_s``, numpy or torch: sequence t holds the places
-            ``c_t`` to ``c_(t+1) - 1`` (``cu_seqlens`` of varlen kernels); values on a device are not looked at.
+            ``c_t`` to ``c_(t+1) - 1`` (``cu_seqlens`` of varlen kernels); what lies on a device is not looked at.
     """
 
     cumulative: Any
 
     def __post_init__(self) -> None:
         given = self.cumulative
+        if not may_look(given):
+            return
         kind = f"{given.dtype} {tuple(given.shape)}" if hasattr(given, "dtype") else type(given).__name__
         if not any(word in kind for word in ("int32", "int64")) or given.ndim != 1:
             raise TypeError(f"Segments needs an array of one-dimensional integers (int32 or int64), got {kind}")
-        if may_look(given):
-            ends = given.tolist()
-            if len(ends) < 2 or ends[0] != 0 or any(a > b for a, b in pairwise(ends)):
-                raise ValueError(f"Segments must rise from 0 to the number of tokens, got {ends}")
+        ends = given.tolist()
+        if len(ends) < 2 or ends[0] != 0 or any(a > b for a, b in pairwise(ends)):
+            raise ValueError(f"Segments must rise from 0 to the number of tokens, got {ends}")
 
     def admits(self, pairs: Pairs) -> Array:
         owner = self.owner(pairs.xp, pairs.query_index), self.owner(pairs.xp, pairs.source_index)
@@ -271,7 +271,7 @@ class TopK(Neighbourhood):
         """Everyone: ranks need scores, so the selection itself is `select`."""
         return pairs.xp.ones_like(pairs.offset, dtype=pairs.xp.bool)
 
-    @cached_property
+    @property
     def reach(self) -> Reach:
         return Reach(top_k=self.k, keep_ties=self.ties == "keep")
 
@@ -302,6 +302,7 @@ class All(Neighbourhood):
     """
 
     members: tuple[Neighbourhood, ...]
+    _reach: ClassVar[Reach | str]
 
     def __post_init__(self) -> None:
         flat = tuple(part for member in self.members for part in member.parts)
@@ -310,6 +311,7 @@ class All(Neighbourhood):
             raise ValueError(f"at most one TopK can be joined, got {len(ranked)}; keep the smaller k")
         plain = tuple(part for part in flat if not isinstance(part, TopK | Everyone))
         object.__setattr__(self, "members", (plain + ranked) or (Everyone(),))
+        object.__setattr__(self, "_reach", Reach.of(self.members))
 
     @property
     def is_exchangeable(self) -> bool:  # type: ignore[override]
@@ -327,9 +329,9 @@ class All(Neighbourhood):
     def parts(self) -> tuple[Neighbourhood, ...]:
         return self.members
 
-    @cached_property
+    @property
     def reach(self) -> Reach | str:
-        return Reach.of(self.members)
+        return self._reach
 
     def admits(self, pairs: Pairs) -> Array:
         admitted = self.members[0].admits(pairs)

@@ -1,4 +1,4 @@
-"""Arguments of `krause_attention` in the lowered form that every implementation reads."""
+"""Arguments of `krause_attention`, checked at the border, as the `Call` that every attention form takes."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from krause_dynamics.forms.attention.lowering import Lowered, Rule, score_dtype
+from krause_dynamics.forms.attention.call import NEVER, Call, score_dtype
+from krause_dynamics.interaction.reach import Reach
 from krause_dynamics.nn import checks
 
-NEVER = -float("inf")
 
-
-def lower_call(
+def call_of(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    rule: Rule,
+    reach: Reach,
+    segments: Tensor | None = None,
     *,
     sigma: float | Tensor | None = None,
     score: str = "gaussian",
@@ -25,37 +25,46 @@ def lower_call(
     key_bias: Tensor | None = None,
     pair_bias: Tensor | None = None,
     key_valid: Tensor | None = None,
-    cu_seqlens: Tensor | None = None,
     query_offset: int | None = None,
     dropout: float = 0.0,
     mean_only: bool = False,
-) -> Lowered:
-    """Check the arguments of `krause_attention` and write them as `Lowered`.
+) -> Call:
+    """Check the arguments of `krause_attention` and write them as a `Call`.
 
     Raises:
         TypeError, ValueError: As there.
     """
+    q, k, v = _cast(q, k, v)
     checks.check_tokens(q, k, v)
     n, m = q.shape[2], k.shape[2]
-    checks.check_grid(rule, n, m, query_offset)
-    checks.check_numbers(dropout, query_offset)
+    if reach.grid:
+        checks.check_grid(reach, n, m, query_offset)
+    if dropout != 0.0 or query_offset is not None:
+        checks.check_numbers(dropout, query_offset)
     if pair_bias is not None:
         checks.check_bias("pair_bias", pair_bias, (q.shape[0], q.shape[1], n, m))
         pair_bias = pair_bias[(None,) * (4 - pair_bias.ndim)]
-    if cu_seqlens is not None:
-        checks.check_segments(cu_seqlens, n, m, query_offset)
-    return Lowered(
-        scale=_coefficient(q, sigma, score, scale),
-        distance=score == "gaussian",
-        rule=rule,
-        log_mass=_log_mass(q, k, key_bias, key_valid),
-        pair_bias=pair_bias,
-        segments=cu_seqlens,
-        query_offset=m - n if query_offset is None else query_offset,
-        dropout=float(dropout),
-        mask_only=key_bias is None,
-        mean_only=mean_only,
-    )
+    if segments is not None:
+        checks.check_segments(segments, n, m, query_offset)
+        segments = segments.to(q.device)
+    log_mass = None
+    if key_bias is not None or key_valid is not None:
+        log_mass = _log_mass(q, k, key_bias, key_valid)
+    return Call(
+        q, k, v, _coefficient(q, sigma, score, scale), score == "gaussian", reach, log_mass, pair_bias, segments,
+        m - n if query_offset is None else query_offset, float(dropout), 0, key_bias is None, mean_only,
+    )  # fmt: skip
+
+
+def _cast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Under autocast the inputs take its dtype, as with torch's own attention; scores stay float32 all the same."""
+    if not isinstance(q, Tensor) or q.dtype == torch.float64:
+        return q, k, v
+    kind = q.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return q, k, v
+    dtype = torch.get_autocast_dtype(kind)
+    return q.to(dtype), k.to(dtype), v.to(dtype)
 
 
 def _coefficient(q: Tensor, sigma: Any, score: str, scale: Any) -> Tensor | float:
@@ -66,7 +75,7 @@ def _coefficient(q: Tensor, sigma: Any, score: str, scale: Any) -> Tensor | floa
         raise ValueError(f"give sigma or scale = 1/sigma^2, not both, got sigma={sigma!r}, scale={scale!r}")
     name, value = ("sigma", sigma) if scale is None else ("scale", scale)
     if value is None:
-        value = q.shape[3] ** 0.25
+        return q.shape[3] ** -0.5  # type: ignore[no-any-return]
     checks.check_coefficient(name, value, positive=name == "sigma" or score == "gaussian")
     if not isinstance(value, Tensor):
         return value if name == "scale" else value**-2  # type: ignore[no-any-return]

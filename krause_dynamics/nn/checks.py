@@ -8,13 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from krause_dynamics.forms.attention import banded
-from krause_dynamics.forms.attention.lowering import Rule
-
-
-def transformed() -> bool:
-    """Whether a function transform (vmap, jvp, ...) is at work; operators know nothing of them."""
-    return torch._C._functorch.maybe_current_level() is not None
+from krause_dynamics._array import may_look
+from krause_dynamics.forms.attention.call import DTYPES
+from krause_dynamics.interaction.reach import Reach
 
 
 def check_tokens(q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -34,7 +30,7 @@ def check_tokens(q: Tensor, k: Tensor, v: Tensor) -> None:
                 f"q and {name} must share dtype and device, got {q.dtype} on {q.device} and {x.dtype} on {x.device}; "
                 f"convert with {name}.to(q)"
             )
-    if q.dtype not in banded.DTYPES:
+    if q.dtype not in DTYPES:
         raise TypeError(f"q, k, v must be float64, float32, bfloat16 or float16, got {q.dtype}; convert them")
     if k.shape[:3] != v.shape[:3] or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
         raise ValueError(
@@ -49,18 +45,16 @@ def check_tokens(q: Tensor, k: Tensor, v: Tensor) -> None:
         )
 
 
-def check_grid(rule: Rule, n: int, m: int, query_offset: int | None) -> None:
+def check_grid(reach: Reach, n: int, m: int, query_offset: int | None) -> None:
     """A grid holds every token once.
 
     Raises:
         ValueError: It does not.
     """
-    if not rule.grid:
-        return
-    height, width, _, _, prefix = rule.grid
+    height, width, _, _, prefix = reach.grid
     if m != height * width + prefix or n != m or query_offset:
         raise ValueError(
-            f"grid={(height, width)} with prefix_tokens={prefix} has {height * width + prefix} tokens, got {n} queries "
+            f"a Grid of {height} x {width} with prefix={prefix} has {height * width + prefix} tokens, got {n} queries "
             f"and {m} keys with query_offset={query_offset}; pass the grid of this input, whole pictures only"
         )
 
@@ -116,29 +110,29 @@ def check_valid(key_valid: Any, batch: int, m: int) -> None:
         )
 
 
-def check_segments(cu_seqlens: Any, n: int, m: int, query_offset: int | None) -> None:
+def check_segments(cumulative: Any, n: int, m: int, query_offset: int | None) -> None:
     """Packed lengths rise from 0 to the number of tokens; on a GPU their values are not looked at.
 
     Raises:
         TypeError: Not one-dimensional whole numbers.
         ValueError: Queries that are not the keys, or other ends.
     """
-    if not isinstance(cu_seqlens, Tensor) or cu_seqlens.dtype not in (torch.int32, torch.int64) or cu_seqlens.ndim != 1:
+    if not isinstance(cumulative, Tensor) or cumulative.dtype not in (torch.int32, torch.int64) or cumulative.ndim != 1:
         kind = (
-            f"{cu_seqlens.dtype} {tuple(cu_seqlens.shape)}"
-            if isinstance(cu_seqlens, Tensor)
-            else type(cu_seqlens).__name__
+            f"{cumulative.dtype} {tuple(cumulative.shape)}"
+            if isinstance(cumulative, Tensor)
+            else type(cumulative).__name__
         )
-        raise TypeError(f"cu_seqlens must be a tensor of one-dimensional integers (int32 or int64), got {kind}")
+        raise TypeError(f"Segments must be a tensor of one-dimensional integers (int32 or int64), got {kind}")
     if n != m or query_offset:
         raise ValueError(
-            f"cu_seqlens packs queries and keys alike, got {n} queries, {m} keys, query_offset={query_offset}; use one "
+            f"Segments pack queries and keys alike, got {n} queries, {m} keys, query_offset={query_offset}; use one "
             "call per sequence to decode"
         )
-    if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
-        ends = cu_seqlens.tolist()
-        if len(ends) < 2 or (ends[0], ends[-1]) != (0, n) or bool((cu_seqlens.diff() < 0).any()):
-            raise ValueError(f"cu_seqlens must rise from 0 to {n} tokens, got {ends}")
+    if may_look(cumulative):
+        ends = cumulative.tolist()
+        if len(ends) < 2 or (ends[0], ends[-1]) != (0, n) or bool((cumulative.diff() < 0).any()):
+            raise ValueError(f"Segments must rise from 0 to {n} tokens, got {ends}")
 
 
 def check_coefficient(name: str, value: Any, positive: bool) -> None:
@@ -153,7 +147,7 @@ def check_coefficient(name: str, value: Any, positive: bool) -> None:
     if isinstance(value, Tensor):
         if not value.is_floating_point():
             raise TypeError(f"{name} must be a number or a floating tensor, got {value.dtype}; convert it")
-        if value.device.type != "cpu" or torch.compiler.is_compiling() or transformed():
+        if not may_look(value):
             return
         entries = value.detach().flatten().tolist()  # a few: in Python sooner checked than by three tensor operations
         right = all(x > 0 for x in entries) if positive else all(math.isfinite(x) for x in entries)

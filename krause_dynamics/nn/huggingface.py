@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.nn.attention import krause_attention
-from krause_dynamics.nn.pattern import Pattern
+from krause_dynamics.nn.hearing import hearing, short_form
 
 
 def register_attention(
     name: str = "krause",
+    neighbourhood: Neighbourhood | None = None,
     *,
     sigma: float | None = None,
     score: Literal["gaussian", "dot"] = "gaussian",
     window: int | None = None,
     top_k: int | None = None,
-    ties: Literal["index", "keep"] = "index",
     impl: str = "auto",
+    **old: Any,
 ) -> None:
     """Make ``attn_implementation=name`` mean Krause attention, in this process.
 
-    A layer is causal where the model says so, and its own sliding window, if it has one, narrows ``window``. Keys come
-    from the model's cache, so that decoding equals the full pass.
+    A layer is causal where the model says so, and its own sliding window, if it has one, narrows the neighbourhood.
+    Keys come from the model's cache, so that decoding equals the full pass.
 
     Args:
         name: What to pass to ``from_pretrained(..., attn_implementation=name)`` or ``model.set_attn_implementation``.
+        neighbourhood: Who is heard, as in `krause_attention`.
         sigma: Bandwidth of all layers; a layer's attribute ``krause_sigma`` (a number or a tensor, one per head)
             overrides it; default head_dim^(1/4). With ``score="dot"`` the model's own scaling is kept when missing.
         score: ``"gaussian"``, or ``"dot"`` for the model's softmax attention on the same keys.
-        window: W keys, the query's own counted.
-        top_k: Keys that stay.
-        ties: As in `krause_attention`.
+        window: Short form of ``Window(window)``: W keys, the query's own counted.
+        top_k: Short form of ``TopK(top_k)``: keys that stay.
         impl: As in `krause_attention`.
+        **old: ``ties`` of the last release, deprecated.
 
     Raises:
-        ValueError: An impossible pattern.
+        ValueError: An impossible neighbourhood.
 
     Example:
         >>> register_attention("krause", sigma=5.5, window=32, top_k=16)
@@ -45,7 +49,11 @@ def register_attention(
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    pattern = Pattern(window=window, top_k=top_k, ties=ties)
+    heard = hearing(neighbourhood, window, top_k, old=old)
+
+    @lru_cache
+    def heard_by(is_causal: bool, sliding: int | None) -> Neighbourhood:
+        return heard & short_form(sliding, None, is_causal, None)
 
     def attend(
         module: Any,
@@ -59,11 +67,11 @@ def register_attention(
     ) -> tuple[Tensor, None]:
         """Queries (b, h, n, d), keys and values (b, h_kv, m, d) of the library -> (b, n, h, d) and no weights."""
         bandwidth = getattr(module, "krause_sigma", sigma)
+        is_causal = bool(rest.get("is_causal", getattr(module, "is_causal", True)))
         keeps_scaling = score == "dot" and bandwidth is None
         out = krause_attention(
-            query, key, value, score=score, sigma=None if keeps_scaling else bandwidth,
-            scale=scaling if keeps_scaling else None, window=_narrower(pattern.window, rest.get("sliding_window")),
-            top_k=top_k, ties=ties, causal=bool(rest.get("is_causal", getattr(module, "is_causal", True))),
+            query, key, value, heard_by(is_causal, rest.get("sliding_window")), score=score,
+            sigma=None if keeps_scaling else bandwidth, scale=scaling if keeps_scaling else None,
             key_valid=_padding(attention_mask, key), dropout=dropout, impl=impl,
         )  # fmt: skip
         assert isinstance(out, Tensor)
@@ -71,11 +79,6 @@ def register_attention(
 
     AttentionInterface.register(name, attend)
     AttentionMaskInterface.register(name, padding_mask)
-
-
-def _narrower(window: int | None, other: int | None) -> int | None:
-    sizes = [size for size in (window, other) if size is not None]
-    return min(sizes, default=None)
 
 
 def _padding(attention_mask: Tensor | None, key: Tensor) -> Tensor | None:

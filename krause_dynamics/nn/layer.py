@@ -8,13 +8,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from krause_dynamics.aggregate.calls import IMPLEMENTATIONS
 from krause_dynamics.errors import UnsupportedImplementation
-from krause_dynamics.nn.attention import krause_attention
+from krause_dynamics.interaction import DotProduct, Gaussian, Grid, Interaction, Segments
+from krause_dynamics.interaction.neighbourhoods import Neighbourhood
+from krause_dynamics.interaction.reach import UNBOUNDED
+from krause_dynamics.nn import deprecated
+from krause_dynamics.nn.arguments import call_of
+from krause_dynamics.nn.attention import answer
 from krause_dynamics.nn.cache import WindowCache
-from krause_dynamics.nn.choice import IMPLEMENTATIONS
+from krause_dynamics.nn.hearing import hearing, within
 from krause_dynamics.nn.parts import LogSigma, Rotary
-from krause_dynamics.nn.pattern import Pattern
-from krause_dynamics.nn.sparse import sparse_weights
+from krause_dynamics.nn.sparse import weights_of
 from krause_dynamics.nn.static_cache import StaticWindowCache
 
 
@@ -36,33 +41,36 @@ class KrauseAttention(nn.Module):
     Args:
         dim: Width of the tokens.
         heads: Number of heads; divides dim.
-        window: W keys, the query's own counted; ``None``: no window.
-        top_k: Keys that stay; ``None``: all.
-        causal: No later keys.
-        grid: (height, width) of a picture.
+        neighbourhood: Who is heard by index and rank, such as ``kd.Window(128) & kd.TopK(96)``; by default everyone.
+            The four keywords that follow are short forms, which join it.
+        window: ``Window(window)``: W keys, the query's own counted.
+        top_k: ``TopK(top_k)``: keys that stay.
+        causal: ``Causal()``: no later keys.
+        grid: ``Grid(height, width, radius=2)`` of a picture, or a `Grid`.
         sigma: Initial bandwidth; default head_dim^(1/4), which keeps the scale of dot products over sqrt(d).
         learn_sigma: Whether log sigma is trained.
         sigma_per_head: One bandwidth per head rather than one per layer.
         bias: Whether projections have biases.
         kv_heads: Heads of keys and values (grouped queries); divides heads.
         rotary: Base of rotary positions (10000 is common); ``None``: none.
-        score: ``"gaussian"``, or ``"dot"`` for softmax attention with the same pattern.
+        score: ``"gaussian"``, or ``"dot"`` for softmax attention on the same keys.
         project_scale: Factor of queries and keys before the distance; KSwin takes head_dim^(-1/2).
-        side, ties, radius, metric, prefix_tokens: As in `krause_attention`.
         dropout: Probability to drop a weight in training.
         impl: As in `krause_attention`.
+        **old: ``side, ties, radius, metric, prefix_tokens`` of the last release, deprecated; the warning shows what to
+            write instead.
 
     Attributes:
         log_sigma: `LogSigma`.
-        pattern: The index rules.
+        neighbourhood: Who is heard, as one value.
 
     Raises:
-        ValueError: Sizes that do not divide, or an impossible pattern.
+        ValueError: Sizes that do not divide, or a neighbourhood that is not one of indices and ranks.
 
     Source: Krause Synchronization Transformers, 2602.11534.
 
     Example:
-        >>> layer = KrauseAttention(256, 8, window=128, top_k=16, causal=True)
+        >>> layer = KrauseAttention(256, 8, Window(128) & TopK(16))
         >>> layer(torch.randn(2, 1000, 256)).shape
         torch.Size([2, 1000, 256])
     """
@@ -71,11 +79,12 @@ class KrauseAttention(nn.Module):
         self,
         dim: int,
         heads: int,
+        neighbourhood: Neighbourhood | None = None,
         *,
         window: int | None = None,
         top_k: int | None = None,
         causal: bool = False,
-        grid: tuple[int, int] | None = None,
+        grid: tuple[int, int] | Grid | None = None,
         sigma: float | None = None,
         learn_sigma: bool = True,
         sigma_per_head: bool = False,
@@ -84,20 +93,17 @@ class KrauseAttention(nn.Module):
         rotary: float | None = None,
         score: Literal["gaussian", "dot"] = "gaussian",
         project_scale: float = 1.0,
-        side: Literal["past", "both"] = "past",
-        ties: Literal["index", "keep"] = "index",
-        radius: int = 2,
-        metric: Literal["chebyshev", "manhattan"] = "chebyshev",
-        prefix_tokens: int = 0,
         dropout: float = 0.0,
         impl: str = "auto",
+        **old: Any,
     ) -> None:
         super().__init__()
         kv_heads = heads if kv_heads is None else kv_heads
         if min(dim, heads, kv_heads) < 1 or dim % heads or heads % kv_heads:
             raise ValueError(f"heads must divide dim and kv_heads must divide heads, got {dim=}, {heads=}, {kv_heads=}")
         _check_words(score, impl, dropout, project_scale)
-        self.pattern = Pattern(window, side, top_k, ties, causal, grid, radius, metric, prefix_tokens)
+        self.neighbourhood = hearing(neighbourhood, window, top_k, causal, grid, old)
+        self._reach, self._segments = within(self.neighbourhood)
         self.dim, self.heads, self.kv_heads, self.head_dim = dim, heads, kv_heads, dim // heads
         self.score, self.project_scale, self.dropout, self.impl = score, project_scale, dropout, impl
         self.q_proj = nn.Linear(dim, dim, bias)
@@ -113,6 +119,42 @@ class KrauseAttention(nn.Module):
         """The bandwidth, (1,) or (heads,)."""
         return self.log_sigma()
 
+    @property
+    def interaction(self) -> Interaction:
+        """The rule of the layer with its present bandwidth, live in sigma; ``to_dict()`` is what a configuration holds.
+
+        It meets projected queries and keys (batch, heads, n, head_dim); a `project_scale` has scaled them before.
+        """
+        sigma = self.sigma[0] if len(self.sigma) == 1 else self.sigma[:, None]
+        return Interaction(Gaussian(sigma) if self.score == "gaussian" else DotProduct(sigma**-2), self.neighbourhood)
+
+    @classmethod
+    def from_interaction(cls, dim: int, heads: int, interaction: Interaction, **rest: Any) -> KrauseAttention:
+        """A layer with this rule, such as ``kd.from_dict(config.krause)``.
+
+        Args:
+            dim: Width of the tokens.
+            heads: Number of heads.
+            interaction: A Gaussian or a dot product with a positive coefficient, one number or (heads, 1), without a
+                pair bias, on a neighbourhood of indices and ranks.
+            **rest: Further arguments of the layer.
+
+        Raises:
+            TypeError: Another score, or a pair bias (which a forward pass takes).
+        """
+        score = interaction.score
+        if not isinstance(score, Gaussian | DotProduct) or interaction.pair_bias is not None:
+            raise TypeError(f"a layer takes a Gaussian or a DotProduct without a pair bias, got {interaction!r}")
+        gaussian = isinstance(score, Gaussian)
+        sigma = torch.as_tensor(score.sigma if isinstance(score, Gaussian) else score.beta**-0.5).double().reshape(-1)
+        layer = cls(
+            dim, heads, interaction.neighbourhood, sigma=float(sigma[0]), score="gaussian" if gaussian else "dot",
+            sigma_per_head=len(sigma) > 1, **rest,
+        )  # fmt: skip
+        with torch.no_grad():
+            layer.log_sigma.weight.copy_(sigma.log())
+        return layer
+
     def new_cache(self, *, static: bool = False) -> WindowCache | StaticWindowCache:
         """An empty cache to decode with, one per layer and batch.
 
@@ -120,16 +162,17 @@ class KrauseAttention(nn.Module):
             static: Keep everything in the same memory on the device, for a step that is captured in a CUDA graph.
 
         Raises:
-            ValueError: The pattern hears later keys, so that earlier outputs would change as tokens arrive; or a static
+            ValueError: The layer hears later keys, so that earlier outputs would change as tokens arrive; or a static
                 cache without a window.
         """
-        if not self.pattern.looks_back:
+        if self._reach.right != 0 or self._reach.grid or self._segments is not None:
             raise ValueError("decoding needs causal=True or a window of the past; this layer hears later tokens")
+        window = None if self._reach.left == UNBOUNDED else self._reach.left + 1
         if not static:
-            return WindowCache(self.pattern.window)
-        if self.pattern.window is None:
+            return WindowCache(window)
+        if window is None:
             raise ValueError("a static cache needs a window, got window=None; use static=False, which grows")
-        return StaticWindowCache(self.pattern.window)
+        return StaticWindowCache(window)
 
     def project(self, x: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (b, h, n, d), keys and values (b, h_kv, n, d) of tokens x (b, n, dim), rotated where asked.
@@ -156,10 +199,11 @@ class KrauseAttention(nn.Module):
         key_valid: Tensor | None = None,
         key_bias: Tensor | None = None,
         pair_bias: Tensor | None = None,
-        cu_seqlens: Tensor | None = None,
+        segments: Segments | None = None,
         positions: Tensor | None = None,
         cache: WindowCache | StaticWindowCache | None = None,
         return_weights: bool = False,
+        **old: Tensor | None,
     ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
         """Attend.
 
@@ -168,10 +212,11 @@ class KrauseAttention(nn.Module):
             key_valid: Boolean (batch, tokens), false for padding.
             key_bias: As in `krause_attention`.
             pair_bias: As in `krause_attention`; a relative position bias or the -100 between shifted regions of Swin.
-            cu_seqlens: As in `krause_attention`.
+            segments: Packed sequences of this pass, which join the layer's neighbourhood.
             positions: For rotary positions; by default they go on where the cache ends.
             cache: From `new_cache`: tokens are appended to it and hear what it holds.
             return_weights: Return ``(index, weight)`` of the admitted keys as well; see `sparse_weights`.
+            **old: ``cu_seqlens`` of the last release, deprecated.
 
         Returns:
             (batch, tokens, dim), or that and the weights before dropout.
@@ -184,20 +229,28 @@ class KrauseAttention(nn.Module):
         if self.rotary is not None and cache is not None and positions is None:
             positions = torch.arange(x.shape[1], device=x.device) + cache.seen
         q, k, v = self.project(x, positions)
-        options: dict[str, Any] = {
-            **{name: getattr(self.pattern, name) for name in Pattern.__dataclass_fields__},
-            "sigma": self.sigma, "score": self.score, "key_bias": key_bias, "pair_bias": pair_bias,
-            "key_valid": key_valid, "cu_seqlens": cu_seqlens,
-        }  # fmt: skip
+        offset = None
         if cache is not None:
-            k, v, options["key_valid"], options["query_offset"] = cache.update(k, v, key_valid)
-        out = krause_attention(q, k, v, dropout=self.dropout if self.training else 0.0, impl=self.impl, **options)
-        assert isinstance(out, Tensor)
+            k, v, key_valid, offset = cache.update(k, v, key_valid)
+        call = call_of(
+            q, k, v, self._reach, self._packed(segments, old), sigma=self.sigma, score=self.score, key_bias=key_bias,
+            pair_bias=pair_bias, key_valid=key_valid, query_offset=offset,
+            dropout=self.dropout if self.training else 0.0, mean_only=True,
+        )  # fmt: skip
+        out, _ = answer(call, self.impl)
         result = self.out_proj(out.transpose(1, 2).flatten(2))
-        if not return_weights:
-            return result
-        return result, sparse_weights(q, k, **options)
+        return (result, weights_of(call)) if return_weights else result
+
+    def _packed(self, segments: Segments | None, old: dict[str, Tensor | None]) -> Tensor | None:
+        """Cumulative lengths of packed sequences: of this pass, or of the layer."""
+        given = old.pop("cu_seqlens", None)
+        if old:
+            raise TypeError(f"KrauseAttention.forward has no argument {next(iter(old))!r}; see its signature")
+        if given is not None:
+            deprecated.warn("cu_seqlens", "segments=kd.Segments(cu_seqlens)")
+            return given
+        return self._segments if segments is None else torch.as_tensor(segments.cumulative)
 
     def extra_repr(self) -> str:
-        """Heads and pattern."""
-        return f"heads={self.heads}, kv_heads={self.kv_heads}, {self.pattern}"
+        """Heads and neighbourhood."""
+        return f"heads={self.heads}, kv_heads={self.kv_heads}, {deprecated.spelled(self.neighbourhood)}"

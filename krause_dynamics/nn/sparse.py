@@ -8,46 +8,50 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.forms.attention import tiles
-from krause_dynamics.forms.attention.lowering import score_dtype
-from krause_dynamics.nn.arguments import lower_call
-from krause_dynamics.nn.pattern import split_options
+from krause_dynamics.forms.attention.call import Call, score_dtype
+from krause_dynamics.interaction.neighbourhoods import Neighbourhood
+from krause_dynamics.nn.attention import call_of_options
 
 _PAIRS = 1 << 23
 
 
-def sparse_weights(q: Tensor, k: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+def sparse_weights(
+    q: Tensor, k: Tensor, neighbourhood: Neighbourhood | None = None, **options: Any
+) -> tuple[Tensor, Tensor]:
     """Weights a_ij of the keys which each query hears, before dropout.
 
     Args:
         q: Queries (batch, heads, n, d).
         k: Keys (batch, kv_heads, m, d).
+        neighbourhood: As in `krause_attention`.
         **options: As in `krause_attention` (sigma, window, top_k, ...).
 
     Returns:
         ``index`` (batch, heads, n, K) int64, ascending, -1 where there is no key, and ``weight`` of that shape, 0
-        there. K is top_k (with ``ties="index"``), else the largest number of keys that index rules admit; with prefix
-        tokens and without top_k that is all of them.
+        there. K is top_k (unless all that tie stay), else the largest number of keys that index rules admit; with
+        prefix tokens and without top_k that is all of them.
 
     Raises:
         TypeError, ValueError: As `krause_attention`.
     """
-    pattern, rest = split_options(options)
-    lowered = lower_call(q, k, k, pattern.rule, **rest)
-    (batch, heads, n, _), m, rule = q.shape, k.shape[2], pattern.rule
-    width = m if rule.prefix else rule.row_length(m)
-    if rule.top_k and not rule.keep_ties:
-        width = min(rule.top_k, m)
+    return weights_of(call_of_options(q, k, k, neighbourhood, options))
+
+
+def weights_of(call: Call) -> tuple[Tensor, Tensor]:
+    """`sparse_weights` of a checked call."""
+    q, reach, (batch, heads, n, _), m = call.q, call.reach, call.q.shape, call.k.shape[2]
+    width = m if reach.prefix else reach.row_length(m)
+    if reach.top_k and not reach.keep_ties:
+        width = min(reach.top_k, m)
     index = torch.full((batch, heads, n + 1, width), -1, dtype=torch.int64, device=q.device)
     weight = torch.zeros(batch, heads, n + 1, width, dtype=score_dtype(q), device=q.device)
-    offset = lowered.query_offset
-    lower, upper = tiles.bounds(rule, n, m, offset, lowered.segments, q.device)
-    pair = None if lowered.pair_bias is None else lowered.pair_bias.expand(batch, heads, n, m)
-    mass = None if lowered.log_mass is None else lowered.log_mass.expand(batch, -1, m)
-    scale = lowered.coefficients(q)
-    for block in tiles.blocks(rule, n, m, offset, max(1, _PAIRS // (batch * heads)), q.device):
-        tile = tiles.gather(block, q, k, k, scale, mass, pair)
-        allowed = tiles.admitted(block, rule, offset, lower, upper)
-        weights, chosen = tiles.weigh(tile, allowed, lowered.distance, rule.top_k, rule.keep_ties)
+    pair = None if call.pair_bias is None else call.pair_bias.expand(batch, heads, n, m)
+    mass = None if call.log_mass is None else call.log_mass.expand(batch, -1, m)
+    call = call._replace(scale=call.coefficients(), pair_bias=pair, log_mass=mass)
+    first, last = tiles.bounds(call)
+    for block in tiles.blocks(call, max(1, _PAIRS // (batch * heads))):
+        allowed = tiles.admitted(block, reach, call.offset, first, last)
+        weights, chosen = tiles.weigh(tiles.gather(block, call), allowed, call.distance, reach.top_k, reach.keep_ties)
         place = chosen.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., :width]
         kept = chosen.gather(-1, place)
         columns = block.columns[:, None, :].expand_as(chosen).gather(-1, place)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from krause_dynamics.forms.attention import operators
 from krause_dynamics.forms.attention.call import DTYPES, Call
 from krause_dynamics.forms.attention.lowering import Lowered, prepared, refusal
-from krause_dynamics.interaction import Aggregate, Interaction, Request
+from krause_dynamics.interaction import Interaction, Prepared, Request
 
 
 def serves(call: Call) -> str | None:
@@ -35,11 +33,6 @@ def pays(interaction: Interaction, request: Request) -> bool:
     return not isinstance(lowered, str) and m >= 64 and 2 * lowered.reach.row_length(m) <= m
 
 
-def prepare(interaction: Interaction, request: Request) -> Callable[[Request], Aggregate]:
+def prepare(interaction: Interaction, request: Request) -> Prepared:
     """The interaction lowered once, to be met by arrays like those of the request."""
     return prepared(interaction, attend, "banded")
-
-
-def aggregate(interaction: Interaction, request: Request) -> Aggregate:
-    """The one operation for torch arrays."""
-    return prepare(interaction, request)(request)

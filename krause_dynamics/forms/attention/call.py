@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from krause_dynamics.interaction.reach import Reach
 
@@ -59,7 +60,18 @@ class Call(NamedTuple):
     @property
     def is_tracked(self) -> bool:
         """Whether autograd records the call."""
-        return torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in self.tensors])
+        return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in self.tensors)
+
+    @property
+    def is_transformed(self) -> bool:
+        """Whether forward-mode differentiation or a function transform looks on, of which operators know nothing."""
+        if torch.compiler.is_compiling():
+            return False
+        if torch._C._functorch.maybe_current_level() is not None:
+            return True
+        if forward_ad._current_level < 0:
+            return False
+        return any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in self.tensors)
 
     def coefficients(self) -> Tensor:
         """The scale as (b, h), in the dtype of the scores."""

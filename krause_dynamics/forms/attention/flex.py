@@ -15,7 +15,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.forms.attention.lowering import prepared, refusal
-from krause_dynamics.interaction import Aggregate, Interaction, Request
+from krause_dynamics.interaction import Interaction, Prepared, Request
 from krause_dynamics.interaction.reach import Reach
 
 
@@ -79,11 +79,6 @@ def pays(interaction: Interaction, request: Request) -> bool:
     return False
 
 
-def prepare(interaction: Interaction, request: Request) -> Callable[[Request], Aggregate]:
+def prepare(interaction: Interaction, request: Request) -> Prepared:
     """The interaction lowered once, to be met by arrays like those of the request."""
     return prepared(interaction, attend, "flex")
-
-
-def aggregate(interaction: Interaction, request: Request) -> Aggregate:
-    """The one operation for CUDA tensors."""
-    return prepare(interaction, request)(request)

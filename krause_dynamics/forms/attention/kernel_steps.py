@@ -104,7 +104,7 @@ def alone(call: Call) -> bool:
     """Whether nobody looks on (compiler, tracer, flop counter, tensor subclass), so that no operator is needed."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
         return False
-    return all([x is None or type(x) in (Tensor, torch.nn.Parameter) for x in call.tensors])
+    return all(x is None or type(x) in (Tensor, torch.nn.Parameter) for x in call.tensors)
 
 
 def _given(call: Call) -> tuple[tuple[Tensor | None, ...], tuple[Any, ...]]:
@@ -114,7 +114,7 @@ def _given(call: Call) -> tuple[tuple[Tensor | None, ...], tuple[Any, ...]]:
 
 
 def attend(call: Call, *, tracked: bool) -> tuple[Tensor, Tensor]:
-    """Output and log-partition without the query's term; scale (b, h) and masses (b, h, m) of the call where tensors."""
+    """Output and log-partition without the query's term; a scale that is a tensor is (b, h), masses are (b, h, m)."""
     tensors, rest = _given(call)
     if tracked:
         result: tuple[Tensor, Tensor] = _Attend.apply(*tensors, rest)
@@ -151,9 +151,7 @@ def attend_once(call: Call) -> tuple[Tensor, Tensor]:
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: Any, mass: Any, rest: Any
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: Any, mass: Any, rest: Any) -> tuple[Tensor, Tensor]:
         out, log_partition, bias, selected = _recorded()(forward, (q, k, v, scale, mass), rest)
         ctx.rest = rest
         ctx.save_for_backward(q, k, v, scale, bias, out, log_partition, selected)

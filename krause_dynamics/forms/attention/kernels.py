@@ -6,7 +6,6 @@ them, the query's term joins the log-partition afterwards, where it is asked for
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -16,7 +15,7 @@ from krause_dynamics.forms.attention import kernel_steps as steps
 from krause_dynamics.forms.attention import operators
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.forms.attention.lowering import Lowered, prepared, refusal
-from krause_dynamics.interaction import Aggregate, Interaction, Request
+from krause_dynamics.interaction import Interaction, Prepared, Request
 from krause_dynamics.interaction.reach import UNBOUNDED
 
 LARGEST_HEAD = 256
@@ -133,11 +132,6 @@ def pays(interaction: Interaction, request: Request) -> bool:
     return sparse and q.shape[-2] * m >= FEWEST_PAIRS
 
 
-def prepare(interaction: Interaction, request: Request) -> Callable[[Request], Aggregate]:
+def prepare(interaction: Interaction, request: Request) -> Prepared:
     """The interaction lowered once, to be met by arrays like those of the request."""
     return prepared(interaction, attend, "triton")
-
-
-def aggregate(interaction: Interaction, request: Request) -> Aggregate:
-    """The one operation for CUDA tensors."""
-    return prepare(interaction, request)(request)

@@ -22,6 +22,7 @@ from krause_dynamics.interaction import (
     Gaussian,
     Grid,
     Interaction,
+    Prepared,
     Request,
     Segments,
     TopK,
@@ -148,9 +149,7 @@ def refusal(interaction: Interaction, request: Request, serves: Callable[[Call],
     return call if isinstance(call, str) else serves(call)
 
 
-def prepared(
-    interaction: Interaction, attend: Callable[[Call], Result], name: str
-) -> Callable[[Request], Aggregate]:
+def prepared(interaction: Interaction, attend: Callable[[Call], Result], name: str) -> Prepared:
     """A form that attends to calls, bound to one interaction: lowered here, once, and met by arrays afterwards.
 
     Raises:
@@ -185,7 +184,7 @@ def lift(call: Call) -> tuple[Interaction, Request]:
     device = call.q.device
     positions = torch.arange(call.q.shape[2], device=device) + call.offset, torch.arange(k.shape[2], device=device)
     # The bias is indexed by place in the call, index rules by position: the places stay "ranks".
-    request = replace(request, query_index=positions[0], source_index=positions[1])
+    request = replace(request, query_places=positions[0], source_places=positions[1])
     return Interaction(score, neighbourhood, pair_bias=call.pair_bias), request
 
 

@@ -1,8 +1,8 @@
 """Attention as torch operators, so that torch.compile, flop counters, DDP and checkpointing see one step.
 
-Two pairs: `banded` for every device, `kernels` for the Triton kernels. Both take the tensors of a `Call` and its numbers;
-shapes of results follow from shapes of arguments alone, so that a new length needs no recompilation. An operator
-returns tensors of its own: an empty one stands for "no such thing".
+Two pairs: `banded` for every device, `kernels` for the Triton kernels. Both take the tensors of a `Call` and its
+numbers; shapes of results follow from shapes of arguments alone, so that a new length needs no recompilation. An
+operator returns tensors of its own: an empty one stands for "no such thing".
 """
 
 from __future__ import annotations
@@ -127,9 +127,7 @@ def banded(call: Call) -> tuple[Tensor, Tensor]:
     if q.shape[2] == 1 and not save and not torch.compiler.is_compiling():
         # One-token decoding: the operator's bookkeeping would cost more than the work.
         drawn = 0 if seed is None else int(seed)
-        return engine.forward(
-            call._replace(scale=scale, pair_bias=pair, log_mass=mass, seed=drawn), save=False
-        )[:2]
+        return engine.forward(call._replace(scale=scale, pair_bias=pair, log_mass=mass, seed=drawn), save=False)[:2]
     out, log_partition, _ = torch.ops.krause_dynamics.banded(
         q, call.k, call.v, scale, mass, pair, call.segments, seed, call.reach.numbers, call.distance, call.offset,
         call.dropout, save,

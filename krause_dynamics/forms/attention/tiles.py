@@ -26,7 +26,7 @@ class Block(NamedTuple):
 
 
 def bounds(call: Call) -> tuple[Tensor, Tensor]:
-    """First admitted key of each row by window and segment, and one past the last, (n,) each; grids restrict further."""
+    """First key of each row by window and segment, and one past the last, (n,) each; grids restrict further."""
     n, m, segments = call.q.shape[2], call.k.shape[2], call.segments
     position = torch.arange(n, device=call.q.device) + call.offset
     first, last = call.reach.interval(position, m)

@@ -48,10 +48,7 @@ def pays(call: Call) -> bool:
 
 def finite(*tensors: Tensor) -> bool:
     """Whether no NaN or infinity is among the entries (nor a sum that overflows)."""
-    for x in tensors:
-        if not torch.isfinite(x.detach().sum(dtype=torch.float32 if x.itemsize < 4 else None)):
-            return False
-    return True
+    return all(torch.isfinite(x.detach().sum(dtype=torch.float32 if x.itemsize < 4 else None)) for x in tensors)
 
 
 class _Chunk(NamedTuple):

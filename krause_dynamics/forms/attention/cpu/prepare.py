@@ -31,18 +31,21 @@ def prepare(call: Call, *, stretch: bool = False) -> tuple[Layout, Arrays]:
     """
     reach, dtype, mass = call.reach, score_dtype(call.q), call.log_mass
     (_, heads, n, _), m = call.q.shape, call.k.shape[2]
+    height, width, radius, metric, prefix = reach.grid or (0, 1, 0, 0, 0)
     layout = Layout(
         heads, call.k.shape[1], 0 if mass is None else mass.shape[1], call.offset, int(call.distance), reach.top_k,
-        int(reach.keep_ties), *(reach.grid or (0, 1, 0, 0, 0)), *selection_bytes(reach, n, m, call.offset), call.seed,
+        int(reach.keep_ties), height, width, radius, metric, prefix, *selection_bytes(reach, n, m, call.offset),
+        call.seed,
     )  # fmt: skip
     lower, upper = intervals(call)
+    pairs = NO_PAIRS[dtype] if call.pair_bias is None else _pairs(call.pair_bias, dtype)
     k, v, begin = _buffers(call) if stretch else (call.k, call.v, 0)
     if begin:
         lower, upper = lower + begin, upper + begin
     arrays = Arrays(
         array(call.q, dtype), array(k, dtype), array(v, dtype), array(call.coefficients(), dtype).reshape(-1),
         NOTHING[dtype, 2] if mass is None else array(mass, dtype).reshape(-1, m),
-        *(NO_PAIRS[dtype] if call.pair_bias is None else _pairs(call.pair_bias, dtype)), lower, upper,
+        pairs[0], pairs[1], lower, upper,
     )  # fmt: skip
     return layout, arrays
 

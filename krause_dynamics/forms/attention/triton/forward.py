@@ -13,7 +13,6 @@ import triton
 import triton.language as tl
 
 from .arguments import launch_options, padded
-from .tiling import Tiling, expected_threshold
 from .primitives import (
     FAR,
     LN2,
@@ -28,6 +27,7 @@ from .primitives import (
     within,
 )
 from .selection import kth_score, sample_moments, tie_cut
+from .tiling import Tiling, expected_threshold
 from .walk import CAREFUL, add_finite, locate, store_mended
 from .words import clear_half_words, store_bits
 

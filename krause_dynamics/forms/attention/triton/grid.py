@@ -23,8 +23,8 @@ from .grid_geometry import NOBODY, candidates, cells_of_patch, code, heard, load
 from .grid_prefix import prefix_row
 from .grid_selection import cut_ties, kth_scores, words_of_scores
 from .grid_sizes import Sizes, launches_of
-from .tiling import Tiling
 from .primitives import LN2, LOG2E, RUN_TIME, float_of_ordinal, load_scale, ordinal_of_float, population, row_maximum
+from .tiling import Tiling
 
 # Constants that the kernel shares with the others.
 SHARED = (

@@ -189,7 +189,9 @@ def _recording(
     used += [-1 if found[1] else found[0] for found in returned if found is not None]
     if not watch.clean or min(used, default=-1) < 0:
         return None
-    return _Recording([(x.shape, x.dtype) for x in watch.allocated], steps, [None if x is None else x[0] for x in returned])
+    return _Recording(
+        [(x.shape, x.dtype) for x in watch.allocated], steps, [None if x is None else x[0] for x in returned]
+    )
 
 
 def _runner(kernel: Any, compiled: Any, grid: tuple[int, ...]) -> Callable[..., Any]:

@@ -15,8 +15,8 @@ import triton
 import triton.language as tl
 
 from .arguments import is_hopper, launch_options
-from .tiling import Tiling
 from .primitives import LN2, LOG2E, RUN_TIME, load_rows, load_scale, opaque, row_maximum, within
+from .tiling import Tiling
 from .walk import CAREFUL, add_finite, key_range, load_tile_bias, locate, masked, store_mended, tile_start
 
 

@@ -16,7 +16,6 @@ import triton
 import triton.language as tl
 
 from .arguments import is_hopper, launch_options
-from .tiling import Tiling, expected_threshold
 from .primitives import (
     FAR,
     LN2,
@@ -31,6 +30,7 @@ from .primitives import (
     row_maximum,
     scores,
 )
+from .tiling import Tiling, expected_threshold
 from .walk import CAREFUL, add_finite, key_range, load_tile_bias, locate, masked, store_mended, tile_start
 
 
@@ -253,9 +253,7 @@ def streaming_kernel(
     tl.store(SAVED + n + i, cut, mask=i < n)
 
 
-def launch_streaming(
-    hood: Tiling, arrays: tuple, numbers: tuple, strides: tuple, common: dict[str, Any]
-) -> None:
+def launch_streaming(hood: Tiling, arrays: tuple, numbers: tuple, strides: tuple, common: dict[str, Any]) -> None:
     """Launch `streaming_kernel`; arguments as prepared by `launch.forward`."""
     q, k = arrays[:2]
     batch, heads, n, _ = q.shape
