@@ -60,7 +60,12 @@ class Call(NamedTuple):
     @property
     def is_tracked(self) -> bool:
         """Whether autograd records the call."""
-        return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in self.tensors)
+        if not torch.is_grad_enabled():
+            return False
+        for x in self.tensors:  # noqa: SIM110  (a generator costs a step a tensor, at every call)
+            if x is not None and x.requires_grad:
+                return True
+        return False
 
     @property
     def is_transformed(self) -> bool:

@@ -97,7 +97,6 @@ class Tiling(NamedTuple):
         return keys <= LARGEST_WINDOW, True
 
 
-@lru_cache(maxsize=256)
 def tiling(reach: Reach, keys: int, prefix: int = 0) -> Tiling:
     """What the kernels make of a reach; a top-k that no row can exceed means none.
 
