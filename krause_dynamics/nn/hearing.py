@@ -49,7 +49,7 @@ def hearing(
     return neighbourhood & short
 
 
-def short_form(window: int | None, top_k: int | None, causal: bool, grid: tuple[int, int] | None) -> Neighbourhood:
+def short_form(window: int | None, top_k: int | None, causal: bool, grid: tuple[int, ...] | None) -> Neighbourhood:
     """``Window(window) & Causal() & Grid(*grid, radius=2) & TopK(top_k)``, of what is given."""
     joined: Neighbourhood = EVERYONE
     if window is not None:
@@ -59,7 +59,7 @@ def short_form(window: int | None, top_k: int | None, causal: bool, grid: tuple[
     if grid is not None:
         if not (isinstance(grid, tuple) and len(grid) == 2):
             raise ValueError(f"grid must be (height, width), or a kd.Grid for another radius or metric, got {grid!r}")
-        joined = joined & Grid(*grid, radius=RADIUS)
+        joined = joined & Grid(grid[0], grid[1], radius=RADIUS)
     return joined if top_k is None else joined & TopK(top_k)
 
 
