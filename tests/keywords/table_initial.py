@@ -12,8 +12,8 @@ from tests.keywords.table_matrices import assert_mean
 
 CENTRES = np.array([[-10.0, 0.0], [0.0, 10.0], [10.0, 0.0]])
 LAWS = {
-    "uniform": initial.uniform,
-    "gaussian": initial.gaussian,
+    "uniform": lambda n, rng: initial.uniform(n, rng=rng),
+    "gaussian": lambda n, rng: initial.gaussian(n, rng=rng),
     "mixture": lambda n, rng: initial.mixture(n, CENTRES, 1.0, rng=rng) % 5,  # only what is random around a centre
 }
 

@@ -7,6 +7,7 @@ import pytest
 
 import krause_dynamics as kd
 from krause_dynamics import matrices
+from tests.keywords.against import public
 from tests.keywords.row import row
 
 DRAWS = 4000
@@ -55,8 +56,8 @@ def for_each_law(parameter, first, second, states):
 
     def register(check):
         for name in ("gaussian", "goe", "orthogonal"):
-            law = getattr(matrices, name)
-            row(f"kd.matrices.{name}", parameter, first, second, states)(lambda a, b, law=law: check(law, a, b))
+            path = f"kd.matrices.{name}"
+            row(path, parameter, first, second, states)(lambda a, b, path=path: check(public(path), a, b))
         return check
 
     return register
