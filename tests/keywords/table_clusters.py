@@ -43,7 +43,7 @@ def components(points, radius, metric="euclidean", log_mass=None, closed=True, p
 LATTICE = np.array([[0.0, 0], [0.5, 0], [0.5, 0.5], [2, 0], [2, 0.75], [4, 4], [4.25, 4]])  # exact in floats
 
 FIND = {
-    "points": (PLANE, SPACE), "radius": (0.6, 0.3), "metric": ("euclidean", "chord"), "period": (None, 3.0),
+    "points": (PLANE, SPACE), "radius": (0.6, 0.3), "metric": ("euclidean", "chord"), "period": (None, 2.7),
 }  # fmt: skip
 
 

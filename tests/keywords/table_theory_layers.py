@@ -110,7 +110,7 @@ def cosine_after_layer(similarity, tokens, scaling):
     "kd.theory.gram_map_limit",
     "the cosine of two outputs from the Gram matrix of 1e40 tokens",
     rtol=1e-6,
-    similarity=(0.3, 0.5), scaling=(3.0, 0.7),
+    similarity=(0.3, 0.5), scaling=(1 / 0.7, 3.0),  # at the threshold, above it
 )  # fmt: skip
 def cosine_of_many(similarity, scaling):
     n = 1e40
@@ -137,6 +137,7 @@ def _(first, second):
         ratio = theory.uniform_keys_scaling(second, dimension) / theory.uniform_keys_scaling(first, dimension)
         near = nearest_squared_distance(first, dimension) / nearest_squared_distance(second, dimension)
         assert ratio == pytest.approx(near, rel=1e-3)  # curvature of the sphere over that distance
+        assert theory.uniform_keys_scaling(1, dimension) == 1.0
 
 
 @row("kd.theory.uniform_keys_scaling", "dimension", 3, 5, "four times the keys bring the nearest one this much nearer")
