@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from krause_dynamics._array import Array, to_numpy
-from krause_dynamics._files import read_npz, write_npz
+from krause_dynamics._files import read_netcdf, read_npz, write_netcdf, write_npz
 
 if TYPE_CHECKING:
     import xarray
@@ -80,10 +80,13 @@ class Trajectory:
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write an ``.npz`` file (no pickle); it is written beside and renamed, so that a kill leaves no half file.
+        """Write an ``.npz`` file (no pickle) or netCDF; beside and renamed, so that a kill leaves no half file.
+
+        Both hold the same and load to the same bits. ``.npz`` needs numpy alone; ``.nc`` is what `to_xarray` gives,
+        with names for all axes, compressed, for other programs.
 
         Args:
-            path: Target; ``.npz`` is added when missing.
+            path: Target; the ending says which, ``.npz`` is added when it is neither.
 
         Returns:
             The path written.
@@ -91,12 +94,16 @@ class Trajectory:
         Raises:
             FileNotFoundError: The folder does not exist.
             TypeError: ``meta`` holds something that JSON cannot.
+            ValueError: An array that netCDF cannot hold, such as objects.
         """
         host, path = self.numpy(), _with_suffix(path)
         if not path.absolute().parent.is_dir():
             raise FileNotFoundError(
                 f"path must lie in a folder that exists, got {path}; make the folder and save again"
             )
+        if path.suffix == ".nc":
+            write_netcdf(path, self.to_xarray())
+            return path
         arrays = {"times": host.times, "positions": host.positions}
         if host.log_mass is not None:
             arrays["log_mass"] = host.log_mass
@@ -116,15 +123,20 @@ class Trajectory:
         if not path.exists():
             raise FileNotFoundError(f"path must be a trajectory file, but {path} does not exist")
         try:
+            if path.suffix == ".nc":
+                return _from_xarray(cls, read_netcdf(path))
             header, arrays = read_npz(path)
-        except ValueError as error:
+        except (ValueError, KeyError) as error:
             raise ValueError(f"path must be a file written by Trajectory.save, {path} is not: {error}") from error
         extras = {k.removeprefix("extra_"): arrays.pop(k) for k in list(arrays) if k.startswith("extra_")}
         parts: dict[str, Any] = {**arrays, **header}
         return cls(extras=extras, **parts)
 
     def to_xarray(self) -> xarray.Dataset:
-        """A labelled Dataset: ``positions (time, [batch_0, ...], particle, dimension)``, ``log_mass``, extras."""
+        """A labelled Dataset: ``positions (time, [batch_0, ...], particle, dimension)``, ``log_mass``, extras.
+
+        Attributes ``meta`` (JSON) and ``steps``, where these are counted.
+        """
         import xarray
 
         host = self.numpy()
@@ -140,21 +152,42 @@ class Trajectory:
             coordinates["saved_time"] = host.extras["saved_times"]
         for name, x in host.extras.items():
             if name != "saved_times":
-                first = _first_dimension(name, x, axis, coordinates)
-                variables[name] = ([first, *(f"{name}_{i}" for i in range(1, x.ndim))], x)
+                variables[name] = (_dimensions(name, x, axis, coordinates), x)
         dataset = xarray.Dataset(variables, coords=coordinates)
         dataset.attrs["meta"] = json.dumps(self.meta)
+        if self.steps is not None:
+            dataset.attrs["steps"] = self.steps
         return dataset
 
 
-def _first_dimension(name: str, x: np.ndarray, axis: str, coordinates: dict[str, np.ndarray]) -> str:
+def _dimensions(name: str, x: np.ndarray, axis: str, coordinates: dict[str, np.ndarray]) -> list[str]:
     """Extras run over the saved times of statistics, over the times of the run, or over an axis of their own."""
+    labels = [f"{name}_{i}" for i in range(x.ndim)]
     for label in ("saved_time", axis):
-        if label in coordinates and len(x) == len(coordinates[label]) and not name.startswith("event_"):
-            return label
-    return f"{name}_0"
+        if x.ndim and label in coordinates and len(x) == len(coordinates[label]) and not name.startswith("event_"):
+            return [label, *labels[1:]]
+    return labels
+
+
+def _from_xarray(cls: type[Trajectory], dataset: xarray.Dataset) -> Trajectory:
+    """The inverse of `Trajectory.to_xarray`.
+
+    Raises:
+        KeyError: It is no trajectory.
+    """
+    meta, steps = json.loads(dataset.attrs["meta"]), dataset.attrs.get("steps")
+    extras = {str(name): x.values for name, x in dataset.data_vars.items()}
+    times, positions, log_mass = (
+        dataset[meta.get("axis", "time")].values,
+        extras.pop("positions"),
+        extras.get("log_mass"),
+    )
+    extras.pop("log_mass", None)
+    if "saved_time" in dataset.coords:
+        extras["saved_times"] = dataset["saved_time"].values
+    return cls(times, positions, log_mass, None if steps is None else int(steps), extras, meta)
 
 
 def _with_suffix(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
-    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+    return path if path.suffix in (".npz", ".nc") else path.with_name(path.name + ".npz")

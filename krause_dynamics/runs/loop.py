@@ -121,8 +121,11 @@ class Run:
         """
         self._resume()
         try:
-            with drawn(self.progress, self.label) as report:
-                self._go(report)
+            if self.progress:
+                with drawn(self.progress, self.label) as report:
+                    self._go(report)
+            else:
+                self._go(None)
         except StepFailed as error:
             raise SimulationDiverged(str(error), trajectory(error.reason)) from error
         return trajectory(self.reason or self.at_end)

@@ -68,17 +68,17 @@ class ProgressBar:
 
 
 @contextmanager
-def drawn(progress: bool | Progress, label: str) -> Iterator[Progress | None]:
-    """What ``progress=`` asks for: a bar that is closed in the end, the caller's function, or nothing.
+def drawn(progress: bool | Progress, label: str) -> Iterator[Progress]:
+    """What ``progress=`` asks for: a bar that is closed in the end, or the caller's function.
 
     Raises:
-        TypeError: Neither a truth value nor a function.
+        TypeError: Neither ``True`` nor a function.
     """
-    if progress and progress is not True and not callable(progress):
-        raise TypeError(f"progress must be True, False or a function progress(done, total), got {progress!r}")
-    if progress is not True:
-        yield progress or None
+    if callable(progress):
+        yield progress
         return
+    if progress is not True:
+        raise TypeError(f"progress must be True, False or a function progress(done, total), got {progress!r}")
     bar = ProgressBar(label)
     try:
         yield bar

@@ -67,23 +67,22 @@ class Record:
             x: State.
             last: Whether the run ends here: then nothing is thinned. The state that the run began with stays as it is.
         """
+        if self.states and x.dtype != self.states[0].dtype:
+            x = like(x, self.states[0])
         if self.times and t == self.times[-1]:
             if len(self.times) > 1 and not self._functions:
-                self.states[-1] = self._cast(x)
+                self.states[-1] = x
             return False
         self.times.append(t)
         if self._functions and len(self.states) > 1:
-            self.states[1] = self._cast(x)
+            self.states[1] = x
         else:
-            self.states.append(self._cast(x))
+            self.states.append(x)
         for name, function in self._functions.items():
             self._values[name].append(np.asarray(to_numpy(function(x))))
         if self._thinned is not None and not last:
             self._thin(self._thinned)
         return True
-
-    def _cast(self, x: Array) -> Array:
-        return like(x, self.states[0]) if self.states and x.dtype != self.states[0].dtype else x
 
     def _thin(self, when: Every) -> None:
         """Drop every second state where they are too many."""
