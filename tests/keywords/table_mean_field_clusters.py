@@ -69,17 +69,16 @@ def gap(first, second):
     assert len(found(NEAR, gap=0.01)) == 11
 
 
-@row(
-    "kd.mean_field.clusters",
-    "floor",
-    1e-6,
-    0.01,
-    "a share of the mass below which nothing counts: the hump of 0.001/4.001 does, or not",
-)
+@row("kd.mean_field.clusters", "floor", 1e-6, 0.01, "a share below which a cell, and then a cluster, counts as empty")
 def floor(first, second):
     assert [h[1] for h in found(HUMPS, floor=first)] == pytest.approx([4 / TOTAL, 0.001 / TOTAL])
     assert [h[1] for h in found(HUMPS, floor=second)] == pytest.approx([4 / TOTAL])
     assert found(HUMPS) == found(HUMPS, floor=first)
+    # A thin bridge of cells joins two humps, or is empty; a full cell far from a wide hump is a cluster of 0.5 %.
+    bridged = mf.Density(LINE, np.bincount([20, 23, 26, 29], [1.0, 0.005, 0.005, 1.0], 100))
+    assert [len(found(bridged, gap=0.4, floor=share)) for share in (first, second)] == [1, 2]
+    wide = mf.Density(LINE, np.bincount([*range(50), 80], [0.0199] * 50 + [0.005], 100))
+    assert [len(found(wide, floor=share)) for share in (first, second)] == [2, 1]
 
 
 def field(name, first, second, states):
