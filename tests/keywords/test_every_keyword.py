@@ -17,7 +17,6 @@ UNWRITTEN = (
     "kd.checkpoints",
     "kd.energies",
     "kd.nn",
-    "kd.operators",
     "kd.plots",
     "kd.report",
 )
