@@ -13,7 +13,7 @@ BENCHMARKS := attention bounded_confidence checkpoints clusters integrators mean
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= $(OMP_NUM_THREADS)
 
-.PHONY: setup demo test lint types imports bench theory notebooks clean
+.PHONY: setup demo test lint types imports bench theory mutation notebooks clean
 
 setup: $(VENV)/.demo $(VENV)/.test  ## everything: package, tools, trained weights
 
@@ -48,6 +48,10 @@ types: $(VENV)/.test
 
 imports: $(VENV)/.test
 	$(BIN)/lint-imports
+
+mutation: $(VENV)/.test  ## small faults put in one at a time: how many do the tests notice? (hours on two cores; goes on where it ended)
+	test -f results/mutation/lines.json.gz || $(BIN)/python -m tests.mutation --workers 2 --collect
+	$(BIN)/python -m tests.mutation --workers 2 --limit-seconds 36000
 
 bench: $(VENV)/.test $(VENV)/.demo  ## tables of benchmarks/, each after its correctness check
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done

@@ -44,8 +44,12 @@ def register_attention(
         ValueError: An impossible neighbourhood.
 
     Example:
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
         >>> register_attention("krause", sigma=5.5, window=32, top_k=16)
-        >>> model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="krause")
+        >>> config = LlamaConfig(vocab_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        ...                      num_attention_heads=2, attn_implementation="krause")
+        >>> LlamaForCausalLM(config)(torch.tensor([[1, 2, 3]])).logits.shape
+        torch.Size([1, 3, 8])
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 

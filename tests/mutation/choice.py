@@ -1,0 +1,65 @@
+"""Which tests a fault is run against: those that reach its line, the quick ones of many files first."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from tests.mutation.mutants import Mutant
+
+MOST_TESTS, MOST_SECONDS = 300, 90.0
+FEW = 10  # fewer tests than this are joined by others of the file: lines that run at import belong to no test
+
+
+class Map:
+    """Tests by line, from the parts that `coverage` wrote, kept in one file."""
+
+    def __init__(self, path: Path) -> None:
+        with gzip.open(path, "rt") as stream:
+            self.tests: dict[str, Any] = json.load(stream)
+        self._by_line: dict[tuple[str, int], list[str]] = defaultdict(list)
+        self._by_file: dict[str, list[str]] = defaultdict(list)
+        for name, about in self.tests.items():
+            for file, lines in about["lines"].items():
+                self._by_file[file].append(name)
+                for line in lines:
+                    self._by_line[file, line].append(name)
+
+    def choose(self, mutant: Mutant) -> list[str]:
+        """Test ids, in the order in which they are worth running."""
+        reached = set(self._by_line.get((mutant.path, mutant.line), []))
+        if len(reached) < FEW:
+            reached |= set(self._by_file.get(mutant.path, []))
+        queues: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(reached, key=lambda name: (self.tests[name]["seconds"], name)):
+            queues[name.split("::")[0]].append(name)
+        # The quickest of every file, then the second quickest of every file, ...
+        ranked = sorted(
+            (rank, self.tests[name]["seconds"], name) for q in queues.values() for rank, name in enumerate(q)
+        )
+        chosen, seconds = [], 0.0
+        for _, cost, name in ranked[:MOST_TESTS]:
+            if chosen and seconds + cost > MOST_SECONDS:
+                continue
+            chosen.append(name)
+            seconds += cost
+        return chosen
+
+    def seconds(self, names: list[str]) -> float:
+        """How long these tests took when the map was made."""
+        return float(sum(self.tests[name]["seconds"] for name in names))
+
+
+def join(folder: Path, path: Path) -> int:
+    """Write the parts in a folder as one map; the number of tests in it."""
+    tests: dict[str, Any] = {}
+    for part in sorted(folder.glob("*.json.gz")):
+        with gzip.open(part, "rt") as stream:
+            tests |= json.load(stream)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(path, "wt") as stream:
+        json.dump(tests, stream)
+    return len(tests)

