@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from krause_dynamics.interaction.neighbourhoods import Neighbourhood
+from typing import Any, NamedTuple, Protocol
 
 UNBOUNDED = -1
 CHEBYSHEV, MANHATTAN = 0, 1
+
+
+class Reaches(Protocol):
+    """A neighbourhood, as far as it concerns a reach."""
+
+    @property
+    def reach(self) -> Reach | str:
+        """Its whole numbers, or the reason why it has none."""
 
 
 class Reach(NamedTuple):
@@ -34,7 +39,7 @@ class Reach(NamedTuple):
     keep_ties: bool = False
 
     @staticmethod
-    def of(parts: Iterable[Neighbourhood]) -> Reach | str:
+    def of(parts: Iterable[Reaches]) -> Reach | str:
         """The joined reach of elementary neighbourhoods, or the reason why they have none."""
         joined = Reach()
         for part in parts:
