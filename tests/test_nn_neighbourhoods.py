@@ -1,4 +1,4 @@
-"""Who hears whom in layers: values of the core, their short forms, the words of the last release, learnable bandwidths."""
+"""Who hears whom in layers: values of the core, short forms, words of the last release, learnable bandwidths."""
 
 from __future__ import annotations
 
