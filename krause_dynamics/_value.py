@@ -25,6 +25,8 @@ import numpy as np
 
 from krause_dynamics._array import is_torch, may_look, to_numpy
 
+PLAIN = (bool, int, float, str, type(None))  # what is its own description
+
 
 class Value:
     """Base of the frozen dataclasses which describe a rule. Fields are numbers, strings, arrays, or other values."""
@@ -37,8 +39,11 @@ class Value:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary with the type under ``"type"``; `from_dict` is the inverse."""
-        content = {f.name: described(getattr(self, f.name)) for f in fields_of(type(self))}
-        return {"type": type(self).__name__, **content}
+        content: dict[str, Any] = {"type": type(self).__name__}
+        for field in fields_of(type(self)):
+            value = getattr(self, field.name)
+            content[field.name] = value if type(value) in PLAIN else described(value)
+        return content
 
     def __eq__(self, other: object) -> bool:
         return self is other or (

@@ -106,7 +106,7 @@ class Drift:
         self._constant = dynamics.rule if isinstance(dynamics.rule, Interaction) else None
         rule = dynamics.rule_at(0.0)
         self._uniform = like(np.full(x.shape[-2], -np.log(x.shape[-2])), x)
-        self._has_ghosts = self.space.ghosts(x, rule.reach) is not None
+        self._has_ghosts = self.space.shape() is None and self.space.ghosts(x, rule.reach) is not None
         self.plan = plan_request(rule, self._request(0.0, x, rule)[0].checked(), impl)
 
     @property

@@ -35,7 +35,7 @@ def pays(interaction: Interaction, request: Request) -> bool:
     A loop wins back the loading of compiled code (half a second, once a process) from some hundred points, a single
     call only where all pairs take as long; measured by ``benchmarks/choice.py``.
     """
-    if not interaction.find(Within) or not is_worth(request, WORTH, WORTH_ONCE):
+    if not is_worth(request, WORTH, WORTH_ONCE) or not interaction.find(Within):
         return False
     if interaction.score.is_flat:
         return True

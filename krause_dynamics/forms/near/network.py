@@ -43,10 +43,10 @@ def pays(interaction: Interaction, request: Request) -> bool:
     In a loop flat means are compiled; a single call, which would have to load compiled code, sums in numpy. Measured by
     ``benchmarks/choice.py``.
     """
-    links = [len(graph.adjacency.heard) for graph in interaction.find(Graph)]
-    least = WORTH_FLAT if interaction.score.is_flat and request.repeated else WORTH
-    n_pairs = request.queries.shape[-2] * request.sources.shape[-2]
-    return len(links) == 1 and n_pairs >= least and 2 * links[0] <= n_pairs
+    pairs = request.queries.shape[-2] * request.sources.shape[-2]
+    if pairs < (WORTH_FLAT if interaction.score.is_flat and request.repeated else WORTH):
+        return False
+    return any(2 * len(graph.adjacency.heard) <= pairs for graph in interaction.find(Graph))
 
 
 def prepare(interaction: Interaction, request: Request) -> Prepared:

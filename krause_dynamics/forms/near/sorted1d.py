@@ -38,7 +38,7 @@ def pays(interaction: Interaction, request: Request) -> bool:
     Sorted positions win from some fifty opinions (``benchmarks/choice.py``). Loading costs about half a second, once
     a process: a loop makes it good, a single call only where all pairs take as long.
     """
-    return bool(interaction.find(Within)) and is_worth(request, WORTH, WORTH_ONCE)
+    return request.queries.shape[-1] == 1 and is_worth(request, WORTH, WORTH_ONCE)
 
 
 def prepare(interaction: Interaction, request: Request) -> Prepared:
