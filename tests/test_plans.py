@@ -12,7 +12,9 @@ import torch
 import krause_dynamics as kd
 from krause_dynamics.aggregate import FORMS, choose, form, plan_request
 from krause_dynamics.dynamics import target, velocity
+from krause_dynamics.forms.attention.lowering import Lowered
 from krause_dynamics.interaction import Aggregate, Request
+from krause_dynamics.interaction.reach import Reach
 
 
 @pytest.fixture
@@ -43,6 +45,24 @@ def test_a_rule_that_changes_is_prepared_once_per_change(rng, prepared):
     layers = kd.PerLayer((kd.softmax(2.0), kd.softmax(1.0), kd.softmax(1.0)))  # the last two are equal, not identical
     kd.simulate(kd.Dynamics(layers), rng.standard_normal((6, 2)), 3.0, dt=0.25, integrator=kd.Euler(), impl="blocked")
     assert [rule.score.beta for rule in prepared] == [2.0, 1.0]
+
+
+def test_a_window_becomes_numbers_once_in_a_run(monkeypatch):
+    """Five RK4 steps meet twenty times; the joined reach is found once, and lowering is over before the first step."""
+    joined, lowered = [], []
+    for owner, name, calls in ((Reach, "of", joined), (Lowered, "of", lowered)):
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, staticmethod(lambda given, f=original, c=calls: (c.append(1), f(given))[1]))
+    x = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
+    counts = []
+    for t_end in (0.1, 0.5):
+        joined.clear(), lowered.clear()
+        rule = kd.krause(1.0, kd.Window(32) & kd.TopK(8))
+        run = kd.simulate(kd.Dynamics(rule), x, t_end, dt=0.1, integrator=kd.RK4())
+        assert run.meta["impl"] == "banded"
+        assert len(joined) == 1
+        counts.append(len(lowered))
+    assert counts[0] == counts[1]
 
 
 def test_a_changed_rule_keeps_the_form_or_finds_another(rng):

@@ -18,7 +18,6 @@ from krause_dynamics.interaction import (
     Causal,
     DotProduct,
     Everyone,
-    Flat,
     Gaussian,
     Grid,
     Interaction,
@@ -50,12 +49,14 @@ class Lowered(NamedTuple):
     @staticmethod
     def of(interaction: Interaction) -> Lowered | str:
         """The rule in lowered form, or the reason why it has none."""
-        if not isinstance(interaction.score, Gaussian | DotProduct | Flat):
-            return f"{type(interaction.score).__name__} is not one of Gaussian, DotProduct, Flat"
+        score = interaction.score
+        form = score.coefficients()
+        if form is None or not (score.of_distance or form.is_product):
+            return f"{type(score).__name__} is not one of Gaussian, DotProduct, Flat"
         reach, segments = split(interaction.neighbourhood)
         if isinstance(reach, str):
             return reach
-        return Lowered(reach, isinstance(interaction.score, Gaussian), segments)
+        return Lowered(reach, score.of_distance and not score.is_flat, segments)
 
     def call(self, interaction: Interaction, request: Request) -> Call | str:
         """The interaction, whose lowered form this is, met by arrays; or the reason why that is no call.
