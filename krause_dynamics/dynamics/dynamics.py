@@ -110,6 +110,10 @@ class Dynamics(Value):
         """
         return self._checked(x, log_mass, impl)(t, x, project=project)
 
+    def __call__(self, t: float, x: Array, *, project: bool = True) -> Array:
+        """`drift`, so that a dynamics serves for a single step where a loop has its `Drift`."""
+        return self.drift(t, x, project=project)
+
     def _checked(self, x: Array, log_mass: Array | None, impl: str) -> Drift:
         drift = self.bind(x, log_mass, impl=impl)
         on_device = is_torch(x) and x.device.type != "cpu"  # asking a GPU for the answer would stall it at every call
