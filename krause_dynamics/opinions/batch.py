@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from krause_dynamics._array import as_floating, is_torch
-from krause_dynamics.forms.near import line_kernels
-from krause_dynamics.forms.near.ball import effective_radius
-from krause_dynamics.forms.near.line import symmetry
+from krause_dynamics.forms.near.merging import merging_ends
 from krause_dynamics.interaction import Within
 from krause_dynamics.opinions.arguments import FAR, MOVED
 from krause_dynamics.opinions.run import MAX_STEPS
@@ -90,17 +88,7 @@ def hegselmann_krause_batch(samples: Any, radii: Any, *, closed: bool = True, ma
     bounds = np.atleast_1d(np.asarray(radii, dtype=np.float64))
     if bounds.ndim != 1:
         raise ValueError(f"radii must have shape (R,), got {bounds.shape}")
-    reach = effective_radius(Within(bounds, closed=closed))
     states = np.sort(states, axis=1)
     tolerances = MOVED * np.minimum(np.ptp(states, axis=1), FAR * bounds[:, None])
-    symmetries = [symmetry(state, np.ones(state.size)) for state in states]
-    mirrored, ends = np.array([m for m, _ in symmetries]), np.array([e for _, e in symmetries])
-    shape = (bounds.size, states.shape[0])
-    largest, clusters, steps, frozen = (
-        np.empty(shape),
-        np.empty(shape, int),
-        np.empty(shape, int),
-        np.empty(shape, bool),
-    )
-    line_kernels.run_batch(states, mirrored, ends, tolerances, reach, max_steps, largest, clusters, steps, frozen)
-    return Batch(bounds, largest / states.shape[1], clusters, steps, frozen)
+    ends = merging_ends(states, Within(bounds, closed=closed), tolerances, max_steps)
+    return Batch(bounds, ends.largest / states.shape[1], ends.clusters, ends.steps, ends.frozen)

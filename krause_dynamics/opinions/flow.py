@@ -51,8 +51,8 @@ def hegselmann_krause_flow(
         external: As there; `TruthSeeking` is the drift ``a_i (truth - x_i)``.
         influence: As there.
         graph: As there.
-        **options: Of `kd.simulate`: ``dt, integrator, save_every, save_at, stop, rng, ...``, and ``noise`` (sigma of
-            the Brownian term).
+        **options: Of `kd.simulate`: ``dt, integrator, save_every, save_at, stop, rng, progress, checkpoint, ...``, and
+            ``noise`` (sigma of the Brownian term).
 
     Raises:
         ValueError: As there and in `kd.simulate`.

@@ -1,1 +1,1 @@
-"""What surrounds a loop: events to locate, what is kept, checkpoint files, progress, Ctrl-C."""
+"""The one loop of all runs, and what surrounds it: what is kept, stop rules, events, files, progress, Ctrl-C."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from krause_dynamics.forms.near import line_kernels
 from krause_dynamics.forms.near.ball import Ball, effective_radius
 from krause_dynamics.forms.near.cloud import Cloud
-from krause_dynamics.forms.near.line import SortedLine
+from krause_dynamics.forms.near.line import SortedLine, symmetry
 from krause_dynamics.interaction.neighbourhoods import Within
 
 MergingRun = SortedLine | Cloud
@@ -34,3 +37,36 @@ def merging_run(x: np.ndarray, within: Within, tolerance: float, *, masses: np.n
         return SortedLine(x[:, 0], float(effective_radius(within)), tolerance, masses=masses)
     ball = Ball.of(within, np.atleast_1d(np.asarray(within.radius, np.float64)), x.shape[1])
     return Cloud(x, ball, tolerance, masses=masses)
+
+
+class Ends(NamedTuple):
+    """How many runs on a line ended; arrays (R, S).
+
+    Attributes:
+        largest: Opinions in the largest cluster.
+        clusters: Number of clusters.
+        steps: Steps in which something moved.
+        frozen: Whether nothing moves any more.
+    """
+
+    largest: np.ndarray
+    clusters: np.ndarray
+    steps: np.ndarray
+    frozen: np.ndarray
+
+
+def merging_ends(states: np.ndarray, within: Within, tolerances: np.ndarray, max_steps: int) -> Ends:
+    """The ends of the merging runs from every row of ``states`` with every radius, in one call.
+
+    Args:
+        states: Opinions (S, n), each row sorted, finite float64.
+        within: The balls, radii (R,).
+        tolerances: Less than this is no motion, (R, S).
+        max_steps: Steps at most.
+    """
+    found = [symmetry(state, np.ones(state.size)) for state in states]
+    mirrored, middles = np.array([m for m, _ in found]), np.array([e for _, e in found])
+    shape = tolerances.shape
+    ends = Ends(np.empty(shape), np.empty(shape, int), np.empty(shape, int), np.empty(shape, bool))
+    line_kernels.run_batch(states, mirrored, middles, tolerances, effective_radius(within), max_steps, *ends)
+    return ends
