@@ -100,10 +100,7 @@ class Velocity:
     def _drift(self, t: float, rule: Interaction, heard: Aggregate) -> np.ndarray:
         relative, value = self.dynamics.is_relative, self.dynamics.value
         own = _apply(value, self.points[:, : heard.mean.shape[-1]], t) if relative else None
-        result = velocity(rule, heard, own, np)
-        if rule.normalised and rule.find(Within) and relative and value is None:
-            result = np.clip(result, -rule.reach, rule.reach)  # a mean of neighbours is no farther than they are
-        return np.asarray(result)
+        return np.asarray(velocity(rule, heard, own, np))
 
 
 def _apply(matrix: Any, points: np.ndarray, t: float) -> np.ndarray:
