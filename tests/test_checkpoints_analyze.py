@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from typer.testing import CliRunner
 
 import krause_dynamics as kd
 from krause_dynamics import report
-from krause_dynamics.checkpoints import analyze, record
+from krause_dynamics.checkpoints import analyze, measures, record
+from krause_dynamics.checkpoints.stream import Passes
 from krause_dynamics.command.analyze import analyze as command
 from tests import checkpoint_models as models
 
@@ -167,3 +169,70 @@ def test_command_says_what_is_wrong_before_it_computes(app, tmp_path):
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 2
         assert message in " ".join(result.output.split())
+
+
+def test_a_new_measure_is_one_value(monkeypatch, model):
+    """Its variable, dimensions and words are in the Dataset, and what it needs of two neighbouring layers is there."""
+
+    def mean_step(state):
+        """Mean length of the step from the layer before; NaN at the embedding."""
+        if state.previous is None:
+            return torch.full((len(state.tokens),), torch.nan)
+        return (state.tokens - state.previous).norm(dim=-1).mean(-1)
+
+    step = measures.Measure("mean_step", ("sequence", "layer"), "mean step of the tokens", "state", mean_step)
+    heads = ("sequence", "block", "head")
+    share = measures.Measure("largest_share", heads, "largest alpha", "attention", lambda a: a.importance.amax(-1))
+    total = measures.Measure("tokens_in_all", (), "tokens of all", "corpus", lambda corpus: corpus.lengths.sum())
+    monkeypatch.setattr(measures, "MEASURES", (*measures.MEASURES, step, share, total))
+    found = analyze(model, IDS)
+    assert found["mean_step"].dims == ("sequence", "layer")
+    assert found["mean_step"].attrs["long_name"] == "mean step of the tokens"
+    assert int(found["tokens_in_all"]) == sum(map(len, IDS))
+    run = record(model, IDS[:1])
+    steps = np.linalg.norm(np.diff(run.positions[:, 0], axis=0), axis=-1).mean(-1)
+    np.testing.assert_allclose(found["mean_step"].values[0, 1:], steps, rtol=1e-5)
+    assert np.isnan(found["mean_step"].values[:, 0]).all()
+    largest = run.extras["importance"][:, 0].max(-1)
+    np.testing.assert_allclose(found["largest_share"].values[0], largest, rtol=1e-5)
+
+
+def test_layers_are_forgotten_as_they_are_measured(monkeypatch):
+    """While a deep model is analysed, never more than two of its eleven layers are held, nor attention of any block."""
+    held, most = weakref.WeakSet(), []
+    add = measures.Measuring.state
+
+    def state(self, layer, tokens):
+        held.add(tokens)
+        add(self, layer, tokens)
+        most.append(len(held))
+
+    monkeypatch.setattr(measures.Measuring, "state", state)
+    deep = models.llama(num_hidden_layers=10)
+    found = analyze(deep, IDS[:1])
+    assert found.sizes["layer"] == len(most) == 11
+    assert max(most) <= 2
+    run = record(deep, IDS[:1])
+    np.testing.assert_allclose(found["norm_ratio"][0], kd.observables.norm_ratio(run.positions[:, 0]), rtol=1e-5)
+
+
+def test_the_stream_tells_each_layer_in_order_after_the_attention_of_its_block(model):
+    told = []
+
+    class Listener:
+        def state(self, layer, tokens):
+            told.append(("state", layer, tuple(tokens.shape), tokens.dtype))
+
+        def attention(self, block, found):
+            told.append(("attention", block, tuple(found.importance.shape), found.importance.dtype))
+
+    options = {"batch_size": 8, "min_queries": 8, "trust_remote_code": False, "progress": False}
+    run = Passes.of(model, IDS[1:], tokenizer=None, attention="statistics", device=None, **options)
+    for members, batch in run.batches():
+        assert members == [0, 1]
+        run.stream(batch, Listener())
+    state, attention = ((2, 12, 32), torch.float32), ((2, 4, 12), torch.float32)
+    expected = [("state", 0, *state)]
+    for block in (1, 2, 3):
+        expected += [("attention", block, *attention), ("state", block, *state)]
+    assert told == expected

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -78,16 +78,16 @@ def context_length(model: Any) -> int | None:
 
 
 class StreamRecorder:
-    """Hooks on the blocks that keep the residual stream before the first block and after each call.
+    """Hooks on the blocks that hand on the residual stream before the first block and after each call.
 
     Attributes:
-        states: (batch, T, d) in float32 on the CPU, ``states[0]`` the embedding, ``states[i]`` after call i.
+        told: Called with (0, embedding) and (i, state after call i), each (batch, T, d), float32, where the block runs.
         block: Number of the call that is running, None outside the blocks.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], told: Callable[[int, Tensor], None]) -> None:
         self.blocks = blocks
-        self.states: list[Tensor] = []
+        self.told = told
         self.block: int | None = None
         self.calls = 0
         self._last: Tensor | None = None
@@ -109,7 +109,7 @@ class StreamRecorder:
         if not isinstance(entering, Tensor):
             raise UnsupportedModel(f"{type(module).__name__} takes no hidden states as its first argument")
         if self._last is None:
-            self.states.append(_kept(entering))
+            self.told(0, _copied(entering))
         elif entering is not self._last and not torch.equal(entering, self._last):
             raise UnsupportedModel(
                 f"the model changes the residual stream between blocks {self.calls} and {self.calls + 1}: what enters "
@@ -122,8 +122,8 @@ class StreamRecorder:
         if not isinstance(leaving, Tensor):
             raise UnsupportedModel(f"{type(module).__name__} returns {type(leaving).__name__}, not hidden states")
         self._last = leaving
-        self.states.append(_kept(leaving))
         self.calls += 1
+        self.told(self.calls, _copied(leaving))
         self.block = None
 
     def check(self, expected: int) -> None:
@@ -135,6 +135,6 @@ class StreamRecorder:
             )
 
 
-def _kept(state: Tensor) -> Tensor:
+def _copied(state: Tensor) -> Tensor:
     """A copy that later in-place operations of the model cannot reach."""
-    return state.detach().to(device="cpu", dtype=torch.float32, copy=True)
+    return state.detach().to(dtype=torch.float32, copy=True)

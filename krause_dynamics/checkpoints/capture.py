@@ -48,20 +48,25 @@ _HARMLESS = frozenset(
 
 
 class AttentionRecorder:
-    """Statistics of attention calls in the order in which they are made, keyed by the block they were made in."""
+    """Hands on the statistics of attention calls as they are made, with the block they were made in: (block, found)."""
 
     def __init__(
-        self, running_block: Callable[[], int | None], *, min_queries: int = 8, keep_weights: bool = False
+        self,
+        running_block: Callable[[], int | None],
+        told: Callable[[int, HeadStatistics], None],
+        *,
+        min_queries: int = 8,
+        keep_weights: bool = False,
     ) -> None:
         self.running_block = running_block
+        self.told = told
         self.min_queries = min_queries
         self.keep_weights = keep_weights
-        self.calls: list[tuple[int, HeadStatistics]] = []
 
     def attention(
         self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
     ) -> tuple[Tensor, None]:
-        """Attention of one module of the model, with its statistics kept."""
+        """Attention of one module of the model, with its statistics handed on."""
         check_options(module, query, key, mask, options)
         output, statistics = attend(
             query,
@@ -76,7 +81,7 @@ class AttentionRecorder:
         )
         block = self.running_block()
         if block is not None:
-            self.calls.append((block, statistics))
+            self.told(block, statistics)
         return output.transpose(1, 2).contiguous(), None
 
 

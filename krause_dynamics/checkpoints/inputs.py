@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,19 @@ class Tokens:
             for start in range(0, len(members), size):
                 chosen = members[start : start + size].tolist()
                 yield chosen, np.array([self.sequences[i] for i in chosen])
+
+    def arguments(self, batch: np.ndarray, model: Any) -> dict[str, Any]:
+        """Ids (b, T) and a mask of ones, where the model's embeddings are."""
+        device = model.get_input_embeddings().weight.device
+        ids = torch.as_tensor(batch, device=device if device.type != "meta" else model.device)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def described(self) -> dict[str, np.ndarray]:
+        """``token_ids`` (sequences, longest), -1 beyond the end of a sequence."""
+        ids = np.full((len(self), int(self.lengths.max())), -1)
+        for i, sequence in enumerate(self.sequences):
+            ids[i, : len(sequence)] = sequence
+        return {"token_ids": ids}
 
 
 def prepare(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from krause_dynamics.checkpoints.forward import Batch, forward_passes, model_tokens
-from krause_dynamics.checkpoints.inputs import Tokens
-from krause_dynamics.checkpoints.load import Checkpoint, load
+from krause_dynamics.checkpoints.attention_statistics import HeadStatistics
+from krause_dynamics.checkpoints.stream import Passes
 from krause_dynamics.trajectory import Trajectory
 
 STATISTICS = ("importance", "first_token_score", "entropy", "strongest_key")
@@ -63,39 +63,73 @@ def record(
         UnsupportedModel: If a layer would be missing or a mask lost; the message says why.
         ValueError: If the inputs do not fit the model.
     """
-    checkpoint = load(model, tokenizer=tokenizer, device=device, trust_remote_code=trust_remote_code)
-    tokens = model_tokens(
-        checkpoint,
+    run = Passes.of(
+        model,
         inputs,
         tokenizer=tokenizer,
         sequence_length=sequence_length,
         max_sequences=max_sequences,
         truncate=truncate,
         pad_token=pad_token,
+        attention=attention,
+        batch_size=batch_size,
+        min_queries=min_queries,
+        blocks=blocks,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        progress=progress,
     )
-    done = list(
-        forward_passes(
-            checkpoint,
-            tokens,
-            attention=attention,
-            batch_size=batch_size,
-            min_queries=min_queries,
-            blocks=blocks,
-            progress=progress,
-        )
-    )
-    return _assemble(checkpoint, tokens, done)
+    return _assemble(run, [Batch.of(run, members, batch) for members, batch in run.batches()])
 
 
-def _assemble(checkpoint: Checkpoint, tokens: Tokens, batches: list[Batch]) -> Trajectory:
-    lengths, count = tokens.lengths, len(tokens)
+class _Kept:
+    """Keeps every layer that it is told of, on the host."""
+
+    def __init__(self) -> None:
+        self.states: list[Tensor] = []
+        self.found: list[HeadStatistics] = []
+
+    def state(self, layer: int, tokens: Tensor) -> None:
+        self.states.append(tokens.cpu())
+
+    def attention(self, block: int, found: HeadStatistics) -> None:
+        self.found.append(found)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward pass of sequences of equal length T gave.
+
+    Attributes:
+        sequences: Indices of the sequences.
+        states: Residual stream, (L + 1, b, T, d); 0 = embedding, i = after block i, before any final norm.
+        final_norm: What the model makes of the last state (its final norm), (b, T, d); None if it leaves it alone.
+        attention: Statistics of every block, empty when not asked for.
+    """
+
+    sequences: list[int]
+    states: np.ndarray
+    final_norm: np.ndarray | None
+    attention: list[HeadStatistics]
+
+    @classmethod
+    def of(cls, run: Passes, members: list[int], batch: Any) -> Batch:
+        """Run a batch and keep everything."""
+        kept = _Kept()
+        output = run.stream(batch, kept)
+        after = output.last_hidden_state.detach().to(device="cpu", dtype=torch.float32)
+        final = None if torch.equal(after, kept.states[-1]) else after.numpy()
+        return cls(members, torch.stack(kept.states).numpy(), final, kept.found)
+
+
+def _assemble(run: Passes, batches: list[Batch]) -> Trajectory:
+    lengths, count = run.inputs.lengths, len(run.inputs)
     longest, layers, width = int(lengths.max()), len(batches[0].states), batches[0].states.shape[-1]
     positions = np.zeros((layers, count, longest, width), dtype=np.float32)
-    ids = np.full((count, longest), -1)
     log_mass = np.full((count, longest), -np.inf, dtype=np.float32)
-    extras: dict[str, np.ndarray] = {"lengths": lengths, "token_ids": ids}
-    for i, sequence in enumerate(tokens.sequences):
-        ids[i, : len(sequence)], log_mass[i, : len(sequence)] = sequence, 0.0
+    for i, length in enumerate(lengths):
+        log_mass[i, :length] = 0.0
+    extras: dict[str, np.ndarray] = {"lengths": lengths, **run.inputs.described()}
     for batch in batches:
         length = batch.states.shape[2]
         positions[:, batch.sequences, :length] = batch.states
@@ -110,7 +144,7 @@ def _assemble(checkpoint: Checkpoint, tokens: Tokens, batches: list[Batch]) -> T
         log_mass=log_mass,
         extras=extras,
         # By sequence or by block: none of them is sliced with the layers.
-        meta=describe(checkpoint, tokens, batches[0].path) | {"not_over_time": sorted(extras)},
+        meta=describe(run) | {"not_over_time": sorted(extras)},
     )
 
 
@@ -126,12 +160,12 @@ def _put_attention(extras: dict[str, np.ndarray], batch: Batch, count: int, long
         extras[key][part] = blocks
 
 
-def describe(checkpoint: Checkpoint, tokens: Tokens, path: str) -> dict[str, Any]:
+def describe(run: Passes) -> dict[str, Any]:
     """Facts that make a result repeatable; they go into the metadata of every result."""
     import transformers
 
+    checkpoint, inputs = run.checkpoint, run.inputs
     config = checkpoint.model.base_model.config
-    lengths = tokens.lengths
     return {
         "axis": "layer",
         "model": checkpoint.name,
@@ -141,12 +175,12 @@ def describe(checkpoint: Checkpoint, tokens: Tokens, path: str) -> dict[str, Any
         "layers": int(config.num_hidden_layers),
         "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
         "statistics_dtype": "float32",
-        "attention_path": path,
-        "inputs": tokens.source,
-        "sequences": len(tokens),
-        "tokens_shortest": int(lengths.min()),
-        "tokens_longest": int(lengths.max()),
-        "tokens_left_out": tokens.left_out,
+        "attention_path": run.path,
+        "inputs": inputs.source,
+        "sequences": len(inputs),
+        "tokens_shortest": int(inputs.lengths.min()),
+        "tokens_longest": int(inputs.lengths.max()),
+        "tokens_left_out": inputs.left_out,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }

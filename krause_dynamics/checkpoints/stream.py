@@ -1,0 +1,243 @@
+"""Forward passes of a trained model as a stream: each layer is handed on when its block ends, and held by nobody else.
+
+A forward pass cannot be halted half-way, so whoever wants the layers is called (`Layers`) instead of asking for them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from krause_dynamics.checkpoints import capture
+from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, statistics_of
+from krause_dynamics.checkpoints.blocks import StreamRecorder, check_kind, context_length, find_blocks
+from krause_dynamics.checkpoints.inputs import prepare
+from krause_dynamics.checkpoints.load import Checkpoint, load
+from krause_dynamics.errors import UnsupportedModel
+from krause_dynamics.runs.progress import ProgressBar
+
+
+@runtime_checkable
+class Inputs(Protocol):
+    """What a model is shown: sequences of some kind, which know their batches and the model's arguments."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each sequence, shape (sequences,)."""
+
+    @property
+    def source(self) -> str:
+        """What they came as, in words."""
+
+    @property
+    def left_out(self) -> int:
+        """Tokens that are not shown."""
+
+    def __len__(self) -> int:
+        """Number of sequences."""
+
+    def batches(self, size: int) -> Iterator[tuple[list[int], Any]]:
+        """Batches of equal length: (indices of the sequences, what `arguments` takes)."""
+
+    def arguments(self, batch: Any, model: Any) -> dict[str, Any]:
+        """What the model's ``forward`` is called with for a batch."""
+
+    def described(self) -> dict[str, np.ndarray]:
+        """The sequences themselves, as arrays that a recorded run keeps."""
+
+
+class Layers(Protocol):
+    """Who is told of the layers of one batch of b sequences of equal length T."""
+
+    def state(self, layer: int, tokens: Tensor) -> None:
+        """Residual stream (b, T, d) in float32, where the block runs; 0 = embedding, i = after block i."""
+
+    def attention(self, block: int, found: HeadStatistics) -> None:
+        """Statistics of the attention of block 1, 2, ...; before the state after that block, or after all states."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """A model and its inputs, checked, before anything is computed.
+
+    Attributes:
+        checkpoint: The model.
+        inputs: Sequences.
+        blocks: Modules to watch.
+        expected: Calls of blocks that one forward pass must make.
+        path: How attention is read: ``"registry"``, ``"eager"`` or ``"none"``.
+        batch_size: Sequences per forward pass.
+        min_queries: A key needs that many queries to be a strongest key.
+        keep_weights: Whether statistics keep the weights themselves.
+        report: Told of (sequences done, all sequences), or None.
+    """
+
+    checkpoint: Checkpoint
+    inputs: Inputs
+    blocks: list[nn.Module]
+    expected: int
+    path: str
+    batch_size: int
+    min_queries: int
+    keep_weights: bool
+    report: Callable[[int, int], Any] | None
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        inputs: Any,
+        *,
+        tokenizer: Any,
+        attention: str | None,
+        batch_size: int,
+        min_queries: int,
+        device: str | torch.device | None,
+        trust_remote_code: bool,
+        progress: bool | Callable[[int, int], None],
+        blocks: Sequence[nn.Module] | None = None,
+        **cutting: Any,
+    ) -> Passes:
+        """Load the model and prepare the inputs; arguments as in ``record``, ``cutting`` as in ``prepare``.
+
+        Raises:
+            ValueError: Bad arguments or inputs.
+            UnsupportedModel: If the model cannot be recorded faithfully.
+        """
+        checkpoint = load(model, tokenizer=tokenizer, device=device, trust_remote_code=trust_remote_code)
+        prepared = model_inputs(checkpoint, inputs, tokenizer=tokenizer, **cutting)
+        if attention not in (None, "statistics", "weights", "eager"):
+            raise ValueError(f"attention must be 'statistics', 'weights', 'eager' or None, received {attention!r}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, received {batch_size}")
+        base = checkpoint.model.base_model
+        check_kind(base)
+        watched, expected = find_blocks(base, blocks)
+        path, keep = _attention_path(base, attention), attention == "weights"
+        report = ProgressBar("sequences") if progress is True else progress or None
+        return cls(checkpoint, prepared, watched, expected, path, batch_size, min_queries, keep, report)
+
+    def batches(self) -> Iterator[tuple[list[int], Any]]:
+        """(indices of the sequences, what the inputs hold of them), progress told after each."""
+        finished = 0
+        for members, batch in self.inputs.batches(self.batch_size):
+            yield members, batch
+            finished += len(members)
+            if self.report is not None:
+                self.report(finished, len(self.inputs))
+
+    def stream(self, batch: Any, layers: Layers) -> Any:
+        """One forward pass of a batch: ``layers`` is told of each, and the model's output is returned.
+
+        Raises:
+            UnsupportedModel: If a layer or its attention would be missing or mixed.
+        """
+        model = self.checkpoint.model.base_model
+        called: list[int] = []
+
+        def attention(block: int, found: HeadStatistics) -> None:
+            called.append(block)
+            layers.attention(block + 1, found)
+
+        stream = StreamRecorder(self.blocks, layers.state)
+        recorder = capture.AttentionRecorder(
+            lambda: stream.block, attention, min_queries=self.min_queries, keep_weights=self.keep_weights
+        )
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(evaluating(model))
+            stack.enter_context(stream)
+            if self.path == "registry":
+                stack.enter_context(capture.recording(model, recorder))
+            output = model(**self._arguments(model, batch))
+        stream.check(self.expected)
+        if self.path == "registry":
+            _check_one_per_block(called, self.expected)
+        elif self.path == "eager":
+            for block, weights in enumerate(_returned(model, output, self.expected)):
+                layers.attention(block + 1, statistics_of(weights, self.min_queries, self.keep_weights))
+        return output
+
+    def _arguments(self, model: Any, batch: Any) -> dict[str, Any]:
+        arguments = self.inputs.arguments(batch, model)
+        if "use_cache" in inspect.signature(model.forward).parameters:
+            arguments["use_cache"] = False
+        if self.path == "eager":
+            arguments["output_attentions"] = True
+        return arguments
+
+
+def model_inputs(checkpoint: Checkpoint, inputs: Any, *, tokenizer: Any = None, **cutting: Any) -> Inputs:
+    """Inputs that this model takes; see :func:`~krause_dynamics.checkpoints.prepare`."""
+    if isinstance(inputs, Inputs):
+        return inputs
+    base = checkpoint.model.base_model
+    check_kind(base)
+    vocabulary = getattr(base.config, "vocab_size", None)
+    chosen = checkpoint.tokenizer if tokenizer is None else tokenizer
+    return prepare(inputs, chosen, context=context_length(base), vocabulary=vocabulary, **cutting)
+
+
+def _attention_path(model: Any, attention: str | None) -> str:
+    """``registry`` if the model's attention can be replaced for the pass, else what the model itself returns."""
+    if attention is None:
+        return "none"
+    if attention == "eager":
+        return "eager"
+    reason = capture.refusal(model)
+    if reason is None:
+        return "registry"
+    implementation = model.config._attn_implementation
+    if implementation not in (None, "eager", "sdpa"):
+        raise UnsupportedModel(
+            f"attention cannot be recorded: {reason}. Pass attention=None for the hidden states alone"
+        )
+    return "eager"
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off, and every module's own mode restored afterwards."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+def _check_one_per_block(called: list[int], expected: int) -> None:
+    if called != list(range(expected)):
+        counts = [called.count(block) for block in range(expected)]
+        wrong = next(i for i, count in enumerate(counts) if count != 1)
+        raise UnsupportedModel(
+            f"block {wrong + 1} made {counts[wrong]} calls of softmax attention where one is expected, so its "
+            "statistics would be missing or mixed; pass attention=None for the hidden states alone"
+        )
+
+
+def _returned(model: Any, output: Any, expected: int) -> Sequence[Tensor]:
+    """The weights that the model itself returned, checked for what gets lost silently."""
+    maps: Sequence[Tensor] | None = getattr(output, "attentions", None)
+    name = type(model).__name__
+    if not maps or len(maps) != expected or any(weights is None for weights in maps):
+        raise UnsupportedModel(
+            f"{name} returned attention weights of {len(maps or ())} of {expected} blocks, loaded with "
+            f"attn_implementation={model.config._attn_implementation!r}; load it with attn_implementation='eager', or "
+            "pass attention=None for the hidden states alone"
+        )
+    for i, weights in enumerate(maps):
+        sums = weights.float().sum(-1)
+        if weights.ndim != 4 or not torch.allclose(sums, torch.ones_like(sums), atol=2e-2):
+            raise UnsupportedModel(
+                f"{name}: rows of the attention of block {i + 1} do not sum to 1, {tuple(weights.shape)}"
+            )
+    return maps
