@@ -38,8 +38,9 @@ def namespace(**arrays: Array) -> Any:
 
 
 def _checked_namespace(given: dict[str, Array]) -> Any:
-    first_name, first = next(iter(given.items()))
-    for name, x in given.items():
+    (first_name, first), *others = given.items()
+    _check_is_array(first_name, first)
+    for name, x in others:
         _check_is_array(name, x)
         if is_torch(x) != is_torch(first):
             raise TypeError(
@@ -104,6 +105,8 @@ def may_look(x: Any) -> bool:
 
 def to_numpy(x: Any) -> np.ndarray:
     """A numpy copy (on the host, detached) of an array of either library."""
+    if type(x) is np.ndarray:
+        return x
     return x.detach().cpu().numpy() if is_torch(x) else np.asarray(x)
 
 

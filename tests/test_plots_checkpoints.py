@@ -125,3 +125,16 @@ def test_table_has_first_and_last_layer_and_explains_itself(dataset):
     assert (layers[0], layers[-1]) == ("0", "3")
     assert any("Sink_1^0.3" in line for line in report.findings(dataset))
     assert any("47 degrees" in line for line in report.legend(dataset))
+
+
+def test_synchronization_draws_whatever_a_dataset_holds_by_layer_with_its_own_words(dataset):
+    """A new measure needs no line in the plots."""
+    steps = np.arange(dataset.sizes["layer"]) * np.ones((dataset.sizes["sequence"], 1))
+    more = dataset.assign(mean_step=(("sequence", "layer"), steps, {"long_name": "mean step of the tokens"}))
+    ax = plots.synchronization(more, quantity="mean_step")
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), steps[0])
+    assert ax.get_ylabel() == "mean step of the tokens"
+    with pytest.raises(ValueError, match="mean_step"):
+        plots.synchronization(more, quantity="clusters")  # over radii too
+    with pytest.raises(ValueError, match="order_parameter"):
+        plots.synchronization(dataset, quantity="mean_step")

@@ -48,7 +48,7 @@ def find_blocks(model: Any, blocks: Sequence[nn.Module] | None = None) -> tuple[
         return shared, layers * int(model.config.inner_group_num)
     lists: dict[str, nn.ModuleList] = {}
     for name, module in model.named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer in lists)
+        inside = name.startswith(tuple([f"{outer}." for outer in lists]))
         if isinstance(module, nn.ModuleList) and len(module) == layers and not inside:
             lists[name] = module
     if len(lists) > 1:  # adapters or embeddings may be lists of the same length: keep those that hold attention

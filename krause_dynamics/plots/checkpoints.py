@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 # Chords; smaller ones leave tokens of a trained model alone, larger ones join independent directions.
 CLUSTER_RADII = (0.4, 0.6, 0.8, 0.9, 1.0)
-_QUANTITIES = {
+# Short words for an axis; what else a Dataset holds by layer is labelled with its own long_name.
+_LABELS = {
     "order_parameter": "order parameter R (1 = all tokens point one way)",
     "mean_cosine": "mean cosine between tokens",
     "residual": "distance from consensus |X - mean| / |X|",
@@ -40,19 +41,21 @@ def synchronization(
     Args:
         run: A Trajectory (of ``kd.simulate`` or ``kd.checkpoints.record``) or the Dataset of ``kd.analyze``.
         ax: Where to draw.
-        quantity: ``order_parameter``, ``mean_cosine``, ``residual`` or ``effective_rank``.
+        quantity: ``order_parameter``, ``mean_cosine``, ``residual`` or ``effective_rank``; of a Dataset any variable
+            over sequence and layer.
         tokens: ``all`` or ``without_first``: with or without the token that most often is the attention sink.
         **line: For ``Axes.plot``, such as ``label`` and ``color``.
     """
-    if quantity not in _QUANTITIES:
-        raise ValueError(f"quantity must be one of {sorted(_QUANTITIES)}, received {quantity!r}")
+    known = _quantities(run)
+    if quantity not in known:
+        raise ValueError(f"quantity must be one of {sorted(known)}, received {quantity!r}")
     times, values, axis = _curve(run, quantity, tokens)
     ax = new_axes(ax)
     drawn = ax.plot(times, values.mean(0), **line)[0]
     if len(values) > 1:
         low, high = np.quantile(values, [0.1, 0.9], axis=0)
         ax.fill_between(times, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
-    ax.set(xlabel=_axis_label(axis), ylabel=_QUANTITIES[quantity])
+    ax.set(xlabel=_axis_label(axis), ylabel=known[quantity])
     if quantity in ("order_parameter", "residual"):
         ax.set_ylim(0, 1.02)
     if axis == "layer":
@@ -60,10 +63,24 @@ def synchronization(
     return ax
 
 
+def _quantities(run: Trajectory | xarray.Dataset) -> dict[str, str]:
+    """What can be drawn of a run, and its words on the axis."""
+    if isinstance(run, Trajectory):
+        return _LABELS
+    by_layer = {
+        str(name): str(values.attrs.get("long_name", name))
+        for name, values in run.data_vars.items()
+        if {"sequence", "layer"} <= set(values.dims) <= {"sequence", "layer", "tokens"}
+    }
+    return by_layer | {name: label for name, label in _LABELS.items() if name in by_layer}
+
+
 def _curve(run: Any, quantity: str, tokens: str) -> tuple[np.ndarray, np.ndarray, str]:
     """(times (T,), values (sequences, T), name of the axis)."""
     if not isinstance(run, Trajectory):
-        chosen = run[quantity].sel(tokens=tokens).transpose("sequence", "layer")
+        chosen = run[quantity]
+        chosen = chosen.sel(tokens=tokens) if "tokens" in chosen.dims else chosen
+        chosen = chosen.transpose("sequence", "layer")
         return run["layer"].values, chosen.values, "layer"
     host = run.numpy()
     first = 1 if tokens == "without_first" else 0
