@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from krause_dynamics.forms.attention import operators
 from krause_dynamics.forms.attention.call import DTYPES, Call
 from krause_dynamics.forms.attention.lowering import Lowered, prepared, refusal
@@ -17,9 +15,7 @@ def serves(call: Call) -> str | None:
     return None
 
 
-def attend(call: Call) -> tuple[Tensor, Tensor]:
-    """Output (b, h, n, d_v) and log-partition (b, h, n) of a call, through the operator with all its gradients."""
-    return operators.banded(call)
+attend = operators.banded
 
 
 def supports(interaction: Interaction, request: Request) -> str | None:

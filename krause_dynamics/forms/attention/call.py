@@ -62,8 +62,9 @@ class Call(NamedTuple):
         """Whether autograd records the call."""
         if not torch.is_grad_enabled():
             return False
-        for x in self.tensors:  # noqa: SIM110  (a generator costs a step a tensor, at every call)
-            if x is not None and x.requires_grad:
+        # A generator would cost a step a tensor, at every call.
+        for x in (self.q, self.k, self.v, self.scale, self.log_mass, self.pair_bias):  # noqa: SIM110
+            if isinstance(x, Tensor) and x.requires_grad:
                 return True
         return False
 

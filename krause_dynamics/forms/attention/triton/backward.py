@@ -81,7 +81,7 @@ def _written(
     """What the kernels write, by the names of their arguments; zeroed where they do not come by every key."""
     rows, columns = q.shape[:3], k.shape[:3]
     new = torch.zeros if zeros else torch.empty
-    single = {"dtype": torch.float32, "device": q.device}
+    single: dict[str, Any] = {"dtype": torch.float32, "device": q.device}
     # Marks of rows and of keys in one buffer, both aligned.
     begin = triton.cdiv(rows.numel(), 16) * 16
     flags = new(begin + columns.numel(), dtype=torch.int8, device=q.device)

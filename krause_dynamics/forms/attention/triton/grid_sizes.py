@@ -62,6 +62,7 @@ class Launch:
 
 def _sizes(hood: Tiling, height: int, d: int, dtype: torch.dtype, backward: bool) -> Sizes:
     """By the registers that tiles of keys, scores and sums take."""
+    tiles: tuple[int, ...]
     if dtype == torch.float32:
         tiles, warps = ((16,), 4 if d <= 128 else 8) if backward else (((32,), 4) if d <= 64 else ((16,), 8))
     elif backward:
