@@ -32,3 +32,15 @@ def test_every_public_name_resolves():
     for name in dir(kd):
         if not name.startswith("_"):
             assert getattr(kd, name) is not None
+
+
+def test_a_folder_left_by_an_older_checkout_hides_no_module(tmp_path):
+    """Pulling over a checkout leaves ``krause_dynamics/clusters/__pycache__``: a package without content to Python."""
+    code = (
+        "import krause_dynamics as kd;"
+        f"kd.__path__.append({str(tmp_path)!r});"
+        "import krause_dynamics.clusters;"
+        "print(kd.clusters.find.__module__)"
+    )
+    (tmp_path / "clusters" / "__pycache__").mkdir(parents=True)
+    assert run(code).startswith("krause_dynamics.analysis.clusters")

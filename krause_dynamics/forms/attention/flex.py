@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from krause_dynamics.forms.attention.call import Call
@@ -31,6 +32,15 @@ def serves(call: Call) -> str | None:
     if q.device.type != "cuda":
         return f"FlexAttention is lowered for CUDA tensors, got {q.device}; impl='banded' serves every device"
     return None
+
+
+SMALLEST_HEAD = 16  # FlexAttention takes no smaller ones; what is added is 0 and adds nothing to products
+
+
+def _padded(x: Tensor) -> Tensor:
+    """Head dimension as FlexAttention wants it: the next power of two, at least `SMALLEST_HEAD`."""
+    size = 1 << (max(SMALLEST_HEAD, x.shape[-1]) - 1).bit_length()
+    return x if size == x.shape[-1] else functional.pad(x, (0, size - x.shape[-1]))
 
 
 @lru_cache(maxsize=1)
@@ -55,7 +65,7 @@ def _block_mask(reach: Reach, offset: int, n: int, m: int, device: str) -> Block
 
 def attend(call: Call) -> tuple[Tensor, Tensor]:
     """Output (b, h, n, d_v) and log-partition (b, h, n) of a call."""
-    q, k, scale, bias = call.q, call.k, call.coefficients(), call.key_bias()
+    q, k, v, scale, bias = _padded(call.q), _padded(call.k), _padded(call.v), call.coefficients(), call.key_bias()
 
     def score(s: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return s * scale[b, h] if bias is None else s * scale[b, h] + bias[b, h, j]
@@ -63,10 +73,11 @@ def attend(call: Call) -> tuple[Tensor, Tensor]:
     mask = _block_mask(call.reach, call.offset, q.shape[2], k.shape[2], str(q.device))
     run: Any = _compiled() if not torch.compiler.is_compiling() else flex_attention
     out, auxiliary = run(
-        q, k, call.v, score_mod=score, block_mask=mask, scale=1.0, enable_gqa=q.shape[1] != k.shape[1],
+        q, k, v, score_mod=score, block_mask=mask, scale=1.0, enable_gqa=q.shape[1] != k.shape[1],
         return_aux=torch.nn.attention.flex_attention.AuxRequest(lse=True),
     )  # fmt: skip
-    return out, auxiliary.lse if call.mean_only else auxiliary.lse + call.query_term()
+    log_partition = auxiliary.lse if call.mean_only else auxiliary.lse + call.query_term()
+    return out[..., : call.v.shape[-1]], log_partition
 
 
 def supports(interaction: Interaction, request: Request) -> str | None:
