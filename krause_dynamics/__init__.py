@@ -45,7 +45,8 @@ from krause_dynamics.simulate import simulate
 from krause_dynamics.spaces import Circle, Euclidean, Interval, Sphere, Torus
 from krause_dynamics.trajectory import Trajectory
 
-sys.meta_path.append(Finder())
+# First, so that a folder that an older checkout left behind hides nothing.
+sys.meta_path.insert(0, Finder())
 
 # Loaded on first access (PEP 562). A function listed here must not bear the name of its module: importing the
 # module would replace it.
