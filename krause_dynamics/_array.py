@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_torch_array
+from array_api_compat import array_namespace, is_torch_array
+from array_api_compat import device as device  # other modules take it from here
 
 Array = Any  # jaxtyping's Float[Array, "*batch n d"] then accepts every library
 _NUMPY = array_namespace(np.empty(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -87,13 +88,13 @@ def _read(state: Trajectory | Density, index: int) -> tuple[np.ndarray, np.ndarr
     return place, mass, period, radius
 
 
-def _radius(dynamics: dict) -> float | None:
+def _radius(dynamics: dict[str, Any]) -> float | None:
     neighbourhood = dynamics.get("rule", {}).get("neighbourhood", {})
     radii = [part["radius"] for part in neighbourhood.get("members", [neighbourhood]) if "radius" in part]
     return float(np.min(radii)) if radii else None
 
 
-def _period(cells: Cells, dynamics: dict | None) -> float | None:
+def _period(cells: Cells, dynamics: dict[str, Any] | None) -> float | None:
     on_torus = dynamics is not None and dynamics.get("space", {}).get("type") == "Torus"
     return cells.bounds[1] - cells.bounds[0] if isinstance(cells, CircleCells) or on_torus else None
 

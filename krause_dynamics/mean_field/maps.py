@@ -131,7 +131,7 @@ def _checked(dynamics: Dynamics, density: Density) -> LineCells:
 
 
 @njit(cache=True)
-def _hat_integral(s):
+def _hat_integral(s: float) -> float:
     """Integral from -infinity of the hat function of unit half-width."""
     if s <= -1.0:
         return 0.0
@@ -141,7 +141,7 @@ def _hat_integral(s):
 
 
 @njit(cache=True)
-def _share(a, b, k):
+def _share(a: float, b: float, k: float) -> float:
     """Mean over [a, b] of the hat function about k; its value where a = b."""
     if b > a:
         return (_hat_integral(b - k) - _hat_integral(a - k)) / (b - a)
@@ -149,7 +149,7 @@ def _share(a, b, k):
 
 
 @njit(cache=True)
-def _deposit(mass, images, periodic):
+def _deposit(mass: np.ndarray, images: np.ndarray, periodic: bool) -> np.ndarray:
     """Share the masses out: cell i, spread evenly over ``images[i]..images[i + 1]`` (in cells, centres at integers)."""
     n = len(mass)
     result = np.zeros(n)

@@ -62,7 +62,7 @@ def order_over_beta(
     rng = np.random.default_rng(seed)
     start = mean_field.von_mises(cells=cells, kappa=kappa)
     lattice = space.from_angles(2 * np.pi * np.arange(tokens) / tokens + noise * rng.normal(size=tokens))
-    results: dict[str, list] = {name: [] for name in ("particles", "density", "clusters")}
+    results: dict[str, list[Any]] = {name: [] for name in ("particles", "density", "clusters")}
     for beta in betas:
         dynamics = Dynamics(softmax(float(beta)), space)
         x0 = np.stack([start.quantiles(tokens), lattice])
