@@ -30,7 +30,12 @@ def collect(path: Path, workers: int, only: list[str]) -> None:
     with tempfile.TemporaryDirectory() as parts:
         several = ["-n", str(workers)] if workers > 1 else []
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.mutation.coverage"]
-        environment = {**os.environ, **ONE_THREAD, FOLDER: parts, "PYTHONPATH": str(ROOT)}
+        environment = {
+            **os.environ,
+            **ONE_THREAD,
+            FOLDER: parts,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *_carried()]),
+        }
         subprocess.run([*command, *several, *only], cwd=ROOT, env=environment, check=False)
         print(f"{join(Path(parts), path)} tests in {path}")
 

@@ -48,10 +48,11 @@ class Lines:
         monitoring = sys.monitoring
         monitoring.use_tool_id(TOOL, "lines of the package")
 
-        def noticed(code: CodeType, line: int) -> Any:
-            if code.co_filename.startswith(INSIDE):
+        # Bound here: lines still run while the interpreter ends, when the names of this module are gone.
+        def noticed(code: CodeType, line: int, inside: str = INSIDE, disable: Any = monitoring.DISABLE) -> Any:
+            if code.co_filename.startswith(inside):
                 self.seen.add((code.co_filename, line))
-            return monitoring.DISABLE
+            return disable
 
         monitoring.register_callback(TOOL, monitoring.events.LINE, noticed)
         monitoring.set_events(TOOL, monitoring.events.LINE)

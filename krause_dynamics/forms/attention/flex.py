@@ -5,6 +5,7 @@ It knows no top-k, and on the CPU it has no backward pass; it serves comparisons
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -72,10 +73,12 @@ def attend(call: Call) -> tuple[Tensor, Tensor]:
 
     mask = _block_mask(call.reach, call.offset, q.shape[2], k.shape[2], str(q.device))
     run: Any = _compiled() if not torch.compiler.is_compiling() else flex_attention
-    out, auxiliary = run(
-        q, k, v, score_mod=score, block_mask=mask, scale=1.0, enable_gqa=q.shape[1] != k.shape[1],
-        return_aux=torch.nn.attention.flex_attention.AuxRequest(lse=True),
-    )  # fmt: skip
+    with warnings.catch_warnings():  # torch looks at the gradients of tensors that are no leaves, and says so
+        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+        out, auxiliary = run(
+            q, k, v, score_mod=score, block_mask=mask, scale=1.0, enable_gqa=q.shape[1] != k.shape[1],
+            return_aux=torch.nn.attention.flex_attention.AuxRequest(lse=True),
+        )  # fmt: skip
     log_partition = auxiliary.lse if call.mean_only else auxiliary.lse + call.query_term()
     return out[..., : call.v.shape[-1]], log_partition
 
