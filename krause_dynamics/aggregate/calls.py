@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from krause_dynamics.aggregate.registry import ASKED, Choice, form
@@ -25,7 +26,6 @@ IMPLEMENTATIONS = ("reference", "banded", "flex", "triton")
 # Bound here, because a compiler that traces a call may not import.
 _FORMS = {name: cast(CallForm, form(name)) for name in IMPLEMENTATIONS[1:]}
 _SERVES = {name: found.serves for name, found in _FORMS.items()}
-_ATTEND = {name: found.attend for name, found in _FORMS.items()}
 
 
 def refusal(name: str, call: Call) -> str | None:
@@ -59,8 +59,12 @@ def choose(call: Call, impl: str) -> Choice:
     return Choice(impl, ASKED)
 
 
-def attend(call: Call, name: str) -> tuple[Any, Any]:
-    """A call by the form of this name: output (b, h, n, d_v) and log-partition (b, h, n)."""
-    if name == "reference":
-        return reference.aggregate(*lift(call))
-    return _ATTEND[name](call)
+def _by_definition(call: Call) -> tuple[Any, Any]:
+    return reference.aggregate(*lift(call))
+
+
+ATTEND: dict[str, Callable[[Call], tuple[Any, Any]]] = {
+    "reference": _by_definition,
+    **{name: found.attend for name, found in _FORMS.items()},
+}
+"""What computes a call, by the name that `choose` gives: output (b, h, n, d_v) and log-partition (b, h, n)."""

@@ -100,7 +100,7 @@ def answer(call: Call, impl: str) -> tuple[Tensor, Tensor]:
     name = calls.choose(call, impl).impl
     if call.q.numel() == 0 or call.k.shape[2] == 0:
         return _nobody(call.q, call.k, call.v)
-    return calls.attend(call, name)
+    return calls.ATTEND[name](call)
 
 
 def explain(

@@ -58,10 +58,10 @@ class Lowered(NamedTuple):
             return reach
         return Lowered(reach, score.of_distance and not score.is_flat, segments)
 
-    def call(self, interaction: Interaction, request: Request) -> Call | str:
+    def call(self, interaction: Interaction, request: Request, lead: tuple[int, ...]) -> Call | str:
         """The interaction, whose lowered form this is, met by arrays; or the reason why that is no call.
 
-        Leading axes are flattened: queries become (prod(lead), 1, n, d).
+        Leading axes (`leading_shape` of the request) are flattened: queries become (prod(lead), 1, n, d).
         """
         q, k, v = request.queries, request.sources, request.values
         offset = 0 if request.positions_are_ranks else _offset(request)
@@ -71,7 +71,6 @@ class Lowered(NamedTuple):
             reason = self._misfit(request)
             if reason:
                 return reason
-        lead = leading_shape(request)
         scale = _scale(interaction, q, lead)
         if isinstance(scale, str):
             return scale
@@ -83,8 +82,10 @@ class Lowered(NamedTuple):
         if log_mass is not None:
             log_mass = flatten(log_mass.to(score_dtype(q))[..., None, :], lead)[:, 0]
         segments = None if self.segments is None else self.segments.to(q.device)
-        tensors = flatten(q, lead), flatten(k, lead), flatten(v, lead)
-        return Call(*tensors, scale, self.distance, self.reach, log_mass, pair_bias, segments, offset)
+        queries = flatten(q, lead)
+        keys = queries if k is q else flatten(k, lead)
+        values = keys if v is k else flatten(v, lead)
+        return Call(queries, keys, values, scale, self.distance, self.reach, log_mass, pair_bias, segments, offset)
 
     def _misfit(self, request: Request) -> str | None:
         """Why pictures or packed sequences do not cover the arrays: they hold every token once."""
@@ -146,7 +147,7 @@ def refusal(interaction: Interaction, request: Request, serves: Callable[[Call],
     if not isinstance(request.queries, Tensor):
         return "it takes torch tensors"
     lowered = Lowered.of(interaction)
-    call = lowered if isinstance(lowered, str) else lowered.call(interaction, request)
+    call = lowered if isinstance(lowered, str) else lowered.call(interaction, request, leading_shape(request))
     return call if isinstance(call, str) else serves(call)
 
 
@@ -161,11 +162,12 @@ def prepared(interaction: Interaction, attend: Callable[[Call], Result], name: s
         raise ValueError(f"{name} cannot compute this interaction: {lowered}")
 
     def meet(request: Request) -> Aggregate:
-        call = lowered.call(interaction, request)
+        lead = leading_shape(request)
+        call = lowered.call(interaction, request, lead)
         if isinstance(call, str):
             raise ValueError(f"{name} cannot compute this interaction: {call}")
         mean, log_partition = attend(call)
-        shape = (*leading_shape(request), request.queries.shape[-2])
+        shape = (*lead, request.queries.shape[-2])
         return Aggregate(mean.reshape(*shape, mean.shape[-1]), log_partition.reshape(shape))
 
     return meet

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from krause_dynamics.forms.attention.call import Call, Gradients, score_dtype
 from krause_dynamics.forms.attention.cpu.layout import Arrays, Layout, Tiles
-from krause_dynamics.forms.attention.cpu.prepare import Sums, array, packed, prepare, spread
+from krause_dynamics.forms.attention.cpu.prepare import Outline, Sums, arrays_of, prepare, spread
 
 MANY = 256  # queries, and scores and values a query, from which blocks are faster than rows (measured)
 WORTH = 192
@@ -48,7 +48,10 @@ def pays(call: Call) -> bool:
 
 def finite(*tensors: Tensor) -> bool:
     """Whether no NaN or infinity is among the entries (nor a sum that overflows)."""
-    return all(torch.isfinite(x.detach().sum(dtype=torch.float32 if x.itemsize < 4 else None)) for x in tensors)
+    for x in tensors:  # noqa: SIM110, a generator would cost a step a tensor, at every call
+        if not x.detach().sum(dtype=torch.float32 if x.itemsize < 4 else None).isfinite():
+            return False
+    return True
 
 
 class _Chunk(NamedTuple):
@@ -71,9 +74,9 @@ class _Chunk(NamedTuple):
         return found
 
 
-def _tiles(call: Call, arrays: Arrays) -> Tiles:
-    n, m = arrays.q.shape[1], arrays.k.shape[1]
-    size = min(max(call.reach.row_length(m) // 2, SMALLEST), LARGEST) & ~7
+def _tiles(outline: Outline, arrays: Arrays) -> Tiles:
+    n = arrays.q.shape[1]
+    size = min(max(outline.longest // 2, SMALLEST), LARGEST) & ~7
     starts = np.arange(0, n, size)
     begin, end = arrays.lower[starts], arrays.upper[np.minimum(starts + size, n) - 1]
     return Tiles(size, 0, len(starts), begin, np.maximum(begin, end))
@@ -141,11 +144,12 @@ def _load(chunk: _Chunk, layout: Layout, arrays: Arrays, buffers: _Buffers) -> _
 
 def forward(call: Call, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     """See `engine.forward`."""
-    layout, arrays = prepare(call)
-    (batch, heads, n, _), dtype, tiles = call.q.shape, score_dtype(call.q), _tiles(call, arrays)
+    outline, arrays = prepare(call)
+    (batch, heads, n, _), dtype = call.q.shape, score_dtype(call.q)
+    layout, tiles = outline.layout, _tiles(outline, arrays)
     out = torch.empty(batch * heads, n, call.v.shape[3], dtype=dtype)
     log_partition = torch.empty(batch * heads, n, dtype=dtype)
-    bits = packed(call, layout, save)
+    bits = torch.zeros(batch * heads, outline.bytes if save else 0, dtype=torch.uint8)
     results = log_partition.numpy(), bits.numpy()
 
     def run(begin: int, end: int) -> None:
@@ -165,9 +169,10 @@ def forward(call: Call, save: bool) -> tuple[Tensor, Tensor, Tensor]:
 
 def backward(call: Call, log_partition: Tensor, selection: Tensor, grad_out: Tensor, grad_log: Tensor) -> Gradients:
     """See `engine.backward`; no two threads share a key head."""
-    layout, arrays = prepare(call)
-    dtype, sums, tiles = score_dtype(call.q), Sums(call, arrays), _tiles(call, arrays)
-    given = array(log_partition, dtype), selection.numpy(), array(grad_log, dtype), array(grad_out, dtype)
+    outline, arrays = prepare(call)
+    layout, dtype, sums, tiles = outline.layout, score_dtype(call.q), Sums(call, arrays), _tiles(outline, arrays)
+    log_z, g_log, g_out = arrays_of(dtype, log_partition, grad_log, grad_out)
+    given = log_z, selection.numpy(), g_log, g_out
     step = tiles.number * (layout.heads // layout.kv_heads)
 
     def run(begin: int, end: int) -> None:

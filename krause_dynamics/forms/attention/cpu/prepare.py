@@ -8,72 +8,109 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from threading import Barrier
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from krause_dynamics.forms.attention import tiles
-from krause_dynamics.forms.attention.call import Call, Gradients, score_dtype, selection_bytes
+from krause_dynamics.forms.attention.call import Call, Gradients, selection_bytes
 from krause_dynamics.forms.attention.cpu.layout import Arrays, Layout
 from krause_dynamics.interaction.reach import Reach
 
-REMEMBERED = 1024  # rows up to which the intervals of a call are kept for the next layer or token
+REMEMBERED = 1024  # rows up to which the outline of a call is kept for the next layer or token
 
 
-def prepare(call: Call, *, stretch: bool = False) -> tuple[Layout, Arrays]:
-    """Numbers and arrays of a call for the compiled loops; its scale is spread to (b, h).
+def prepare(call: Call, *, stretch: bool = False) -> tuple[Outline, Arrays]:
+    """Numbers and arrays of a call, whose scale is (b, h), for the compiled loops.
 
     Args:
         call: The call.
         stretch: Whether keys and values may be longer than those of the call, which are then a stretch of them.
     """
-    reach, dtype, mass = call.reach, score_dtype(call.q), call.log_mass
-    (_, heads, n, _), m = call.q.shape, call.k.shape[2]
-    height, width, radius, metric, prefix = reach.grid or (0, 1, 0, 0, 0)
-    layout = Layout(
-        heads, call.k.shape[1], 0 if mass is None else mass.shape[1], call.offset, int(call.distance), reach.top_k,
-        int(reach.keep_ties), height, width, radius, metric, prefix, *selection_bytes(reach, n, m, call.offset),
-        call.seed,
-    )  # fmt: skip
-    lower, upper = intervals(call)
+    (_, heads, n, _), (_, kv_heads, m, _), mass, scale = call.q.shape, call.k.shape, call.log_mass, call.scale
+    assert isinstance(scale, Tensor)
+    dtype = scale.dtype
+    find = _outline if n > REMEMBERED else _remembered_outline
+    outline = find(
+        call.reach, call.distance, heads, kv_heads, 0 if mass is None else mass.shape[1], n, m, call.offset, call.seed
+    )
+    lower, upper = (outline.lower, outline.upper) if call.segments is None else _packed_intervals(call)
     pairs = NO_PAIRS[dtype] if call.pair_bias is None else _pairs(call.pair_bias, dtype)
-    k, v, begin = _buffers(call) if stretch else (call.k, call.v, 0)
-    if begin:
-        lower, upper = lower + begin, upper + begin
-    arrays = Arrays(
-        array(call.q, dtype), array(k, dtype), array(v, dtype), array(call.coefficients(), dtype).reshape(-1),
-        NOTHING[dtype, 2] if mass is None else array(mass, dtype).reshape(-1, m),
-        pairs[0], pairs[1], lower, upper,
+    k, v = call.k, call.v
+    if stretch and k._base is not None and v._base is not None and k.dtype == dtype:
+        k, v, begin = _buffers(k, v, k._base, v._base)
+        if begin:
+            lower, upper = lower + begin, upper + begin
+    q, keys, values, a = arrays_of(dtype, call.q, k, v, scale)
+    masses = NOTHING[dtype, 2] if mass is None else arrays_of(dtype, mass)[0].reshape(-1, m)
+    return outline, Arrays(q, keys, values, a.reshape(-1), masses, pairs[0], pairs[1], lower, upper)
+
+
+class Outline(NamedTuple):
+    """What follows from the rule and the lengths of a call alone.
+
+    Attributes:
+        layout: Whole numbers for the kernels.
+        lower: (n,) first key of each row by the window.
+        upper: (n,) one past its last key.
+        longest: Upper bound of the keys that a row hears, at least 1.
+        bytes: Of the packed selection of a head; 0 where nothing is selected.
+    """
+
+    layout: Layout
+    lower: np.ndarray
+    upper: np.ndarray
+    longest: int
+    bytes: int
+
+
+def _outline(
+    reach: Reach, distance: bool, heads: int, kv_heads: int, mass_heads: int, n: int, m: int, offset: int, seed: int
+) -> Outline:
+    height, width, radius, metric, prefix = reach.grid or (0, 1, 0, 0, 0)
+    wide, wide_bytes, row_bytes = selection_bytes(reach, n, m, offset)
+    layout = Layout(
+        heads, kv_heads, mass_heads, offset, int(distance), reach.top_k, int(reach.keep_ties), height, width, radius,
+        metric, prefix, wide, wide_bytes, row_bytes, seed,
     )  # fmt: skip
-    return layout, arrays
+    lower, upper = reach.interval(np.arange(offset, offset + n), m)
+    selected = wide * wide_bytes + (n - wide) * row_bytes if reach.top_k else 0
+    return Outline(layout, lower, upper, m if wide else max(1, reach.row_length(m)), selected)
 
 
-def _buffers(call: Call) -> tuple[Tensor, Tensor, int]:
-    """Keys, values and where their first token stands: of a stretch of a cache the whole buffer, without a copy."""
-    begins = _begin(call.k), _begin(call.v)
-    if begins[0] != begins[1] or begins[0] is None or call.k.dtype != score_dtype(call.q):
-        return call.k, call.v, 0
-    assert call.k._base is not None
-    assert call.v._base is not None
-    return call.k._base, call.v._base, begins[0]
+_remembered_outline = lru_cache(maxsize=8)(_outline)
 
 
-def _begin(x: Tensor) -> int | None:
-    """First token of a view [:, :, begin:end] of a contiguous tensor; ``None`` if it is no such view."""
-    whole = x._base
-    if whole is None or not whole.is_contiguous() or whole.stride() != x.stride() or whole.shape[:2] != x.shape[:2]:
-        return None
-    return (x.storage_offset() - whole.storage_offset()) // x.shape[3]
+def _packed_intervals(call: Call) -> tuple[np.ndarray, np.ndarray]:
+    """First key of each row by window and segment, and one past the last, (n,) each."""
+    first, last = tiles.bounds(call)
+    return first.numpy(), last.numpy()
 
 
-def array(x: Tensor, dtype: torch.dtype) -> np.ndarray:
-    """(b, h, n, d) -> (b h, n, d), a C-contiguous numpy view where possible."""
-    if x.requires_grad:
-        x = x.detach()
-    found = (x if x.dtype == dtype else x.to(dtype)).contiguous().numpy()
-    return found.reshape(-1, *found.shape[2:])
+def _buffers(k: Tensor, v: Tensor, whole_k: Tensor, whole_v: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Keys, values and where their first token stands: of a stretch of a cache the whole buffer, without a copy.
+
+    Such a stretch is a view [:, :, begin:end] of a contiguous tensor.
+    """
+    begins = []
+    for x, whole in ((k, whole_k), (v, whole_v)):
+        if not whole.is_contiguous() or whole.stride() != x.stride() or whole.shape[:2] != x.shape[:2]:
+            return k, v, 0
+        begins.append((x.storage_offset() - whole.storage_offset()) // x.shape[3])
+    return (whole_k, whole_v, begins[0]) if begins[0] == begins[1] else (k, v, 0)
+
+
+def arrays_of(dtype: torch.dtype, *tensors: Tensor) -> list[np.ndarray]:
+    """Each (b, h, n, d) -> (b h, n, d), a C-contiguous numpy view where possible."""
+    found = []
+    for x in tensors:
+        if x.requires_grad:
+            x = x.detach()
+        x = (x if x.dtype == dtype else x.to(dtype)).contiguous()
+        found.append(x.numpy().reshape(-1, *x.shape[2:]))
+    return found
 
 
 def _pairs(pair: Tensor, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
@@ -89,31 +126,6 @@ NOTHING = {
     for axes in (1, 2)
 }
 NO_PAIRS = {dtype: (NOTHING[dtype, 1], np.empty(0, np.int64)) for dtype in (torch.float64, torch.float32)}
-
-
-def intervals(call: Call) -> tuple[np.ndarray, np.ndarray]:
-    """First key of each row by window and segment, and one past the last, (n,) each; grids restrict further."""
-    if call.segments is not None:
-        first, last = tiles.bounds(call)
-        return first.numpy(), last.numpy()
-    n, m = call.q.shape[2], call.k.shape[2]
-    find = _band if n > REMEMBERED else _remembered_band
-    return find(call.reach, call.offset, n, m)
-
-
-def _band(reach: Reach, offset: int, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
-    return reach.interval(np.arange(offset, offset + n), m)
-
-
-_remembered_band = lru_cache(maxsize=8)(_band)
-
-
-def packed(call: Call, layout: Layout, save: bool) -> Tensor:
-    """Room for the selection of each head, (b h, bytes); no bytes where nothing is selected or kept."""
-    batch, heads, n, _ = call.q.shape
-    wide, wide_bytes, row_bytes = layout.wide_rows, layout.wide_bytes, layout.row_bytes
-    width = wide * wide_bytes + (n - wide) * row_bytes if save and layout.top_k else 0
-    return torch.zeros(batch * heads, width, dtype=torch.uint8)
 
 
 class Sums:
