@@ -45,10 +45,15 @@ def synchronization(
             over sequence and layer.
         tokens: ``all`` or ``without_first``: with or without the token that most often is the attention sink.
         **line: For ``Axes.plot``, such as ``label`` and ``color``.
+
+    Raises:
+        ValueError: A quantity or tokens of another name.
     """
     known = _quantities(run)
     if quantity not in known:
         raise ValueError(f"quantity must be one of {sorted(known)}, received {quantity!r}")
+    if tokens not in ("all", "without_first"):
+        raise ValueError(f"tokens must be 'all' or 'without_first', received {tokens!r}")
     times, values, axis = _curve(run, quantity, tokens)
     ax = new_axes(ax)
     drawn = ax.plot(times, values.mean(0), **line)[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -87,6 +87,7 @@ def _(first, second):
         assert_colours([ax.lines[0], ax.collections[0]], [colour] * 2)
 
 
+@cache
 def meeting(cells=40, shares=(0.8, 0.2)):
     """(masses (2, cells), the run) of a line of length 8: two pairs of cells of which each meets in its middle."""
     left, right = cells // 4, 3 * cells // 4

@@ -1,0 +1,178 @@
+"""Rows of `kd.plots` for whole figures: each panel holds what its own function draws, or numbers written down."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+import krause_dynamics as kd
+from tests.keywords.figures import analysis, drawing, heights, words
+
+
+def rates(ax):
+    return np.asarray(ax.images[0].get_array())
+
+
+@drawing("kd.plots.layers_figure", "dataset", 0, 1,
+         "above order and cosine of all and of the others, below the norm of the first; the model's name")  # fmt: skip
+def _(first, second):
+    for seed in (first, second):
+        data = analysis(seed)
+        top, bottom = kd.plots.layers_figure(data).axes
+        known = [data[name].values[..., i].mean(axis=0) for name in ("order_parameter", "mean_cosine") for i in (0, 1)]
+        np.testing.assert_allclose(heights(top), known)
+        np.testing.assert_allclose(heights(bottom), [data["norm_ratio"].values.mean(axis=0)])
+        which = ("all tokens", "without first token")
+        assert words(top.get_legend()) == [f"{name}, {w}" for name in ("alignment R", "mean cosine") for w in which]
+        assert top.get_title().startswith("hand (T = 8)")
+    data["length"] = ("sequence", [5, 8, 7])
+    assert kd.plots.layers_figure(data).axes[0].get_title().startswith("hand (T = 5 to 8)")
+
+
+def cluster_lines(data):
+    """Mean number of clusters of the others, a line a radius, the widest first."""
+    return data["clusters"].values[1:, :, 1].mean(axis=0).T[::-1]
+
+
+@drawing("kd.plots.clusters_figure", "dataset", 0, 1, "clusters of tokens without the first, under the model's name")
+def _(first, second):
+    for seed in (first, second):
+        (ax,) = kd.plots.clusters_figure(analysis(seed)).axes
+        np.testing.assert_allclose(heights(ax), cluster_lines(analysis(seed)))
+        assert ax.get_title().startswith("hand (T = 8)")
+
+
+@drawing("kd.plots.sinks_figure", "dataset", 0, 1, "the rates of sinks at the first threshold, under the model's name")
+def _(first, second):
+    for seed in (first, second):
+        ax = kd.plots.sinks_figure(analysis(seed)).axes[0]
+        np.testing.assert_array_equal(rates(ax), analysis(seed)["sink_rate"].values[..., 0])
+        assert ax.get_title().startswith("hand (T = 8)")
+
+
+@drawing("kd.plots.sinks_figure", "eps", None, 0.3, "the rates at the first threshold, or at the one asked for")
+def _(first, second):
+    for eps, column in ((first, 0), (second, 1)):
+        figure = kd.plots.sinks_figure(analysis(), eps)
+        np.testing.assert_array_equal(rates(figure.axes[0]), analysis()["sink_rate"].values[..., column])
+
+
+@drawing("kd.plots.clusters_and_sinks_figure", "dataset", 0, 1, "clusters on the left, rates of sinks on the right")
+def _(first, second):
+    for seed in (first, second):
+        figure = kd.plots.clusters_and_sinks_figure(analysis(seed))
+        np.testing.assert_allclose(heights(figure.axes[0]), cluster_lines(analysis(seed)))
+        np.testing.assert_array_equal(rates(figure.axes[1]), analysis(seed)["sink_rate"].values[..., 0])
+        assert figure.get_suptitle() == "hand (T = 8)"
+
+
+@drawing(
+    "kd.plots.clusters_and_sinks_figure", "eps", None, 0.3, "the rates at the first threshold, or at the one asked for"
+)
+def _(first, second):
+    for eps, column in ((first, 0), (second, 1)):
+        figure = kd.plots.clusters_and_sinks_figure(analysis(), eps)
+        np.testing.assert_array_equal(rates(figure.axes[1]), analysis()["sink_rate"].values[..., column])
+
+
+def pair(degrees):
+    """Two particles on the circle, at minus and plus these angles."""
+    radians = np.radians(np.multiply.outer(np.asarray(degrees, dtype=float), [-1, 1]))
+    return kd.Trajectory(np.arange(float(len(degrees))), np.stack([np.cos(radians), np.sin(radians)], axis=-1))
+
+
+def panels(runs, titles):
+    return {ax.get_label(): ax for ax in kd.plots.particles_figure(runs, titles).axes}
+
+
+TITLES = {"near": "Near", "far": "Far"}
+
+
+@drawing("kd.plots.particles_figure", "runs", [10, 20], [60, 30],
+         "a panel of angles each; below, by name, order parameters: the cosine of the half angle")  # fmt: skip
+def _(first, second):
+    drawn = panels({"near": pair(first), "far": pair(second)}, TITLES)
+    for name, degrees in (("near", first), ("far", second)):
+        np.testing.assert_allclose(heights(drawn[name]), np.multiply.outer([-1, 1], degrees))
+    np.testing.assert_allclose(heights(drawn["R"]), np.cos(np.radians([first, second])))
+    assert words(drawn["R"].get_legend()) == ["near", "far"]
+    assert [line.get_color() for line in drawn["R"].lines] == [drawn[name].lines[0].get_color() for name in TITLES]
+
+
+@drawing(
+    "kd.plots.particles_figure", "titles", TITLES, {"far": "left", "near": "right"}, "titles go by name, not by order"
+)
+def _(first, second):
+    for titles in (first, second):
+        drawn = panels({"near": pair([1, 2]), "far": pair([3, 4])}, titles)
+        assert {name: drawn[name].get_title() for name in TITLES} == titles
+
+
+@drawing("kd.plots.new_axes", "ax", None, 1, "the axes of a new figure, or the very axes given and no figure more")
+def _(first, second):
+    made = kd.plots.new_axes(first)
+    assert made.figure.axes == [made]
+    given = plt.subplots(1, 2)[1][second]
+    assert kd.plots.new_axes(given) is given
+    assert len(plt.get_fignums()) == 2
+
+
+def page(colour="red"):
+    """A figure of one colour and 10 by 5 pixels."""
+    return plt.figure(figsize=(0.1, 0.05), dpi=100, facecolor=colour)
+
+
+def kind_of(path):
+    with Image.open(path) as picture:
+        return picture.format
+
+
+def saved(fig, name="a.png", parameters=None, read=None):
+    """(what `read` makes of the path, names of the files left) of a figure saved in a new folder."""
+    with tempfile.TemporaryDirectory() as folder, plt.rc_context({"savefig.dpi": "figure", "savefig.bbox": None}):
+        path = kd.plots.save_figure(fig, Path(folder) / name, parameters or {})
+        return read(path) if read else None, sorted(one.name for one in Path(folder).iterdir())
+
+
+@drawing(
+    "kd.plots.save_figure",
+    "fig",
+    (255, 0, 0),
+    (0, 0, 255),
+    "the file has the figure's pixels, and the figure is closed",
+)
+def _(first, second):
+    for colour in (first, second):
+        figure = page(np.divide(colour, 255))
+        pixels, _ = saved(figure, read=lambda path: np.asarray(Image.open(path).convert("RGB")))
+        np.testing.assert_array_equal(pixels, np.broadcast_to(colour, (5, 10, 3)))
+        assert not plt.fignum_exists(figure.number)
+
+
+@drawing("kd.plots.save_figure", "path", "a.png", "b.pdf", "PNG and JSON of that name, whatever its suffix")
+def _(first, second):
+    for name in (first, second):
+        stem = name[0]
+        format_, files = saved(page(), name, read=lambda path: (path.name, kind_of(path)))
+        assert format_ == (f"{stem}.png", "PNG")
+        assert files == [f"{stem}.json", f"{stem}.png"]
+
+
+@drawing("kd.plots.save_figure", "parameters", {"seed": 3}, {"rule": {"beta": 0.1}, "of": [1, None, "x"]},
+         "the JSON beside reads back equal; what JSON cannot hold is refused before anything is written")  # fmt: skip
+def _(first, second):
+    for parameters in (first, second):
+        kept, _ = saved(
+            page(), parameters=parameters, read=lambda path: json.loads(path.with_suffix(".json").read_text())
+        )
+        assert kept == parameters
+    with tempfile.TemporaryDirectory() as folder:
+        with pytest.raises(TypeError):
+            kd.plots.save_figure(page(), Path(folder) / "a.png", {"x": object()})
+        assert list(Path(folder).iterdir()) == []
