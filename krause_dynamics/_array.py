@@ -11,7 +11,7 @@ from array_api_compat import array_namespace, is_torch_array
 from array_api_compat import device as device  # other modules take it from here
 
 Array = Any  # jaxtyping's Float[Array, "*batch n d"] then accepts every library
-_NUMPY = array_namespace(np.empty(0))
+_MET: dict[type, Any] = {np.ndarray: array_namespace(np.empty(0))}  # namespaces by type; others join when first met
 
 
 def is_torch(x: object) -> bool:
@@ -31,11 +31,18 @@ def namespace(**arrays: Array) -> Any:
     Raises:
         TypeError: An argument is no array, or two belong to different libraries, dtypes or devices.
     """
+    # The common case first, in a loop of small steps worth ten times the general check.
     first = next(iter(arrays.values()))
-    for x in arrays.values():
-        if x is not None and (type(x) is not np.ndarray or x.dtype != first.dtype):
-            return _checked_namespace({name: x for name, x in arrays.items() if x is not None})
-    return _NUMPY  # the common case, in a loop of small steps worth ten times the general check
+    kind, found = type(first), _MET.get(type(first))
+    for x in arrays.values() if found is not None else ():
+        if not (x is None or x is first) and (
+            type(x) is not kind or x.dtype != first.dtype or (kind is not np.ndarray and x.device != first.device)
+        ):
+            found = None
+    if found is None:
+        found = _checked_namespace({name: x for name, x in arrays.items() if x is not None})
+        _MET[kind] = found
+    return found
 
 
 def _checked_namespace(given: dict[str, Array]) -> Any:
@@ -108,7 +115,8 @@ def to_numpy(x: Any) -> np.ndarray:
     """A numpy copy (on the host, detached) of an array of either library."""
     if type(x) is np.ndarray:
         return x
-    return x.detach().cpu().numpy() if is_torch(x) else np.asarray(x)
+    # Tensors alone can be detached: one question less than `is_torch`, asked of everything that is measured.
+    return x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
 
 
 def without_gradients(x: Array) -> AbstractContextManager[Any]:

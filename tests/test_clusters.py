@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import tracemalloc
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from scipy.spatial.distance import pdist, squareform
 
 import krause_dynamics as kd
 from krause_dynamics import clusters
+from krause_dynamics.analysis.clusters import _points
 
 METRICS = ("euclidean", "chord", "cosine")
 
@@ -102,12 +104,18 @@ def test_radius_zero_joins_equal_points() -> None:
 
 @given(
     npst.arrays(np.float64, npst.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(-6, 6)).map(
-        lambda x: np.tile(x, 4) if x.shape[1] > 2 else x  # above 8 dimensions the two go different ways
+        lambda x: np.tile(x, 4) if x.shape[1] > 2 else x  # above 8 dimensions the two may go different ways
     ),
     st.sampled_from(METRICS),
+    st.sampled_from([0, _points.SMALL]),
 )
-def test_curve_and_find_agree_at_every_edge(points: np.ndarray, metric: str) -> None:
+def test_curve_and_find_agree_at_every_edge(points: np.ndarray, metric: str, small: int) -> None:
     """Also exactly at the merge radii, both balls: the two forms round alike."""
+    with mock.patch.object(_points, "SMALL", small):
+        check_every_edge(points, metric)
+
+
+def check_every_edge(points: np.ndarray, metric: str) -> None:
     curve = clusters.curve(points, metric=metric)
     for position, radius in enumerate(curve.radii):
         found = clusters.find(points, radius, metric=metric)
@@ -135,6 +143,9 @@ def test_tight_clusters_far_apart(spread: float) -> None:
 
 def test_tiles_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     points = blobs(90, 20)
+    small = clusters.curve(points)
+    monkeypatch.setattr(_points, "SMALL", 0)
+    np.testing.assert_allclose(clusters.curve(points).lengths, small.lengths, rtol=1e-13)  # sums in another order
     radius = float(np.median(clusters.curve(points).lengths))
     whole = clusters.find(points, radius)
     tree = clusters.curve(points)

@@ -90,37 +90,43 @@ def _normalised(xp: Any, logs: Array) -> tuple[Array, Array]:
 
 def _reach(interaction: Interaction, request: Request) -> Reach:
     """Index rules that bound every row from outside: those of the parts which have a reach, the others ignored."""
-    on_ring = any(part.periodic for part in interaction.find(Window))  # it counts its sources, so none may be missing
-    if on_ring or not request.positions_are_ranks:
+    if not request.positions_are_ranks:
         return Reach()
-    reach = Reach.of(part for part in interaction.parts if isinstance(part.reach, Reach))
+    bounding = []
+    for part in interaction.parts:
+        if isinstance(part, Window) and part.periodic:
+            return Reach()  # it counts its sources, so none may be missing
+        if isinstance(part.reach, Reach):
+            bounding.append(part)
+    reach = Reach.of(bounding)
     return Reach() if isinstance(reach, str) else reach
 
 
 def _rows_a_block(reach: Reach, request: Request) -> int:
-    arrays = [request.queries, request.sources, *([] if request.log_mass is None else [request.log_mass[..., None]])]
-    runs = int(np.prod(np.broadcast_shapes(*(tuple(x.shape[:-2]) for x in arrays))))
+    masses = () if request.log_mass is None else tuple(request.log_mass.shape[:-1])
+    batch = np.broadcast_shapes(tuple(request.queries.shape[:-2]), tuple(request.sources.shape[:-2]), masses)
+    runs = int(np.prod(batch))
     on_cpu = not is_torch(request.queries) or request.queries.device.type == "cpu"
     pairs = (CPU_PAIRS if on_cpu else DEVICE_PAIRS) // max(1, runs)
     m, (left, right) = request.sources.shape[-2], reach.band
-    if UNBOUNDED in (left, right) or left + right + 1 + reach.prefix >= m:
+    width = left + right + 1 + reach.prefix
+    if UNBOUNDED in (left, right) or width >= m:
         return max(FEWEST, pairs // m)
     # As many rows as half the width: a block then looks at a third of sources in vain. Large ones fill a device.
-    width = left + right + 1 + reach.prefix
     rows = max(FEWEST, width // 2 if on_cpu else 8 * width)
     return max(FEWEST, min(rows, pairs // (rows + width)))
 
 
 def _columns(reach: Reach, rows: slice, m: int) -> tuple[slice, ...]:
     """Sources that any of these rows may hear; never none, so that a row without sources is a row of zeros."""
-    left, right = reach.band
-    if rows.start < reach.prefix:  # leading cells hear all
+    (left, right), prefix = reach.band, reach.prefix
+    if rows.start < prefix:  # leading cells hear all
         return (slice(0, m),)
     first = 0 if left == UNBOUNDED else min(max(0, rows.start - left), m - 1)
     last = m if right == UNBOUNDED else min(max(rows.stop + right, first + 1), m)
-    if first <= reach.prefix:
-        return (slice(0, max(last, min(reach.prefix, m))),)
-    return (slice(0, reach.prefix), slice(first, last)) if reach.prefix else (slice(first, last),)
+    if first <= prefix:
+        return (slice(0, max(last, min(prefix, m))),)
+    return (slice(0, prefix), slice(first, last)) if prefix else (slice(first, last),)
 
 
 def _among(request: Request, columns: tuple[slice, ...], m: int) -> Request:

@@ -100,11 +100,12 @@ def analyze(
         progress=progress,
     )
     arrays: dict[str, np.ndarray] = {}
+    number = len(run.inputs)
     for members, batch in run.batches():
         layers = measures.Measuring(measures.MEASURES, radius_values)
         run.stream(batch, layers)
         for name, values in layers.arrays().items():
-            target = arrays.setdefault(name, np.empty((len(run.inputs), *values.shape[1:]), dtype=values.dtype))
+            target = arrays.setdefault(name, np.empty((number, *values.shape[1:]), dtype=values.dtype))
             target[members] = values
     meta = describe(run) | {"min_queries": min_queries, "distance": "chord"}
     return _dataset(arrays, run.inputs.lengths, eps_values, radius_values, meta)

@@ -89,7 +89,7 @@ def attend(
     exact = torch.promote_types(query.dtype, torch.float32)
     heads_a_key = query.shape[1] // key.shape[1]
     if heads_a_key > 1:
-        key, value = (x.repeat_interleave(heads_a_key, dim=1) for x in (key, value))
+        key, value = key.repeat_interleave(heads_a_key, dim=1), value.repeat_interleave(heads_a_key, dim=1)
     request = Request.of(query.to(exact), key.to(exact))
     beta = query.shape[-1] ** -0.5 if scaling is None else scaling
     call = AttentionCall.of(mask, bias, query.shape[2], query.device)

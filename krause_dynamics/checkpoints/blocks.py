@@ -47,10 +47,11 @@ def find_blocks(model: Any, blocks: Sequence[nn.Module] | None = None) -> tuple[
         shared = [layer for group in model.encoder.albert_layer_groups for layer in group.albert_layers]
         return shared, layers * int(model.config.inner_group_num)
     lists: dict[str, nn.ModuleList] = {}
+    inside: tuple[str, ...] = ()
     for name, module in model.named_modules():
-        inside = name.startswith(tuple([f"{outer}." for outer in lists]))
-        if isinstance(module, nn.ModuleList) and len(module) == layers and not inside:
+        if isinstance(module, nn.ModuleList) and len(module) == layers and not name.startswith(inside):
             lists[name] = module
+            inside = (*inside, f"{name}.")
     if len(lists) > 1:  # adapters or embeddings may be lists of the same length: keep those that hold attention
         lists = {name: found for name, found in lists.items() if all(map(_attends, found))}
     if len(lists) != 1:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.sequences)
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Number of tokens of each sequence, shape (sequences,)."""
         return np.array([len(ids) for ids in self.sequences])
@@ -187,15 +188,20 @@ def _integers(values: Any, name: str) -> list[list[int]]:
             "inputs must be a text, a list of texts, a pathlib.Path, or token ids (list, list of lists, integer array, "
             f"mapping with input_ids); received {type(values).__name__}"
         )
-    if len(values) and all(isinstance(item, int) and not isinstance(item, bool) for item in values):
+    if len(values) and _are_integers(values) and bool not in set(map(type, values)):
         values = [values]
     rows = []
     for i, row in enumerate(values):
         row = row.tolist() if hasattr(row, "tolist") else row
-        if not isinstance(row, Sequence) or not all(isinstance(item, int) for item in row):
+        if not isinstance(row, Sequence) or not _are_integers(row):
             raise TypeError(f"inputs: sequence {i} of {name} must be a list of whole numbers, received {str(row)[:60]}")
         rows.append(list(row))
     return rows
+
+
+def _are_integers(row: Sequence[Any]) -> bool:
+    """Whether all are int; asked of the types that occur, of which there are fewer than tokens."""
+    return not [kind for kind in set(map(type, row)) if not issubclass(kind, int)]
 
 
 def _real(row: list[int], keep: list[int], index: int) -> list[int]:

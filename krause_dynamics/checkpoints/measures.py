@@ -17,6 +17,7 @@ from torch import Tensor
 
 from krause_dynamics._array import to_numpy
 from krause_dynamics.analysis import clusters, observables
+from krause_dynamics.analysis.observables._state import Weighted, weighted
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, sink_rate
 
 TOKENS = ("all", "without_first")
@@ -57,19 +58,22 @@ class LayerState:
         self.previous = previous
         self.radii = radii
 
-    @property
-    def parts(self) -> tuple[Tensor, Tensor]:
-        """All tokens, and those without the first, which most often is the attention sink."""
-        return self.tokens, self.tokens[:, 1:]
+    @cached_property
+    def parts(self) -> tuple[Weighted | None, ...]:
+        """All tokens, and those without the first, which most often is the attention sink; ``None``: none is left.
+
+        Checked once for all observables.
+        """
+        return weighted(self.tokens), weighted(self.tokens[:, 1:]) if self.tokens.shape[1] > 1 else None
 
     @cached_property
     def curves(self) -> tuple[np.ndarray, np.ndarray]:
         """Number and effective number of clusters, each (b, parts, radii); -1 and NaN where no token is left."""
         shape = (len(self.tokens), len(TOKENS), len(self.radii))
         count, effective = np.full(shape, -1), np.full(shape, np.nan, dtype=np.float32)
-        for part, tokens in enumerate(self.parts):
-            if tokens.shape[1] > 0:
-                for sequence, points in enumerate(to_numpy(tokens)):
+        for part, cloud in enumerate(self.parts):
+            if cloud is not None:
+                for sequence, points in enumerate(to_numpy(cloud.points)):
                     curve = clusters.curve(points, self.radii, metric="chord")
                     count[sequence, part], effective[sequence, part] = curve.count, curve.effective_number
         return count, effective
@@ -89,12 +93,13 @@ class Corpus(NamedTuple):
     eps: np.ndarray
 
 
-def _of_parts(observable: Callable[[Tensor], Any]) -> Callable[[LayerState], Tensor]:
+def _of_parts(observable: Callable[[Any], Any]) -> Callable[[LayerState], Tensor]:
     """An observable of all tokens and of those without the first, (b, 2); NaN where no token is left."""
 
     def formula(state: LayerState) -> Tensor:
-        nothing = state.tokens.new_full((len(state.tokens),), torch.nan)
-        return torch.stack([observable(part) if part.shape[1] else nothing for part in state.parts], dim=-1)
+        whole, rest = state.parts
+        found = observable(whole)
+        return torch.stack([found, torch.full_like(found, torch.nan) if rest is None else observable(rest)], dim=-1)
 
     return formula
 

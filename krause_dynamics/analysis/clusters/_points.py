@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from krause_dynamics._array import Array, to_numpy
-from krause_dynamics.analysis.observables import directions
-from krause_dynamics.analysis.observables._state import weighted
+from krause_dynamics._array import Array
+from krause_dynamics.analysis.observables._state import units, weighted
 
 Metric = Literal["euclidean", "chord", "cosine"]
 METRICS = ("euclidean", "chord", "cosine")
 FEW = 8  # dimensions up to which loops over all points, axis by axis, beat loops over the axes, point by point
+
+SMALL = 1 << 20  # differences of coordinates up to which all pairs, one by one, beat tiles of inner products (measured)
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,13 @@ class Cloud:
                 f"points must be one state of shape (n, d), got {tuple(points.shape)}; "
                 "use clusters.over_time(positions, radii) for leading axes"
             )
-        _check_period(period, metric, points.shape[1])
-        given, share, present = to_numpy(state.points), to_numpy(state.share), to_numpy(state.present)
+        if period is not None:
+            _check_period(period, metric, points.shape[1])
+        given, share, present = state.on_host()
         index = np.flatnonzero(present)
         given = np.ascontiguousarray(given if len(index) == len(given) else given[index])
         masses = share[index].astype(np.float64)
-        own = given if metric == "euclidean" else np.ascontiguousarray(directions(given))
+        own = given if metric == "euclidean" else np.ascontiguousarray(units(np, given))
         return cls(
             points=own if period is None else wrapped(own.astype(np.float64), period),
             given=given,
@@ -91,15 +93,21 @@ class Cloud:
         return squared
 
 
+def is_small(points: np.ndarray) -> bool:
+    """Whether few dimensions, or few points, make one tree by direct differences the fastest way, whatever the radius.
+
+    Asked by all forms alike, since a sum in another order may round to the other side of a radius.
+    """
+    return points.shape[1] <= FEW or points.size * len(points) <= SMALL
+
+
 def wrapped(x: np.ndarray, period: float) -> np.ndarray:
     """Coordinates in [0, period); what a tiny negative number rounds up to the period itself becomes 0."""
     x = x % period
     return np.where(x >= period, 0.0, x)
 
 
-def _check_period(period: float | None, metric: str, d: int) -> None:
-    if period is None:
-        return
+def _check_period(period: float, metric: str, d: int) -> None:
     if not 0 < period < math.inf:
         raise ValueError(f"period must be positive and finite, got {period}")
     if metric != "euclidean" or d > FEW:

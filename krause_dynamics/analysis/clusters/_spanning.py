@@ -5,21 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from krause_dynamics.analysis.clusters._grams import COLUMNS, DIRECT, ROWS, Grams
-from krause_dynamics.analysis.clusters._points import FEW, Cloud
+from krause_dynamics.analysis.clusters._points import Cloud, is_small
 
 
 def spanning_tree(cloud: Cloud) -> tuple[np.ndarray, np.ndarray]:
     """Edges (m - 1, 2) and lengths (m - 1,) of the minimum spanning tree, shortest first.
 
-    On a line neighbours are joined, O(m log m); in few dimensions Prim's algorithm, in many Boruvka's, O(m^2 d) with
-    memory O(m) beside the points. All lengths are direct differences in float64.
+    On a line neighbours are joined, O(m log m); in few dimensions, and of few points, Prim's algorithm, else Boruvka's,
+    O(m^2 d) with memory O(m) beside the points. All lengths are direct differences in float64.
     """
     if cloud.points.shape[1] == 1:
         edges, lengths = _neighbours(cloud)
     else:
         from krause_dynamics.analysis.clusters import _kernels
 
-        if cloud.points.shape[1] <= FEW:
+        if is_small(cloud.points):
             edges, squared = _kernels.flat_spanning_tree(cloud.points, cloud.period or 0.0)
         else:
             edges, squared = _boruvka(cloud.points)

@@ -8,7 +8,7 @@ import numpy as np
 
 from krause_dynamics._array import Array
 from krause_dynamics.analysis.clusters._grams import COLUMNS, DIRECT, ROWS, Grams
-from krause_dynamics.analysis.clusters._points import FEW, Cloud, Metric, check_radius, closed_radius, wrapped
+from krause_dynamics.analysis.clusters._points import Cloud, Metric, check_radius, closed_radius, is_small, wrapped
 from krause_dynamics.analysis.clusters._spanning import spanning_tree
 
 
@@ -89,8 +89,9 @@ def find(
     cloud = Cloud.of(points, metric, log_mass, period)
     radius = check_radius("radius", radius)
     reach = closed_radius(radius, closed)
-    few = cloud.points.shape[1] <= FEW
-    roots = _components_by_tree(cloud, reach) if few else _components(cloud.points, cloud.limit(reach))
+    roots = (
+        _components_by_tree(cloud, reach) if is_small(cloud.points) else _components(cloud.points, cloud.limit(reach))
+    )
     return partition(cloud, roots, radius)
 
 
@@ -122,7 +123,7 @@ def partition(cloud: Cloud, roots: np.ndarray, radius: float) -> Clusters:
 
 
 def _components_by_tree(cloud: Cloud, radius: float) -> np.ndarray:
-    """In few dimensions the whole tree costs no more than the pairs at one radius."""
+    """Of a small cloud the whole tree costs no more than the pairs at one radius."""
     from krause_dynamics.analysis.clusters import _kernels
 
     edges, lengths = spanning_tree(cloud)

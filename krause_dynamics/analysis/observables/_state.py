@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
-from krause_dynamics._array import Array, namespace
+import numpy as np
+
+from krause_dynamics._array import Array, namespace, to_numpy
 
 NEVER = -float("inf")
 
 
-class Weighted(NamedTuple):
+@dataclass(frozen=True)
+class Weighted:
     """Checked points (..., n, d), absent ones set to 0, their shares p (..., n) and presence (..., n)."""
 
     xp: Any
@@ -17,18 +22,31 @@ class Weighted(NamedTuple):
     share: Array
     present: Array
 
+    @cached_property
+    def directions(self) -> Array:
+        """`directions` of the points, (..., n, d)."""
+        return units(self.xp, self.points)
 
-def weighted(points: Array, log_mass: Array | None = None) -> Weighted:
+    def on_host(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Points, shares and presence as numpy arrays."""
+        if type(self.points) is np.ndarray:
+            return self.points, self.share, self.present
+        return to_numpy(self.points), to_numpy(self.share), to_numpy(self.present)
+
+
+def weighted(points: Array | Weighted, log_mass: Array | None = None) -> Weighted:
     """Check points and masses once and turn log-masses into shares that sum to 1.
 
     Args:
-        points: (..., n, d).
+        points: (..., n, d); or what this function returned, so that several observables share one check.
         log_mass: (..., n) or ``None`` for equal masses.
 
     Raises:
         TypeError: Mixed libraries, dtypes or devices, or no floating dtype.
         ValueError: No points, shapes that do not fit, NaN or infinity in a present point, or no mass at all.
     """
+    if isinstance(points, Weighted):
+        return points
     xp = namespace(points=points, log_mass=log_mass)
     if not xp.isdtype(points.dtype, "real floating"):
         raise TypeError(f"points must be floating, got dtype {points.dtype}; convert with points * 1.0")
@@ -66,7 +84,11 @@ def _shares(xp: Any, points: Array, log_mass: Array) -> tuple[Array, Array]:
 
 def directions(points: Array) -> Array:
     """Unit vectors ``u_i = x_i / |x_i|``, (..., n, d); a point at the origin has no direction and stays 0."""
-    xp = namespace(points=points)
+    return units(namespace(points=points), points)
+
+
+def units(xp: Any, points: Array) -> Array:
+    """`directions` in a namespace that is known."""
     norms = xp.linalg.vector_norm(points, axis=-1, keepdims=True)
     return points / xp.where(norms > 0, norms, xp.ones_like(norms))
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from krause_dynamics._array import Array, namespace
-from krause_dynamics.analysis.observables._state import mean, ratio, weighted
+from krause_dynamics._array import Array
+from krause_dynamics.analysis.observables._state import Weighted, mean, ratio, weighted
 
 ROUNDINGS = 4.0  # of the dtype, relative to the norm: what a difference of nearly equal numbers may keep
 
@@ -75,7 +75,10 @@ def singular_values(points: Array, *, log_mass: Array | None = None, centred: bo
     Returns:
         (..., min(n, d)).
     """
-    state = weighted(points, log_mass)
+    return _spectrum(weighted(points, log_mass), centred)
+
+
+def _spectrum(state: Weighted, centred: bool) -> Array:
     xp, x = state.xp, state.points
     root = xp.sqrt(state.share)[..., None]
     if not centred:
@@ -114,8 +117,8 @@ def effective_rank(points: Array, *, log_mass: Array | None = None, centred: boo
 
     Source: Roy & Vetterli, The effective rank, EUSIPCO 2007, definition 1.
     """
-    values = singular_values(points, log_mass=log_mass, centred=centred)
-    return _exp_entropy(namespace(values=values), values)
+    state = weighted(points, log_mass)
+    return _exp_entropy(state.xp, _spectrum(state, centred))
 
 
 def matrix_entropy(points: Array, *, log_mass: Array | None = None, centred: bool = False) -> Array:
@@ -131,8 +134,8 @@ def matrix_entropy(points: Array, *, log_mass: Array | None = None, centred: boo
 
     Source: 2510.06477 (von Neumann entropy of the normalised Gram matrix).
     """
-    values = singular_values(points, log_mass=log_mass, centred=centred)
-    xp = namespace(values=values)
+    state = weighted(points, log_mass)
+    xp, values = state.xp, _spectrum(state, centred)
     rank = _exp_entropy(xp, values**2)
     safe = xp.where(rank > 0, rank, xp.ones_like(rank))
     return xp.where(rank > 0, xp.log(safe), xp.full_like(rank, -float("inf")))
@@ -149,8 +152,8 @@ def stable_rank(points: Array, *, log_mass: Array | None = None, centred: bool =
     Returns:
         (...), between 1 and min(n, d); 0 for a zero matrix.
     """
-    squares = singular_values(points, log_mass=log_mass, centred=centred) ** 2
-    xp = namespace(squares=squares)
+    state = weighted(points, log_mass)
+    xp, squares = state.xp, _spectrum(state, centred) ** 2
     return ratio(xp, xp.sum(squares, axis=-1), squares[..., 0], 0.0)
 
 
@@ -165,8 +168,8 @@ def participation_ratio(points: Array, *, log_mass: Array | None = None, centred
     Returns:
         (...), between 1 and min(n, d); 0 for a zero matrix.
     """
-    values = singular_values(points, log_mass=log_mass, centred=centred)
-    xp = namespace(values=values)
+    state = weighted(points, log_mass)
+    xp, values = state.xp, _spectrum(state, centred)
     top = xp.where(values[..., :1] > 0, values[..., :1], xp.ones_like(values[..., :1]))
     squares = (values / top) ** 2  # scaled, so that fourth powers neither overflow nor vanish
     return ratio(xp, xp.sum(squares, axis=-1) ** 2, xp.sum(squares**2, axis=-1), 0.0)
@@ -186,8 +189,8 @@ def numerical_rank(
     Returns:
         (...), integers between 0 and min(n, d).
     """
-    values = singular_values(points, log_mass=log_mass, centred=centred)
-    xp = namespace(values=values)
+    state = weighted(points, log_mass)
+    xp, values = state.xp, _spectrum(state, centred)
     if tolerance is None:
         tolerance = max(points.shape[-2:]) * float(xp.finfo(values.dtype).eps)
     return xp.sum(xp.astype(values > tolerance * values[..., :1], xp.int64), axis=-1)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from krause_dynamics._array import Array
-from krause_dynamics.analysis.observables._state import directions, mean, ratio, weighted
+from krause_dynamics.analysis.observables._state import mean, ratio, weighted
 
 BLOCK = 2**22  # entries of the largest intermediate of `diameter`, 32 MiB in float64
 
@@ -25,7 +25,7 @@ def order_parameter(points: Array, *, log_mass: Array | None = None) -> Array:
         (...), between 0 and 1.
     """
     state = weighted(points, log_mass)
-    return state.xp.linalg.vector_norm(mean(state.xp, state.share, directions(state.points)), axis=-1)
+    return state.xp.linalg.vector_norm(mean(state.xp, state.share, state.directions), axis=-1)
 
 
 def mean_cosine(points: Array, *, log_mass: Array | None = None) -> Array:
@@ -43,7 +43,7 @@ def mean_cosine(points: Array, *, log_mass: Array | None = None) -> Array:
     """
     state = weighted(points, log_mass)
     xp, share = state.xp, state.share
-    unit = directions(state.points)
+    unit = state.directions
     own = xp.sum(share**2 * xp.sum(unit * unit, axis=-1), axis=-1)
     alone = xp.sum(xp.astype(state.present, share.dtype), axis=-1) < 2
     pairs = xp.where(alone, xp.zeros_like(own), 1 - xp.sum(share**2, axis=-1))
