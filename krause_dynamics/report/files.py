@@ -60,10 +60,11 @@ def write_figures(dataset: xarray.Dataset, folder: str | os.PathLike[str], param
         return [plots.save_figure(fig, folder / f"{name}.png", described) for name, fig in figures.items()]
 
 
-def write_all(dataset: xarray.Dataset, folder: Path, parameters: dict[str, Any]) -> list[Path]:
+def write_all(dataset: xarray.Dataset, folder: str | os.PathLike[str], parameters: dict[str, Any]) -> list[Path]:
     """Everything ``krause analyze --out`` leaves: analysis.nc, table.txt, figures with their parameters."""
     from rich.console import Console
 
+    folder = Path(folder)
     table = folder / "table.txt"
     with table.open("w", encoding="utf-8") as stream:
         print_report(dataset, Console(file=stream, width=140))
