@@ -152,6 +152,56 @@ def test_the_tokenizer_of_reactions_splits_atoms_bonds_and_brackets(tmp_path):
     found = tokenizer.convert_ids_to_tokens(tokenizer("ClC(=O)N.[O-]>>c1Br[C@@H]%12?")["input_ids"])
     expected = ["Cl", "C", "(", "=", "O", ")", "N", ".", "[O-]", ">>", "c", "1", "Br", "[C@@H]", "%12", "[UNK]"]
     assert found == ["[CLS]", *expected, "[SEP]"]
+    assert [tokenizer.pad_token, tokenizer.unk_token, tokenizer.cls_token, tokenizer.sep_token] == tokens[:4]
+    assert tokenizer.mask_token == tokens[4]
+    assert tokenizer.model_max_length == 512  # positions of the model
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_conversion_is_kept_whole_or_not_at_all(fails, tmp_path, monkeypatch):
+    """Half a model of an earlier attempt gives way; nothing else is left beside the folder."""
+    from krause_dynamics.checkpoints import bundled
+
+    calls = []
+
+    def convert(source, folder):
+        calls.append(source)
+        (folder / "model.safetensors").write_text("weights")
+        if fails:
+            raise OSError("disk full")
+        (folder / "tokenizer.json").write_text("tokens")
+
+    monkeypatch.setenv("KRAUSE_DYNAMICS_CACHE", str(tmp_path))
+    monkeypatch.setattr(bundled, "wheel_file", lambda *_: tmp_path / "a.gguf")
+    monkeypatch.setattr(bundled, "convert_llama_gguf", convert)
+    half = tmp_path / "SmolLM2-135M-Instruct-Q4_1"
+    half.mkdir()
+    (half / "model.safetensors").write_text("half")
+    if fails:
+        with pytest.raises(OSError, match="disk full"):
+            bundled.smollm2_folder()
+    else:
+        assert bundled.smollm2_folder() == bundled.smollm2_folder() == half
+        assert (half / "model.safetensors").read_text() == "weights"
+    assert calls == [tmp_path / "a.gguf"]
+    assert list(tmp_path.iterdir()) == [half]
+
+
+@pytest.mark.parametrize("bars", [True, False])
+def test_transformers_is_quiet_within_and_as_before_afterwards(bars):
+    from transformers.utils import logging as their
+
+    from krause_dynamics.checkpoints.load import quiet_transformers
+
+    before = their.is_progress_bar_enabled()
+    switch = {True: their.enable_progress_bar, False: their.disable_progress_bar}
+    try:
+        switch[bars]()
+        with quiet_transformers():
+            assert not their.is_progress_bar_enabled()
+        assert their.is_progress_bar_enabled() is bars
+    finally:
+        switch[before]()
 
 
 def test_missing_wheels_say_how_to_install_them():

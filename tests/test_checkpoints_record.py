@@ -56,6 +56,7 @@ def test_states_and_weights_equal_a_forward_pass_written_by_hand():
     assert run.meta["axis"] == "layer"
     assert run.meta["attention_path"] == "registry"
     assert run.times.tolist() == [0, 1, 2]
+    assert run.times.dtype == np.float64  # as of every run
 
 
 MODELS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import krause_dynamics as kd
 from krause_dynamics._value import Value
 from krause_dynamics.command import configuration
 from krause_dynamics.command.app import app
-from krause_dynamics.command.tables import assign
+from krause_dynamics.command.tables import RULES, assign, load
 
 TOML = """
 [rule]
@@ -153,6 +154,25 @@ def test_bad_files_get_one_line(tmp_path):
     wrong = tmp_path / "wrong.toml"
     wrong.write_text('[sweep.parameters]\n"rule.gamma" = [1.0]\n')
     assert "unknown key of [rule] 'gamma'" in krause("sweep", wrong).output
+
+
+@pytest.mark.parametrize("rule", ["softmax", "krause", "bounded_confidence"])
+def test_what_a_table_leaves_out_is_what_a_call_leaves_out(rule):
+    """The defaults of a rule's table are those of the function of its name."""
+    defaults = {name: p.default for name, p in signature(getattr(kd, rule)).parameters.items()}
+    assert {name: defaults[name] for name in RULES[rule] if name != "radius"} == {
+        name: value
+        for name, value in RULES[rule].items()
+        if name != "radius"  # a call has to give the radius
+    }
+
+
+def test_a_configuration_is_read_as_utf8_wherever_it_is_read(tmp_path, monkeypatch):
+    """TOML is UTF-8; the platform's own encoding, ASCII here, does not matter."""
+    path = tmp_path / "run.toml"
+    path.write_text('[rule]\ntype = "krause"  # Krause’s σ\nsigma = 0.5\n', encoding="utf-8")
+    monkeypatch.setattr("io.text_encoding", lambda encoding, *_: "ascii" if encoding is None else encoding)
+    assert load(path) == {"rule": {"type": "krause", "sigma": 0.5}}
 
 
 @pytest.mark.parametrize("kind", ["sample", "uniform", "gaussian", "equally_spaced", "dumbbell", "file"])

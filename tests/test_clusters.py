@@ -156,6 +156,18 @@ def test_tiles_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(clusters.curve(points).lengths, tree.lengths)
 
 
+def test_tiles_of_few_rows_meet_every_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large tight cluster waits, and a third of the points, in any order, look for their neighbours in it."""
+    monkeypatch.setattr("krause_dynamics.analysis.clusters._spanning.ROWS", 3)
+    monkeypatch.setattr("krause_dynamics.analysis.clusters._spanning.COLUMNS", 16)
+    rng = np.random.default_rng(8)
+    tight, loose = 0.01 * rng.standard_normal((40, 12)), rng.standard_normal((20, 12))
+    for _ in range(4):
+        points = rng.permutation(np.concatenate([tight, loose]))
+        exact = np.sort(linkage(pdist(points), "single")[:, 2])
+        np.testing.assert_allclose(clusters.curve(points).lengths, exact, rtol=1e-12)  # both in float64
+
+
 @pytest.mark.parametrize("d", [1, 2, 5])
 def test_torus_against_its_distances(d: int) -> None:
     rng = np.random.default_rng(6)

@@ -38,6 +38,21 @@ def test_persistence_by_hand() -> None:
     assert clusters.persistence(curve, members=6).formation.size == 0
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("points", "lives"),
+    [
+        ([0.0, 2.0, 5.0, 5.1], [(0.1, math.inf, 4), (2.0, 3.0, 2)]),  # the pair at 2 is the younger
+        ([0.0, 1.0, 9.0, 10.0, 11.0], [(1.0, math.inf, 5), (1.0, 8.0, 2)]),  # of one age the smaller ends
+    ],
+)
+def test_the_elder_component_lives_on_wherever_its_points_stand(points, lives, order) -> None:
+    pairs = clusters.persistence(clusters.curve(np.array(points)[::order]), members=2)
+    found = zip(pairs.formation, pairs.absorption, pairs.sizes, strict=True)
+    # The gap 5.1 - 5.0 is rounded at 1e-15.
+    assert [tuple(life) for life in found] == [pytest.approx(life, abs=1e-14) for life in lives]
+
+
 @pytest.mark.parametrize("members", [1, 2, 4])
 def test_persistence_counts_the_components(members: int) -> None:
     points = np.random.default_rng(1).standard_normal((40, 2))
@@ -67,6 +82,8 @@ def test_choice_can_be_one_cluster_where_the_metric_is_bounded() -> None:
     equal = np.ones((5, 3))
     assert clusters.choose_radius(clusters.curve(equal)).count == 1
     assert clusters.choose_radius(clusters.curve(equal, metric="cosine")).count == 1
+    origin = clusters.choose_radius(clusters.curve(np.zeros((5, 3))))  # no extent: the unit takes its place
+    assert (origin.count, origin.radius) == (1, clusters.choose_radius(clusters.curve(equal)).radius)
     lattice = clusters.choose_radius(clusters.curve(np.arange(5.0)))
     assert (lattice.count, lattice.high) == (5, 1.0)
     assert "no gap" in lattice.reason

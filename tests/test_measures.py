@@ -188,6 +188,17 @@ def test_moving_masses_of_a_mean_field() -> None:
     np.testing.assert_allclose(measures.along(particles, field), 0, atol=1e-15)
 
 
+@pytest.mark.parametrize("absent", [-np.inf, -1e4])
+def test_points_without_mass_are_not_there(absent: float) -> None:
+    """Padding may hold anything; a mass that underflows is no mass."""
+    x, y = np.array([[0.0], [1.0], [2.0]]), np.array([[0.5], [np.nan], [2.0], [4.0]])
+    log_mass = np.array([0.0, absent, -1.0, 0.5])
+    there = [0, 2, 3]
+    for distance in (measures.wasserstein, measures.sliced):
+        found = distance(x, y, y_log_mass=log_mass)
+        assert found == pytest.approx(distance(x, y[there], y_log_mass=log_mass[there]), abs=1e-14)
+
+
 def test_bad_input() -> None:
     x = np.zeros(3)
     with pytest.raises(ValueError, match=r"measures\.sliced"):

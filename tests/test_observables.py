@@ -230,6 +230,15 @@ def test_unbiased_alignment_by_sums_over_different_points(cloud: np.ndarray) -> 
     assert float(torch_value) == pytest.approx(expected, rel=1e-10)
 
 
+def test_pairs_of_states_are_compared_one_by_one_however_many_axes_they_have() -> None:
+    x, y = np.random.default_rng(4).standard_normal((2, 2, 3, 5, 4))
+    for debiased in (True, False):
+        each = [
+            [float(observables.linear_cka(x[i, j], y[i, j], debiased=debiased)) for j in range(3)] for i in range(2)
+        ]
+        np.testing.assert_allclose(observables.linear_cka(x, y, debiased=debiased), each, atol=1e-13)
+
+
 def test_procrustes_against_scipy(cloud: np.ndarray) -> None:
     from scipy.spatial import procrustes
 

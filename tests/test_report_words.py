@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import xarray
+from rich.console import Console
 
 from krause_dynamics import report
 
@@ -92,3 +93,21 @@ def test_the_legend_names_the_values_at_which_the_table_counts():
     assert "within 29 degrees" in text
     assert "exceeds 10 %" in text
     assert "the weights that the model returns" in text
+
+
+def test_a_report_is_the_table_its_legend_and_the_findings():
+    console = Console(width=200)
+    with console.capture() as printed:
+        report.print_report(dataset(), console)
+    text = printed.get()
+    assert "hand: 2 blocks x 2 heads" in text
+    assert "0.250" in text  # a number of the table
+    for line in (*report.legend(dataset()), *report.findings(dataset())):
+        assert line[:60] in text
+
+
+def test_the_nearest_threshold_and_radius_stand_for_those_asked_for():
+    def cells(**chosen):
+        return [list(column.cells) for column in report.layer_table(dataset(), **chosen).columns]
+
+    assert cells(radius=0.55, eps=0.12) == cells(radius=0.5, eps=0.1) != cells(radius=0.8, eps=0.3)

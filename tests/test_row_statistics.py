@@ -146,6 +146,13 @@ def test_batch_axes_broadcast_and_parameters_may_differ_by_head_run_or_query(row
     assert found.profile.shape == (2, 4, 2 * N - 1)
 
 
+@pytest.mark.parametrize("shape", [(N, 1), (1, N), (3, 1, 1), (3, 1, N)])
+def test_a_pair_bias_broadcasts_as_in_the_reference(shape, rows, library, rng):
+    x = library(rng.normal(size=(3, N, 2)))
+    rule = kd.softmax(0.7, kd.Window(9), pair_bias=library(rng.normal(size=shape)))
+    same(kd.statistics(rule, x), dense(rule, x))
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_mass_by_group_of_queries(masked, rows, library, rng):
     x, numbers = rng.normal(size=(3, N, 2)), rng.integers(-1, 3, N)

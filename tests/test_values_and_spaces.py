@@ -41,6 +41,8 @@ def test_round_trip_of_arrays_and_spaces(rng):
         (lambda: kd.krause("wide"), "sigma must be a number or an array"),
         (lambda: kd.bounded_confidence(-1.0), "radius must be positive"),
         (lambda: kd.softmax(float("inf")), "beta must be finite"),
+        (lambda: kd.softmax(float("nan")), "beta must be a number without NaN"),
+        (lambda: kd.krause(np.array([])), "sigma must be a number without NaN"),
         (lambda: kd.TopK(0), "TopK k must be a whole number of at least 1"),
         (lambda: kd.TopK(2, ties="coin"), "TopK ties must be"),
         (lambda: kd.Window(0), "Window size must be a whole number"),
@@ -74,6 +76,10 @@ def test_refusals_name_argument_expectation_and_value(build, message):
         ((np.zeros((3, 2)), np.zeros((3, 1))), "must have one dimension d"),
         ((np.full((3, 2), np.nan),), "queries must be finite"),
         (([[1.0]],), "must be a numpy array or a torch tensor, got list"),
+        ((np.zeros((3, 2)), np.full((3, 2), np.inf)), "sources must be finite"),
+        ((np.zeros((3, 2)), np.zeros((3, 2)), np.full((3, 2), np.nan)), "values must be finite"),
+        ((np.zeros((3, 2)), None, np.full((3, 1), np.nan)), "values must be finite"),
+        ((np.zeros((3, 2)), [[1.0, 2.0]]), "sources must be a numpy array or a torch tensor, got list"),
     ],
 )
 def test_aggregate_refuses_bad_arrays(arguments, message):
@@ -136,6 +142,14 @@ def test_torus_and_interval_return_inside(library):
     np.testing.assert_allclose(kd.Torus(1.0).retract(x)[:, 0], [0.75, 0.0, 0.5, 0.0])
     np.testing.assert_allclose(kd.Interval(0.0, 1.0).retract(x)[:, 0], [0.25, 1.0, 0.5, 0.0])
     np.testing.assert_allclose(kd.Torus(1.0).distance(x[0:1] * 0 + 0.1, x[0:1] * 0 + 0.9), 0.2)
+
+
+def test_images_at_the_end_of_the_reach_are_heard_on_both_sides(library):
+    """Reflecting the interval reflects the images; 0.5 is exactly one radius from either wall's image of it."""
+    space = kd.Interval(0.0, 1.0, mirror=True)
+    images, owners = space.ghosts(library(np.array([[0.0], [0.5], [1.0]])), 0.5)
+    assert sorted(images[:, 0].tolist()) == [-0.5, 0.0, 0.0, 0.5, 1.0, 1.0, 1.5]
+    assert sorted(owners.tolist()) == [0, 0, 1, 1, 1, 2, 2]
 
 
 def test_one_seed_serves_every_dimension_of_the_law():
