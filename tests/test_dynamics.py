@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -115,3 +117,50 @@ def test_numpy_and_torch_agree(rng):
         ours = kd.simulate(dynamics, x, 1.0, dt=0.1).final
         theirs = kd.simulate(dynamics, torch.from_numpy(x), 1.0, dt=0.1).final
         np.testing.assert_allclose(theirs, ours, atol=1e-12)
+
+
+def test_a_dynamics_called_is_its_drift(rng):
+    sphere = kd.Sphere()
+    dynamics, x = kd.Dynamics(kd.softmax(1.0), sphere), sphere.sample(6, 3, rng)
+    for project in (True, False):
+        np.testing.assert_array_equal(dynamics(0.0, x, project=project), dynamics.drift(0.0, x, project=project))
+    heard = np.asarray(kd.aggregate(kd.softmax(1.0), x, x, x).mean)
+    np.testing.assert_allclose(dynamics(0.0, x, project=False), heard, atol=1e-14)
+
+
+def test_a_space_of_ones_own_retracts_every_step(rng):
+    """A compiled form moves points by itself in the flat space and on the sphere alone."""
+
+    class Disc(kd.Euclidean):
+        def retract(self, x):
+            return np.clip(x, -0.5, 0.5)
+
+    x, rule = rng.uniform(-0.5, 0.5, (6, 2)), kd.softmax(1.0)
+    inside, outside = (
+        kd.simulate(kd.Dynamics(rule, space, relative=False), x, 4.0, dt=0.5, impl="compiled", save_at=[]).final
+        for space in (Disc(), kd.Euclidean())
+    )
+    assert np.abs(inside).max() <= 0.5 < np.abs(outside).max()
+    for space in (kd.Euclidean(), kd.Sphere()):
+        flow = kd.Dynamics(rule, space).bind(space.retract(x), impl="compiled")
+        assert flow.many_steps(kd.Euler().scheme(), 0.5) is not None
+
+
+def test_pair_bias_follows_its_owner_across_the_border(rng):
+    """A source seen through the border has the bias of its owner: the shortest way round, by hand."""
+    x, bias = rng.random((7, 1)), rng.normal(size=(7, 7))
+    rule = replace(kd.bounded_confidence(0.3), pair_bias=bias)
+    drift = kd.Dynamics(rule, kd.Torus(1.0)).drift(0.0, x)
+    shift = (x[None, :, 0] - x[:, None, 0] + 0.5) % 1.0 - 0.5
+    weight = np.exp(bias) * (np.abs(shift) <= 0.3)
+    np.testing.assert_allclose(drift[:, 0], (weight * shift).sum(1) / weight.sum(1), atol=1e-13)
+
+
+def test_a_gradient_flow_needs_symmetry_to_rounding(rng):
+    symmetric = rng.normal(size=(3, 3))
+    symmetric += symmetric.T
+    np.testing.assert_array_equal(kd.matrices.gradient_flow(symmetric, np.eye(3)), symmetric)
+    askew = symmetric.copy()
+    askew[0, 1] += 1e-6 * np.abs(symmetric[0, 1])
+    with pytest.raises(ValueError, match="must be symmetric"):
+        kd.matrices.gradient_flow(askew, np.eye(3))

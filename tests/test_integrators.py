@@ -43,12 +43,13 @@ def test_claimed_order_on_smooth_rules(integrator, steps, space):
     assert abs(order - integrator.order) < 0.25  # finite steps: the next power of dt still shows
 
 
-def test_order_with_rules_that_vary_in_time():
+@pytest.mark.parametrize(("integrator", "steps"), [(kd.RK4(), (16, 24, 36)), (kd.Adaptive(), (12, 18, 27))])
+def test_order_with_rules_that_vary_in_time(integrator, steps):
     dynamics = kd.Dynamics(
         lambda t: kd.softmax(1.0 + 2.0 * t), kd.Sphere(), external=lambda t, x: np.cos(5 * t) + 0 * x
     )
-    order = observed_order(dynamics, kd.Sphere().sample(5, 3, rng=3), kd.RK4(), (16, 24, 36))
-    assert abs(order - 4) < 0.25
+    order = observed_order(dynamics, kd.Sphere().sample(5, 3, rng=3), integrator, steps)
+    assert abs(order - integrator.order) < 0.25
 
 
 def test_bounded_confidence_keeps_order_one_only():
@@ -257,3 +258,42 @@ def test_jacobian_equals_differences_and_spectrum_knows_consensus():
         np.testing.assert_allclose(rates, [0, 0] + [-rate] * 6, atol=1e-12)
     with pytest.raises(ValueError, match="one run of a batch"):
         kd.jacobian(dynamics, x[None])
+
+
+@pytest.mark.parametrize("method", [kd.Euler(), kd.EulerMaruyama(), kd.LayerStep(), kd.RK4(), kd.Adaptive()])
+def test_stability_is_the_reach_on_the_negative_real_axis(method):
+    """x' = -x is damped by a step of that size, and grows by one that is a percent longer."""
+    flow = kd.Dynamics(kd.krause(1.0), external=lambda t, x: -x).bind(np.ones((1, 1)))
+
+    def factor(dt):
+        return abs(float(method.step(flow, 0.0, np.ones((1, 1)), dt)[0, 0]))
+
+    assert factor(method.stability) <= 1 + 1e-12
+    assert factor(1.01 * method.stability) > 1
+
+
+def test_a_step_cut_short_by_a_saved_time_leaves_the_next_one_as_long():
+    x = kd.Sphere().sample(5, 3, rng=3)
+    steps = kd.Adaptive().start(kd.Dynamics(kd.softmax(2.0), kd.Sphere()).bind(x), 0.01, None)
+    t = 0.0
+    for _ in range(5):
+        t, x = steps.step(t, x, 9.0)
+    size = steps.size
+    t, x = steps.step(t, x, t + 1e-3 * size)
+    assert steps.size == size
+
+
+def test_a_layer_of_ones_own_is_asked_for_every_step():
+    """Only `LayerStep` itself may be taken many steps at a time by a compiled form."""
+
+    class Twice(kd.LayerStep):
+        def step(self, flow, t, x, dt, rng=None):
+            return super().step(flow, t, super().step(flow, t, x, dt), dt)
+
+    dynamics, x = kd.Dynamics(kd.softmax(2.0), kd.Sphere()), kd.Sphere().sample(6, 3, rng=3)
+    once, twice = (
+        kd.simulate(dynamics, x, t_end, dt=0.5, integrator=method, impl="compiled", save_at=[]).final
+        for t_end, method in ((4.0, kd.LayerStep()), (2.0, Twice()))
+    )
+    np.testing.assert_allclose(once, twice, atol=1e-13)
+    assert kd.LayerStep().scheme() is not None

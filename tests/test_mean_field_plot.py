@@ -22,8 +22,10 @@ def test_image_and_marks_hold_the_data():
     values = mf.density_at(run).values
     np.testing.assert_allclose(shown[values > 1, -1], values[values > 1])
     assert shown.min() > 0
+    assert image.norm.vmin == pytest.approx(shown.min())  # empty cells have the lowest colour
     (marks,) = ax.lines
     np.testing.assert_allclose(marks.get_ydata(), [c.position for c in mf.clusters(run) if c.mass >= 1e-3])
+    assert [text.xy for text in ax.texts] == [(run.times[-1], position) for position in marks.get_ydata()]
     assert len(ax.texts) == 3
     with pytest.raises(ValueError, match="must hold a density"):
         density(mf.follow(kd.Dynamics(kd.bounded_confidence(1.0)), mf.density_at(run), 0.1, count=9))

@@ -135,6 +135,15 @@ def test_kswin():
     torch.testing.assert_close(mine, scores.softmax(-1) @ v, rtol=1e-11, atol=1e-11)
 
 
+def test_a_bias_is_broadcast_along_axes_of_one():
+    q, k, v = qkv(heads=4, kv_heads=4, n=16, batch=3)
+    bias = points(4, 16, 16, seed=7)
+    for part in (bias[:1], bias[:, :1], bias[:, :, :1], bias[None, :1]):
+        whole = part.expand(3, 4, 16, 16).contiguous()
+        one, other = (krause_attention(q, k, v, window=12, pair_bias=b) for b in (part, whole))
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
 def test_hybrid_branch():
     """Krause branch of Llama and Qwen: grouped heads, finfo.min outside, all that reach the k-th score stay."""
     q, k, v = qkv(heads=4, kv_heads=2, n=50)
@@ -335,6 +344,7 @@ def test_auto_says_what_it_chose_and_why():
         ({"key_valid": torch.ones(2, 19, dtype=torch.bool)}, ValueError, "key_valid"),
         ({"pair_bias": torch.ones(20, 20, dtype=torch.bool)}, TypeError, "log-weights"),
         ({"pair_bias": torch.ones(3, 20, 20)}, ValueError, "broadcast"),
+        ({"pair_bias": torch.ones(2, 20)}, ValueError, "broadcast"),
         ({"key_bias": torch.ones(5)}, ValueError, "broadcast"),
         ({"neighbourhood": kd.Segments(torch.tensor([0, 5, 19]))}, ValueError, "rise from 0 to 20"),
         ({"neighbourhood": kd.Within(1.0)}, ValueError, "Within is not one of .* kd.aggregate takes any"),

@@ -9,7 +9,7 @@ import torch
 
 import krause_dynamics as kd
 from krause_dynamics.errors import UnsupportedImplementation
-from krause_dynamics.nn import KrauseAttention, LogSigma, Rotary, StaticWindowCache, WindowCache
+from krause_dynamics.nn import KrauseAttention, LogSigma, Rotary, StaticWindowCache, WindowCache, krause_attention
 
 OPTIONS = {
     "window": {"window": 16, "top_k": 6},
@@ -289,3 +289,16 @@ def test_a_layer_refuses_unknown_implementations_and_tokens_of_another_width():
         KrauseAttention(32, 4, impl="quick")
     with pytest.raises(ValueError, match=r"\(batch, tokens, 32\), got \(1, 5, 31\)"):
         KrauseAttention(32, 4)(torch.zeros(1, 5, 31))
+
+
+def test_a_layer_drops_weights_in_training_only():
+    layer, x = layer_of(dropout=0.3).train(), tokens(n=20)
+    q, k, v = layer.project(x)
+    torch.manual_seed(1)
+    heard = krause_attention(q, k, v, sigma=layer.sigma, window=16, top_k=6, dropout=0.3)
+    torch.manual_seed(1)
+    dropped = layer(x)
+    torch.testing.assert_close(dropped, layer.out_proj(heard.transpose(1, 2).flatten(2)))
+    whole = layer.eval()(x)
+    assert torch.equal(whole, layer(x))
+    assert not torch.allclose(whole, dropped)

@@ -368,6 +368,8 @@ class TestRuns:
             (([0.0, 1.0], 1.0), {"weights": [1.0]}, "weights must have shape"),
             (([0.0, 1.0], 1.0), {"weights": [1.0, 0.0]}, "weights must be positive"),
             (([0.0, 1.0], 1.0), {"fixed": [0]}, "fixed must be booleans"),
+            (([0.0, 1.0], 1.0), {"fixed": [0, 1]}, "fixed must be booleans"),
+            (([0.0, 1.0], 1.0), {"fixed": [True]}, "fixed must be booleans"),
             (([0.0, 1.0], 1.0), {"max_steps": 0}, "max_steps must be"),
             (([0.0, 1.0], 1.0), {"save_every": 0.5}, "save_every must be"),
         ],
@@ -586,3 +588,17 @@ class TestCheckpoints:
         run = kd.hegselmann_krause(rng.random(200), 0.02, on_save=press)
         assert run.meta["stopped"] == "interrupted"
         assert run.times[-1] == 3
+
+
+def test_only_runs_on_a_line_are_kept_symmetric():
+    line = kd.hegselmann_krause(np.arange(6.0), 1.0)
+    plane = kd.hegselmann_krause(np.stack([np.arange(6.0)] * 2, axis=1), 2.0)
+    assert line.meta["mirrored"] is True
+    assert plane.meta["mirrored"] is False
+
+
+def test_a_small_network_is_asked_along_its_links():
+    """Below the size where one call of that form alone would pay: a run makes many."""
+    links = networkx.cycle_graph(8)
+    run = kd.hegselmann_krause(np.linspace(0, 1, 8), 0.3, graph=links, max_steps=3)
+    assert run.meta["impl"] == "network"

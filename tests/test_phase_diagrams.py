@@ -102,6 +102,8 @@ def test_plots_show_the_data(over_beta, over_noise):
     np.testing.assert_allclose(ax.collections[0].get_array().reshape(3, 2), over_beta.particles.T)
     line = ax.lines[0]
     np.testing.assert_allclose(line.get_ydata(), over_beta.linear_time)
+    words = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert words == ["r = 1/2, linear theory", "r = 1/2, mean field"]
     counts = plots.clusters_over_beta(over_beta)
     np.testing.assert_allclose(counts.lines[-1].get_ydata(), [1, 3])
     lengths = phase_diagrams.clusters_over_length([3.0, 8.0], count=2001)

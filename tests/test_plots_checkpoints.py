@@ -46,6 +46,16 @@ def test_synchronization_draws_mean_and_band_of_a_dataset_and_of_a_trajectory_al
         plots.synchronization(run, quantity="beauty")
 
 
+def test_two_sequences_have_a_band_and_one_has_none(dataset):
+    for count in (1, 2):
+        some = dataset.isel(sequence=slice(count))
+        ax = plots.synchronization(some)
+        assert len(ax.collections) == count - 1
+    low, high = np.quantile(some["order_parameter"].sel(tokens="all"), [0.1, 0.9], axis=0)
+    edges = ax.collections[0].get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose([edges.min(), edges.max()], [low.min(), high.max()])
+
+
 def test_synchronization_and_angles_of_particles():
     circle = kd.Circle()
     run = kd.simulate(kd.Dynamics(kd.softmax(), circle), circle.sample(n=6, d=2, rng=0), 1.0)

@@ -10,6 +10,8 @@ import pytest
 
 import krause_dynamics as kd
 from krause_dynamics import _files
+from krause_dynamics.runs import progress
+from krause_dynamics.runs.progress import ProgressBar
 
 SPHERE = kd.Sphere()
 X0 = SPHERE.sample(6, 3, rng=0)
@@ -242,6 +244,66 @@ def test_progress_is_reported_after_every_step_and_drawn(capsys):
     assert seen == [(0.25, 1.0), (0.5, 1.0), (0.75, 1.0), (1.0, 1.0)]
     kd.simulate(FLOW, X0, 1.0, dt=0.25, progress=True)
     assert "100%" in capsys.readouterr().err
+
+
+def test_one_bar_serves_a_whole_run(monkeypatch):
+    """It stays open until all is done; closed and opened again it would be drawn once a refresh."""
+    opened, bar = [], ProgressBar()
+    original = bar._open
+    monkeypatch.setattr(bar, "_open", lambda total: opened.append(original(total)) or opened[-1])
+    monkeypatch.setattr(progress, "REFRESH", 0.0)
+    kd.simulate(FLOW, X0, 1.0, dt=0.25, progress=bar)
+    assert len(opened) == 1
+    assert opened[0].finished
+    assert not opened[0].live.is_started
+
+
+def test_the_file_of_a_complete_run_holds_all_of_it(tmp_path):
+    path = tmp_path / "run.npz"
+    run = kd.simulate(FLOW, X0, 1.03, dt=0.1, save_every=3, checkpoint=path)
+    header, arrays = _files.read_npz(path)
+    assert header["reason"] == run.meta["stopped"] == "t_end"
+    np.testing.assert_array_equal(arrays["times"], run.times)
+    np.testing.assert_array_equal(arrays["positions"], run.positions)
+
+
+def test_every_memory_goes_on_from_the_file(tmp_path):
+    """A stop rule and a statistic that count their calls, in one run and in two."""
+
+    class Counting:
+        def __init__(self, last):
+            self.calls, self.last = 0, last
+
+        def __call__(self, *state):
+            self.calls += 1
+            if len(state) == 3:
+                return "enough" if self.calls == self.last else None
+            return self.calls
+
+        def state(self):
+            return self.calls
+
+        def restore(self, state):
+            self.calls = state
+
+    def run(**options):
+        stop, save = Counting(9), Counting(0)
+        return kd.simulate(FLOW, X0, 2.0, dt=0.1, stop=stop, save=save, save_every=2, **options), stop, save
+
+    whole, *counts = run()
+    path = tmp_path / "run.npz"
+
+    def break_off(t, x):
+        if t >= 0.5:
+            raise RuntimeError("lost")
+
+    with pytest.raises(RuntimeError, match="lost"):
+        run(checkpoint=path, checkpoint_every=1e-9, on_save=break_off)
+    resumed, *again = run(checkpoint=path, checkpoint_every=1e-9)
+    assert [part.calls for part in again] == [part.calls for part in counts]
+    np.testing.assert_array_equal(resumed.extras["saved"], whole.extras["saved"])
+    np.testing.assert_array_equal(resumed.final, whole.final)
+    assert resumed.meta["stopped"] == whole.meta["stopped"] == "enough"
 
 
 def test_divergence_keeps_the_trajectory():

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 import krause_dynamics as kd
+from krause_dynamics import _files
+from krause_dynamics.sweeps import store
+from krause_dynamics.sweeps.evaluation import workers_of
 
 
 def order_and_start(beta, n, rng):
@@ -149,3 +152,29 @@ def test_progress_and_bad_input():
     ):
         with pytest.raises(ValueError, match=match):
             kd.sweep(_square, parameters, workers=0, **options)
+
+
+def test_points_are_written_when_it_is_time_to(tmp_path, monkeypatch):
+    """From the first point on: a file holds what is finished, and the function is not asked for it again."""
+    monkeypatch.setattr(store, "WRITE_EVERY", -1.0)
+    path, asked = tmp_path / "sweep.npz", []
+
+    def square(x, rng):
+        held = len(_files.read_npz(path)[1]["indices"]) if path.exists() else 0
+        asked.append((x, held))
+        return x**2
+
+    kd.sweep(square, {"x": [1.0, 2.0, 3.0]}, workers=0, path=path)
+    assert asked == [(1.0, 0), (2.0, 1), (3.0, 2)]
+    np.testing.assert_array_equal(
+        kd.sweep(square, {"x": [1.0, 2.0, 3.0]}, workers=0, path=path)["value"][:, 0], [1, 4, 9]
+    )
+    assert len(asked) == 3
+
+
+def test_as_many_workers_as_cores_where_the_system_names_no_others(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    for cores, tasks, expected in ((3, 9, 3), (3, 2, 2), (None, 9, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        with workers_of(None, None, tasks) as pool:
+            assert pool._max_workers == expected

@@ -44,7 +44,7 @@ def save_figure(fig: Figure, path: str | os.PathLike[str], parameters: dict[str,
     path = Path(path).with_suffix(".png")
     text = json.dumps(parameters, indent=1, sort_keys=True) + "\n"
     raw = io.BytesIO()
-    fig.savefig(raw, format="png", metadata={"Software": None})
+    fig.savefig(raw, format="png")
     plt.close(fig)
     # Line art needs few colours: a palette of 256 makes the file three to four times smaller.
     picture = Image.open(raw).convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
