@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 PACKAGE = "krause_dynamics"
-# Device code and its launches run under Triton alone; modules of loops that numba compiles are recognised below.
-KERNELS = ("forms/attention/triton/",)
+# Kernels: device code and its launches (Triton, FlexAttention: CUDA alone), files of loops that numba compiles.
+KERNELS = (
+    "forms/attention/triton/", "forms/attention/flex.py", "_kernels.py",
+    *(f"attention/cpu/{name}.py" for name in ("arithmetic", "block_gradients", "blocks", "compiled", "row", "rows")),
+    "attention/cpu/selection.py",
+)  # fmt: skip
+COMPILED = ("jit", "plain", "sums", "entry", "intrinsic")  # decorators of compiled loops elsewhere
 COMPARISONS = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==", ast.Is: "is not",
     ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in",
@@ -24,6 +29,16 @@ ARITHMETIC = {
 SILENT_CALLS = {"debug", "info", "warning", "warn", "getLogger", "TypeVar", "field"}
 # `pays` decides what is fastest: benchmarks judge it, and any answer of it computes the same numbers.
 SILENT_FUNCTIONS = {"__repr__", "__str__", "extra_repr", "pays"}
+# Sizes of blocks: any value computes the same numbers; what they cost is for the benchmarks.
+SILENT_NAMES = {"BLOCK", "ROWS", "COLUMNS", "ENTRIES", "CHUNK", "PER_CALL", "CPU_PAIRS", "DEVICE_PAIRS", "KEPT"}
+# How a figure or a printed table looks, which eyes judge; what is drawn, and its words, take part.
+LOOKS = {
+    "alpha", "bbox_to_anchor", "box", "capsize", "cmap", "color", "colors", "columnspacing", "dpi", "ec",
+    "edgecolor", "facecolor", "fc", "figsize", "fontsize", "frameon", "gridspec_kw", "ha", "handlelength",
+    "height_ratios", "highlight", "justify", "labelcolor", "layout", "linestyle", "linewidth", "linewidths",
+    "loc", "ls", "lw", "marker", "markersize", "ms", "ncols", "padding", "rasterized", "rotation", "soft_wrap",
+    "style", "va", "width_ratios", "zorder",
+}  # fmt: skip
 
 
 class Mutant(NamedTuple):
@@ -108,7 +123,7 @@ def _of_expression(node: ast.AST, source: Source) -> Iterator[tuple[ast.AST, str
         yield node, "constant", str(not node.value) if isinstance(node.value, bool) else repr(node.value + 1)
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
         for dropped in node.keywords:
-            if dropped.arg is not None:
+            if dropped.arg is not None and not _is_silent(dropped):
                 kept = [source.text(x) for x in (*node.args, *(k for k in node.keywords if k is not dropped))]
                 yield node, f"keyword {dropped.arg} dropped", f"{source.text(node.func)}({', '.join(kept)})"
 
@@ -131,13 +146,16 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
 def _is_silent(node: ast.AST) -> bool:
     if isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom):
         return True
+    if isinstance(node, ast.keyword):
+        return node.arg in LOOKS
     if isinstance(node, ast.FunctionDef):
-        compiled = any("jit" in ast.unparse(decorator) for decorator in node.decorator_list)
-        return compiled or node.name in SILENT_FUNCTIONS
+        words = [ast.unparse(decorator).split("(")[0] for decorator in node.decorator_list]
+        return any(word.endswith(COMPILED) for word in words) or node.name in SILENT_FUNCTIONS
     if isinstance(node, ast.If):
         return ast.unparse(node.test) == "TYPE_CHECKING"
     if isinstance(node, ast.Assign):
-        return ast.unparse(node.targets[0]) == "__all__"
+        names = {name.strip(" ()") for name in ast.unparse(node.targets[0]).split(",")}
+        return "__all__" in names or bool(names & SILENT_NAMES)
     call = node.value if isinstance(node, ast.Expr) else node
     called = call.func if isinstance(call, ast.Call) else None
     return getattr(called, "attr", getattr(called, "id", "")) in SILENT_CALLS
