@@ -15,6 +15,7 @@ import re
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from _report import table
@@ -27,7 +28,11 @@ SEVERAL = re.compile(r"^\d[\d.]*(, \d[\d.]*)+$")
 
 def run(checkout: Path, name: str, arguments: list[str], timeout: float) -> dict[Cell, float]:
     """The numbers that one script prints, by (row, column)."""
-    environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(checkout), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
     command = [sys.executable, f"benchmarks/{name}.py", *arguments]
     done = subprocess.run(
         command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=timeout, check=False
@@ -82,19 +87,25 @@ def main() -> None:
     parser.add_argument("--after", type=Path, default=Path(__file__).resolve().parent.parent)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one run of one script")
+    parser.add_argument("--limit", type=float, default=36000.0, help="seconds after which no further round starts")
     parser.add_argument("--all", action="store_true", help="every cell, not only those with a verdict")
     options = parser.parse_args()
+    end = time.monotonic() + options.limit
     for given in options.names:
         name, *arguments = given.split(":")
-        before, after = [], []
-        for _ in range(options.rounds):
+        before: list[dict[Cell, float]] = []
+        after: list[dict[Cell, float]] = []
+        while len(after) < options.rounds and time.monotonic() < end:
             before.append(run(options.before.resolve(), name, arguments, options.timeout))
             after.append(run(options.after.resolve(), name, arguments, options.timeout))
-        lines = ratios(before, after)
+        lines = ratios(before, after) if after else []
         shown = [line for line in lines if options.all or line[-1]]
         middle = statistics.median(line[4] for line in lines) if lines else float("nan")
         slower = sum(line[-1] == "slower" for line in lines)
-        print(f"\n## {given}: {len(lines)} times, median ratio {middle:.3f}, {slower} slower\n", flush=True)
+        print(
+            f"\n## {given}: {len(after)} pairs, {len(lines)} times, median ratio {middle:.3f}, {slower} slower\n",
+            flush=True,
+        )
         print(table(("row", "column", "before", "after", "ratio", "interval", "verdict"), shown), flush=True)
 
 
