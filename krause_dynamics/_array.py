@@ -89,6 +89,8 @@ def as_floating(name: str, x: Any) -> Array:
 
 def like(x: Any, reference: Array) -> Array:
     """A parameter (number or array) with the library, dtype and device of ``reference``."""
+    if type(x) is np.ndarray is type(reference):
+        return np.asarray(x, dtype=reference.dtype)
     if is_torch(x) and not is_torch(reference):
         raise TypeError("a parameter is a torch tensor but the positions are numpy; pass parameter.numpy() or a number")
     if is_torch(reference):
@@ -130,7 +132,9 @@ def without_gradients(x: Array) -> AbstractContextManager[Any]:
 
 def all_finite(x: Array) -> bool:
     """Whether no entry is NaN or infinite."""
-    return bool(x.isfinite().all()) if is_torch(x) else bool(np.isfinite(x).all())
+    if type(x) is np.ndarray or not is_torch(x):
+        return bool(np.isfinite(x).all())
+    return bool(x.isfinite().all())
 
 
 def as_generator(rng: int | np.random.Generator | None) -> np.random.Generator:
