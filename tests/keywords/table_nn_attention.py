@@ -112,6 +112,8 @@ def key_valid(first, second):
     for i in range(2):
         rest = [x[i : i + 1, :, second[i]] for x in (K, V)]
         same(found[i : i + 1], attention(Q[i : i + 1], *rest, top_k=3)[0])
+    heard, masses = second.numpy()[:, None, None], COUNTS.double().log()  # masses beside padding
+    equals(attention(Q, K, V, heard=heard, key_bias=masses.numpy()), key_valid=second, key_bias=masses)
     nobody, log_partition = krause_attention(Q, K, V, key_valid=~(second | True), return_log_partition=True)
     assert (nobody == 0).all()
     assert (log_partition == -torch.inf).all()

@@ -7,17 +7,17 @@ import pytest
 import torch
 
 import krause_dynamics as kd
-from tests.keywords.heads import allowed_of, cells, same
+from tests.keywords.heads import allowed_of, cells, draw, same
 from tests.keywords.row import row
 from tests.keywords.table_nn_layer import CLOSE, X, layer, written
 
 
-def hears(module, **rule):
+def hears(module, x=X, **rule):
     """The layer is the one written out with this rule, and its rule is what `kd.aggregate` computes."""
-    same(module(X), written(module, X, **rule), **CLOSE)
-    q, k, v = module.project(X)
+    same(module(x), written(module, x, **rule), **CLOSE)
+    q, k, v = module.project(x)
     mean = kd.aggregate(module.interaction, q, k, v).mean
-    same(module.out_proj(mean.transpose(1, 2).flatten(2)), module(X), **CLOSE)
+    same(module.out_proj(mean.transpose(1, 2).flatten(2)), module(x), **CLOSE)
 
 
 @row(
@@ -67,10 +67,12 @@ def causal(first, second):
         layer(causal=first).new_cache()
 
 
-@row("kd.nn.KrauseAttention", "grid", None, (1, 6), "cells at most 2 rows and columns away, or as the Grid given says")
+@row("kd.nn.KrauseAttention", "grid", None, (2, 4), "cells at most 2 rows and columns away, or as the Grid given says")
 def grid(first, second):
     hears(layer(grid=first))
-    hears(layer(grid=second), heard=cells(*second, 2))
+    picture = draw(2, 8, 8, seed=2)  # its first column does not hear its last
+    hears(layer(grid=second), picture, heard=cells(2, 4, 2))
+    hears(layer(grid=second[::-1]), picture, heard=cells(4, 2, 2))
     hears(layer(grid=kd.Grid(2, 3, 1, "manhattan")), heard=cells(2, 3, 1, manhattan=True))
     with pytest.raises(ValueError, match="whole pictures"):
         layer(grid=(2, 2))(X)
