@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import krause_dynamics as kd
+from krause_dynamics.forms.lattice import convolution
+from krause_dynamics.forms.lattice.lattices import find_lattice
 from krause_dynamics.interaction import Request, reference
 
 N = 300
@@ -70,6 +72,42 @@ def test_flat_windows_are_exact_in_any_vacuum():
     assert everywhere < 1e-10  # of log-partitions around -7500
 
 
+def test_a_window_of_one_height_adds_the_height():
+    def rule(height):
+        return kd.Interaction(kd.Radial(lambda r: height + 0 * r), kd.Within(1.0))
+
+    low, high = (kd.aggregate(rule(height), FACES, CENTRES, impl="convolution") for height in (1.0, 3.0))
+    np.testing.assert_allclose(high.log_partition, low.log_partition + np.log(3.0), rtol=1e-15)
+    np.testing.assert_array_equal(high.mean, low.mean)
+    assert compare(rule(3.0), FACES, CENTRES, masses("rough", CENTRES[:, 0]))[0] < 3e-12
+
+
+def test_clear_rows_eat_their_way_into_a_vacuum(monkeypatch):
+    """On both sides of a hump whose slopes a few tilts level; one by one would be O(n) for each row."""
+
+    def refuse(*_):
+        raise AssertionError("rows were summed one by one")
+
+    monkeypatch.setattr(convolution, "log_sums", refuse)
+    request = Request.of(FACES, CENTRES, log_mass=masses("hump", CENTRES[:, 0]))
+    table = convolution.table_of(kd.krause(0.5), find_lattice(request), request)
+    clear = convolution._sums(table, request.log_mass, CENTRES).clear
+    assert not clear[0]
+    assert not clear[-1]
+    assert clear.any()
+    assert compare(kd.krause(0.5), FACES, CENTRES, request.log_mass)[0] < 1e-7
+
+
+@pytest.mark.parametrize("n", [211, 300])  # the transform of a circle has its own length, a prime one too
+@pytest.mark.parametrize("turn", [0.0, 0.7, 3.0])
+def test_the_circle_may_be_turned_and_have_any_number_of_places(n, turn):
+    angles = turn + np.arange(n) * 2 * np.pi / n
+    queries, sources = CIRCLE.from_angles(angles), CIRCLE.from_angles(angles + 1.0)
+    assert find_lattice(Request.of(queries, sources)).offset == pytest.approx(-1.0, abs=1e-14)
+    for rule in CIRCLE_RULES.values():
+        assert compare(rule, queries, sources, 3 * np.cos(angles))[0] < 1e-7
+
+
 def test_empty_rows_and_empty_sources():
     log_mass = np.where(np.abs(CENTRES[:, 0] - 2) < 0.5, 0.0, -np.inf)
     for rule in (kd.bounded_confidence(1.0), kd.krause(0.5, kd.Within(1.0))):
@@ -122,6 +160,13 @@ def test_refuses_with_the_reason(rule, queries, reason):
     sources = CENTRES.astype(queries.dtype) if queries.shape[-1] == 1 else queries
     with pytest.raises(kd.UnsupportedImplementation, match=reason):
         kd.aggregate(rule, queries, sources, impl="convolution")
+
+
+@pytest.mark.parametrize("part", [0.25, -0.25])  # the radius meets sources on one side of a query alone
+def test_refuses_a_radius_that_equals_a_distance_on_one_side(part):
+    step = 10 / N
+    with pytest.raises(kd.UnsupportedImplementation, match="equals a distance"):
+        kd.aggregate(kd.bounded_confidence(0.75 * step), CENTRES + part * step, CENTRES, impl="convolution")
 
 
 def test_padding_may_hold_anything_and_is_no_grid():

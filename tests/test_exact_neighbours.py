@@ -135,3 +135,15 @@ def test_reasons_for_refusal(rng):
     assert "scalar" in kd.supported(kd.krause(np.ones(5), kd.Within(1.0)), x)["neighbours"]
     with pytest.raises(kd.UnsupportedImplementation, match="Within"):
         kd.aggregate(kd.krause(1.0), x, impl="neighbours")
+
+
+def test_queries_beyond_every_corner_have_a_cell(monkeypatch):
+    """Counted without compilation, which alone would notice a write past the last cell."""
+    monkeypatch.setattr(cells, "_count", cells._count.py_func)
+    points = np.stack(np.meshgrid(*[np.arange(4.0)] * 3), -1).reshape(-1, 3)
+    pencils = cells.build(points, 1.0)
+    corners = 100 * np.stack(np.meshgrid(*[[-1.0, 1.0]] * 3), -1).reshape(-1, 3)
+    order, keys = cells.sort_queries(pencils, corners)
+    assert sorted(order) == list(range(8))
+    assert keys[0] == 0
+    assert keys[-1] == pencils.starts.size - 2

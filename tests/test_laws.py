@@ -135,3 +135,15 @@ def test_truncated_clusters_do_not_interact(x, radius, score):
     far = np.concatenate([x, x + 100.0])
     rule = kd.Interaction(score, kd.Within(radius))
     np.testing.assert_allclose(kd.aggregate(rule, far).mean[: len(x)], kd.aggregate(rule, x).mean, atol=1e-13)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 2.0])
+def test_the_reach_of_a_gaussian_is_where_it_vanishes_beside_one(sigma):
+    rule = kd.krause(sigma)
+
+    def affinity(distance):
+        return float(np.exp(rule.score(np, np.zeros((1, 1)), np.full((1, 1), distance)))[0, 0])
+
+    assert 1.0 + affinity(rule.reach) == 1.0
+    assert 1.0 + affinity(0.98 * rule.reach) > 1.0  # 8.57 sigma would do
+    assert kd.krause(np.array([sigma / 2, sigma])).reach == rule.reach

@@ -81,6 +81,15 @@ def test_means_along_links_are_those_of_the_reference(adjacency, name, dimension
     np.testing.assert_allclose(ours.log_partition[heard], theirs.log_partition[heard], atol=1e-14)
 
 
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("dimension", [1, 2])
+def test_a_neighbour_at_the_radius_is_heard_in_a_closed_ball_alone(dimension, closed, library):
+    x = library(np.arange(8.0)[:, None] * np.eye(dimension)[0])  # each hears itself, and whoever is at distance 1
+    rule = kd.krause(1.0, kd.Within(1.0, closed=closed) & kd.Graph(np.ones((8, 8))))
+    heard = 1 + closed * np.exp(-0.5) * np.array([1, *[2] * 6, 1])
+    np.testing.assert_allclose(kd.aggregate(rule, x, impl="network").log_partition, np.log(heard), rtol=1e-14)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_torch_gradients_are_those_of_the_reference(adjacency, dtype, rng):
     start = torch.from_numpy(rng.random((N, 2))).to(dtype)

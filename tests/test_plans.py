@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import krause_dynamics as kd
 from krause_dynamics.aggregate import FORMS, choose, form, plan_request
 from krause_dynamics.dynamics import target, velocity
 from krause_dynamics.forms.attention.lowering import Lowered
+from krause_dynamics.forms.near.ball import is_worth
 from krause_dynamics.interaction import Aggregate, Request
 from krause_dynamics.interaction.reach import Reach
 
@@ -34,6 +36,15 @@ def prepared(monkeypatch):
 def test_every_form_is_a_form():
     for name in FORMS:
         assert all(callable(getattr(form(name), function)) for function in ("supports", "pays", "prepare"))
+
+
+def test_a_loop_counts_the_pairs_of_a_run_and_a_single_call_those_of_all_runs():
+    once = Request.of(np.zeros((3, 10, 1)), np.zeros((3, 20, 1)))
+    assert is_worth(once, 10**9, 600)
+    assert not is_worth(once, 0, 601)
+    loop = replace(once, repeated=True)
+    assert is_worth(loop, 200, 10**9)
+    assert not is_worth(loop, 201, 0)
 
 
 def test_a_constant_rule_is_prepared_once(rng, prepared):

@@ -46,6 +46,8 @@ def test_bounds_hold_all_that_is_admitted(name):
     """`row_length` and `band` leave out rows and columns of leading tokens, which hear and are heard by all."""
     reach, pairs = RULES[name].reach, admitted(RULES[name])
     prefix = reach.prefix
+    assert pairs[:prefix].all()
+    assert pairs[:, :prefix].all()
     assert pairs[prefix:].sum(1).max() <= reach.row_length(PLACES)
     i, j = np.nonzero(pairs[prefix:, prefix:])
     left, right = (PLACES if bound == -1 else bound for bound in reach.band)

@@ -66,9 +66,7 @@ def _separates(interaction: Interaction, request: Request) -> bool:
     reach, coefficients = interaction.neighbourhood.reach, interaction.score.coefficients()
     if coefficients is None or interaction.pair_bias is not None or isinstance(reach, str) or not reach.is_band:
         return False
-    if not (reach == EVERYONE or request.positions_are_ranks) or request.queries.dtype.itemsize not in STEEPEST:
-        return False
-    return not interaction.arrays or all(getattr(c, "ndim", 0) == 0 or c.shape[-1] == 1 for c in coefficients)
+    return (reach == EVERYONE or request.positions_are_ranks) and request.queries.dtype.itemsize in STEEPEST
 
 
 def _needs_gradient(interaction: Interaction, request: Request) -> bool:
@@ -193,7 +191,7 @@ def _banded(form: Separated, low: float, high: float) -> Array:
         end = min(i + block, n)
         first, last = int(max(0, i - high)), int(min(m, end - low))
         tile = _affinities(form.xp, x[..., i:end, :], y[..., first:last, :])
-        if last - first > 1 and (low > -np.inf or high < np.inf):
+        if end - i > 1 and (low > -np.inf or high < np.inf):  # of one row, these columns are the window
             tile *= _inside(x, i, end, first, last, low, high)
         parts.append(tile @ v[..., first:last, :])
     return parts[0] if len(parts) == 1 else form.xp.concat(parts, axis=-2)
