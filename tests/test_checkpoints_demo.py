@@ -21,6 +21,8 @@ def runs():
 
 def test_softmax_meets_in_one_point_and_krause_in_several(runs):
     np.testing.assert_array_equal(runs["softmax"][0], runs["krause"][0])
+    # The seed that is told with the figures gives the initial state.
+    np.testing.assert_array_equal(runs["softmax"][0], kd.Circle().sample(64, 2, demo.PARAMETERS["seed"]))
     assert kd.clusters.find(runs["softmax"].final, 0.1, metric="chord").count == 1
     assert kd.clusters.find(runs["krause"].final, 0.1, metric="chord").count > 2
     assert demo.particle_table(runs).row_count == 6

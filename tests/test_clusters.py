@@ -157,13 +157,16 @@ def test_tiles_meet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tiles_of_few_rows_meet_every_column(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large tight cluster waits, and a third of the points, in any order, look for their neighbours in it."""
+    """A large cluster waits, while groups of three, in any order, look for its point that is nearest to them."""
+    monkeypatch.setattr(_points, "SMALL", 0)  # as many points have it
     monkeypatch.setattr("krause_dynamics.analysis.clusters._spanning.ROWS", 3)
     monkeypatch.setattr("krause_dynamics.analysis.clusters._spanning.COLUMNS", 16)
     rng = np.random.default_rng(8)
-    tight, loose = 0.01 * rng.standard_normal((40, 12)), rng.standard_normal((20, 12))
+    # On a line with shrinking steps every point joins the next: one component of more than half after the first round.
+    large = np.outer(np.cumsum(0.1 * 0.98 ** np.arange(50)), np.eye(12)[0])
+    groups = np.repeat(rng.standard_normal((12, 12)), 3, axis=0) + 0.01 * rng.standard_normal((36, 12))
     for _ in range(4):
-        points = rng.permutation(np.concatenate([tight, loose]))
+        points = rng.permutation(np.concatenate([large, groups]))
         exact = np.sort(linkage(pdist(points), "single")[:, 2])
         np.testing.assert_allclose(clusters.curve(points).lengths, exact, rtol=1e-12)  # both in float64
 
