@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo import config as dynamo_config
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
@@ -35,6 +36,7 @@ def serves(call: Call) -> str | None:
     return None
 
 
+SHAPES = 256  # for which a process compiles FlexAttention
 SMALLEST_HEAD = 16  # FlexAttention takes no smaller ones; what is added is 0 and adds nothing to products
 
 
@@ -64,23 +66,40 @@ def _block_mask(reach: Reach, offset: int, n: int, m: int, device: str) -> Block
     return create_block_mask(_mask_function(reach, offset, m), None, None, n, m, device=device)
 
 
+def _there(call: Call) -> tuple[Tensor, Tensor]:
+    """Keys and values with 0 where nobody is: padding may hold NaN, which no weight of 0 takes away."""
+    if call.log_mass is None:
+        return call.k, call.v
+    absent = (call.log_mass == -float("inf")).all(1, keepdim=True)[..., None]
+    return call.k.masked_fill(absent, 0.0), call.v.masked_fill(absent, 0.0)
+
+
 def attend(call: Call) -> tuple[Tensor, Tensor]:
     """Output (b, h, n, d_v) and log-partition (b, h, n) of a call."""
-    q, k, v, scale, bias = _padded(call.q), _padded(call.k), _padded(call.v), call.coefficients(), call.key_bias()
+    k, v = _there(call)
+    q, k, v, scale, bias = _padded(call.q), _padded(k), _padded(v), call.coefficients(), call.key_bias()
 
     def score(s: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return s * scale[b, h] if bias is None else s * scale[b, h] + bias[b, h, j]
 
     mask = _block_mask(call.reach, call.offset, q.shape[2], k.shape[2], str(q.device))
-    run: Any = _compiled() if not torch.compiler.is_compiling() else flex_attention
-    with warnings.catch_warnings():  # torch looks at the gradients of tensors that are no leaves, and says so
-        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
-        out, auxiliary = run(
-            q, k, v, score_mod=score, block_mask=mask, scale=1.0, enable_gqa=q.shape[1] != k.shape[1],
-            return_aux=torch.nn.attention.flex_attention.AuxRequest(lse=True),
-        )  # fmt: skip
+    arguments: dict[str, Any] = {
+        "score_mod": score, "block_mask": mask, "scale": 1.0, "enable_gqa": q.shape[1] != k.shape[1],
+        "return_aux": torch.nn.attention.flex_attention.AuxRequest(lse=True),
+    }  # fmt: skip
+    out, auxiliary = _run(q, k, v, arguments)
     log_partition = auxiliary.lse if call.mean_only else auxiliary.lse + call.query_term()
     return out[..., : call.v.shape[-1]], log_partition
+
+
+def _run(q: Tensor, k: Tensor, v: Tensor, arguments: dict[str, Any]) -> Any:
+    """FlexAttention compiled: after a few shapes torch would go on without compiling, slow and without gradients."""
+    if torch.compiler.is_compiling():
+        return flex_attention(q, k, v, **arguments)
+    with warnings.catch_warnings(), dynamo_config.patch(recompile_limit=SHAPES):
+        # torch looks at the gradients of tensors that are no leaves, and says so.
+        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+        return _compiled()(q, k, v, **arguments)
 
 
 def supports(interaction: Interaction, request: Request) -> str | None:
