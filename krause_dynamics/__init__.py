@@ -58,6 +58,7 @@ _SUBMODULES: tuple[str, ...] = (
     "initial",
     "matrices",
     "mean_field",
+    "models",
     "nn",
     "measures",
     "observables",

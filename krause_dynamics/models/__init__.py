@@ -1,0 +1,21 @@
+"""Whole Transformers on the one layer: krausified, gated, vision and language models, their weights and cost."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Loaded on first access: most of it needs transformers. A function listed here must not bear the name of its module.
+_EXPORTS: dict[str, str] = {}
+
+__all__ = sorted(_EXPORTS)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(f"krause_dynamics.models.{_EXPORTS[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(_EXPORTS)
