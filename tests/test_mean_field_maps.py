@@ -18,8 +18,8 @@ def test_gaussian_layers_with_order_two(dt):
     for count in (100, 200, 400):
         cells = mf.LineCells(count, -6.0, 6.0)
         run = mf.iterate(kd.Dynamics(kd.krause(1.0)), mf.gaussian(cells), 2, dt=dt)
-        deviation = theory.gaussian_rule_deviation_step(1.0, 1.0, step=dt)
-        deviation = float(theory.gaussian_rule_deviation_step(deviation, 1.0, step=dt))
+        deviation = theory.gaussian_rule_deviation_step(deviation=1.0, sigma=1.0, step=dt)
+        deviation = float(theory.gaussian_rule_deviation_step(deviation=deviation, sigma=1.0, step=dt))
         errors.append(np.abs(mf.density_at(run).mass - mf.gaussian(cells, deviation=deviation).mass).sum())
     assert (np.log2(np.divide(errors[:-1], errors[1:])) > 1.8).all()
     assert errors[-1] < 0.01
@@ -30,7 +30,7 @@ def test_edge_and_density_after_one_step():
     run = mf.iterate(confident(), start, 1)
     density = mf.density_at(run)
     inside = density.cells.centres < 2.0
-    expected = theory.density_after_one_step(density.cells.centres[inside], 1.0)
+    expected = theory.density_after_one_step(position=density.cells.centres[inside], radius=1.0)
     # Exact but for the cells at the two jumps, R/2 and R.
     assert np.abs(density.values[inside] - expected).sum() * density.cells.width < 0.015
 

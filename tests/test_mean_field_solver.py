@@ -40,7 +40,9 @@ def observed_order(errors):
 
 
 def test_gaussian_rule_closed_form_with_order_two():
-    errors = gaussian_errors(kd.krause(1.0), theory.gaussian_rule_variance(1.0, 1.0, 1.0), (80, 160, 320))
+    errors = gaussian_errors(
+        kd.krause(1.0), theory.gaussian_rule_variance(times=1.0, variance=1.0, sigma=1.0), (80, 160, 320)
+    )
     assert (observed_order(errors) > 1.9).all()  # order 2, the limiter at the maximum included
     assert errors[-1] < 5e-4
     # Richardson's value of the two finest runs meets the tolerance of the closed form.
@@ -50,7 +52,7 @@ def test_gaussian_rule_closed_form_with_order_two():
 @pytest.mark.parametrize("relative", [False, True])
 def test_dot_product_riccati_laws_with_order_two(relative):
     # beta l0 = 0.5: plain l grows to 1/(1 - 0.3), relative l shrinks.
-    exact = theory.dot_product_variance(0.3, 1.0, 0.5, relative=relative)
+    exact = theory.dot_product_variance(times=0.3, variance=1.0, beta=0.5, relative=relative)
     errors = gaussian_errors(kd.softmax(0.5), exact, (80, 160, 320), t_end=0.3, relative=relative)
     assert (observed_order(errors) > 1.9).all()
     assert errors[-1] < 5e-4
@@ -61,17 +63,17 @@ def test_gaussian_law_by_weighted_nodes_to_1e_9():
     dynamics = kd.Dynamics(kd.krause(1.0))
     run = kd.simulate(dynamics, x, 1.0, dt=0.01, log_mass=log_mass)
     variance = np.exp(log_mass) @ run.final[:, 0] ** 2
-    assert variance == pytest.approx(theory.gaussian_rule_variance(1.0, 1.0, 1.0), abs=1e-9)
+    assert variance == pytest.approx(theory.gaussian_rule_variance(times=1.0, variance=1.0, sigma=1.0), abs=1e-9)
     layer = kd.simulate(dynamics, x, 0.5, dt=0.5, integrator=kd.Euler(), log_mass=log_mass)
     deviation = np.sqrt(np.exp(log_mass) @ layer.final[:, 0] ** 2)
-    assert deviation == pytest.approx(theory.gaussian_rule_deviation_step(1.0, 1.0, step=0.5), abs=1e-9)
+    assert deviation == pytest.approx(theory.gaussian_rule_deviation_step(deviation=1.0, sigma=1.0, step=0.5), abs=1e-9)
 
 
 @pytest.mark.parametrize("normalised", [True, False])
 @pytest.mark.parametrize("wave", [1, 3])
 def test_modes_on_the_circle_grow_as_linear_theory_says(wave, normalised):
     dynamics = kd.Dynamics(kd.softmax(4.0, normalised=normalised), kd.Circle())
-    rate = float(theory.mode_growth(wave, 4.0, 2, normalised=normalised))
+    rate = float(theory.mode_growth(degree=wave, beta=4.0, dimension=2, normalised=normalised))
     cells = mf.CircleCells(256 * wave)
     # Two midpoint rules cost (wave h)^2/12 = 5e-5 relative, steps of 0.1/rate 0.1^3/24 = 4e-5.
     assert growth(dynamics, cells, wave, t_end=0.5 / rate, max_dt=0.1 / rate) == pytest.approx(rate, rel=1e-4)
@@ -82,7 +84,7 @@ def test_dispersion_of_bounded_confidence(normalised):
     length, wave = 10.0, 3
     q = 2 * np.pi * wave / length
     rule = kd.bounded_confidence(1.0, normalised=normalised)
-    rate = float(theory.growth_rate(q, 1.0, density=1.0, normalised=normalised))
+    rate = float(theory.growth_rate(wavenumber=q, radius=1.0, density=1.0, normalised=normalised))
     measured = growth(kd.Dynamics(rule, kd.Torus(length)), mf.LineCells(500, 0.0, length), wave, mass=length)
     assert measured == pytest.approx(rate, rel=2e-3)
 
@@ -90,7 +92,7 @@ def test_dispersion_of_bounded_confidence(normalised):
 def test_radius_may_cut_cells_without_loss_of_order():
     length, wave, radius = 10.0, 3, 1.0123
     dynamics = kd.Dynamics(kd.bounded_confidence(radius), kd.Torus(length))
-    rate = float(theory.growth_rate(2 * np.pi * wave / length, radius, normalised=True))
+    rate = float(theory.growth_rate(wavenumber=2 * np.pi * wave / length, radius=radius, normalised=True))
     errors = [abs(growth(dynamics, mf.LineCells(n, 0.0, length), wave) - rate) for n in (100, 200, 400)]
     assert errors[2] < errors[0] / 12  # order 2 gives 16, whole cells only would give 4 and less
     assert errors[2] < 5e-4 * rate
@@ -99,7 +101,7 @@ def test_radius_may_cut_cells_without_loss_of_order():
 def test_noisy_growth_rate():
     length, wave, noise = 8.0, 2, 0.3
     rule = kd.bounded_confidence(1.0, normalised=False)
-    rate = float(theory.growth_rate(2 * np.pi * wave / length, 1.0, density=1 / length, noise=noise))
+    rate = float(theory.growth_rate(wavenumber=2 * np.pi * wave / length, radius=1.0, density=1 / length, noise=noise))
     dynamics = kd.Dynamics(rule, kd.Torus(length), noise=noise)
     errors = np.array([growth(dynamics, mf.LineCells(n, 0.0, length), wave) - rate for n in (200, 400)])
     assert abs(errors[1]) < 1e-4
@@ -108,7 +110,7 @@ def test_noisy_growth_rate():
 
 def test_linear_threshold_of_noisy_attention():
     # K grad W*mu + sqrt2 dB has the time scale of USA with noise sqrt(2/K): the sign changes at K_lin.
-    critical = theory.critical_attention_noise(2.0, 2)
+    critical = theory.critical_attention_noise(beta=2.0, dimension=2)
     cells = mf.CircleCells(256)
     for factor, sign in ((0.98, 1), (1.02, -1)):
         dynamics = kd.Dynamics(kd.softmax(2.0, normalised=False), kd.Circle(), noise=factor * critical)
@@ -161,7 +163,7 @@ def test_full_range_contracts_at_rate_two():
     start = mf.gaussian(mf.LineCells(400, 0.0, 1.0), 0.5, 0.1)
     run = mf.solve(kd.Dynamics(kd.bounded_confidence(2.0)), start, 1.0, save_at=2)
     sheppard = start.cells.width**2 / 12
-    expected = theory.full_range_variance(1.0, start.variance - sheppard)
+    expected = theory.full_range_variance(times=1.0, start=start.variance - sheppard)
     assert mf.density_at(run).variance - sheppard == pytest.approx(expected, rel=2e-3)
 
 
@@ -205,7 +207,7 @@ def test_particles_converge_to_the_mean_field():
     law = mf.density_at(mf.solve(kd.Dynamics(kd.bounded_confidence(2.0)), start, t, save_at=2))
     fine = law.quantiles(n * 40)[:, 0].reshape(n, 40)
     squared = ((final[..., None] - fine) ** 2).mean(axis=(-1, -2))
-    expected = float(theory.linear_model_error(t, n))
+    expected = float(theory.linear_model_error(times=t, particles=n))
     assert squared.mean() == pytest.approx(expected, abs=3 * squared.std() / np.sqrt(runs))
 
 

@@ -37,7 +37,7 @@ def test_sixteen_ring_nodes_are_exact_to_rounding(dimension):
 @pytest.mark.parametrize("normalised", [True, False])
 def test_first_mode_grows_as_linear_theory_says(dimension, normalised):
     beta = 3.0
-    rate = float(theory.mode_growth(1, beta, dimension, normalised=normalised))
+    rate = float(theory.mode_growth(degree=1, beta=beta, dimension=dimension, normalised=normalised))
     errors = []
     for count in (40, 80):
         cells = mf.LatitudeCells(count, dimension)

@@ -24,7 +24,9 @@ def test_particles_and_solver_agree_on_the_order_parameter(over_beta):
 def test_order_parameter_starts_at_the_rate_of_linear_theory(over_beta):
     rates = np.log(over_beta.density[:, 1] / over_beta.density[:, 0]) / 0.5
     # The start has r = 0.05; the correction is of order r^2 and of the next modes.
-    np.testing.assert_allclose(rates, [float(theory.mode_growth(1, beta, 2)) for beta in (1.0, 5.0)], rtol=0.05)
+    np.testing.assert_allclose(
+        rates, [float(theory.mode_growth(degree=1, beta=beta, dimension=2)) for beta in (1.0, 5.0)], rtol=0.05
+    )
 
 
 def test_clusters_of_a_lattice_are_the_winning_mode(over_beta):
@@ -85,7 +87,7 @@ def over_noise():
 
 
 def test_order_survives_below_the_critical_noise_only(over_noise):
-    assert over_noise.critical_noise.values[0] == pytest.approx(theory.critical_noise(0.3, 1.0))
+    assert over_noise.critical_noise.values[0] == pytest.approx(theory.critical_noise(radius=0.3, length=1.0))
     start = 0.05
     assert over_noise.density[0, 0] > 4 * start
     assert over_noise.density[0, 1] < 0.1 * start

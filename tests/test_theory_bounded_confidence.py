@@ -39,7 +39,7 @@ def test_dumbbell_freezing_time(n):
 
 def test_two_cluster_stability_by_a_light_third_agent():
     weight_a, weight_b, light = 3.0, 2.0, 1e-7
-    critical = theory.two_cluster_stability_distance(weight_a, weight_b)
+    critical = theory.two_cluster_stability_distance(mass_a=weight_a, mass_b=weight_b)
 
     def merges(distance):
         # A light agent anywhere in reach of both, moved to its weighted mean, either joins one or pulls both together.
@@ -118,7 +118,7 @@ def test_frozen_graph_multiplier_is_the_eigenvalue_of_the_lattice_average(ratio)
     average = (gap <= ratio) / np.sum(gap <= ratio, axis=1, keepdims=True)
     wave = np.cos(2 * np.pi * mode * index / n)
     factor = (average @ wave)[0] / wave[0]
-    predicted = theory.frozen_graph_multiplier(2 * np.pi * mode / n, 1.0, ratio)
+    predicted = theory.frozen_graph_multiplier(wavenumber=2 * np.pi * mode / n, spacing=1.0, radius=ratio)
     assert float(predicted) == pytest.approx(factor, rel=1e-12)
 
 
@@ -130,30 +130,38 @@ def test_growth_rate_against_quadrature_of_the_drift():
         return quad(lambda z: z * density * (1 + eta * np.cos(k * (x + z))), -radius, radius, epsabs=1e-15)[0]
 
     slope = velocity(np.pi / 2 / k) / (-eta) * k
-    predicted = float(theory.growth_rate(k, radius, density=density))
+    predicted = float(theory.growth_rate(wavenumber=k, radius=radius, density=density))
     assert slope == pytest.approx(predicted, rel=1e-9)
-    noisy = float(theory.growth_rate(k, radius, density=density, noise=0.5))
+    noisy = float(theory.growth_rate(wavenumber=k, radius=radius, density=density, noise=0.5))
     assert predicted - noisy == pytest.approx(0.125 * k * k)
-    assert float(theory.growth_rate(k, radius, normalised=True)) == pytest.approx(predicted / (2 * density * radius))
-    assert float(theory.step_multiplier(k, radius)) == pytest.approx(1 + predicted / (2 * density * radius))
+    assert float(theory.growth_rate(wavenumber=k, radius=radius, normalised=True)) == pytest.approx(
+        predicted / (2 * density * radius)
+    )
+    assert float(theory.step_multiplier(wavenumber=k, radius=radius)) == pytest.approx(
+        1 + predicted / (2 * density * radius)
+    )
 
 
 @pytest.mark.parametrize("normalised", [True, False])
 def test_critical_noise_makes_the_growth_rate_vanish(normalised):
     radius, length = 0.7, 5.0
-    sigma = theory.critical_noise(radius, length, normalised=normalised)
-    rate = theory.growth_rate(2 * np.pi / length, radius, density=1 / length, normalised=normalised, noise=sigma)
+    sigma = theory.critical_noise(radius=radius, length=length, normalised=normalised)
+    rate = theory.growth_rate(
+        wavenumber=2 * np.pi / length, radius=radius, density=1 / length, normalised=normalised, noise=sigma
+    )
     assert float(rate) == pytest.approx(0.0, abs=1e-14)
     if not normalised:
         q = 2 * np.pi * radius / length
         assert sigma**2 == pytest.approx(4 * radius**3 / length * (np.sin(q) - q * np.cos(q)) / q**3, rel=1e-12)
     long_wave = theory.long_wave_critical_noise(radius, density=1 / 5000.0, normalised=normalised)
-    assert theory.critical_noise(radius, 5000.0, normalised=normalised) == pytest.approx(long_wave, rel=1e-5)
+    assert theory.critical_noise(radius=radius, length=5000.0, normalised=normalised) == pytest.approx(
+        long_wave, rel=1e-5
+    )
 
 
 def test_critical_noise_refuses_a_short_torus():
     with pytest.raises(ValueError, match="length must be at least"):
-        theory.critical_noise(1.0, 1.5)
+        theory.critical_noise(radius=1.0, length=1.5)
 
 
 def test_first_step_of_a_half_line():
@@ -169,12 +177,14 @@ def test_first_step_of_a_half_line():
 
 
 def test_edge_speed_is_the_first_moment():
-    assert theory.edge_speed(1.4, 0.5) == pytest.approx(0.5 * quad(lambda z: z, 0, 1.4)[0])
+    assert theory.edge_speed(radius=1.4, density=0.5) == pytest.approx(0.5 * quad(lambda z: z, 0, 1.4)[0])
 
 
 def test_full_range_variance_of_particles():
     x = np.array([0.0, 0.3, 1.0])
     rate = -2 * np.mean((x - x.mean()) ** 2)
     h = 1e-6
-    slope = (theory.full_range_variance(h, x.var()) - theory.full_range_variance(-h, x.var())) / (2 * h)
+    slope = (
+        theory.full_range_variance(times=h, start=x.var()) - theory.full_range_variance(times=-h, start=x.var())
+    ) / (2 * h)
     assert float(slope) == pytest.approx(rate, rel=1e-9)

@@ -44,24 +44,11 @@ def causal_pair() -> Comparison:
     from scipy.optimize import brentq
 
     start, stop = 2 * np.pi / 3, np.pi / 6
-    predicted = theory.causal_gap_time(start, stop, 3.0)
+    predicted = theory.causal_gap_time(start=start, stop=stop, beta=3.0)
     dynamics = kd.Dynamics(kd.softmax(3.0, kd.Causal()), kd.Circle())
     run = kd.simulate(dynamics, kd.Circle().from_angles(np.array([0.0, start])), 1.1 * predicted, dt=0.05)
     gap = kd.Circle().distance(run.positions[:, 0], run.positions[:, 1])
     return compare(predicted, brentq(CubicSpline(run.times, gap - stop), 0.0, run.times[-1]))
-
-
-def renyi_centres(angles: np.ndarray, separation: float, *, strong: bool = False) -> int:
-    """Centres among tokens in order: nobody before (strong), or no earlier centre, within ``separation``."""
-    kept: list[float] = []
-    count = 0
-    for angle in angles:
-        gap = np.abs(np.asarray(kept) - angle) if kept else np.empty(0)
-        far = not np.any(np.minimum(gap, 2 * np.pi - gap) <= separation)
-        count += far
-        if strong or far:
-            kept.append(angle)
-    return count
 
 
 @check(
@@ -73,7 +60,8 @@ def renyi_centres(angles: np.ndarray, separation: float, *, strong: bool = False
 )
 def renyi() -> Comparison:
     """Renyi centres: 0.7475979 x 2 pi/delta."""
-    counts = [renyi_centres(np.random.default_rng(s).uniform(0, 2 * np.pi, 20_000), 0.1) for s in range(3)]
+    draws = [np.random.default_rng(s).uniform(0, 2 * np.pi, 20_000) for s in range(3)]
+    counts = [len(kd.clusters.renyi_centres(kd.Circle().from_angles(x), 0.1, space=kd.Circle())) for x in draws]
     return compare(theory.expected_renyi_centres(0.1), np.mean(counts))
 
 
@@ -87,5 +75,6 @@ def renyi() -> Comparison:
 def strong_renyi() -> Comparison:
     """Strong Renyi centres."""
     rng = np.random.default_rng(7)
-    counts = [renyi_centres(rng.uniform(0, 2 * np.pi, 60), 0.2, strong=True) for _ in range(400)]
-    return compare(theory.expected_strong_renyi_centres(60, 0.2), np.mean(counts))
+    draws = [kd.Circle().from_angles(rng.uniform(0, 2 * np.pi, 60)) for _ in range(400)]
+    counts = [len(kd.clusters.renyi_centres(x, 0.2, space=kd.Circle(), strong=True)) for x in draws]
+    return compare(theory.expected_strong_renyi_centres(tokens=60, separation=0.2), np.mean(counts))

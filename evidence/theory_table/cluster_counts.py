@@ -26,7 +26,7 @@ def lattice_clusters() -> Comparison:
         settled = np.sort(kd.Circle().to_angles(run.final) % (2 * np.pi))
         gaps = np.diff(np.append(settled, settled[0] + 2 * np.pi))
         measured.append(np.sum(gaps > 0.5 / np.sqrt(beta)))
-        predicted.append(theory.winning_mode(beta))
+        predicted.append(theory.winning_mode(beta=beta))
     return compare(predicted, measured)
 
 
@@ -64,8 +64,10 @@ def line_modes() -> Comparison:
     """Modes of a Gaussian KDE on the line."""
     rng, measured = np.random.default_rng(0), []
     for n, beta, trials in _LINE_CASES:
-        measured.append(np.mean([_count_line_modes(rng.normal(size=n), beta) for _ in range(trials)]))
-    return compare([theory.expected_density_modes_on_line(n, beta) for n, beta, _ in _LINE_CASES], measured)
+        measured.append(np.mean([len(kd.clusters.density_modes(rng.normal(size=n), beta)) for _ in range(trials)]))
+    return compare(
+        [theory.expected_density_modes_on_line(samples=n, beta=beta) for n, beta, _ in _LINE_CASES], measured
+    )
 
 
 @check(
@@ -80,20 +82,6 @@ def line_modes_scaling() -> Comparison:
     """Modes of a Gaussian KDE on the line, over sqrt(beta log beta)."""
     rng, ratios = np.random.default_rng(1), []
     for n, trials in ((3000, 40), (10_000, 20)):
-        counts = [_count_line_modes(rng.normal(size=n), float(n)) for _ in range(trials)]
+        counts = [len(kd.clusters.density_modes(rng.normal(size=n), float(n))) for _ in range(trials)]
         ratios.append(np.mean(counts) / np.sqrt(n * np.log(n)))
     return compare([0.44, 0.44], ratios)
-
-
-def _count_line_modes(samples: np.ndarray, beta: float) -> int:
-    """Sign changes of x -> A(x) - x, the mean-shift vector, a positive multiple of the slope of the density."""
-    x, width = np.sort(samples), 1.0 / np.sqrt(beta)
-    rule, signs = kd.krause(sigma=width), []
-    grid = np.arange(x[0] - width, x[-1] + width, width / 12)
-    for block in np.array_split(grid, max(1, len(grid) // 400)):
-        # 12 bandwidths: beyond them a sample counts only where none is nearer; those enter through the nearest one.
-        low, high = np.searchsorted(x, [block[0] - 12 * width, block[-1] + 12 * width])
-        near = x[max(low - 1, 0) : high + 1, None]
-        signs.append(np.sign(kd.aggregate(rule, block[:, None], near).mean[:, 0] - block))
-    sign = np.concatenate(signs)
-    return int(np.sum((sign[:-1] > 0) & (sign[1:] <= 0)))

@@ -37,7 +37,7 @@ def solver_growth() -> Comparison:
     rates = [
         solved_growth(dynamics, kd.mean_field.CircleCells(count), lambda c: np.cos(2 * c), 0.5) for count in (128, 256)
     ]
-    return compare(theory.mode_growth(2, 4.0, 2), (4 * rates[1] - rates[0]) / 3)
+    return compare(theory.mode_growth(degree=2, beta=4.0, dimension=2), (4 * rates[1] - rates[0]) / 3)
 
 
 @check(
@@ -50,7 +50,7 @@ def solver_linear_threshold() -> Comparison:
     """Noisy USA: the uniform law loses stability at K_lin."""
     predicted, measured = [], []
     for factor in (1.2, 0.8):
-        noise = np.sqrt(2 / (factor * theory.linear_threshold(1.0, 2)))
+        noise = np.sqrt(2 / (factor * theory.linear_threshold(beta=1.0, dimension=2)))
         dynamics = kd.Dynamics(kd.softmax(1.0, normalised=False), kd.Circle(), noise=float(noise))
         rates = [solved_growth(dynamics, kd.mean_field.CircleCells(count), np.cos, 0.5) for count in (64, 128)]
         predicted.append(factor - 1)
@@ -66,14 +66,14 @@ def solver_linear_threshold() -> Comparison:
 )
 def solver_stationary_order() -> Comparison:
     """Noisy USA: stationary order parameter."""
-    coupling, orders = 1.2 * theory.linear_threshold(1.0, 2), []
+    coupling, orders = 1.2 * theory.linear_threshold(beta=1.0, dimension=2), []
     dynamics = kd.Dynamics(kd.softmax(1.0, normalised=False), kd.Circle(), noise=float(np.sqrt(2 / coupling)))
     for count in (32, 64):
         start = kd.mean_field.von_mises(cells=count, kappa=1.65)
         final = kd.mean_field.density_at(kd.mean_field.solve(dynamics, start, 30.0, max_dt=0.2, save_at=[30.0]))
         # Cell averages of a cosine are its centre values times sinc(width/2).
         orders.append(final.mass @ np.cos(final.cells.centres) * np.sinc(1 / count))
-    return compare(theory.circle_order_parameter(1.0, coupling), (4 * orders[1] - orders[0]) / 3)
+    return compare(theory.circle_order_parameter(beta=1.0, coupling=coupling), (4 * orders[1] - orders[0]) / 3)
 
 
 @check(
@@ -91,7 +91,7 @@ def noisy_growth() -> Comparison:
         solved_growth(dynamics, kd.mean_field.LineCells(count, 0.0, length), lambda c: np.cos(k * c), 1.0)
         for count in (256, 512)
     ]
-    predicted = theory.growth_rate(k, 1.0, density=1 / length, noise=noise)
+    predicted = theory.growth_rate(wavenumber=k, radius=1.0, density=1 / length, noise=noise)
     return compare(predicted, (4 * rates[1] - rates[0]) / 3)
 
 
@@ -106,7 +106,7 @@ def noise_threshold_by_solver() -> Comparison:
     length, k = 8.0, 2 * np.pi / 8.0
     signs = []
     for factor in (0.95, 1.05):
-        noise = factor * theory.critical_noise(1.0, length)
+        noise = factor * theory.critical_noise(radius=1.0, length=length)
         dynamics = kd.Dynamics(kd.bounded_confidence(1.0, normalised=False), kd.Torus(length), noise=noise)
         cells = kd.mean_field.LineCells(128, 0.0, length)
         signs.append(np.sign(solved_growth(dynamics, cells, lambda c: np.cos(k * c), 1.0)))
@@ -124,7 +124,7 @@ def _solved_variance(count: int) -> float:
 def solver_gaussian() -> Comparison:
     """Gaussian rule, variance in the mean-field solver."""
     coarse, fine = _solved_variance(200), _solved_variance(400)
-    exact = float(theory.gaussian_rule_variance(1.0, 1.0))
+    exact = float(theory.gaussian_rule_variance(times=1.0, variance=1.0))
     order = np.log2((coarse - exact) / (fine - exact))
     return compare(exact, (4 * fine - coarse) / 3, f"observed order {order:.2f}, {fine - exact:.1e} off at 400 cells")
 

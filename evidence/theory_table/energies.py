@@ -151,7 +151,7 @@ def full_range() -> Comparison:
         kd.simulate(kd.Dynamics(kd.bounded_confidence(2.0, normalised=kind)), x0, 1.0, dt=0.02).final.var()
         for kind in (True, False)
     ]
-    return compare(theory.full_range_variance(1.0, x0.var()) * np.ones(2), measured)
+    return compare(theory.full_range_variance(times=1.0, start=x0.var()) * np.ones(2), measured)
 
 
 @check(2, source="derived", setting="half-line of density 1, R = 1, 2000 opinions per R", tolerance=0.02)

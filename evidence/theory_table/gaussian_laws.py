@@ -36,7 +36,7 @@ def gaussian_rule() -> Comparison:
     """Gaussian rule, continuous time."""
     times, dynamics = [0.5, 1.0, 2.0], kd.Dynamics(kd.krause(sigma=1.0))
     measured = [moved_variance(dynamics, v, times) for v in (0.5, 2.0)]
-    return compare(np.stack([theory.gaussian_rule_variance(times, v) for v in (0.5, 2.0)]), measured)
+    return compare(np.stack([theory.gaussian_rule_variance(times=times, variance=v) for v in (0.5, 2.0)]), measured)
 
 
 @check(
@@ -56,7 +56,7 @@ def gaussian_rule_plane() -> Comparison:
         kd.Dynamics(kd.krause(sigma=1.0)), x0[keep], 0.5, dt=0.03125, save_every=16, log_mass=log_mass[keep]
     )
     variance = np.exp(log_mass[keep]) @ run.final**2
-    return compare(theory.gaussian_rule_variance(0.5, np.array([0.3, 1.5])), variance)
+    return compare(theory.gaussian_rule_variance(times=0.5, variance=np.array([0.3, 1.5])), variance)
 
 
 def _layer(variance: float, step: float) -> float:
@@ -92,10 +92,12 @@ def relaxed_step() -> Comparison:
 )
 def dot_product_plain() -> Comparison:
     """Dot product, plain."""
-    blow_up = theory.dot_product_blow_up(0.4, 0.5)
+    blow_up = theory.dot_product_blow_up(variance=0.4, beta=0.5)
     times = [0.2 * blow_up, 0.4 * blow_up, 0.6 * blow_up]
     dynamics = kd.Dynamics(kd.softmax(0.5), relative=False)
-    return compare(theory.dot_product_variance(times, 0.4, 0.5), moved_variance(dynamics, 0.4, times))
+    return compare(
+        theory.dot_product_variance(times=times, variance=0.4, beta=0.5), moved_variance(dynamics, 0.4, times)
+    )
 
 
 @check(6, source="derived", setting="beta = 0.8; l0 = 0.3, 0.9", tolerance=1e-9)
@@ -103,7 +105,7 @@ def dot_product_relative() -> Comparison:
     """Dot product, relative."""
     times, dynamics = [0.25, 0.5, 0.75], kd.Dynamics(kd.softmax(0.8))
     measured = [moved_variance(dynamics, v, times, dt=0.01) for v in (0.3, 0.9)]
-    predicted = [theory.dot_product_variance(times, v, 0.8, relative=True) for v in (0.3, 0.9)]
+    predicted = [theory.dot_product_variance(times=times, variance=v, beta=0.8, relative=True) for v in (0.3, 0.9)]
     return compare(np.stack(predicted), measured)
 
 
@@ -116,7 +118,9 @@ def dot_product_relative() -> Comparison:
 def blow_up() -> Comparison:
     """Dot product, plain: blow-up time 1/(2 beta l0)."""
     inverse = 1.0 / moved_variance(kd.Dynamics(kd.softmax(0.5), relative=False), 1.0, [0.2, 0.4])
-    return compare(theory.dot_product_blow_up(1.0, 0.5), 0.2 + 0.2 * inverse[0] / (inverse[0] - inverse[1]))
+    return compare(
+        theory.dot_product_blow_up(variance=1.0, beta=0.5), 0.2 + 0.2 * inverse[0] / (inverse[0] - inverse[1])
+    )
 
 
 @check(
@@ -132,4 +136,4 @@ def blow_up_relative() -> Comparison:
     excess = 1.0 / moved_variance(kd.Dynamics(kd.softmax(beta)), variance, times, points=80) - beta
     rate = np.log(excess[1] / excess[0]) / (times[1] - times[0])
     measured = times[0] + np.log(-beta / excess[0]) / rate
-    return compare([theory.dot_product_blow_up(variance, beta, relative=True), 2.0], [measured, rate])
+    return compare([theory.dot_product_blow_up(variance=variance, beta=beta, relative=True), 2.0], [measured, rate])

@@ -61,7 +61,7 @@ def measured_zonal_growth(degree: int, beta: float) -> float:
 def growth_circle() -> Comparison:
     """Growth of degree l, circle."""
     degrees = np.arange(1, 7)
-    predicted = [theory.mode_growth(degrees, 4.0, 2, normalised=kind) for kind in (True, False)]
+    predicted = [theory.mode_growth(degree=degrees, beta=4.0, dimension=2, normalised=kind) for kind in (True, False)]
     measured = [[measured_growth(int(l), 4.0, normalised=kind) for l in degrees] for kind in (True, False)]
     return compare(np.stack(predicted), measured)
 
@@ -76,7 +76,9 @@ def growth_circle() -> Comparison:
 def growth_sphere() -> Comparison:
     """Growth of degree l, sphere."""
     degrees = np.arange(1, 5)
-    return compare(theory.mode_growth(degrees, 3.0, 3), [measured_zonal_growth(int(l), 3.0) for l in degrees])
+    return compare(
+        theory.mode_growth(degree=degrees, beta=3.0, dimension=3), [measured_zonal_growth(int(l), 3.0) for l in degrees]
+    )
 
 
 @check(4, source="2410.23228", setting="circle; beta = 1, 2, 5, 10, 20, 50", tolerance=0.0)
@@ -87,7 +89,7 @@ def winning_mode() -> Comparison:
     for beta in betas:
         rates = [measured_growth(l, beta, cells=256) for l in range(1, 16)]
         measured.append(1 + int(np.argmax(rates)))
-    return compare([theory.winning_mode(beta) for beta in betas], measured)
+    return compare([theory.winning_mode(beta=beta) for beta in betas], measured)
 
 
 @check(4, source="derived", setting="circle, l = 1, 2, 3; sphere, l = 1", tolerance=1e-6)
@@ -101,7 +103,7 @@ def switching() -> Comparison:
     def circle(degree: int, beta: float) -> float:
         return measured_growth(degree, beta, cells=128)
 
-    predicted = [theory.switching_beta(l) for l in (1, 2, 3)] + [theory.switching_beta(1, 3)]
+    predicted = [theory.switching_beta(degree=l) for l in (1, 2, 3)] + [theory.switching_beta(degree=1, dimension=3)]
     measured = [balance(circle, l, p) for l, p in zip((1, 2, 3), predicted, strict=False)]
     return compare(predicted, [*measured, balance(measured_zonal_growth, 1, predicted[3])])
 

@@ -27,7 +27,7 @@ def sphere_lifetime() -> Comparison:
     """Two-cluster lifetime, sphere."""
     beta, angle, predicted, measured = 4.0, 2.0, [], []
     for mass in (0.5, 0.3):
-        predicted.append(theory.cluster_lifetime(beta, angle, mass=mass))
+        predicted.append(theory.cluster_lifetime(beta=beta, angle=angle, mass=mass))
         x0 = kd.Circle().from_angles(np.array([0.0, angle]))
         run = kd.simulate(
             kd.Dynamics(kd.softmax(beta), kd.Circle()),
@@ -51,8 +51,8 @@ def sphere_lifetime() -> Comparison:
 def sphere_lifetime_asymptotic() -> Comparison:
     """Two-cluster lifetime, asymptotic form."""
     angle = np.pi / 2
-    predicted = [theory.cluster_lifetime_asymptotic(beta, angle) for beta in (16.0, 32.0)]
-    return compare(predicted, [theory.cluster_lifetime(beta, angle) for beta in (16.0, 32.0)])
+    predicted = [theory.cluster_lifetime_asymptotic(beta=beta, angle=angle) for beta in (16.0, 32.0)]
+    return compare(predicted, [theory.cluster_lifetime(beta=beta, angle=angle) for beta in (16.0, 32.0)])
 
 
 @check(

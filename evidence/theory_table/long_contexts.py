@@ -47,7 +47,7 @@ def self_weight() -> Comparison:
     x = np.linalg.cholesky((1 - rho) * np.eye(n) + rho)
     gammas = theory.critical_scaling(rho) * np.array([0.5, 1.0, 1.5])
     measured = [kd.weights(kd.softmax(g * np.log(n)), x)[5, 5] for g in gammas]
-    return compare([theory.self_weight(n, g, rho) for g in gammas], measured)
+    return compare([theory.self_weight(tokens=n, scaling=g, similarity=rho) for g in gammas], measured)
 
 
 @check(
@@ -61,7 +61,7 @@ def gram_map() -> Comparison:
     rho, predicted, measured = 0.3, [], []
     x = np.linalg.cholesky((1 - rho) * np.eye(100) + rho)
     for gamma in theory.critical_scaling(rho) * np.array([0.5, 1.0, 1.5]):
-        predicted += [theory.gram_map(rho, n, gamma) for n in (100, 1e12)]
+        predicted += [theory.gram_map(similarity=rho, tokens=n, scaling=gamma) for n in (100, 1e12)]
         whole = kd.aggregate(kd.softmax(gamma * np.log(100)), x).mean
         measured += [_cosine(whole[:2]), _cosine(_represented_layer(rho, 1e12, gamma))]
     return compare(predicted, measured)
@@ -77,7 +77,9 @@ def gram_limits() -> Comparison:
     """Limits 1, 4 rho/(1 + 3 rho), rho of the Gram map."""
     rho = 0.4
     gammas = theory.critical_scaling(rho) * np.array([0.5, 1.0, 1.5])
-    predicted = [theory.gram_map_limit(rho, g) for g in (gammas[0], theory.critical_scaling(rho), gammas[2])]
+    predicted = [
+        theory.gram_map_limit(similarity=rho, scaling=g) for g in (gammas[0], theory.critical_scaling(rho), gammas[2])
+    ]
     return compare(predicted, [_cosine(_represented_layer(rho, 1e40, g)) for g in gammas])
 
 
@@ -91,7 +93,8 @@ def orthogonal_exception() -> Comparison:
     """Orthogonal tokens: 1, 1/2, 0 around gamma = 1/2."""
     gammas = (0.25, 0.5, 0.75)
     return compare(
-        [theory.gram_map_limit(0.0, g) for g in gammas], [_cosine(_represented_layer(0.0, 1e24, g)) for g in gammas]
+        [theory.gram_map_limit(similarity=0.0, scaling=g) for g in gammas],
+        [_cosine(_represented_layer(0.0, 1e24, g)) for g in gammas],
     )
 
 
@@ -122,7 +125,7 @@ def uniform_keys() -> Comparison:
                 logs.append(brentq(excess, 0.0, 25.0, xtol=1e-2))
             scales.append(np.mean(logs))
         slopes.append((scales[1] - scales[0]) / np.log(4.0))
-    return compare([np.log(theory.uniform_keys_scaling(math.e, d)) for d in (2, 3)], slopes)
+    return compare([np.log(theory.uniform_keys_scaling(tokens=math.e, dimension=d)) for d in (2, 3)], slopes)
 
 
 @check(
@@ -139,6 +142,6 @@ def cubic_collapse() -> Comparison:
     offset, errors = rng.normal(size=3), []
     for rule, weight in ((kd.softmax(2.0), 2 * np.eye(3)), (kd.krause(sigma=0.5), 4 * np.eye(3))):
         out = kd.aggregate(rule, offset + residual).mean
-        predicted = theory.rank_collapse_step(residual, weight)
+        predicted = theory.rank_collapse_step(residual=residual, weight=weight)
         errors.append(np.linalg.norm(out - out.mean(0) - predicted) / np.linalg.norm(predicted))
     return compare([0.0, 0.0], errors)

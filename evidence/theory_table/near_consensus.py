@@ -45,7 +45,7 @@ def dense_rate() -> Comparison:
 def ring_window() -> Comparison:
     """Ring window: second eigenvalue."""
     rule = kd.krause(sigma=1.0, neighbourhood=kd.Window(7, two_sided=True, periodic=True))
-    return compare(theory.ring_eigenvalues(24, 7)[1], slowest_factor(rule, 24, 400))
+    return compare(theory.ring_eigenvalues(tokens=24, window=7)[1], slowest_factor(rule, 24, 400))
 
 
 @check(8, source="computed", setting="n = 24, w = 3", tolerance=1e-9)
@@ -53,7 +53,7 @@ def band_window() -> Comparison:
     """Band window: second eigenvalue."""
     rule = kd.krause(sigma=1.0, neighbourhood=kd.Window(7, two_sided=True))
     spectrum = np.linalg.eigvals(kd.weights(rule, np.zeros((24, 1))))
-    return compare(theory.band_eigenvalues(24, 7)[1], np.sort(spectrum.real)[-2])
+    return compare(theory.band_eigenvalues(tokens=24, window=7)[1], np.sort(spectrum.real)[-2])
 
 
 @check(
@@ -94,7 +94,7 @@ def vit_pairs() -> Comparison:
     """ViT masks: allowed pairs."""
     predicted, measured = [], []
     for side, pattern, radius, metric in _MASKS:
-        predicted.append(theory.vit_allowed_pairs(side, side, pattern=pattern, radius=radius))  # type: ignore[arg-type]
+        predicted.append(theory.vit_allowed_pairs(height=side, width=side, pattern=pattern, radius=radius))  # type: ignore[arg-type]
         grid = kd.Grid(side, side, radius, metric=metric, prefix=1)  # type: ignore[arg-type]
         measured.append(np.sum(kd.weights(kd.krause(1.0, grid), np.zeros((side**2 + 1, 1))) > 0))
     return compare(predicted, measured)
@@ -110,7 +110,7 @@ def vit_eigenvalue() -> Comparison:
     """ViT masks: second eigenvalue."""
     predicted, measured = [], []
     for side, pattern, radius, metric in _MASKS:
-        predicted.append(theory.vit_eigenvalues(side, side, pattern=pattern, radius=radius)[1])  # type: ignore[arg-type]
+        predicted.append(theory.vit_eigenvalues(height=side, width=side, pattern=pattern, radius=radius)[1])  # type: ignore[arg-type]
         grid = kd.Grid(side, side, radius, metric=metric, prefix=1)  # type: ignore[arg-type]
         matrix = kd.weights(kd.krause(1.0, grid), np.zeros((side**2 + 1, 1)))
         measured.append(np.sort(np.linalg.eigvals(matrix).real)[-2])

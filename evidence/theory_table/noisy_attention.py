@@ -58,7 +58,7 @@ def threshold_from_drift(beta: float, dimension: int) -> float:
 
 def coupling_of_branch(order: float, beta: float, dimension: int) -> float:
     """K at which noisy USA has a stationary law exp(K W*f) with given mean height, by fixed-point iteration."""
-    grid, coupling = zonal(dimension), theory.linear_threshold(beta, dimension)
+    grid, coupling = zonal(dimension), theory.linear_threshold(beta=beta, dimension=dimension)
     mass = grid.weight * (1 + dimension * order * grid.height)
     for _ in range(200):
         potential = grid.field(beta, mass)[0] / beta
@@ -78,7 +78,10 @@ def coupling_of_branch(order: float, beta: float, dimension: int) -> float:
 def linear_threshold() -> Comparison:
     """Noisy USA: linear threshold K_lin."""
     cases = [(beta, d) for d in (2, 3) for beta in (1.0, 3.0)]
-    return compare([theory.linear_threshold(*case) for case in cases], [threshold_from_drift(*case) for case in cases])
+    return compare(
+        [theory.linear_threshold(beta=beta, dimension=d) for beta, d in cases],
+        [threshold_from_drift(*case) for case in cases],
+    )
 
 
 @check(
@@ -94,7 +97,7 @@ def transition_order() -> Comparison:
 
     def curvature(beta: float, dimension: int) -> float:
         # K(r) = K_lin (1 + c r^2 + e r^4): c from three couplings, r = 0 included.
-        small, large, threshold = 0.02, 0.04, theory.linear_threshold(beta, dimension)
+        small, large, threshold = 0.02, 0.04, theory.linear_threshold(beta=beta, dimension=dimension)
         first, second = (coupling_of_branch(r, beta, dimension) / threshold - 1 for r in (small, large))
         return (4 * first / small**2 - second / large**2) / 3
 

@@ -43,7 +43,7 @@ def discrete_dispersion() -> Comparison:
     predicted, measured = [], []
     for mode in (2, 5, 8):
         k, growth = wave_factor(mode, 1e-2, _AGENTS, _RADIUS)
-        predicted.append(theory.step_multiplier(k, 1.0))
+        predicted.append(theory.step_multiplier(wavenumber=k, radius=1.0))
         measured.append(1 + growth)
     return compare(predicted, measured)
 
@@ -61,7 +61,7 @@ def continuous_dispersion() -> Comparison:
     for normalised in (True, False):
         for mode in (2, 5):
             k, growth = wave_factor(mode, 1e-2, _AGENTS, _RADIUS, normalised=normalised)
-            predicted.append(theory.growth_rate(k, 1.0, density=1 / 12, normalised=normalised))
+            predicted.append(theory.growth_rate(wavenumber=k, radius=1.0, density=1 / 12, normalised=normalised))
             measured.append(growth)
     return compare(predicted, measured)
 
@@ -72,7 +72,7 @@ def frozen_graph() -> Comparison:
     predicted, measured = [], []
     for radius in (1.05, 1.33):
         k, growth = wave_factor(5, 1e-6, 120, radius)
-        predicted.append(theory.frozen_graph_multiplier(k, 0.1, radius))
+        predicted.append(theory.frozen_graph_multiplier(wavenumber=k, spacing=0.1, radius=radius))
         measured.append(1 + growth)
     return compare(predicted, measured)
 
@@ -90,7 +90,7 @@ def critical_noise() -> Comparison:
         2 * measured_dispersion(2 * np.pi / length, normalised=False, density=1 / length) / (2 * np.pi / length) ** 2
         for length in lengths
     ]
-    return compare([theory.critical_noise(1.0, length) ** 2 for length in lengths], measured)
+    return compare([theory.critical_noise(radius=1.0, length=length) ** 2 for length in lengths], measured)
 
 
 @check(

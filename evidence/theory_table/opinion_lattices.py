@@ -131,4 +131,4 @@ def cluster_stability() -> Comparison:
         return 1.0 if both.any() else -1.0
 
     measured = [bisect(bridged, 1.01, 2.2, args=(w,), xtol=1e-5) for w in pairs]
-    return compare([theory.two_cluster_stability_distance(*w) for w in pairs], measured)
+    return compare([theory.two_cluster_stability_distance(mass_a=a, mass_b=b) for a, b in pairs], measured)

@@ -26,7 +26,10 @@ def _pre_norm(times: list[float]) -> tuple[np.ndarray, np.ndarray]:
 )
 def pre_norm_curve() -> Comparison:
     """Pre-norm: inner product and radius."""
-    return compare(np.stack(theory.pre_norm_equiangular([2.0, 10.0], 0.2, 2.0, 4)), np.stack(_pre_norm([2.0, 10.0])))
+    return compare(
+        np.stack(theory.pre_norm_equiangular(times=[2.0, 10.0], start=0.2, beta=2.0, tokens=4)),
+        np.stack(_pre_norm([2.0, 10.0])),
+    )
 
 
 @check(3, source="2510.22026", setting="between t = 200 and 400", tolerance=0.02)

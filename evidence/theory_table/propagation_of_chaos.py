@@ -26,7 +26,7 @@ def linear_model_error() -> Comparison:
     run = kd.simulate(kd.Dynamics(kd.softmax(0.0)), x0, 2.0, dt=0.5, save_at=times)
     widths = np.exp(-run.times)
     measured = [_squared_distance_to_uniform(x[..., 0], w).mean() for x, w in zip(run.positions, widths, strict=True)]
-    return compare(theory.linear_model_error(run.times, n), measured)
+    return compare(theory.linear_model_error(times=run.times, particles=n), measured)
 
 
 @check(5, source="exact", setting="midpoints, N = 7, 100", tolerance=1e-12)
@@ -47,7 +47,7 @@ def sampling_slope() -> Comparison:
     from scipy.special import ndtri
 
     rng, errors = np.random.default_rng(2), []
-    deviation = np.sqrt(float(theory.gaussian_rule_variance(0.5, 1.0)))
+    deviation = np.sqrt(float(theory.gaussian_rule_variance(times=0.5, variance=1.0)))
     for n, draws in ((50, 100), (800, 20)):
         x0 = rng.normal(size=(draws, n, 1))
         final = np.sort(kd.simulate(kd.Dynamics(kd.krause(sigma=1.0)), x0, 0.5, dt=0.25).final[..., 0], axis=-1)

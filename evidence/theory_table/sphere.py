@@ -30,14 +30,17 @@ def _curve(beta: float, normalised: bool, times: list[float], tokens: int = 8, s
 def equiangular_sa() -> Comparison:
     """Equiangular tokens, SA."""
     times = [0.5, 1.0, 2.0, 3.0]
-    return compare(theory.equiangular_similarity(times, 0.1, 2.0, 8), _curve(2.0, True, times))
+    return compare(theory.equiangular_similarity(times=times, start=0.1, beta=2.0, tokens=8), _curve(2.0, True, times))
 
 
 @check(3, source="2312.10794 sec. 6", setting="n = 8, beta = 1.5", tolerance=1e-6)
 def equiangular_usa() -> Comparison:
     """Equiangular tokens, USA."""
     times = [0.2, 0.5, 1.0]
-    return compare(theory.equiangular_similarity(times, 0.1, 1.5, 8, normalised=False), _curve(1.5, False, times))
+    return compare(
+        theory.equiangular_similarity(times=times, start=0.1, beta=1.5, tokens=8, normalised=False),
+        _curve(1.5, False, times),
+    )
 
 
 def _time_to_half(beta: float, normalised: bool) -> float:
@@ -64,7 +67,9 @@ def _time_to_half(beta: float, normalised: bool) -> float:
 def equiangular_times() -> Comparison:
     """Time to inner product 1/2."""
     cases = [(1.0, True), (4.0, True), (1.0, False)]
-    predicted = [theory.equiangular_time(0.0, 0.5, beta, 32, normalised=kind) for beta, kind in cases]
+    predicted = [
+        theory.equiangular_time(start=0.0, stop=0.5, beta=beta, tokens=32, normalised=kind) for beta, kind in cases
+    ]
     return compare(predicted, [_time_to_half(beta, kind) for beta, kind in cases])
 
 
@@ -72,7 +77,7 @@ def equiangular_times() -> Comparison:
 def zero_temperature() -> Comparison:
     """Linear dynamics at beta = 0."""
     times = [0.5, 1.0, 2.0]
-    predicted = theory.orthogonal_similarity_without_temperature(times, 16)
+    predicted = theory.orthogonal_similarity_without_temperature(times=times, tokens=16)
     measured = [_curve(0.0, kind, times, tokens=16, start=0.0) for kind in (True, False)]
     return compare(np.stack([predicted, predicted]), np.stack(measured))
 
@@ -101,7 +106,9 @@ def random_tokens() -> Comparison:
     times = [1.0, 2.0, 3.0, 4.0]
     dynamics = kd.Dynamics(kd.softmax(1.0), kd.Sphere())
     run = kd.simulate(dynamics, kd.Sphere().sample(32, 1024, 0), 4.0, dt=0.1, save_at=times)
-    return compare(theory.equiangular_similarity(times, 0.0, 1.0, 32), mean_cosine(run.positions[1:]))
+    return compare(
+        theory.equiangular_similarity(times=times, start=0.0, beta=1.0, tokens=32), mean_cosine(run.positions[1:])
+    )
 
 
 @check(
@@ -176,4 +183,6 @@ def kuramoto() -> Comparison:
     angles = 2 * np.arctan((1 - r0) / (1 + r0) * np.tan(np.pi * (level - 0.5)))
     dynamics = kd.Dynamics(kd.softmax(0.0), kd.Circle())
     run = kd.simulate(dynamics, kd.Circle().from_angles(angles), 4.0, dt=0.05, save_at=times)
-    return compare(theory.kuramoto_order_parameter(times, r0), np.linalg.norm(run.positions[1:].mean(1), axis=-1))
+    return compare(
+        theory.kuramoto_order_parameter(times=times, start=r0), np.linalg.norm(run.positions[1:].mean(1), axis=-1)
+    )

@@ -16,6 +16,7 @@ from krause_dynamics.mean_field.density import (
     uniform,
     von_mises,
 )
+from krause_dynamics.mean_field.distance import wasserstein
 from krause_dynamics.mean_field.lagrangian import Outcome, follow, settle
 from krause_dynamics.mean_field.maps import iterate
 from krause_dynamics.mean_field.solver import density_at, solve
@@ -40,4 +41,5 @@ __all__ = [
     "solve",
     "uniform",
     "von_mises",
+    "wasserstein",
 ]

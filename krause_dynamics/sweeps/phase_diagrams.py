@@ -71,11 +71,11 @@ def order_over_beta(
         results["particles"].append(np.linalg.norm(run[:, 0].mean(axis=1), axis=-1))
         results["density"].append([_order(solved, index) for index in range(1, len(moments) + 1)])
         results["clusters"].append([_groups(space.to_angles(x), 0.5 / np.sqrt(beta)) for x in run[:, 1]])
-    rates = np.array([float(theory.mode_growth(1, beta, 2)) for beta in betas])
+    rates = np.array([float(theory.mode_growth(degree=1, beta=beta, dimension=2)) for beta in betas])
     data: dict[str, Any] = {
         name: (("beta", "time"), np.asarray(values, dtype=float)) for name, values in results.items()
     }
-    data["winning_mode"] = ("beta", [theory.winning_mode(beta) for beta in betas])
+    data["winning_mode"] = ("beta", [theory.winning_mode(beta=beta) for beta in betas])
     data["linear_time"] = ("beta", np.log(0.5 / _order_of(start)) / rates)
     attributes = {"tokens": tokens, "kappa": kappa, "noise": noise, "cells": cells, "seed": seed}
     return xarray.Dataset(data, coords={"beta": list(betas), "time": moments}, attrs=attributes)
@@ -237,7 +237,10 @@ def order_over_noise(
     data: dict[str, Any] = {"density": (("radius", "noise"), orders)}
     if particles:
         data["particles"] = (("radius", "noise"), cloud)
-    data["critical_noise"] = ("radius", np.array([theory.critical_noise(radius, 1.0) for radius in radii]))
+    data["critical_noise"] = (
+        "radius",
+        np.array([theory.critical_noise(radius=radius, length=1.0) for radius in radii]),
+    )
     attributes = {"t_end": t_end, "cells": cells, "particles": particles, "seed": seed}
     return xarray.Dataset(data, coords={"radius": list(radii), "noise": list(noises)}, attrs=attributes)
 

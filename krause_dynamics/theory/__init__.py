@@ -90,11 +90,13 @@ from krause_dynamics.theory.near_consensus import (
     vit_eigenvalues,
 )
 from krause_dynamics.theory.noisy_attention import (
+    attention_free_energy,
     circle_order_parameter,
     critical_attention_noise,
     is_transition_continuous,
     landau_quartic,
     linear_threshold,
+    ordered_state,
     transition_order_threshold,
 )
 from krause_dynamics.theory.pre_norm import pre_norm_equiangular, pre_norm_exponents
@@ -122,6 +124,7 @@ __all__ = [
     "UNIFORM_DENSITY_CLUSTERS",
     "Front",
     "attention_contraction_bound",
+    "attention_free_energy",
     "band_eigenvalues",
     "boolean_limit_rank",
     "causal_gap_rate",
@@ -175,6 +178,7 @@ __all__ = [
     "linear_threshold",
     "long_wave_critical_noise",
     "mode_growth",
+    "ordered_state",
     "orthogonal_critical_scaling",
     "orthogonal_similarity_without_temperature",
     "parking_constant",

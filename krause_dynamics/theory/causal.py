@@ -7,11 +7,12 @@ Token i listens to tokens 1..i. With V = I on the sphere the first token is fixe
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from krause_dynamics.theory._checks import positive_integer, within
+from krause_dynamics.theory._domains import LARGEST, POSITIVE, ArrayLike, Maybe, Real, Reals, Whole, formula, within
+from krause_dynamics.theory._quadrature import travel_time
 
 
+@formula(tokens=Whole(most=LARGEST))
 def causal_rates(tokens: int) -> np.ndarray:
     r"""Rates at which tokens of causal attention approach the leader, near it: 1 - 1/i, i = 1..n.
 
@@ -20,9 +21,10 @@ def causal_rates(tokens: int) -> np.ndarray:
 
     Source: derived.
     """
-    return 1.0 - 1.0 / np.arange(1, positive_integer("tokens", tokens) + 1)
+    return 1.0 - 1.0 / np.arange(1, tokens + 1)
 
 
+@formula(tokens=Whole(most=LARGEST), window=Maybe(Whole()), step=Real())
 def causal_layer_factors(tokens: int, *, window: int | None = None, step: float = 1.0) -> np.ndarray:
     r"""Factors per layer of deviations from consensus, causal attention with an optional window, relaxation tau.
 
@@ -34,13 +36,14 @@ def causal_layer_factors(tokens: int, *, window: int | None = None, step: float 
         window: w, the last w tokens, own included; all when None.
         step: tau.
     """
-    reach = np.arange(1, positive_integer("tokens", tokens) + 1)
+    reach = np.arange(1, tokens + 1)
     if window is not None:
-        reach = np.minimum(reach, positive_integer("window", window))
+        reach = np.minimum(reach, window)
     return 1.0 - step * (1.0 - 1.0 / reach)
 
 
-def causal_gap_rate(gap: ArrayLike, beta: float) -> np.ndarray:
+@formula(gap=Reals(0.0, np.pi, "[]"), beta=Real())
+def causal_gap_rate(*, gap: ArrayLike, beta: float) -> np.ndarray:
     r"""Speed of the angle of a follower to the leader: phi' = -sin(phi) e/(1 + e), e = exp(beta (cos phi - 1)).
 
     Half the speed of two tokens that both move (``gap_rate``).
@@ -49,20 +52,23 @@ def causal_gap_rate(gap: ArrayLike, beta: float) -> np.ndarray:
         gap: angle phi in [0, pi], any shape.
         beta: inverse temperature.
     """
-    phi = np.asarray(gap, dtype=float)
-    return -np.sin(phi) * np.exp(-np.logaddexp(0.0, beta * (1.0 - np.cos(phi))))
+    return -np.sin(gap) * np.exp(-np.logaddexp(0.0, beta * (1.0 - np.cos(gap))))
 
 
-def causal_gap_time(start: float, stop: float, beta: float) -> float:
-    """Time in which the angle of a follower goes from ``start`` to ``stop``, by quadrature of 1/speed."""
-    from scipy.integrate import quad
+@formula(start=Real(0.0, np.pi, "()"), stop=Real(0.0, np.pi, "()"), beta=Real())
+def causal_gap_time(*, start: float, stop: float, beta: float) -> float:
+    """Time in which the angle of a follower goes from ``start`` to ``stop``, by quadrature of 1/speed.
 
-    within("start", start, 0.0, np.pi)
-    within("stop", stop, 0.0, np.pi)
-    value, _ = quad(
-        lambda phi: 1.0 / float(causal_gap_rate(phi, beta)), start, stop, epsabs=0.0, epsrel=1e-12, limit=400
-    )
-    return value
+    Args:
+        start: initial angle in (0, pi).
+        stop: final angle in (0, start].
+        beta: inverse temperature.
+
+    Returns:
+        The time; infinite where it is beyond the range of floats.
+    """
+    within("stop", stop, 0.0, start, ends="(]")
+    return travel_time(lambda phi: np.logaddexp(0.0, beta * (1.0 - np.cos(phi))) - np.log(np.sin(phi)), stop, start)
 
 
 def parking_constant() -> float:
@@ -86,6 +92,7 @@ def parking_constant() -> float:
     return head + body + float(np.exp(-2.0 * np.euler_gamma)) / 40.0
 
 
+@formula(separation=POSITIVE, circumference=POSITIVE)
 def expected_renyi_centres(separation: float, *, circumference: float = 2.0 * np.pi) -> float:
     r"""Expected number of Renyi centres of many i.i.d. uniform tokens on a circle: 0.7475979 x 2 pi/delta.
 
@@ -105,7 +112,8 @@ def expected_renyi_centres(separation: float, *, circumference: float = 2.0 * np
     return parking_constant() * circumference / separation
 
 
-def expected_strong_renyi_centres(tokens: int, separation: float) -> float:
+@formula(tokens=Whole(), separation=Real(0.0, np.pi, "()"))
+def expected_strong_renyi_centres(*, tokens: int, separation: float) -> float:
     r"""Expected number of strong Renyi centres on the circle: (pi/delta)(1 - (1 - delta/pi)^n).
 
     n tokens are i.i.d. uniform. One is a strong centre when no earlier *token* lies within delta; token i is one with
@@ -117,6 +125,5 @@ def expected_strong_renyi_centres(tokens: int, separation: float) -> float:
 
     Source: arXiv 2411.04990, section 5; exact for every n.
     """
-    n = positive_integer("tokens", tokens)
-    share = within("separation", separation, 0.0, np.pi) / np.pi
-    return float(-np.expm1(n * np.log1p(-share)) / share)
+    share = separation / np.pi
+    return float(-np.expm1(tokens * np.log1p(-share)) / share)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from krause_dynamics.theory._checks import positive_integer
+from krause_dynamics.theory._domains import Real, Reals, Whole, formula
 
 
-def regular_cluster_eigenvalues(clusters: int, beta: float) -> tuple[np.ndarray, float]:
+@formula(clusters=Whole(most=10_000), beta=Real())
+def regular_cluster_eigenvalues(*, clusters: int, beta: float) -> tuple[np.ndarray, float]:
     r"""Eigenvalues at m equal clusters spaced 2 pi/m on the circle, under USA.
 
     With f'(x) = e^{beta cos x}(cos x - beta sin^2 x), x_a = 2 pi a/m:
@@ -31,13 +32,14 @@ def regular_cluster_eigenvalues(clusters: int, beta: float) -> tuple[np.ndarray,
 
     Source: bound beta < -2/3 in arXiv 2507.22857; mechanism derived.
     """
-    m = positive_integer("clusters", clusters)
+    m = clusters
     angle = 2.0 * np.pi * np.arange(m) / m
     slope = np.exp(beta * np.cos(angle)) * (np.cos(angle) - beta * np.sin(angle) ** 2)
     modes = np.arange(1, m)[:, None]
     return (slope * (np.cos(modes * angle) - 1.0)).sum(axis=1) / m, -float(slope.sum()) / m
 
 
+@formula(beta=Real())
 def three_cluster_eigenvalue(beta: float) -> float:
     r"""(1/2 + 3 beta/4) e^{-beta/2}, the eigenvalue that decides three clusters at 120 degrees (USA).
 
@@ -46,16 +48,17 @@ def three_cluster_eigenvalue(beta: float) -> float:
     return float((0.5 + 0.75 * beta) * np.exp(-beta / 2.0))
 
 
-def is_single_cluster_proved(dimension: int, beta: float) -> bool:
+@formula(dimension=Whole(2), beta=Real())
+def is_single_cluster_proved(*, dimension: int, beta: float) -> bool:
     """Whether almost every start is proved to reach consensus: d >= 3, beta >= 0; d = 2, beta >= -0.16.
 
     False does not mean that consensus fails. Sources: Markdahl (d >= 3, beta = 0); arXiv 2405.18273 (d >= 3);
     arXiv 2507.22857 (d = 2; stated to two digits).
     """
-    d = positive_integer("dimension", dimension, at_least=2)
-    return beta >= (0.0 if d >= 3 else -0.16)
+    return beta >= (0.0 if dimension >= 3 else -0.16)
 
 
+@formula(tokens=Reals(ndim=1))
 def boolean_limit_rank(tokens: np.ndarray) -> int:
     r"""Largest rank of the limiting 0/1 attention matrix of one-dimensional tokens.
 
@@ -71,7 +74,6 @@ def boolean_limit_rank(tokens: np.ndarray) -> int:
 
     Source: arXiv 2305.05465, theorem 2.1.
     """
-    x = np.asarray(tokens, dtype=float).ravel()
-    if np.any(x == 0.0):
+    if np.any(tokens == 0.0):
         raise ValueError("tokens must not contain zero: the limit is stated for almost every start; got a zero token")
-    return 1 if np.all(x > 0.0) or np.all(x < 0.0) else 2
+    return 1 if np.all(tokens > 0.0) or np.all(tokens < 0.0) else 2

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from krause_dynamics.theory._checks import positive_integer, within
+from krause_dynamics.theory._domains import Real, Reals, Whole, formula, within
 
 
+@formula(similarity=Real(-1.0, 1.0))
 def critical_scaling(similarity: float) -> float:
     r"""gamma_c = 1/(1 - rho): the self weight tends to 0, 1/2, 1 below, at, above it as n grows, beta = gamma log n.
 
@@ -19,7 +20,7 @@ def critical_scaling(similarity: float) -> float:
 
     Source: arXiv 2510.05554.
     """
-    return 1.0 / (1.0 - within("similarity", similarity, -1.0, 1.0))
+    return 1.0 / (1.0 - similarity)
 
 
 def orthogonal_critical_scaling() -> float:
@@ -27,7 +28,8 @@ def orthogonal_critical_scaling() -> float:
     return 0.5
 
 
-def self_weight(tokens: float, scaling: float, similarity: float) -> float:
+@formula(tokens=Real(1.0), scaling=Real(), similarity=Real(-1.0, 1.0, "[]"))
+def self_weight(*, tokens: float, scaling: float, similarity: float) -> float:
     r"""Weight of a token on itself: 1/(1 + (n-1) n^{-gamma (1 - rho)}), beta = gamma log n.
 
     Args:
@@ -37,11 +39,15 @@ def self_weight(tokens: float, scaling: float, similarity: float) -> float:
 
     Source: arXiv 2510.05554.
     """
-    n = float(tokens)
-    return float(1.0 / (1.0 + (n - 1.0) * n ** (-scaling * (1.0 - similarity))))
+    if tokens == 1.0:
+        return 1.0
+    # In logarithms: a power of n beyond the range of floats is a weight of 0 or 1.
+    log_others = np.log(tokens - 1.0) - scaling * (1.0 - similarity) * np.log(tokens)
+    return float(np.exp(-np.logaddexp(0.0, log_others)))
 
 
-def gram_map(similarity: float, tokens: float, scaling: float) -> float:
+@formula(similarity=Real(-1.0, 1.0, "()"), tokens=Real(2.0), scaling=Real())
+def gram_map(*, similarity: float, tokens: float, scaling: float) -> float:
     r"""Inner product (cosine) of two outputs of one attention layer without residual, equal inner products rho.
 
     rho' = (1 + (n-1) rho - s (1-rho)) / (1 + (n-1) rho + (n-1) s (1-rho)),   s = (p - q)^2,
@@ -56,25 +62,27 @@ def gram_map(similarity: float, tokens: float, scaling: float) -> float:
 
     Source: derived, setting of arXiv 2510.05554.
     """
-    n = float(tokens)
+    n = tokens
     rho = within("similarity", similarity, -1.0 / (n - 1.0), 1.0)
-    p = self_weight(tokens, scaling, rho)
+    p = self_weight(tokens=n, scaling=scaling, similarity=rho)
     q = (1.0 - p) / (n - 1.0)
     s = (p - q) ** 2
     common = 1.0 + (n - 1.0) * rho
     return (common - s * (1.0 - rho)) / (common + (n - 1.0) * s * (1.0 - rho))
 
 
-def gram_map_limit(similarity: float, scaling: float) -> float:
+@formula(similarity=Real(0.0, 1.0), scaling=Real())
+def gram_map_limit(*, similarity: float, scaling: float) -> float:
     r"""Limit of :func:`gram_map` as n grows: 1, 4 rho/(1 + 3 rho), rho (rho > 0); 1, 1/2, 0 around 1/2 at rho = 0."""
-    rho = within("similarity", similarity, -1e-12, 1.0)
+    rho = similarity
     threshold = critical_scaling(rho) if rho > 0.0 else orthogonal_critical_scaling()
     if np.isclose(scaling, threshold, rtol=1e-12):
         return 4.0 * rho / (1.0 + 3.0 * rho) if rho > 0.0 else 0.5
     return 1.0 if scaling < threshold else rho
 
 
-def uniform_keys_scaling(tokens: float, dimension: int) -> float:
+@formula(tokens=Real(1.0), dimension=Whole(2))
+def uniform_keys_scaling(*, tokens: float, dimension: int) -> float:
     r"""Scale n^{2/(d-1)} of beta at which attention localises for independent keys uniform on S^{d-1}.
 
     The squared distance to the nearest of n keys is of order n^{-2/(d-1)}. A power of n, not log n: inner products are
@@ -82,11 +90,11 @@ def uniform_keys_scaling(tokens: float, dimension: int) -> float:
 
     Source: arXiv 2605.08505.
     """
-    d = positive_integer("dimension", dimension, at_least=2)
-    return float(tokens) ** (2.0 / (d - 1))
+    return float(tokens ** (2.0 / (dimension - 1)))
 
 
-def rank_collapse_step(residual: np.ndarray, weight: np.ndarray) -> np.ndarray:
+@formula(residual=Reals(ndim=2), weight=Reals(ndim=2))
+def rank_collapse_step(*, residual: np.ndarray, weight: np.ndarray) -> np.ndarray:
     r"""Leading order of one layer of pure attention near rank one: R' = R W C,  C = R^T R/n.
 
     X = 1 m^T + R with 1^T R = 0 and scores x_i^T W x_j; the output is again rank one up to R' + o(|R|^3), after
@@ -101,7 +109,9 @@ def rank_collapse_step(residual: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
     Source: cubic bound, arXiv 2103.03404; leading term derived.
     """
-    r = np.asarray(residual, dtype=float)
+    r, d = residual, residual.shape[1]
+    if weight.shape != (d, d):
+        raise ValueError(f"weight must be (d, d) = ({d}, {d}) for residual (n, d), got shape {weight.shape}")
     if np.max(np.abs(r.sum(axis=0))) > 1e-9 * max(1.0, float(np.abs(r).sum())):
         raise ValueError("residual must have columns that sum to zero; subtract the mean token first")
-    return r @ np.asarray(weight, dtype=float) @ (r.T @ r) / r.shape[0]
+    return r @ weight @ (r.T @ r) / r.shape[0]

@@ -6,12 +6,14 @@ tau(A B) <= tau(A) tau(B).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from numpy.typing import ArrayLike
 
-from krause_dynamics.theory._checks import positive
+from krause_dynamics.theory._domains import POSITIVE, ArrayLike, Real, Reals, formula
 
 
+@formula(oscillation=Reals(0.0, math.inf, "[]"))
 def softmax_total_variation_bound(oscillation: ArrayLike) -> np.ndarray:
     r"""Largest total variation between softmax rows whose score difference oscillates by D: tanh(D/4).
 
@@ -23,9 +25,10 @@ def softmax_total_variation_bound(oscillation: ArrayLike) -> np.ndarray:
 
     Source: classical (Birkhoff's contraction of positive vectors).
     """
-    return np.tanh(np.asarray(oscillation, dtype=float) / 4.0)
+    return np.tanh(oscillation / 4.0)
 
 
+@formula(scores=Reals(-math.inf, math.inf, "[]", ndim=2))
 def score_oscillation(scores: ArrayLike) -> float:
     r"""Largest oscillation of the difference of two rows: max_{i,k} [max_j (s_ij - s_kj) - min_j (s_ij - s_kj)].
 
@@ -35,22 +38,23 @@ def score_oscillation(scores: ArrayLike) -> float:
     Returns:
         D; infinite when a score is not finite.
     """
-    s = np.asarray(scores, dtype=float)
-    if not np.all(np.isfinite(s)):
+    if not np.all(np.isfinite(scores)):
         return float("inf")
     largest = 0.0
-    for row in s:
-        difference = s - row
+    for row in scores:
+        difference = scores - row
         largest = max(largest, float(np.max(difference.max(axis=1) - difference.min(axis=1))))
     return largest
 
 
+@formula(scores=Reals(-math.inf, math.inf, "[]", ndim=2))
 def dobrushin_bound(scores: ArrayLike) -> float:
     r"""Bound of the Dobrushin coefficient of softmax(scores): tanh(D/4), D from :func:`score_oscillation`."""
     return float(softmax_total_variation_bound(score_oscillation(scores)))
 
 
-def attention_contraction_bound(coupling: float, query_diameter: float, key_diameter: float) -> float:
+@formula(coupling=POSITIVE, query_diameter=Real(0.0), key_diameter=Real(0.0))
+def attention_contraction_bound(*, coupling: float, query_diameter: float, key_diameter: float) -> float:
     r"""Bound of the Dobrushin coefficient before looking at tokens: tanh(a diam(Q) diam(K)/4).
 
     For scores a <q, k> + (any function of the key) + (any function of the query): D <= |a| diam(Q) diam(K). Softmax: a
@@ -61,5 +65,4 @@ def attention_contraction_bound(coupling: float, query_diameter: float, key_diam
         query_diameter: largest distance of two queries.
         key_diameter: largest distance of two keys.
     """
-    a = positive("coupling", coupling)
-    return float(softmax_total_variation_bound(a * query_diameter * key_diameter))
+    return float(softmax_total_variation_bound(coupling * query_diameter * key_diameter))

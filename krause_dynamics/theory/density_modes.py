@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from krause_dynamics.theory._checks import positive, positive_integer
+from krause_dynamics.theory._domains import POSITIVE, Whole, formula
 
 #: Modes per bandwidth of a dense homogeneous sample, by Rice's formula: sqrt(3/2)/(2 pi).
 RICE_DENSITY = np.sqrt(1.5) / (2.0 * np.pi)
+NODES = 10**7  # of the quadrature: a few seconds
 
 
-def expected_density_modes_on_line(samples: int, beta: float) -> float:
+@formula(samples=Whole(2), beta=POSITIVE)
+def expected_density_modes_on_line(*, samples: int, beta: float) -> float:
     r"""Expected number of modes of the kernel density estimate of n samples of N(0, 1), bandwidth beta^{-1/2}.
 
     int rho(t) (1 - e^{-lambda(t)/D}) dt: rho is the Kac-Rice density of down-crossings of f' for a Gaussian process
@@ -34,10 +36,13 @@ def expected_density_modes_on_line(samples: int, beta: float) -> float:
     """
     from scipy.special import ndtr
 
-    n, b = positive_integer("samples", samples, at_least=2), positive("beta", beta)
+    n, b = samples, beta
     edge = np.sqrt(2.0 * np.log(n)) + 4.0
     # Narrowest is the window |t| < n^{-1/2} beta^{3/4} in which noise competes with the slope of the density.
-    t = np.linspace(-edge, edge, 20_001 + 20 * int(edge * np.sqrt(n) * b**-0.75))
+    nodes = 20_001 + 20 * int(edge * np.sqrt(n) * b**-0.75)
+    if nodes > NODES:
+        raise ValueError(f"beta must resolve {n} samples in {NODES} nodes, got {b!r}, which takes {nodes:.1e}")
+    t = np.linspace(-edge, edge, nodes)
     slope, curvature, var_slope, var_curvature, covariance = _moments(t, n, b)
     # f'' given f' = 0.
     mean = curvature - covariance / var_slope * slope
@@ -73,7 +78,8 @@ def _moments(t: np.ndarray, n: int, b: float) -> tuple[np.ndarray, ...]:
     )
 
 
-def density_modes_leading_order(samples: int, beta: float) -> float:
+@formula(samples=Whole(2), beta=POSITIVE)
+def density_modes_leading_order(*, samples: int, beta: float) -> float:
     r"""Leading order of :func:`expected_density_modes_on_line` for n^c < beta < n^{2-c}.
 
     (sqrt(3 beta log n)/pi) (sqrt(1 - a/2) - sqrt(max(0, 1 - 3a/2))),   a = log(beta)/log(n).
@@ -91,7 +97,7 @@ def density_modes_leading_order(samples: int, beta: float) -> float:
 
     Source: scaling of arXiv 2412.09080; the constant is heuristic.
     """
-    n, b = positive_integer("samples", samples, at_least=2), positive("beta", beta)
+    n, b = samples, beta
     log_n = np.log(n)
     exponent = np.log(b) / log_n
     if not 0.0 < exponent < 2.0:

@@ -10,18 +10,19 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from krause_dynamics.theory._checks import positive, positive_integer
+from krause_dynamics.theory._domains import POSITIVE, Complexes, Flag, Real, Reals, Whole, Word, formula
 
 TimeModel = Literal["discrete", "normalised", "per_capita"]
 
 
+@formula(q=Complexes())
 def dispersion(q: Any) -> np.ndarray:
     r"""g(q) = sin(q)/q - cos(q), for real or complex q; g ~ q^2/3 for long waves.
 
     Args:
         q: wave number times radius, any shape; 0 gives 0.
     """
-    z = np.asarray(q)
+    z = q
     small = np.abs(z) < 1e-3
     safe = np.where(small, 1.0, z)
     return np.where(small, z**2 / 3.0 - z**4 / 30.0, np.sin(safe) / safe - np.cos(safe))
@@ -31,17 +32,19 @@ def _dispersion_slope(q: complex) -> complex:
     return complex(np.cos(q) / q - np.sin(q) / q**2 + np.sin(q))
 
 
-def step_multiplier(wavenumber: Any, radius: float) -> np.ndarray:
+@formula(wavenumber=Complexes(), radius=POSITIVE)
+def step_multiplier(*, wavenumber: Any, radius: float) -> np.ndarray:
     r"""Factor per step of the discrete map: 1 + g(kR).
 
     Valid for amplitudes much larger than the spacing of particles and much smaller than the wavelength: below
     the spacing a lattice sees a frozen graph, :func:`frozen_graph_multiplier`.
     """
-    return 1.0 + dispersion(np.asarray(wavenumber) * positive("radius", radius))
+    return 1.0 + dispersion(wavenumber * radius)
 
 
+@formula(wavenumber=Complexes(), radius=POSITIVE, density=POSITIVE, normalised=Flag(), noise=Real(0.0))
 def growth_rate(
-    wavenumber: Any, radius: float, *, density: float = 1.0, normalised: bool = False, noise: float = 0.0
+    *, wavenumber: Any, radius: float, density: float = 1.0, normalised: bool = False, noise: float = 0.0
 ) -> np.ndarray:
     r"""Growth rate in continuous time: g(kR) (normalised) or 2 rho0 R g(kR) (per capita), minus sigma^2 k^2/2.
 
@@ -54,26 +57,25 @@ def growth_rate(
 
     Source: derived; compare arXiv 1511.02975 and 1508.07313.
     """
-    k = np.asarray(wavenumber)
-    r = positive("radius", radius)
-    factor = 1.0 if normalised else 2.0 * positive("density", density) * r
-    return factor * dispersion(k * r) - 0.5 * noise**2 * k**2
+    factor = 1.0 if normalised else 2.0 * density * radius
+    return factor * dispersion(wavenumber * radius) - 0.5 * noise**2 * wavenumber**2
 
 
-def frozen_graph_multiplier(wavenumber: Any, spacing: float, radius: float) -> np.ndarray:
+@formula(wavenumber=Reals(), spacing=POSITIVE, radius=POSITIVE)
+def frozen_graph_multiplier(*, wavenumber: Any, spacing: float, radius: float) -> np.ndarray:
     r"""Factor per step of displacements of a lattice, far smaller than the spacing h, when the graph does not change.
 
     sin((p + 1/2) k h)/((2p + 1) sin(k h/2)),  p = floor(R/h) neighbours a side.
 
     Args:
-        wavenumber: k, any shape, not a multiple of 2 pi/h.
+        wavenumber: k, any shape; at multiples of 2 pi/h, where all move alike, the factor is 1.
         spacing: h.
         radius: R; a ratio R/h within 1e-9 of an integer counts as that integer (closed ball).
     """
-    h = positive("spacing", spacing)
-    p = int(np.floor(positive("radius", radius) / h + 1e-9))
-    half = 0.5 * np.asarray(wavenumber, dtype=float) * h
-    return np.sin((2 * p + 1) * half) / ((2 * p + 1) * np.sin(half))
+    from scipy.special import diric
+
+    neighbours = np.floor(radius / spacing + 1e-9)
+    return diric(wavenumber * spacing, 2.0 * neighbours + 1.0)
 
 
 def fastest_wave() -> float:
@@ -95,6 +97,7 @@ class Front(NamedTuple):
     wavelength: float
 
 
+@formula(time=Word(("discrete", "normalised", "per_capita")), guess=Complexes())
 def selected_front(time: TimeModel = "discrete", *, guess: complex = 3.0 + 2.0j) -> Front:
     r"""Front invading the uniform state from an edge, and the wavelength it leaves behind.
 
@@ -114,8 +117,9 @@ def selected_front(time: TimeModel = "discrete", *, guess: complex = 3.0 + 2.0j)
     """
     from scipy.optimize import root
 
-    if time not in ("discrete", "normalised", "per_capita"):
-        raise ValueError(f"time must be 'discrete', 'normalised' or 'per_capita', got {time!r}")
+    guess = complex(guess)
+    if guess.imag <= 0.0:
+        raise ValueError(f"guess must lie in the upper half plane, got {guess!r}; try 3 + 2j")
     factor = 2.0 if time == "per_capita" else 1.0
 
     def exponent(q: complex) -> complex:
@@ -139,7 +143,8 @@ def selected_front(time: TimeModel = "discrete", *, guess: complex = 3.0 + 2.0j)
     return Front(q, c, float(2.0 * np.pi * c / abs((exponent(q) + 1j * c * q).imag)))
 
 
-def critical_noise(radius: float, length: float, *, mode: int = 1, normalised: bool = False) -> float:
+@formula(radius=POSITIVE, length=POSITIVE, mode=Whole(), normalised=Flag())
+def critical_noise(*, radius: float, length: float, mode: int = 1, normalised: bool = False) -> float:
     r"""sigma_c of dx = drift dt + sigma dB above which the uniform law on a torus is stable against one mode.
 
     Per capita: sigma_c^2 = (4 R^3/L)(sin q - q cos q)/q^3, q = 2 pi m R/L, tending to 4 R^3/(3L) for long waves.
@@ -159,16 +164,16 @@ def critical_noise(radius: float, length: float, *, mode: int = 1, normalised: b
 
     Source: derived.
     """
-    r, ell = positive("radius", radius), positive("length", length)
+    r, ell = radius, length
     if ell < 2.0 * r:
         raise ValueError(f"length must be at least 2 radius = {2 * r:g} on a torus, got {ell:g}")
-    q = 2.0 * np.pi * positive_integer("mode", mode) * r / ell
+    q = 2.0 * np.pi * mode * r / ell
     squared = 2.0 * r**2 * float(dispersion(q)) / q**2 * (1.0 if normalised else 2.0 * r / ell)
     return float(np.sqrt(max(squared, 0.0)))
 
 
+@formula(radius=POSITIVE, density=POSITIVE, normalised=Flag())
 def long_wave_critical_noise(radius: float, *, density: float = 1.0, normalised: bool = False) -> float:
     r"""Limit of sigma_c for waves much longer than R: sigma_c^2 = 4 rho0 R^3/3, or 2 R^2/3 when normalised."""
-    r = positive("radius", radius)
-    squared = 2.0 * r**2 / 3.0 if normalised else 4.0 * positive("density", density) * r**3 / 3.0
+    squared = 2.0 * radius**2 / 3.0 if normalised else 4.0 * density * radius**3 / 3.0
     return float(np.sqrt(squared))

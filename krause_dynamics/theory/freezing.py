@@ -6,9 +6,8 @@ Opinions move to the mean of those within the closed radius, all at once. Length
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from krause_dynamics.theory._checks import positive, positive_integer
+from krause_dynamics.theory._domains import LARGEST, POSITIVE, ArrayLike, Real, Reals, Whole, formula
 
 #: Freezing times of the dumbbell start with 3n + 1 agents (n at -1/n, one at each of 0..n, n at n + 1/n).
 #: f_1(n) grows at least like n^2: Wedin and Hegarty, arXiv 1406.0769.
@@ -32,6 +31,7 @@ RANDOM_START_THRESHOLD = (0.2125, 0.003)
 UNIFORM_DENSITY_CLUSTERS = {3.0: 1, 7.5: 3, 8.0: 3, 12.0: 5, 16.0: 7}
 
 
+@formula(agents=Whole(2))
 def equally_spaced_freezing_time(agents: int) -> int:
     r"""Steps until n agents with gaps equal to the radius stop: T(6k + r) = 5k + (1, 1, 1, 2, 5, 6)[r], n >= 2.
 
@@ -39,10 +39,11 @@ def equally_spaced_freezing_time(agents: int) -> int:
 
     Source: Hegarty and Wedin, arXiv 1406.0819; the exact form is computed.
     """
-    k, r = divmod(positive_integer("agents", agents, at_least=2), 6)
+    k, r = divmod(agents, 6)
     return 5 * k + (1, 1, 1, 2, 5, 6)[r]
 
 
+@formula(agents=Whole(2, LARGEST))
 def equally_spaced_final_sizes(agents: int) -> list[int]:
     r"""Cluster sizes from gaps equal to the radius: 3, ..., 3, (n mod 6), 3, ..., 3, left to right.
 
@@ -51,40 +52,44 @@ def equally_spaced_final_sizes(agents: int) -> list[int]:
 
     Source: Hegarty and Wedin, arXiv 1406.0819.
     """
-    k, r = divmod(positive_integer("agents", agents, at_least=2), 6)
+    k, r = divmod(agents, 6)
     return [3] * k + ([r] if r else []) + [3] * k
 
 
-def two_cluster_stability_distance(mass_a: float, mass_b: float) -> float:
+@formula(mass_a=POSITIVE, mass_b=POSITIVE)
+def two_cluster_stability_distance(*, mass_a: float, mass_b: float) -> float:
     r"""Smallest stable separation of two clusters: 1 + min(W_A, W_B)/max(W_A, W_B), in units of the radius.
 
     Beyond it an agent of vanishing weight put between the two cannot pull them together.
 
     Source: Blondel, Hendrickx and Tsitsiklis 2009, arXiv 0807.2028.
     """
-    a, b = positive("mass_a", mass_a), positive("mass_b", mass_b)
-    return 1.0 + min(a, b) / max(a, b)
+    return 1.0 + min(mass_a, mass_b) / max(mass_a, mass_b)
 
 
-def full_range_variance(times: ArrayLike, start: float) -> np.ndarray:
+@formula(times=Reals(), start=Real(0.0))
+def full_range_variance(*, times: ArrayLike, start: float) -> np.ndarray:
     r"""Var(t) = Var(0) e^{-2t} when the radius exceeds the diameter (continuous time, normalised or per capita).
 
     Both forms agree there, as everyone hears everyone; in discrete time consensus is reached in one step.
     """
-    return float(start) * np.exp(-2.0 * np.asarray(times, dtype=float))
+    return start * np.exp(-2.0 * times)
 
 
-def edge_speed(radius: float, density: float = 1.0) -> float:
+@formula(radius=POSITIVE, density=POSITIVE)
+def edge_speed(radius: float, *, density: float = 1.0) -> float:
     r"""Initial speed of the edge of a uniform density, un-normalised: rho0 R^2/2."""
-    return positive("density", density) * positive("radius", radius) ** 2 / 2.0
+    return density * radius**2 / 2.0
 
 
+@formula(radius=POSITIVE)
 def edge_jump(radius: float) -> float:
     r"""First move of the edge in the discrete map: R/2, the mean of a one-sided neighbourhood."""
-    return positive("radius", radius) / 2.0
+    return radius / 2.0
 
 
-def density_after_one_step(position: ArrayLike, radius: float = 1.0) -> np.ndarray:
+@formula(position=Reals(), radius=POSITIVE)
+def density_after_one_step(position: ArrayLike, *, radius: float = 1.0) -> np.ndarray:
     r"""Density of a half-line [0, inf) of density 1 after one discrete step: 0, then 2 on (R/2, R), then 1.
 
     x < R moves to (x + R)/2, so [0, R] is squeezed into [R/2, R]; x >= R stays.
@@ -93,5 +98,5 @@ def density_after_one_step(position: ArrayLike, radius: float = 1.0) -> np.ndarr
         position: distance from the original edge, any shape.
         radius: confidence radius R.
     """
-    x = np.asarray(position, dtype=float) / positive("radius", radius)
+    x = position / radius
     return np.where(x < 0.5, 0.0, np.where(x < 1.0, 2.0, 1.0))

@@ -8,13 +8,15 @@ mean-field limit.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from numpy.typing import ArrayLike
 
-from krause_dynamics.theory._checks import positive
+from krause_dynamics.theory._domains import POSITIVE, ArrayLike, Flag, Real, Reals, formula
 
 
-def gaussian_rule_variance(times: ArrayLike, variance: ArrayLike, sigma: float = 1.0) -> np.ndarray:
+@formula(times=Reals(), variance=Reals(0.0, ends="()"), sigma=POSITIVE)
+def gaussian_rule_variance(*, times: ArrayLike, variance: ArrayLike, sigma: float = 1.0) -> np.ndarray:
     r"""Variance of a normal law under the Gaussian rule in continuous time, relative form, per principal axis.
 
     v(t)^2 = sigma^2 W(u0 e^{u0 - 2t}),  u0 = v0^2/sigma^2, W Lambert's function; the mean stays. Solves
@@ -29,28 +31,29 @@ def gaussian_rule_variance(times: ArrayLike, variance: ArrayLike, sigma: float =
     """
     from scipy.special import wrightomega
 
-    s2 = positive("sigma", sigma) ** 2
-    u0 = np.asarray(variance, dtype=float) / s2
+    s2 = sigma**2
+    u0 = variance / s2
     # W(e^y) is Wright's omega of y: no overflow for wide laws.
-    return s2 * np.real(wrightomega(u0 + np.log(u0) - 2.0 * np.asarray(times, dtype=float)))
+    return s2 * np.real(wrightomega(u0 + np.log(u0) - 2.0 * times))
 
 
-def gaussian_rule_deviation_step(deviation: ArrayLike, sigma: float = 1.0, *, step: float = 1.0) -> np.ndarray:
+@formula(deviation=Reals(0.0), sigma=POSITIVE, step=Real())
+def gaussian_rule_deviation_step(deviation: ArrayLike, *, sigma: float = 1.0, step: float = 1.0) -> np.ndarray:
     r"""Standard deviation after one layer of the Gaussian rule: v -> v (1 - tau sigma^2/(v^2 + sigma^2)).
 
     tau = 1 is the full step, blurring mean shift: v -> v^3/(v^2 + sigma^2), cubic convergence.
 
     Args:
-        deviation: v > 0 per principal axis, any shape.
+        deviation: v >= 0 per principal axis, any shape.
         sigma: bandwidth.
         step: tau, the relaxation of the layer; 1 replaces each point by its local mean.
     """
-    v = np.asarray(deviation, dtype=float)
-    s2 = positive("sigma", sigma) ** 2
+    v, s2 = deviation, sigma**2
     return v * (v * v + (1.0 - step) * s2) / (v * v + s2)
 
 
-def dot_product_variance(times: ArrayLike, variance: float, beta: float, *, relative: bool = False) -> np.ndarray:
+@formula(times=Reals(), variance=POSITIVE, beta=POSITIVE, relative=Flag())
+def dot_product_variance(*, times: ArrayLike, variance: float, beta: float, relative: bool = False) -> np.ndarray:
     r"""Variance of a centred normal law under dot-product attention in R^d, per principal axis.
 
     Plain, x' = sum a y:            l(t) = l0/(1 - 2 beta l0 t)
@@ -67,9 +70,8 @@ def dot_product_variance(times: ArrayLike, variance: float, beta: float, *, rela
 
     Source: derived (Riccati); normality kept, arXiv 2501.18322.
     """
-    t = np.asarray(times, dtype=float)
-    l0, b = positive("variance", variance), positive("beta", beta)
-    limit = dot_product_blow_up(l0, b, relative=relative)
+    t, l0, b = times, variance, beta
+    limit = dot_product_blow_up(variance=l0, beta=b, relative=relative)
     if np.any(t >= limit):
         raise ValueError(f"times must lie before the blow-up at {limit:g}, got {float(np.max(t)):g}")
     if relative:
@@ -77,12 +79,13 @@ def dot_product_variance(times: ArrayLike, variance: float, beta: float, *, rela
     return l0 / (1.0 - 2.0 * b * l0 * t)
 
 
-def dot_product_blow_up(variance: float, beta: float, *, relative: bool = False) -> float:
+@formula(variance=POSITIVE, beta=POSITIVE, relative=Flag())
+def dot_product_blow_up(*, variance: float, beta: float, relative: bool = False) -> float:
     r"""Time of infinite variance: 1/(2 beta l0), or (1/2) log(beta l0/(beta l0 - 1)) in relative form.
 
     Infinite in relative form when beta l0 <= 1.
     """
-    strength = positive("beta", beta) * positive("variance", variance)
-    if not relative:
-        return 1.0 / (2.0 * strength)
-    return 0.5 * float(np.log(strength / (strength - 1.0))) if strength > 1.0 else float("inf")
+    strength = beta * variance
+    if relative:
+        return -0.5 * math.log1p(-1.0 / strength) if strength > 1.0 else math.inf
+    return 0.5 / strength if strength > 0.0 else math.inf

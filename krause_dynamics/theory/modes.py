@@ -10,12 +10,12 @@ data (sqrt(beta log beta), in ``density_modes``), and the Renyi centres of causa
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from krause_dynamics.theory._checks import positive, positive_integer
+from krause_dynamics.theory._domains import POSITIVE, ArrayLike, Flag, Maybe, Real, Reals, Whole, formula
 
 
-def kernel_coefficient(degree: ArrayLike, beta: float, dimension: int, *, scaled: bool = False) -> np.ndarray:
+@formula(degree=Reals(0.0), beta=POSITIVE, dimension=Whole(2), scaled=Flag())
+def kernel_coefficient(*, degree: ArrayLike, beta: float, dimension: int, scaled: bool = False) -> np.ndarray:
     r"""Funk-Hecke coefficient of exp(beta <x, y>) on S^{d-1} under the uniform probability.
 
     kappa_l = Gamma(d/2) (2/beta)^{d/2 - 1} I_{l + d/2 - 1}(beta);  d = 2: kappa_l = I_l(beta).
@@ -28,21 +28,25 @@ def kernel_coefficient(degree: ArrayLike, beta: float, dimension: int, *, scaled
 
     Source: Funk-Hecke formula; used as in arXiv 2410.23228.
     """
-    return np.exp(_log_kernel_coefficient(degree, beta, dimension) - (positive("beta", beta) if scaled else 0.0))
+    return np.exp(_log_kernel_coefficient(degree, beta, dimension) - (beta if scaled else 0.0))
 
 
 def _log_kernel_coefficient(degree: ArrayLike, beta: float, dimension: int) -> np.ndarray:
     # In logarithms, as both factors leave the range of floats in high dimension while their product does not.
-    from scipy.special import gammaln, ive
+    from scipy.special import gammaln, hyp0f1, ive
 
-    b = positive("beta", beta)
-    d = positive_integer("dimension", dimension, at_least=2)
-    order = np.asarray(degree, dtype=float) + d / 2 - 1
-    with np.errstate(divide="ignore"):  # high degrees underflow to a coefficient of 0
-        return gammaln(d / 2) + (d / 2 - 1) * np.log(2.0 / b) + b + np.log(ive(order, b))
+    half = dimension / 2
+    order = np.asarray(degree, dtype=float) + half - 1
+    direct = beta + np.log(ive(order, beta)) - (half - 1) * np.log(beta / 2.0)
+    # Where I_order leaves the range of floats, beta is far below the order: its power series, largest term taken out.
+    lost = ~np.isfinite(direct)
+    growth = np.log(hyp0f1(order + 1, np.where(lost, beta**2 / 4.0, 0.0)))
+    series = (order - half + 1) * np.log(beta / 2.0) - gammaln(order + 1) + growth
+    return gammaln(half) + np.where(lost, series, direct)
 
 
-def mode_growth(degree: ArrayLike, beta: float, dimension: int, *, normalised: bool = True) -> np.ndarray:
+@formula(degree=Reals(0.0), beta=POSITIVE, dimension=Whole(2), normalised=Flag())
+def mode_growth(*, degree: ArrayLike, beta: float, dimension: int, normalised: bool = True) -> np.ndarray:
     r"""Growth rate of a perturbation of degree l of the uniform law.
 
     USA: l (l + d - 2) kappa_l / beta;   SA: the same divided by kappa_0.
@@ -56,26 +60,27 @@ def mode_growth(degree: ArrayLike, beta: float, dimension: int, *, normalised: b
     Source: linearisation of the continuity equation (velocity grad(K*mu)/beta, or grad log(K*mu)/beta);
     the rule of arXiv 2410.23228.
     """
-    ell = np.asarray(degree, dtype=float)
-    eigenvalue = ell * (ell + dimension - 2)
-    log_kappa = _log_kernel_coefficient(ell, beta, dimension)
+    eigenvalue = degree * (degree + dimension - 2)
+    log_kappa = _log_kernel_coefficient(degree, beta, dimension)
     if normalised:
         log_kappa = log_kappa - _log_kernel_coefficient(0, beta, dimension)
     return eigenvalue * np.exp(log_kappa) / beta
 
 
-def winning_mode(beta: float, dimension: int = 2) -> int:
+@formula(beta=Real(0.0, 1e12, "(]"), dimension=Whole(2))
+def winning_mode(beta: float, *, dimension: int = 2) -> int:
     r"""Degree with the largest growth rate, the same for SA and USA (they differ by the factor kappa_0).
 
     Searches l up to 4 sqrt(beta) + 20; the maximum sits near sqrt(2 beta) for d = 2.
 
     Source: arXiv 2410.23228.
     """
-    degrees = np.arange(1, int(4 * np.sqrt(positive("beta", beta))) + 20)
-    return int(degrees[np.argmax(mode_growth(degrees, beta, dimension))])
+    degrees = np.arange(1, int(4 * np.sqrt(beta)) + 20)
+    return int(degrees[np.argmax(mode_growth(degree=degrees, beta=beta, dimension=dimension))])
 
 
-def switching_beta(degree: int, dimension: int = 2) -> float:
+@formula(degree=Whole(), dimension=Whole(2))
+def switching_beta(degree: int, *, dimension: int = 2) -> float:
     r"""The beta at which degrees l and l + 1 grow equally fast: below it l wins, above it l + 1.
 
     Root of l (l+d-2) kappa_l = (l+1)(l+d-1) kappa_{l+1}; the ratio kappa_{l+1}/kappa_l increases with beta, so
@@ -89,24 +94,26 @@ def switching_beta(degree: int, dimension: int = 2) -> float:
     """
     from scipy.optimize import brentq
 
-    ell = positive_integer("degree", degree)
+    ell = degree
 
     def difference(beta: float) -> float:
-        lower, upper = mode_growth(np.array([ell, ell + 1]), beta, dimension)
+        lower, upper = mode_growth(degree=np.array([ell, ell + 1]), beta=beta, dimension=dimension)
         return float(upper / lower - 1.0)
 
     return brentq(difference, 0.2 * (ell + dimension / 2 - 1), 10.0 * (ell + dimension) ** 2, xtol=1e-12, rtol=1e-14)
 
 
+@formula(beta=Reals(0.0, ends="()"))
 def large_beta_mode(beta: ArrayLike) -> np.ndarray:
     r"""Winning degree on the circle for large beta, l* ~ sqrt(2 beta); the SA rate there tends to 2/e.
 
     From kappa_l/kappa_0 ~ exp(-l^2 / (2 beta)): the maximum of l^2 exp(-l^2 / (2 beta))/beta. Relative error of the
     rate is O(1/beta).
     """
-    return np.sqrt(2.0 * np.asarray(beta, dtype=float))
+    return np.sqrt(2.0 * beta)
 
 
+@formula(beta=Real(0.0, 1e12, "(]"), tokens=Maybe(Whole()))
 def expected_initial_modes(beta: float, *, tokens: int | None = None) -> float:
     r"""Expected number of local maxima of the field f(x) = sum_j exp(beta cos(x - x_j)) of uniform tokens on a circle.
 
@@ -123,7 +130,7 @@ def expected_initial_modes(beta: float, *, tokens: int | None = None) -> float:
     """
     from scipy.special import ive
 
-    b = positive("beta", beta)
+    b = beta
     if tokens is not None and tokens < 10.0 * np.sqrt(b):
         raise ValueError(
             f"tokens must be at least 10 sqrt(beta) = {10 * np.sqrt(b):.0f} for Rice's count, got {tokens}"

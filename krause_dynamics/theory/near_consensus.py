@@ -11,12 +11,14 @@ from typing import Literal
 
 import numpy as np
 
-from krause_dynamics.theory._checks import positive_integer
+from krause_dynamics.theory._domains import LARGEST, Real, Whole, Word, formula
+
+SQUARE = 20_000  # rows of a dense matrix: 3.2 GB
+PATTERN = Word(("cross", "square"))
 
 
 def _odd_half_width(window: int, tokens: int) -> int:
-    size = positive_integer("window", window)
-    n = positive_integer("tokens", tokens)
+    size, n = window, tokens
     if size % 2 == 0:
         raise ValueError(f"window must be odd for a two-sided neighbourhood, got {size}; use {size - 1} or {size + 1}")
     if size > n:
@@ -24,12 +26,14 @@ def _odd_half_width(window: int, tokens: int) -> int:
     return (size - 1) // 2
 
 
+@formula(eigenvalue=Real(), step=Real())
 def layer_factor(eigenvalue: float, *, step: float = 1.0) -> float:
     r"""Contraction per layer of the mode with eigenvalue lambda: 1 - tau (1 - lambda)."""
     return 1.0 - step * (1.0 - eigenvalue)
 
 
-def ring_eigenvalues(tokens: int, window: int) -> np.ndarray:
+@formula(tokens=Whole(most=LARGEST), window=Whole())
+def ring_eigenvalues(*, tokens: int, window: int) -> np.ndarray:
     r"""Eigenvalues of averaging over a two-sided window on a ring: (1 + 2 sum_{j<=w} cos(2 pi m j/n))/(2w + 1).
 
     Args:
@@ -39,13 +43,14 @@ def ring_eigenvalues(tokens: int, window: int) -> np.ndarray:
     Returns:
         Shape (n,), in the order of the Fourier mode m = 0..n-1; m = 1 is the slowest but one.
     """
-    w, n = _odd_half_width(window, tokens), int(tokens)
-    offset = np.arange(-w, w + 1)
-    angle = 2.0 * np.pi * np.arange(n)[:, None] * offset / n
-    return np.cos(angle).mean(axis=1)
+    w, n = _odd_half_width(window, tokens), tokens
+    from scipy.special import diric
+
+    return diric(2.0 * np.pi * np.arange(n) / n, 2 * w + 1)
 
 
-def band_eigenvalues(tokens: int, window: int) -> np.ndarray:
+@formula(tokens=Whole(most=SQUARE), window=Whole())
+def band_eigenvalues(*, tokens: int, window: int) -> np.ndarray:
     r"""Eigenvalues, descending, of averaging over a two-sided window that shrinks at both ends.
 
     D^{-1} A is similar to the symmetric D^{-1/2} A D^{-1/2}, hence real eigenvalues.
@@ -54,12 +59,13 @@ def band_eigenvalues(tokens: int, window: int) -> np.ndarray:
         tokens: n.
         window: 2w + 1, odd.
     """
-    w, n = _odd_half_width(window, tokens), int(tokens)
+    w, n = _odd_half_width(window, tokens), tokens
     index = np.arange(n)
     return _averaging_eigenvalues(np.abs(index[:, None] - index[None, :]) <= w)
 
 
-def vit_allowed_pairs(height: int, width: int, *, pattern: Literal["cross", "square"], radius: int = 1) -> int:
+@formula(height=Whole(), width=Whole(), pattern=PATTERN, radius=Whole(0))
+def vit_allowed_pairs(*, height: int, width: int, pattern: Literal["cross", "square"], radius: int = 1) -> int:
     r"""Number of allowed pairs of a patch mask with a class token that sees and is seen by all.
 
     Square: sum over offsets of (H - |dr|)(W - |dc|), Chebyshev distance up to r; cross: cells at city-block distance
@@ -71,17 +77,16 @@ def vit_allowed_pairs(height: int, width: int, *, pattern: Literal["cross", "squ
         pattern: "cross" (4 neighbours and self at radius 1, CIFAR) or "square" (5 x 5 at radius 2, ImageNet).
         radius: r.
     """
-    h, w = positive_integer("height", height), positive_integer("width", width)
-    pairs = 0
-    for row in range(-radius, radius + 1):
-        for column in range(-radius, radius + 1):
-            if pattern == "cross" and abs(row) + abs(column) > radius:
-                continue
-            pairs += max(h - abs(row), 0) * max(w - abs(column), 0)
-    return pairs + 2 * h * w + 1
+    h, w = height, width
+    rows, columns = min(radius, h - 1), min(radius, w - 1)  # beyond the picture there is nobody
+    down = np.abs(np.arange(-rows, rows + 1))[:, None]
+    across = np.abs(np.arange(-columns, columns + 1))
+    near = (down + across <= radius) if pattern == "cross" else True
+    return int(((h - down) * (w - across) * near).sum()) + 2 * h * w + 1
 
 
-def vit_eigenvalues(height: int, width: int, *, pattern: Literal["cross", "square"], radius: int = 1) -> np.ndarray:
+@formula(height=Whole(), width=Whole(), pattern=PATTERN, radius=Whole(0))
+def vit_eigenvalues(*, height: int, width: int, pattern: Literal["cross", "square"], radius: int = 1) -> np.ndarray:
     """Eigenvalues, descending, of averaging over a patch neighbourhood with a class token (index 0).
 
     Args:
@@ -93,7 +98,9 @@ def vit_eigenvalues(height: int, width: int, *, pattern: Literal["cross", "squar
     Returns:
         Shape (H W + 1,).
     """
-    h, w = positive_integer("height", height), positive_integer("width", width)
+    h, w = height, width
+    if h * w >= SQUARE:
+        raise ValueError(f"height * width must be below {SQUARE}, for the memory of the matrix, got {h} * {w}")
     row, column = np.divmod(np.arange(h * w), w)
     down, across = np.abs(row[:, None] - row), np.abs(column[:, None] - column)
     near = (down + across if pattern == "cross" else np.maximum(down, across)) <= radius

@@ -7,13 +7,16 @@ constant is K_lin/2.)
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from krause_dynamics.theory._checks import positive, positive_integer
+from krause_dynamics.theory._domains import POSITIVE, ArrayLike, Reals, Whole, formula
 from krause_dynamics.theory.modes import kernel_coefficient
 
 
-def linear_threshold(beta: float, dimension: int, *, degree: int = 1) -> float:
+@formula(beta=POSITIVE, dimension=Whole(2), degree=Whole())
+def linear_threshold(*, beta: float, dimension: int, degree: int = 1) -> float:
     r"""Coupling K at which degree l of the uniform law becomes unstable: beta/kappa_l.
 
     l = 1, the first: K_lin = beta^{d/2}/(2^{d/2-1} Gamma(d/2) I_{d/2}(beta)).
@@ -25,18 +28,31 @@ def linear_threshold(beta: float, dimension: int, *, degree: int = 1) -> float:
 
     Source: arXiv 2606.05140 up to its factor 2; derived: rate K l (l+d-2) kappa_l/beta - l (l+d-2).
     """
-    return float(positive("beta", beta) / kernel_coefficient(positive_integer("degree", degree), beta, dimension))
+    return float(beta / kernel_coefficient(degree=degree, beta=beta, dimension=dimension))
 
 
-def critical_attention_noise(beta: float, dimension: int) -> float:
+@formula(beta=POSITIVE, dimension=Whole(2))
+def critical_attention_noise(*, beta: float, dimension: int) -> float:
     r"""sigma_c of dx = drift dt + sigma dB (USA, K = 1) above which the uniform law is stable: sqrt(2/K_lin)."""
-    return float(np.sqrt(2.0 / linear_threshold(beta, dimension)))
+    return float(np.sqrt(2.0 / linear_threshold(beta=beta, dimension=dimension)))
 
 
+def _bessel_ratio(order: float, beta: float) -> float:
+    """I_{order+1}(beta)/I_order(beta); the power series where both leave the range of floats."""
+    from scipy.special import hyp0f1, ive
+
+    if beta > 20.0 and ive(order, beta) > 0.0:
+        return float(ive(order + 1.0, beta) / ive(order, beta))
+    z = beta * beta / 4.0
+    return float(beta / (2.0 * (order + 1.0)) * hyp0f1(order + 2.0, z) / hyp0f1(order + 1.0, z))
+
+
+@formula(dimension=Whole(2))
 def transition_order_threshold(dimension: int) -> float:
     r"""beta* with I_{d/2+1}(beta*)/I_{d/2}(beta*) = 1/d: the transition at K_lin is continuous iff beta <= beta*.
 
-    Above it the ordered branch bends backwards and the order parameter jumps.
+    Above it the ordered branch bends backwards and the order parameter jumps. beta* tends to 1 as d grows, as the
+    ratio is beta/(d + 2) to leading order.
 
     Args:
         dimension: d >= 2.
@@ -44,38 +60,30 @@ def transition_order_threshold(dimension: int) -> float:
     Source: arXiv 2604.16288, 2606.05140; for d = 2 see :func:`landau_quartic`.
     """
     from scipy.optimize import brentq
-    from scipy.special import ive
 
-    d = positive_integer("dimension", dimension, at_least=2)
-
-    def excess(beta: float) -> float:
-        return float(ive(d / 2 + 1, beta) / ive(d / 2, beta) - 1.0 / d)
-
-    return brentq(excess, 1e-6, 50.0 * d, xtol=1e-13, rtol=1e-14)
+    # The ratio rises with beta and lies below beta/(d + 2), so that the root lies above (d + 2)/d.
+    return brentq(lambda beta: _bessel_ratio(dimension / 2, beta) - 1.0 / dimension, 0.9, 4.0, xtol=1e-13, rtol=1e-14)
 
 
-def is_transition_continuous(beta: float, dimension: int) -> bool:
+@formula(beta=POSITIVE, dimension=Whole(2))
+def is_transition_continuous(*, beta: float, dimension: int) -> bool:
     """Whether order sets in without a jump at the linear threshold: beta <= beta*."""
-    return positive("beta", beta) <= transition_order_threshold(dimension)
+    return beta <= transition_order_threshold(dimension)
 
 
+@formula(beta=POSITIVE)
 def landau_quartic(beta: float) -> float:
     r"""Coefficient of a^4 of the free energy at K_lin on the circle: 1/32 - 1/(64 (1 - w2/w1)), w_l = I_l(beta)/beta.
 
     Density 1 + a cos t + c cos 2t, c eliminated, F = int f log f - (K/2) <f, W f> per unit length. Positive
     (continuous transition) iff I_2/I_1 < 1/2.
     """
-    from scipy.special import ive
-
-    ratio = float(ive(2, positive("beta", beta)) / ive(1, beta))
-    return 1.0 / 32.0 - 1.0 / (64.0 * (1.0 - ratio))
+    return 1.0 / 32.0 - 1.0 / (64.0 * (1.0 - _bessel_ratio(1.0, beta)))
 
 
-def circle_order_parameter(beta: float, coupling: float, *, modes: int = 64) -> float:
+@formula(beta=POSITIVE, coupling=POSITIVE, modes=Whole(1, 4096))
+def circle_order_parameter(*, beta: float, coupling: float, modes: int = 64) -> float:
     r"""Largest r = int cos(t) f of a stationary law f ~ exp(K W*f) of noisy USA attention on the circle (d = 2).
-
-    Fixed point of the even Fourier coefficients r_l = int cos(l t) f, with W*f = (1/beta)(I_0 + 2 sum_l I_l r_l cos(l
-    t)), iterated from a concentrated law, which selects the ordered branch wherever it exists.
 
     Args:
         beta: inverse temperature > 0.
@@ -84,19 +92,110 @@ def circle_order_parameter(beta: float, coupling: float, *, modes: int = 64) -> 
 
     Returns:
         r in [0, 1); below 1e-6 the uniform law is the only stationary one found.
-    """
-    from scipy.special import iv
 
-    angle = 2.0 * np.pi * np.arange(8 * modes) / (8 * modes)
-    degrees = np.arange(1, modes + 1)
-    cosines = np.cos(degrees[:, None] * angle)
-    strength = 2.0 * positive("coupling", coupling) / positive("beta", beta) * iv(degrees, beta)
-    moments = np.exp(-(degrees**2) / 200.0)
-    for _ in range(20_000):
-        field = (strength * moments) @ cosines
-        density = np.exp(field - field.max())
-        updated = cosines @ density / density.sum()
-        if np.max(np.abs(updated - moments)) < 1e-13:
+    Raises:
+        ValueError: As :func:`ordered_state`.
+    """
+    return float(abs(ordered_state(beta=beta, coupling=coupling, modes=modes)[0]))
+
+
+@formula(beta=POSITIVE, coupling=POSITIVE, modes=Whole(1, 4096))
+def ordered_state(*, beta: float, coupling: float, modes: int = 64) -> np.ndarray:
+    r"""The most ordered stationary law of noisy USA attention on the circle: its moments r_l = int cos(l t) f.
+
+    Fixed point of f ~ exp(K W*f) with W*f = (1/beta)(I_0 + 2 sum_l I_l r_l cos(l t)): iterated from a concentrated
+    law, which selects the ordered branch wherever it exists, then solved by Newton's method, which ends also near the
+    threshold, where the iteration hardly moves.
+
+    Args:
+        beta: inverse temperature > 0.
+        coupling: K = 2/sigma^2.
+        modes: Fourier modes kept; the law must be wider than a cell of 2 pi/(8 modes).
+
+    Returns:
+        r_1, ..., r_modes; the density is (1 + 2 sum_l r_l cos(l t))/(2 pi), all 0 for the uniform law.
+
+    Raises:
+        ValueError: the law is too narrow for ``modes``, or the search does not converge.
+
+    Source: arXiv 2606.05140 (stationary laws); the search is ours.
+    """
+    circle = _CircleLaw(beta, coupling, modes)
+    moments = np.exp(-(np.arange(1, modes + 1) ** 2) / 200.0)
+    for _ in range(200):
+        moments = circle.moments(circle.density(moments))
+    for _ in range(200):
+        density = circle.density(moments)
+        residual = circle.moments(density) - moments
+        if np.max(np.abs(residual)) < 1e-15:
             break
-        moments = updated
-    return float(abs(moments[0]))
+        change = np.linalg.solve(np.eye(modes) - circle.slope(density), residual)
+        moments = moments + change
+        if np.max(np.abs(change)) < 1e-13:
+            break
+    else:
+        raise ValueError(f"coupling must leave a law that can be found, got {coupling!r} at beta={beta!r}")
+    if circle.unresolved(density) > 0.1:  # moments are then off by its fourth power: widths double, aliases quadruple
+        raise ValueError(f"modes must resolve the law, which is narrower than a cell, got {modes}; give more")
+    return moments
+
+
+class _CircleLaw:
+    """Laws f ~ exp(K W*f) on the circle, even about 0, on 8 points a mode."""
+
+    def __init__(self, beta: float, coupling: float, modes: int) -> None:
+        from scipy.special import iv
+
+        degrees = np.arange(1, modes + 1)
+        self.cosines = np.cos(degrees[:, None] * (2.0 * np.pi * np.arange(8 * modes) / (8 * modes)))
+        self.strength = 2.0 * coupling / beta * iv(degrees, beta)
+        if not np.isfinite(self.strength).all():
+            raise ValueError(f"beta must keep exp(beta) within the range of floats, got {beta!r}")
+
+    def density(self, moments: Any) -> Any:
+        """Relative density at the points, of mean 1."""
+        field = (self.strength * moments) @ self.cosines
+        density = np.exp(field - field.max())
+        return density / density.mean()
+
+    def moments(self, density: Any) -> Any:
+        return self.cosines @ density / len(density)
+
+    def unresolved(self, density: Any) -> float:
+        """The highest coefficient of the law that its points can tell."""
+        return float(abs(np.mean(density * (-1.0) ** np.arange(len(density)))))
+
+    def slope(self, density: Any) -> Any:
+        """D moments_l / d moments_k: covariances of cosines times the strength of k."""
+        mean = self.moments(density)
+        return ((self.cosines * density) @ self.cosines.T / len(density) - np.outer(mean, mean)) * self.strength
+
+
+@formula(moments=Reals(-1.0, 1.0, "[]", ndim=1), beta=POSITIVE, coupling=POSITIVE)
+def attention_free_energy(*, moments: ArrayLike, beta: float, coupling: float) -> float:
+    r"""Free energy of a law on the circle under noisy USA attention, per unit length: mean(f log f) - (K/2) <f, W f>.
+
+    With f the density relative to the uniform law, of moments r_l = mean(f cos(l t)), and
+    <f, W f> = (1/beta)(I_0 + 2 sum_l I_l r_l^2). Noisy USA descends it, and its stationary points are the stationary
+    laws (:func:`ordered_state`); the uniform law has -(K/2) I_0(beta)/beta.
+
+    Args:
+        moments: r_1, ..., r_m; higher ones are 0.
+        beta: inverse temperature > 0.
+        coupling: K = 2/sigma^2.
+
+    Raises:
+        ValueError: the moments are those of no density (it would be negative).
+
+    Source: arXiv 2606.05140, with the factor 1/2 of the interaction; see :func:`landau_quartic`.
+    """
+    from scipy.special import iv, xlogy
+
+    r = np.asarray(moments)
+    degrees = np.arange(1, len(r) + 1)
+    points = 16 * len(r) + 256
+    density = 1.0 + 2.0 * r @ np.cos(degrees[:, None] * (2.0 * np.pi * np.arange(points) / points))
+    if density.min() < -1e-9:
+        raise ValueError(f"moments must be those of a density, got a law that falls to {density.min():.3g}")
+    interaction = (iv(0, beta) + 2.0 * float(iv(degrees, beta) @ r**2)) / beta
+    return float(np.mean(xlogy(np.maximum(density, 0.0), np.maximum(density, 0.0))) - 0.5 * coupling * interaction)

@@ -12,13 +12,16 @@ against post-norm); the equiangular reduction is derived.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from krause_dynamics.theory._checks import positive, positive_integer, within
+from krause_dynamics.theory._domains import POSITIVE, ArrayLike, Real, Reals, Whole, formula, within
+from krause_dynamics.theory._quadrature import at_times
 
 
+@formula(
+    times=Reals(0.0, ndim=1, rising=True), start=Real(-1.0, 1.0, "()"), beta=Real(), tokens=Whole(2), radius=POSITIVE
+)
 def pre_norm_equiangular(
-    times: ArrayLike, start: float, beta: float, tokens: int, *, radius: float = 1.0
+    *, times: ArrayLike, start: float, beta: float, tokens: int, radius: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Inner product and radius of equiangular tokens under pre-norm attention.
 
@@ -34,11 +37,8 @@ def pre_norm_equiangular(
 
     Source: arXiv 2510.22026; reduction derived.
     """
-    from scipy.integrate import solve_ivp
-
-    n = positive_integer("tokens", tokens, at_least=2)
+    n, t = tokens, times
     within("start", start, -1.0 / (n - 1), 1.0)
-    t = np.atleast_1d(np.asarray(times, dtype=float))
 
     def rates(_: float, state: np.ndarray) -> list[float]:
         # y = log((1 + (n-1) rho)/(1 - rho)) keeps the relative accuracy of 1 - rho.
@@ -47,10 +47,8 @@ def pre_norm_equiangular(
         return [2.0 * n * others / (n - 1) / state[1], 1.0 - others * (1.0 - rho)]
 
     y0 = np.log1p((n - 1) * start) - np.log1p(-start)
-    solution = solve_ivp(
-        rates, (0.0, float(t[-1])), [y0, positive("radius", radius)], "DOP853", t_eval=t, rtol=1e-12, atol=1e-12
-    )
-    return 1.0 - n / (np.exp(solution.y[0]) + (n - 1)), solution.y[1]
+    y, r = at_times(rates, t, [y0, radius], atol=1e-12)
+    return 1.0 - n / (np.exp(y) + (n - 1)), r
 
 
 def pre_norm_exponents() -> tuple[float, float]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from krause_dynamics.theory._checks import positive_integer
+from krause_dynamics.theory._domains import ArrayLike, Reals, Whole, formula
 
 
-def linear_model_error(times: ArrayLike, particles: int) -> np.ndarray:
+@formula(times=Reals(), particles=Whole())
+def linear_model_error(*, times: ArrayLike, particles: int) -> np.ndarray:
     r"""Mean squared W2 of N i.i.d. uniform particles to their limit, full range: (1 + e^{-2t})/(12 N).
 
     At t = 0, E W2^2 = 1/(6N). Half is the variance of the mean, which stays; the flow shrinks the centred
@@ -20,20 +20,20 @@ def linear_model_error(times: ArrayLike, particles: int) -> np.ndarray:
 
     Source: derived; exact for every N.
     """
-    n = positive_integer("particles", particles)
-    return (1.0 + np.exp(-2.0 * np.asarray(times, dtype=float))) / (12.0 * n)
+    return (1.0 + np.exp(-2.0 * times)) / (12.0 * particles)
 
 
+@formula(particles=Whole())
 def quantile_start_error(particles: int) -> float:
     r"""W2 between N midpoints (i + 1/2)/N and the uniform law on [0, 1]: 1/(2 sqrt(3) N), exact."""
-    return 1.0 / (2.0 * np.sqrt(3.0) * positive_integer("particles", particles))
+    return 1.0 / (2.0 * np.sqrt(3.0) * particles)
 
 
+@formula(dimension=Whole())
 def sampling_rate_exponent(dimension: int = 1) -> float:
     r"""Exponent of N in W2 between an empirical measure and a smooth law: -1/2 for d = 1, -1/d for d >= 3.
 
     In d = 2 the rate is N^{-1/2} up to a logarithm. Smooth rules (Gaussian, softmax) keep this rate for finite
     times.
     """
-    d = positive_integer("dimension", dimension)
-    return -0.5 if d <= 2 else -1.0 / d
+    return -0.5 if dimension <= 2 else -1.0 / dimension

@@ -12,12 +12,13 @@ arXiv 2312.10794 (section 6 for equiangular tokens).
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from krause_dynamics.theory._checks import positive_integer, within
+from krause_dynamics.theory._domains import ArrayLike, Flag, Real, Reals, Whole, formula, within
+from krause_dynamics.theory._quadrature import at_times, travel_time
 
 
-def equiangular_rate(similarity: ArrayLike, beta: float, tokens: int, *, normalised: bool = True) -> np.ndarray:
+@formula(similarity=Reals(-1.0, 1.0, "[]"), beta=Real(), tokens=Whole(2), normalised=Flag())
+def equiangular_rate(*, similarity: ArrayLike, beta: float, tokens: int, normalised: bool = True) -> np.ndarray:
     r"""Speed of the common inner product of n tokens with equal pairwise inner products.
 
     SA:  rho' = 2 e^{beta rho} (1 - rho)(1 + (n-1) rho) / (e^beta + (n-1) e^{beta rho})
@@ -34,8 +35,9 @@ def equiangular_rate(similarity: ArrayLike, beta: float, tokens: int, *, normali
 
     Source: arXiv 2312.10794, section 6.
     """
-    n = positive_integer("tokens", tokens, at_least=2)
-    rho = np.asarray(similarity, dtype=float)
+    n, rho = tokens, similarity
+    if np.any(rho < -1.0 / (n - 1)):
+        raise ValueError(f"similarity must be at least -1/(n - 1) = {-1.0 / (n - 1):g}, got {float(rho.min())!r}")
     shape = 2.0 * (1.0 - rho) * (1.0 + (n - 1) * rho)
     if normalised:
         return shape * _share_of_others(rho, beta, n)
@@ -47,39 +49,42 @@ def _share_of_others(similarity: np.ndarray, beta: float, tokens: int) -> np.nda
     return np.exp(-np.logaddexp(beta * (1.0 - similarity), np.log(tokens - 1)))
 
 
-def equiangular_time(start: float, stop: float, beta: float, tokens: int, *, normalised: bool = True) -> float:
+@formula(start=Real(-1.0, 1.0, "()"), stop=Real(-1.0, 1.0, "()"), beta=Real(), tokens=Whole(2), normalised=Flag())
+def equiangular_time(*, start: float, stop: float, beta: float, tokens: int, normalised: bool = True) -> float:
     r"""Time in which equiangular tokens go from inner product ``start`` to ``stop``, by quadrature of 1/rho'.
 
     Args:
         start: initial inner product, above -1/(n-1).
-        stop: final inner product, below 1.
+        stop: final inner product, from ``start`` on and below 1.
         beta: inverse temperature.
         tokens: number of tokens n.
         normalised: True for SA, False for USA.
 
+    Returns:
+        The time; infinite where it is beyond the range of floats.
+
     Raises:
-        ValueError: when an end is not inside (-1/(n-1), 1), where the time is infinite.
+        ValueError: when an end is not inside (-1/(n-1), 1), where the time is infinite, or ``stop`` lies before
+            ``start``: inner products only grow.
 
-    Source: arXiv 2312.10794, section 6; the quadrature is exact to about 1e-12 relative.
+    Source: arXiv 2312.10794, section 6; the quadrature is exact to about 1e-11 relative.
     """
-    from scipy.integrate import quad
-
-    n = positive_integer("tokens", tokens, at_least=2)
+    n = tokens
     within("start", start, -1.0 / (n - 1), 1.0)
-    within("stop", stop, -1.0 / (n - 1), 1.0)
-    value, _ = quad(
-        lambda rho: 1.0 / float(equiangular_rate(rho, beta, n, normalised=normalised)),
-        start,
-        stop,
-        epsabs=0.0,
-        epsrel=1e-12,
-        limit=400,
-    )
-    return value
+    within("stop", stop, start, 1.0, ends="[)")
+
+    def log_slowness(rho: float) -> float:
+        pull = -np.logaddexp(beta * (1.0 - rho), np.log(n - 1)) if normalised else beta * rho - np.log(n)
+        return -float(np.log(2.0) + np.log1p(-rho) + np.log1p((n - 1) * rho) + pull)
+
+    return travel_time(log_slowness, start, stop)
 
 
+@formula(
+    times=Reals(0.0, ndim=1, rising=True), start=Real(-1.0, 1.0, "()"), beta=Real(), tokens=Whole(2), normalised=Flag()
+)
 def equiangular_similarity(
-    times: ArrayLike, start: float, beta: float, tokens: int, *, normalised: bool = True
+    *, times: ArrayLike, start: float, beta: float, tokens: int, normalised: bool = True
 ) -> np.ndarray:
     r"""Inner product rho(t) of equiangular tokens, rho(0) = ``start``.
 
@@ -98,14 +103,11 @@ def equiangular_similarity(
 
     Source: arXiv 2312.10794, section 6.
     """
-    from scipy.integrate import solve_ivp
-
-    n = positive_integer("tokens", tokens, at_least=2)
+    n, t = tokens, times
     within("start", start, -1.0 / (n - 1), 1.0)
-    t = np.atleast_1d(np.asarray(times, dtype=float))
 
     def similarity(y: np.ndarray) -> np.ndarray:
-        # Both forms are exact; the second does not overflow at consensus.
+        # This form does not overflow at consensus.
         return 1.0 - n / (np.exp(y) + (n - 1))
 
     def rate(_: float, y: np.ndarray) -> np.ndarray:
@@ -113,11 +115,11 @@ def equiangular_similarity(
         return 2.0 * n * _share_of_others(rho, beta, n) if normalised else 2.0 * np.exp(beta * rho)
 
     y0 = np.log1p((n - 1) * start) - np.log1p(-start)
-    solution = solve_ivp(rate, (0.0, float(t[-1])), [y0], "DOP853", t_eval=t, rtol=1e-12, atol=1e-13)
-    return similarity(solution.y[0])
+    return similarity(at_times(rate, t, [y0], atol=1e-13)[0])
 
 
-def orthogonal_similarity_without_temperature(times: ArrayLike, tokens: int) -> np.ndarray:
+@formula(times=Reals(), tokens=Whole(2))
+def orthogonal_similarity_without_temperature(*, times: ArrayLike, tokens: int) -> np.ndarray:
     r"""Inner product at beta = 0 from orthogonal tokens: rho = (e^{2t} - 1)/(e^{2t} + n - 1), SA and USA alike.
 
     Args:
@@ -126,11 +128,11 @@ def orthogonal_similarity_without_temperature(times: ArrayLike, tokens: int) -> 
 
     Source: derived from the equiangular equation of arXiv 2312.10794, section 6.
     """
-    n = positive_integer("tokens", tokens, at_least=2)
-    decay = np.exp(-2.0 * np.asarray(times, dtype=float))
-    return (1.0 - decay) / (1.0 + (n - 1) * decay)
+    decay = np.exp(-2.0 * times)
+    return (1.0 - decay) / (1.0 + (tokens - 1) * decay)
 
 
+@formula(beta=Real(), normalised=Flag())
 def consensus_rate(beta: float, *, normalised: bool = True) -> float:
     r"""Exponential rate of 1 - <x_i, x_j> near consensus on the sphere: 2 for SA, 2 e^beta for USA.
 
@@ -141,7 +143,8 @@ def consensus_rate(beta: float, *, normalised: bool = True) -> float:
     return 2.0 if normalised else 2.0 * float(np.exp(beta))
 
 
-def gap_rate(gap: ArrayLike, beta: float, *, normalised: bool = True) -> np.ndarray:
+@formula(gap=Reals(0.0, np.pi, "[]"), beta=Real(), normalised=Flag())
+def gap_rate(*, gap: ArrayLike, beta: float, normalised: bool = True) -> np.ndarray:
     r"""Speed of the angle between two tokens.
 
     SA:  phi' = -2 sin(phi) e/(1 + e),  e = exp(beta (cos phi - 1))
@@ -154,13 +157,14 @@ def gap_rate(gap: ArrayLike, beta: float, *, normalised: bool = True) -> np.ndar
 
     Source: the case n = 2 of arXiv 2312.10794, section 6.
     """
-    phi = np.asarray(gap, dtype=float)
+    phi = gap
     if normalised:
         return -2.0 * np.sin(phi) * _share_of_others(np.cos(phi), beta, 2)
     return -np.sin(phi) * np.exp(beta * np.cos(phi))
 
 
-def kuramoto_order_parameter(times: ArrayLike, start: float) -> np.ndarray:
+@formula(times=Reals(), start=Real(0.0, 1.0, "[]"))
+def kuramoto_order_parameter(*, times: ArrayLike, start: float) -> np.ndarray:
     r"""Order parameter at beta = 0 on the circle: r(t) = r0 e^{t/2} / sqrt(1 - r0^2 + r0^2 e^t).
 
     Args:
@@ -170,7 +174,7 @@ def kuramoto_order_parameter(times: ArrayLike, start: float) -> np.ndarray:
 
     Source: Ott and Antonsen 2008 for identical oscillators with unit coupling, r' = r (1 - r^2)/2.
     """
-    r0 = float(start)
-    within("start", r0, 0.0, 1.0, closed=True)
-    decay = np.exp(-np.asarray(times, dtype=float))
-    return r0 / np.sqrt((1.0 - r0**2) * decay + r0**2)
+    if start == 0.0:
+        return np.zeros_like(times)  # the uniform law stays
+    decay = np.exp(-times)
+    return start / np.sqrt((1.0 - start**2) * decay + start**2)

@@ -216,7 +216,9 @@ def _(first, second):
     noises=([0.2], [0.3, 0.1]), radii=([0.3], [0.2, 0.4]), t_end=(1.0, 0.4),
 )  # fmt: skip
 def linear_order(noises, radii, t_end):
-    rates = [[theory.growth_rate(2 * np.pi, radius, noise=noise) for noise in noises] for radius in radii]
+    rates = [
+        [theory.growth_rate(wavenumber=2 * np.pi, radius=radius, noise=noise) for noise in noises] for radius in radii
+    ]
     return 0.05 * np.exp(t_end * np.array(rates, dtype=float))
 
 

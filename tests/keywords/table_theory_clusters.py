@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.integrate import cumulative_trapezoid
@@ -89,6 +91,27 @@ def closing_of_clusters(angle, beta, mass):
     return speed_of_clusters(angle, beta, mass)
 
 
+@row("kd.theory.cluster_angle_rate", "normalised", True, False, "without division two tokens move as `gap_rate` says")
+def _(first, second):
+    for normalised in (first, second):
+        speed = theory.cluster_angle_rate(angle=1.1, beta=3.0, normalised=normalised)
+        assert speed == pytest.approx(theory.gap_rate(gap=1.1, beta=3.0, normalised=normalised), rel=1e-13)
+
+
+@row(
+    "kd.theory.cluster_lifetime",
+    "normalised",
+    True,
+    False,
+    "the time in which the speed of either form closes the angle",
+)
+def _(first, second):
+    for normalised in (first, second):
+        time = theory.cluster_lifetime(beta=3.0, angle=2.0, normalised=normalised)
+        speed = partial(theory.cluster_angle_rate, beta=3.0, normalised=normalised)
+        assert time == pytest.approx(passage(lambda a, speed=speed: speed(angle=a), 2.0, 1.0), rel=1e-9)
+
+
 @against(
     "kd.theory.cluster_lifetime",
     "the time in which two tokens with masses close to an angle; half of the first unless told",
@@ -165,18 +188,18 @@ def spectrum_of_three(beta):
 
 @row("kd.theory.is_single_cluster_proved", "dimension", 2, 3, "a slightly negative beta is covered on the circle only")
 def _(first, second):
-    assert theory.is_single_cluster_proved(first, -0.1)
-    assert not theory.is_single_cluster_proved(second, -0.1)
-    assert theory.is_single_cluster_proved(first, 0.0)
-    assert theory.is_single_cluster_proved(second, 0.0)
+    assert theory.is_single_cluster_proved(dimension=first, beta=-0.1)
+    assert not theory.is_single_cluster_proved(dimension=second, beta=-0.1)
+    assert theory.is_single_cluster_proved(dimension=first, beta=0.0)
+    assert theory.is_single_cluster_proved(dimension=second, beta=0.0)
     with pytest.raises(ValueError, match="dimension must be at least 2"):
-        theory.is_single_cluster_proved(1, 0.0)
+        theory.is_single_cluster_proved(dimension=1, beta=0.0)
 
 
 @row("kd.theory.is_single_cluster_proved", "beta", -0.16, -0.17, "on the circle the theorem ends at -0.16, itself in")
 def _(first, second):
-    assert theory.is_single_cluster_proved(2, first)
-    assert not theory.is_single_cluster_proved(2, second)
+    assert theory.is_single_cluster_proved(dimension=2, beta=first)
+    assert not theory.is_single_cluster_proved(dimension=2, beta=second)
 
 
 @against(

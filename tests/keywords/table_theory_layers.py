@@ -134,21 +134,25 @@ def nearest_squared_distance(tokens, dimension):
 @row("kd.theory.uniform_keys_scaling", "tokens", 1e6, 4e6, "the inverse of the nearest key's squared distance")
 def _(first, second):
     for dimension in (3, 4):
-        ratio = theory.uniform_keys_scaling(second, dimension) / theory.uniform_keys_scaling(first, dimension)
+        ratio = theory.uniform_keys_scaling(tokens=second, dimension=dimension) / theory.uniform_keys_scaling(
+            tokens=first, dimension=dimension
+        )
         near = nearest_squared_distance(first, dimension) / nearest_squared_distance(second, dimension)
         assert ratio == pytest.approx(near, rel=1e-3)  # curvature of the sphere over that distance
-        assert theory.uniform_keys_scaling(1, dimension) == 1.0
+        assert theory.uniform_keys_scaling(tokens=1, dimension=dimension) == 1.0
 
 
 @row("kd.theory.uniform_keys_scaling", "dimension", 3, 5, "four times the keys bring the nearest one this much nearer")
 def _(first, second):
     for dimension in (first, second):
-        ratio = theory.uniform_keys_scaling(4e6, dimension) / theory.uniform_keys_scaling(1e6, dimension)
+        ratio = theory.uniform_keys_scaling(tokens=4e6, dimension=dimension) / theory.uniform_keys_scaling(
+            tokens=1e6, dimension=dimension
+        )
         near = nearest_squared_distance(1e6, dimension) / nearest_squared_distance(4e6, dimension)
         assert ratio == pytest.approx(near, rel=2e-3)
-        assert theory.uniform_keys_scaling(1, dimension) == 1.0
+        assert theory.uniform_keys_scaling(tokens=1, dimension=dimension) == 1.0
     with pytest.raises(ValueError, match="dimension must be at least 2"):
-        theory.uniform_keys_scaling(10, 1)
+        theory.uniform_keys_scaling(tokens=10, dimension=1)
 
 
 SPREAD = np.random.default_rng(2).normal(size=(2, 8, 3))

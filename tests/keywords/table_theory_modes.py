@@ -196,6 +196,10 @@ ORDERED = {"beta": (2.0, 3.0), "coupling": (1.5, 4.0)}
     **ORDERED,
 )
 def resultant_on_grid(beta, coupling):
+    return np.cos(2 * np.pi * np.arange(128) / 128) @ law_on_grid(beta, coupling)
+
+
+def law_on_grid(beta, coupling):
     t = 2 * np.pi * np.arange(128) / 128
     kernel = np.exp(beta * np.cos(t[:, None] - t)) / beta
     law = np.exp(20 * (np.cos(t) - 1))
@@ -203,16 +207,49 @@ def resultant_on_grid(beta, coupling):
         law = law / law.sum()
         field = coupling * kernel @ law
         law = np.exp(field - field.max())
-    return np.cos(t) @ law / law.sum()
+    return law / law.sum()
+
+
+@against(
+    "kd.theory.ordered_state",
+    "the first moments of exp(K W * f), the convolution on a grid, iterated from a concentrated law",
+    read=lambda moments: moments[:3],
+    **ORDERED,
+)
+def moments_on_grid(beta, coupling):
+    t = 2 * np.pi * np.arange(128) / 128
+    law = law_on_grid(beta, coupling)
+    return [np.cos(degree * t) @ law for degree in (1, 2, 3)]
+
+
+@row("kd.theory.ordered_state", "modes", 24, 48, "as many moments as asked for, and the first do not depend on it")
+def _(first, second):
+    few, many = (theory.ordered_state(beta=2.0, coupling=1.5, modes=modes) for modes in (first, second))
+    assert (len(few), len(many)) == (first, second)
+    np.testing.assert_allclose(few, many[:first], atol=1e-12)
+
+
+@against(
+    "kd.theory.attention_free_energy",
+    "entropy and interaction of the density on a grid, the convolution as a double sum",
+    moments=([0.4, 0.1], [0.2, 0.3]), beta=(2.0, 3.0), coupling=(1.5, 4.0),
+)  # fmt: skip
+def energy_on_grid(moments, beta, coupling):
+    t = 2 * np.pi * np.arange(256) / 256
+    law = 1 + 2 * sum(r * np.cos((degree + 1) * t) for degree, r in enumerate(moments))
+    kernel = np.exp(beta * np.cos(t[:, None] - t)) / beta
+    return np.mean(law * np.log(law)) - coupling / 2 * law @ kernel @ law / 256**2
 
 
 @row("kd.theory.circle_order_parameter", "modes", 16, 1, "many modes are the whole kernel, one is Kuramoto's equation")
 def _(first, second):
     beta, coupling = (pair[0] for pair in ORDERED.values())
     whole = resultant_on_grid(beta, coupling)
-    assert theory.circle_order_parameter(beta, coupling, modes=first) == pytest.approx(whole, rel=1e-9)
+    assert theory.circle_order_parameter(beta=beta, coupling=coupling, modes=first) == pytest.approx(whole, rel=1e-9)
     pull = 2 * coupling * iv(1, beta) / beta
     kuramoto = brentq(lambda r: iv(1, pull * r) / iv(0, pull * r) - r, 0.05, 1.0, rtol=1e-12)
     assert abs(kuramoto - whole) > 0.01
     # Eight points a period for one mode: the sums of the density alias its eighth coefficient.
-    assert theory.circle_order_parameter(beta, coupling, modes=second) == pytest.approx(kuramoto, rel=1e-4)
+    assert theory.circle_order_parameter(beta=beta, coupling=coupling, modes=second) == pytest.approx(
+        kuramoto, rel=1e-4
+    )

@@ -5,6 +5,7 @@ states of a run, `choose_radius` gives a radius with the reason for it. Chains c
 """
 
 from krause_dynamics.analysis.clusters._points import Cloud, Metric
+from krause_dynamics.analysis.clusters.centres import density_modes, renyi_centres
 from krause_dynamics.analysis.clusters.history import (
     Event,
     History,
@@ -31,6 +32,7 @@ __all__ = [
     "Plateau",
     "choose_radius",
     "curve",
+    "density_modes",
     "events",
     "find",
     "labels",
@@ -38,4 +40,5 @@ __all__ = [
     "over_time",
     "persistence",
     "plateaus",
+    "renyi_centres",
 ]

@@ -1,0 +1,61 @@
+"""Times of travel and solutions at given times, where speeds leave the range of floats."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+HALVINGS = 50  # towards either end, where a metastable state spends all its time: the last piece is below rounding
+
+
+def travel_time(log_slowness: Callable[[float], Any], low: float, high: float) -> float:
+    """Integral of exp(log_slowness) from ``low`` to ``high``, about 1e-11 relative; infinite beyond the largest float.
+
+    The pieces halve towards both ends, so that a peak there is met however narrow, and the largest exponent is taken
+    out before any exponential.
+    """
+    from scipy.integrate import IntegrationWarning, quad
+
+    if high <= low:
+        return 0.0
+    middle, half = 0.5 * (low + high), 0.5 * (high - low)
+    steps = half * (1.0 - 0.5 ** np.arange(HALVINGS + 1))
+    nodes = np.unique(np.concatenate([middle - steps, middle + steps, [low, high]]))
+    inner = [float(log_slowness(x)) for x in nodes[1:-1]]
+    largest = max(inner)
+
+    def slowness(x: float) -> float:
+        return math.exp(float(log_slowness(x)) - largest)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", IntegrationWarning)  # of the smallest pieces, a few roundings wide
+        # Gauss-Kronrod nodes lie inside, where the slowness is finite.
+        pieces = [quad(slowness, a, b, epsabs=0.0, epsrel=1e-11, limit=200) for a, b in pairwise(nodes)]
+    total, error = (math.fsum(part) for part in zip(*pieces, strict=True))
+    if not error <= 1e-8 * total:
+        raise ValueError(
+            f"the time from {low!r} to {high!r} cannot be found: the quadrature leaves {error / total:.1e}"
+        )
+    log_time = largest + math.log(total)
+    return math.exp(log_time) if log_time < math.log(np.finfo(float).max) else math.inf
+
+
+def at_times(rates: Callable[[float, Any], Any], times: np.ndarray, start: list[float], *, atol: float) -> np.ndarray:
+    """Solution (variables, times) of an autonomous equation from time 0.
+
+    Raises:
+        ValueError: The solver cannot follow it.
+    """
+    from scipy.integrate import solve_ivp
+
+    if times[-1] == 0.0:
+        return np.repeat(np.asarray(start, dtype=float)[:, None], len(times), axis=1)
+    solution = solve_ivp(rates, (0.0, float(times[-1])), start, "DOP853", t_eval=times, rtol=1e-12, atol=atol)
+    if not solution.success:
+        raise ValueError(f"times must end where the solution can be followed, got {times[-1]!r}: {solution.message}")
+    return np.asarray(solution.y)

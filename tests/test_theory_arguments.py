@@ -1,0 +1,165 @@
+"""Every formula reads its arguments by its domains: names, kinds, ends; nothing undefined comes out of finite input."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import mpmath
+import numpy as np
+import pytest
+
+from krause_dynamics import theory
+
+FORMULAS = {
+    name: getattr(theory, name)
+    for name in theory.__all__
+    if inspect.isfunction(getattr(theory, name)) and inspect.signature(getattr(theory, name)).parameters
+}
+GOOD = {
+    "agents": 7, "angle": 1.0, "beta": 2.0, "clusters": 3, "coupling": 3.0, "degree": 2, "density": 1.0,
+    "deviation": 1.0, "dimension": 3, "eigenvalue": 0.5, "gap": 1.0, "guess": 3 + 2j, "height": 4, "key_diameter": 2.0,
+    "length": 10.0, "mass": 0.4, "mass_a": 1.0, "mass_b": 2.0, "mode": 1, "modes": 64, "moments": [0.3, 0.1],
+    "noise": 0.1, "normalised": True, "oscillation": 1.0, "particles": 10, "pattern": "cross", "position": 0.7,
+    "q": 1.0, "query_diameter": 2.0, "radius": 1.0, "relative": False, "residual": [[1.0, 0.0], [-1.0, 0.0]],
+    "samples": 100, "scaled": False, "scaling": 1.0, "scores": [[0.0, 1.0], [1.0, 0.0]], "separation": 1.0,
+    "sigma": 1.0, "similarity": 0.2, "spacing": 0.1, "start": 0.2, "step": 1.0, "stop": None, "time": "discrete",
+    "times": [0.0, 0.5], "tokens": 9, "variance": 0.5, "wavenumber": 1.0, "weight": [[1.0, 0.0], [0.0, 1.0]],
+    "width": 4, "window": 3, "circumference": 6.0,
+}  # fmt: skip
+OTHERWISE = {
+    "boolean_limit_rank": {"tokens": [1.0, 2.0]},
+    "causal_gap_time": {"start": 1.0, "stop": 0.2},
+    "equiangular_time": {"stop": 0.5},
+    "vit_allowed_pairs": {"radius": 1},
+    "vit_eigenvalues": {"radius": 1},
+    "expected_initial_modes": {"tokens": 100},
+    "dot_product_variance": {"times": [0.0, 0.1]},
+}
+
+
+def good(name):
+    return {p: GOOD[p] for p in inspect.signature(FORMULAS[name]).parameters} | OTHERWISE.get(name, {})
+
+
+CASES = [(name, parameter) for name in FORMULAS for parameter in inspect.signature(FORMULAS[name]).parameters]
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_positional_calls_keep_the_old_order_and_warn(name):
+    arguments = good(name)
+    by_name = FORMULAS[name](**arguments)
+    kinds = [p.kind for p in inspect.signature(FORMULAS[name]).parameters.values()]
+    if kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) == len(kinds):
+        by_place = FORMULAS[name](*arguments.values())  # one argument: nothing can be swapped
+    else:
+        with pytest.warns(DeprecationWarning, match="by name"):
+            by_place = FORMULAS[name](*arguments.values())
+    flat, other = (
+        np.concatenate([np.ravel(x) for x in (v if isinstance(v, tuple) else (v,))]) for v in (by_name, by_place)
+    )
+    np.testing.assert_array_equal(flat, other)
+    assert not np.isnan(flat).any()
+
+
+@pytest.mark.parametrize(("name", "parameter"), CASES)
+@pytest.mark.parametrize("bad", [math.nan, "several", object()], ids=["nan", "text", "object"])
+def test_a_wrong_kind_is_named(name, parameter, bad):
+    with pytest.raises((TypeError, ValueError), match=f"^{parameter} must"):
+        FORMULAS[name](**good(name) | {parameter: bad})
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"), [c for c in CASES if GOOD[c[1]] is not None and c[1] not in ("window", "tokens")]
+)
+def test_none_is_no_number(name, parameter):
+    with pytest.raises((TypeError, ValueError), match=f"^{parameter} must"):
+        FORMULAS[name](**good(name) | {parameter: None})
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: theory.self_weight(tokens=0.5, scaling=1.0, similarity=0.0), "tokens must be at least 1"),
+        (lambda: theory.gaussian_rule_variance(times=0.0, variance=-1.0), "variance must be positive"),
+        (lambda: theory.mode_growth(degree=-1, beta=1.0, dimension=2), "degree must be at least 0"),
+        (lambda: theory.equiangular_similarity(times=[1, 0], start=0.0, beta=1.0, tokens=3), "times must be one ris"),
+        (lambda: theory.causal_gap_time(start=0.2, stop=1.0, beta=1.0), "stop must lie in"),
+        (lambda: theory.causal_rates(10**12), "tokens must be at most"),
+        (lambda: theory.vit_eigenvalues(height=10**4, width=10**4, pattern="cross"), "memory of the matrix"),
+        (lambda: theory.expected_density_modes_on_line(samples=10**12, beta=1e-9), "beta must resolve"),
+        (lambda: theory.rank_collapse_step(residual=np.zeros((3, 2)), weight=np.eye(3)), "weight must be"),
+        (lambda: theory.regular_cluster_eigenvalues(clusters=3, beta=1e5), "leaves the range"),
+        (lambda: theory.consensus_rate(1.0, 2.0, 3.0), "takes 2 arguments"),
+        (lambda: theory.circle_order_parameter(beta=20.0, coupling=10.0, modes=16), "modes must resolve"),
+        (lambda: theory.attention_free_energy(moments=[0.9], beta=1.0, coupling=1.0), "moments must be those of"),
+    ],
+)  # fmt: skip
+def test_ends_are_refused(call, match):
+    with pytest.raises((TypeError, ValueError), match=match):
+        call()
+
+
+def test_order_near_the_threshold_is_found():
+    """Square-root law of a continuous transition: r^2 is proportional to K - K_lin; an iteration alone stays behind."""
+    threshold = theory.linear_threshold(beta=1.0, dimension=2)
+    near, far = (theory.circle_order_parameter(beta=1.0, coupling=(1 + e) * threshold) for e in (1e-5, 4e-5))
+    assert far / near == pytest.approx(2.0, rel=1e-4)
+    assert near == pytest.approx(0.00541, abs=5e-6)
+
+
+def test_the_ordered_state_has_the_least_free_energy():
+    for beta in (1.0, 3.0):
+        coupling = 1.5 * theory.linear_threshold(beta=beta, dimension=2)
+        moments = theory.ordered_state(beta=beta, coupling=coupling)
+        least = theory.attention_free_energy(moments=moments, beta=beta, coupling=coupling)
+        tighter = theory.ordered_state(beta=beta, coupling=1.3 * coupling)
+        for other in (0.98 * moments, 0.9 * moments + 0.1 * tighter):
+            assert theory.attention_free_energy(moments=other, beta=beta, coupling=coupling) > least + 1e-5
+        uniform = theory.attention_free_energy(moments=[0.0], beta=beta, coupling=coupling)
+        assert uniform == pytest.approx(-0.5 * coupling * float(mpmath.besseli(0, beta)) / beta, rel=1e-13)
+        assert least < uniform
+
+
+@pytest.mark.parametrize("dimension", [2, 81, 82, 400, 100_000])
+def test_the_order_of_the_transition_in_any_dimension(dimension):
+    with mpmath.workdps(30):
+        beta = mpmath.mpf(theory.transition_order_threshold(dimension))
+        half = mpmath.mpf(dimension) / 2
+        series = [mpmath.hyp0f1(half + k, beta**2 / 4) for k in (2, 1)]
+        ratio = beta / (2 * (half + 1)) * series[0] / series[1]
+        assert float(ratio * dimension) == pytest.approx(1.0, rel=1e-9)  # of scipy's 0F1 at large orders
+
+
+@pytest.mark.parametrize(("dimension", "beta"), [(400, 1e-6), (400, 1.0), (2000, 50.0)])
+def test_kernel_coefficients_where_bessel_functions_leave_the_floats(dimension, beta):
+    half = mpmath.mpf(dimension) / 2
+    exact = mpmath.gamma(half) * (2 / mpmath.mpf(beta)) ** (half - 1) * mpmath.besseli(half, beta)
+    assert theory.kernel_coefficient(degree=1, beta=beta, dimension=dimension) == pytest.approx(float(exact), rel=1e-11)
+
+
+def test_lifetimes_beyond_the_floats():
+    """exp(beta (1 - cos)) with 1/beta corrections while it is a float, infinity beyond."""
+    late = [theory.cluster_lifetime(beta=b, angle=np.pi / 2) for b in (300.0, 600.0)]
+    leading = [theory.cluster_lifetime_asymptotic(beta=b, angle=np.pi / 2) for b in (300.0, 600.0)]
+    np.testing.assert_allclose(late, leading, rtol=1e-4)
+    assert theory.cluster_lifetime(beta=1000.0, angle=np.pi / 2, stop=0.1) == math.inf
+    assert theory.gaussian_lifetime(50.0) == math.inf
+
+
+def test_unnormalised_clusters_do_not_ask_for_the_split():
+    """Two tokens of USA have masses 1/2: the angle between them closes as ``gap_rate`` says."""
+    angle = np.linspace(0.1, 3.0, 7)
+    for mass in (0.2, 0.5):
+        rate = theory.cluster_angle_rate(angle=angle, beta=1.5, mass=mass, normalised=False)
+        np.testing.assert_allclose(rate, theory.gap_rate(gap=angle, beta=1.5, normalised=False), rtol=1e-14)
+    time = theory.cluster_lifetime(beta=0.0, angle=2.0, stop=0.5, normalised=False)
+    assert time == pytest.approx(math.log(math.tan(1.0) / math.tan(0.25)), rel=1e-10)  # phi' = -sin(phi)
+
+
+def test_limits_that_were_undefined():
+    assert theory.frozen_graph_multiplier(wavenumber=0.0, spacing=0.1, radius=0.5) == 1.0
+    start = theory.equiangular_similarity(times=[0.0], start=0.2, beta=1.0, tokens=5)
+    np.testing.assert_allclose(start, [0.2], rtol=1e-15)
+    assert theory.kuramoto_order_parameter(times=1e6, start=0.0) == 0.0
+    assert theory.self_weight(tokens=1e300, scaling=4.0, similarity=0.0) == pytest.approx(1.0)
