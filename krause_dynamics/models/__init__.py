@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 # Loaded on first access: most of it needs transformers. A function listed here must not bear the name of its module.
-_EXPORTS: dict[str, str] = {}
+_EXPORTS: dict[str, str] = {
+    "KARM": "decoder",
+    "KARMConfig": "decoder",
+    "KrauseLM": "decoder",
+    "KrauseLMConfig": "decoder",
+}
 
 __all__ = sorted(_EXPORTS)  # noqa: PLE0605
 
@@ -19,3 +25,8 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(_EXPORTS)
+
+
+# A saved folder loads by `AutoModelForCausalLM` and its like once this room is loaded.
+if importlib.util.find_spec("transformers") is not None:
+    importlib.import_module("krause_dynamics.models.auto")

@@ -20,7 +20,12 @@ class LogSigma(nn.Module):
         super().__init__()
         if not 0 < sigma < math.inf:
             raise ValueError(f"sigma must be positive and finite, got {sigma}; its logarithm is what is learned")
-        self.weight = nn.Parameter(torch.full((entries,), math.log(sigma)), requires_grad=learn)
+        self.initial = math.log(sigma)
+        self.weight = nn.Parameter(torch.full((entries,), self.initial), requires_grad=learn)
+
+    def reset_parameters(self) -> None:
+        """Back to the bandwidth at the start."""
+        nn.init.constant_(self.weight, self.initial)
 
     def forward(self) -> Tensor:
         """Sigma, (1,) or (heads,)."""

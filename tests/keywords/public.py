@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 import types
@@ -16,11 +17,14 @@ def callables() -> dict[str, Any]:
     found: dict[str, Any] = {}
     seen: set[int] = set()
     for path, thing in _walk():
-        ours = getattr(thing, "__module__", "").split(".")[0] in ("krause_dynamics", "evidence")
-        if callable(thing) and ours and id(thing) not in seen:
+        if callable(thing) and _is_ours(thing) and id(thing) not in seen:
             seen.add(id(thing))
             found[path] = thing
     return found
+
+
+def _is_ours(thing: Any) -> bool:
+    return getattr(thing, "__module__", "").split(".")[0] in ("krause_dynamics", "evidence")
 
 
 def _walk() -> Iterator[tuple[str, Any]]:
@@ -36,11 +40,25 @@ def _walk() -> Iterator[tuple[str, Any]]:
 
 
 def signature(thing: Any) -> inspect.Signature:
-    """As written, without annotations resolved; of a class that of its construction."""
+    """As written, without annotations resolved; of a class that of its construction, less another library's fields."""
     try:
-        return inspect.signature(thing)
+        whole = inspect.signature(thing)
     except (TypeError, ValueError):
         return inspect.Signature()
+    foreign = _fields_of_others(thing)
+    return whole.replace(parameters=[p for name, p in whole.parameters.items() if name not in foreign])
+
+
+def _fields_of_others(thing: Any) -> set[str]:
+    """Fields that a dataclass inherits from another library (a configuration of transformers): theirs to document."""
+    if not dataclasses.is_dataclass(thing) or not inspect.isclass(thing):
+        return set()
+    ours, theirs = (
+        {name for base in thing.__mro__ if _is_ours(base) is mine
+         for name in vars(base).get("__annotations__", {})}
+        for mine in (True, False)
+    )  # fmt: skip
+    return theirs - ours
 
 
 def parameters(thing: Any) -> list[str]:

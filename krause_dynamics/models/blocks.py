@@ -1,0 +1,106 @@
+"""What all models are built from: a block of attention and feed-forward layer, its regularisation, its weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from krause_dynamics.interaction.neighbourhoods import Neighbourhood
+from krause_dynamics.models.branches import Gate
+from krause_dynamics.models.configuration import KrauseConfig
+from krause_dynamics.nn import KrauseAttention, LogSigma
+
+
+def attention(
+    config: KrauseConfig, layer: int, *, score: str | None = None, neighbourhood: Neighbourhood | None = None
+) -> KrauseAttention:
+    """The attention layer of a configuration.
+
+    Args:
+        config: Sizes, score and support.
+        layer: Which of its layers, from 0.
+        score: Another score than the configuration's.
+        neighbourhood: Another support.
+    """
+    name, learned = config.scores[config.score if score is None else score]
+    return KrauseAttention(
+        config.hidden_size, config.num_attention_heads, neighbourhood or config.neighbourhood(layer), score=name,
+        sigma=config.sigma if learned else None, learn_sigma=learned, dropout=config.attention_dropout,
+        sigma_per_head=config.sigma_per_head and learned,
+    )  # fmt: skip
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 1603.09382): in training a branch is left out for some of the batch.
+
+    Args:
+        rate: Probability to leave it out; what stays is divided by 1 - rate.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X (batch, ...)."""
+        if not self.training or self.rate == 0.0:
+            return x
+        kept = torch.rand(x.shape[0], *(1,) * (x.ndim - 1), device=x.device) >= self.rate
+        return x * kept / (1.0 - self.rate)
+
+
+class Block(GradientCheckpointingLayer):
+    """Attention, then a feed-forward layer, each beside a residual.
+
+    Pre-norm: ``x + f(norm(x))``; post-norm: ``norm(x + f(x))``, as in the published KViT.
+
+    Args:
+        config: Sizes and regularisation.
+        layer: Which of its layers, from 0.
+        mixer: Its attention: a module that takes tokens (batch, n, d) and keywords.
+    """
+
+    def __init__(self, config: KrauseConfig, layer: int, mixer: nn.Module) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.pre = config.norm == "pre"
+        self.attention = mixer
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        assert config.intermediate_size is not None
+        self.mlp = nn.Sequential(
+            nn.Linear(width, config.intermediate_size), nn.GELU(), nn.Dropout(config.dropout),
+            nn.Linear(config.intermediate_size, width), nn.Dropout(config.dropout),
+        )  # fmt: skip
+        self.dropout = nn.Dropout(config.dropout)
+        self.drop_path = DropPath(config.drop_path * layer / max(config.num_hidden_layers - 1, 1))
+
+    def forward(self, x: Tensor, **heard: Any) -> Tensor:
+        """Tokens (batch, n, d) -> the same; keywords go to the attention."""
+        if self.pre:
+            x = x + self.drop_path(self.dropout(self.attention(self.norm1(x), **heard)))
+            return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = self.norm1(x + self.drop_path(self.dropout(self.attention(x, **heard))))
+        return self.norm2(x + self.drop_path(self.mlp(x)))
+
+
+class KrauseModel(PreTrainedModel):
+    """What all models share: truncated normal weights (tails cut at 2 sigma, as in ViT), log sigma kept in float32."""
+
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Block"]
+    _keep_in_fp32_modules_strict = ["log_sigma"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Fresh weights of one module; the library guards `torch.nn.init`, so that what a file held is left alone."""
+        width = self.config.initializer_range
+        if isinstance(module, LogSigma | nn.LayerNorm | Gate):
+            module.reset_parameters()
+        elif isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
+            nn.init.trunc_normal_(module.weight, std=width, a=-2 * width, b=2 * width)
+            if getattr(module, "bias", None) is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,58 @@
+"""Softmax and Krause attention side by side, mixed by a gate per token: the gated language model of the paper."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization
+
+from krause_dynamics.models.decoding import Caches
+
+SOFTMAX_SHARE = 0.8  # of the softmax branch before training (2602.11534, Llama and Qwen)
+
+
+class Gate(nn.Linear):
+    """``(a, b) = softmax(G [o_v; o_k] + c)`` a token, (..., 2 d) -> (..., 2); a starts at 0.8.
+
+    Args:
+        dim: Width d of each branch.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(2 * dim, 2)
+
+    def reset_parameters(self) -> None:
+        """Weights N(0, 0.01) and biases (ln 4, 0): the published code's later zeroing of biases would start at 0.5."""
+        nn.init.normal_(self.weight, std=0.01)
+        odds = math.log(SOFTMAX_SHARE / (1.0 - SOFTMAX_SHARE))
+        initialization.copy_(self.bias, torch.tensor([odds, 0.0]))
+
+    def forward(self, softmax: Tensor, krause: Tensor) -> Tensor:
+        """Mix outputs (..., d) of the two branches."""
+        share = super().forward(torch.cat([softmax, krause], -1)).softmax(-1)
+        return share[..., :1] * softmax + share[..., 1:] * krause
+
+
+class GatedAttention(nn.Module):
+    """Two attention layers on the same tokens and the gate between them: x (batch, n, d) -> the same.
+
+    Args:
+        softmax: The branch of dot products, over all earlier tokens.
+        krause: The other one, with its own projections.
+    """
+
+    def __init__(self, softmax: nn.Module, krause: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.softmax, self.krause, self.gate = softmax, krause, Gate(dim)
+
+    def new_cache(self, *, static: bool = False) -> Caches:
+        """Empty caches of both branches."""
+        return Caches(branch.new_cache(static=static) for branch in (self.softmax, self.krause))
+
+    def forward(self, x: Tensor, *, cache: Caches | None = None, **heard: Any) -> Tensor:
+        """Attend with both branches; each appends to its own cache."""
+        first, second = (None, None) if cache is None else cache
+        return self.gate(self.softmax(x, cache=first, **heard), self.krause(x, cache=second, **heard))

@@ -1,0 +1,38 @@
+"""The caches of a model's layers, as one object that transformers' ``generate`` understands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+
+class Caches(list[Any]):
+    """One rolling cache a layer (or a branch), advanced together.
+
+    Attributes:
+        seen: Number of tokens ever appended.
+    """
+
+    is_compileable = False  # the host counts; `static=True` caches are captured by our own loop
+
+    @property
+    def seen(self) -> Any:
+        """Number of tokens ever appended: the position of the next one."""
+        return self[0].seen
+
+    def reset(self) -> None:
+        """Forget everything."""
+        for cache in self:
+            cache.reset()
+
+    def reorder(self, beams: Tensor) -> None:
+        """Batch element b becomes the former element ``beams[b]``."""
+        for cache in self:
+            cache.reorder(beams)
+
+    reorder_cache = reorder  # the names of transformers
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Number of tokens ever appended, as transformers asks for it."""
+        return int(self[layer_idx].seen)

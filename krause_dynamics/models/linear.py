@@ -1,0 +1,87 @@
+"""Causal linear attention, the peer of the paper's LARM: a kernel of features instead of a score."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+CHUNK = 128  # queries that meet their keys at once: N (128 + d_h) numbers, neither N^2 nor N d_h^2
+EPSILON = 1e-6  # of the denominator, as in Katharopoulos et al.; features are positive, so that it hardly counts
+
+
+class LinearCache:
+    """What linear attention keeps of the past: ``S = sum_j phi(k_j) v_j^T`` and ``z = sum_j phi(k_j)`` a head.
+
+    Attributes:
+        seen: Number of tokens ever appended.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.seen = 0
+        self.state: tuple[Tensor, Tensor] | None = None
+
+    def reorder(self, beams: Tensor) -> None:
+        """Batch element b becomes the former element ``beams[b]``."""
+        if self.state is not None:
+            self.state = self.state[0].index_select(0, beams), self.state[1].index_select(0, beams)
+
+
+class LinearAttention(nn.Module):
+    """``z_i = sum_{j <= i} (phi(q_i) . phi(k_j)) v_j / (phi(q_i) . sum_{j <= i} phi(k_j))`` with phi = elu + 1.
+
+    In O(N d_h^2): chunks of queries meet their own keys directly and the earlier ones through their sum.
+
+    Args:
+        dim: Width of the tokens.
+        heads: Number of heads; divides dim.
+
+    Source: Katharopoulos et al., Transformers are RNNs, 2006.16236, equations 7-12.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(dim, dim) for _ in range(4))
+
+    def new_cache(self, *, static: bool = False) -> LinearCache:
+        """An empty cache; its size never changes, so that ``static`` makes no difference."""
+        return LinearCache()
+
+    def forward(self, x: Tensor, *, key_valid: Tensor | None = None, cache: LinearCache | None = None) -> Tensor:
+        """Tokens (batch, n, dim) -> the same; see `KrauseAttention.forward`."""
+        q, k, v = (
+            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q, k = functional.elu(q) + 1.0, functional.elu(k) + 1.0
+        if key_valid is not None:
+            k = k * key_valid[:, None, :, None]
+        past = None if cache is None else cache.state
+        out, past = causal_linear(q, k, v, past)
+        if cache is not None:
+            cache.seen, cache.state = cache.seen + x.shape[1], past
+        return self.out_proj(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def causal_linear(
+    q: Tensor, k: Tensor, v: Tensor, past: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Outputs of features q, k (batch, heads, n, d) and values v (batch, heads, n, d_v), and the sums to go on from."""
+    if past is None:
+        past = q.new_zeros(*q.shape[:2], q.shape[3], v.shape[3]), q.new_zeros(*q.shape[:2], q.shape[3])
+    outer, total = past
+    outputs = []
+    for first, last in pairwise([*range(0, q.shape[2], CHUNK), q.shape[2]]):
+        a, b, c = q[:, :, first:last], k[:, :, first:last], v[:, :, first:last]
+        weights = (a @ b.transpose(2, 3)).tril()
+        denominator = weights.sum(-1, keepdim=True) + a @ total[..., None] + EPSILON
+        outputs.append((weights @ c + a @ outer) / denominator)
+        outer, total = outer + b.transpose(2, 3) @ c, total + b.sum(2)
+    return torch.cat(outputs, 2), (outer, total)
