@@ -102,5 +102,6 @@ class KrauseModel(PreTrainedModel):
             module.reset_parameters()
         elif isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
             nn.init.trunc_normal_(module.weight, std=width, a=-2 * width, b=2 * width)
-            if getattr(module, "bias", None) is not None:
-                nn.init.zeros_(module.bias)
+            bias = getattr(module, "bias", None)
+            if bias is not None:
+                nn.init.zeros_(bias)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import initialization
 
 from krause_dynamics.models.decoding import Caches
+from krause_dynamics.nn import KrauseAttention
 
 SOFTMAX_SHARE = 0.8  # of the softmax branch before training (2602.11534, Llama and Qwen)
 
@@ -30,7 +31,7 @@ class Gate(nn.Linear):
         odds = math.log(SOFTMAX_SHARE / (1.0 - SOFTMAX_SHARE))
         initialization.copy_(self.bias, torch.tensor([odds, 0.0]))
 
-    def forward(self, softmax: Tensor, krause: Tensor) -> Tensor:
+    def forward(self, softmax: Tensor, krause: Tensor) -> Tensor:  # type: ignore[override]
         """Mix outputs (..., d) of the two branches."""
         share = super().forward(torch.cat([softmax, krause], -1)).softmax(-1)
         return share[..., :1] * softmax + share[..., 1:] * krause
@@ -44,9 +45,9 @@ class GatedAttention(nn.Module):
         krause: The other one, with its own projections.
     """
 
-    def __init__(self, softmax: nn.Module, krause: nn.Module, dim: int) -> None:
+    def __init__(self, softmax: KrauseAttention, krause: KrauseAttention) -> None:
         super().__init__()
-        self.softmax, self.krause, self.gate = softmax, krause, Gate(dim)
+        self.softmax, self.krause, self.gate = softmax, krause, Gate(krause.dim)
 
     def new_cache(self, *, static: bool = False) -> Caches:
         """Empty caches of both branches."""
@@ -55,4 +56,5 @@ class GatedAttention(nn.Module):
     def forward(self, x: Tensor, *, cache: Caches | None = None, **heard: Any) -> Tensor:
         """Attend with both branches; each appends to its own cache."""
         first, second = (None, None) if cache is None else cache
-        return self.gate(self.softmax(x, cache=first, **heard), self.krause(x, cache=second, **heard))
+        mixed: Tensor = self.gate(self.softmax(x, cache=first, **heard), self.krause(x, cache=second, **heard))
+        return mixed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from transformers import PreTrainedConfig
 
@@ -13,7 +13,8 @@ from krause_dynamics.interaction import Everyone, TopK
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 
 # Words of a score: (name in the layer, whether log sigma is learned). Softmax attention has a fixed temperature.
-SCORES: Mapping[str, tuple[str, bool]] = {
+Scores = Mapping[str, tuple[Literal["gaussian", "dot"], bool]]
+SCORES: Scores = {
     "dot": ("dot", False),
     "dot+temperature": ("dot", True),
     "gaussian": ("gaussian", True),
@@ -56,7 +57,7 @@ class KrauseConfig(PreTrainedConfig):
         ValueError: Unknown keys and words, sizes that are not positive or do not divide.
     """
 
-    scores: ClassVar[Mapping[str, tuple[str, bool]]] = SCORES
+    scores: ClassVar[Scores] = SCORES
     supports: ClassVar[tuple[str, ...]] = SUPPORTS
 
     hidden_size: int = 384

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import prod
 from typing import Any, ClassVar
 
@@ -18,7 +17,7 @@ from krause_dynamics.interaction import Causal, Window
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.models.blocks import Block, KrauseModel, attention
 from krause_dynamics.models.branches import GatedAttention
-from krause_dynamics.models.configuration import SCORES, KrauseConfig
+from krause_dynamics.models.configuration import SCORES, KrauseConfig, Scores
 from krause_dynamics.models.decoding import Caches
 from krause_dynamics.models.linear import LinearAttention
 
@@ -46,7 +45,7 @@ class KrauseLMConfig(KrauseConfig):
     """
 
     model_type = "krause_lm"
-    scores: ClassVar[Mapping[str, tuple[str, bool]]] = {**SCORES, "linear": ("dot", False)}
+    scores: ClassVar[Scores] = {**SCORES, "linear": ("dot", False)}
 
     hidden_size: int = 768
     num_hidden_layers: int = 8
@@ -183,7 +182,8 @@ class KrauseLM(KrauseModel, GenerationMixin):
         Args:
             static: In fixed memory, for a step that is captured; see `KrauseAttention.new_cache`.
         """
-        return Caches(layer.attention.new_cache(static=static) for layer in self.layers)
+        mixers: list[Any] = [layer.attention for layer in self.layers]
+        return Caches(mixer.new_cache(static=static) for mixer in mixers)
 
     def forward(
         self,
@@ -232,15 +232,18 @@ class KrauseLM(KrauseModel, GenerationMixin):
             loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         output = CausalLMOutputWithPast(
-            loss=loss, logits=logits, past_key_values=cache, hidden_states=tuple(states) if wanted else None
+            loss=loss,
+            logits=logits,
+            hidden_states=tuple(states) if wanted else None,
+            past_key_values=cache,  # type: ignore[arg-type]  # ours, not a Cache of the library
         )
         return output.to_tuple() if return_dict is False else output
 
     def _cache(self, given: Caches | None, use_cache: bool | None) -> Caches | None:
         if given is None and not use_cache:
             return None
-        if torch.is_grad_enabled() and self.training:
-            raise ValueError("a cache keeps no gradients; train with use_cache=False, or decode under torch.no_grad()")
+        if torch.is_grad_enabled():
+            raise ValueError("a cache passes no gradients on; train with use_cache=False, decode under torch.no_grad()")
         if given is None:
             return self.new_cache()
         if not isinstance(given, Caches):
@@ -283,5 +286,4 @@ def _mixer(config: KrauseLMConfig, layer: int) -> nn.Module:
     krause = attention(config, layer)
     if not config.gate:
         return krause
-    everyone = attention(config, layer, score="dot", neighbourhood=config.everyone())
-    return GatedAttention(everyone, krause, config.hidden_size)
+    return GatedAttention(attention(config, layer, score="dot", neighbourhood=config.everyone()), krause)
