@@ -89,6 +89,13 @@ def test_bad_dictionaries(content, message):
         kd.from_dict(content)
 
 
+@pytest.mark.parametrize("name", ["Graph", "Grid", "TopK", "Window", "Within"])
+def test_everyone_is_the_unit_of_joining(name):
+    part = NEEDED[name]()
+    assert part & kd.Everyone() == kd.Everyone() & part == part
+    assert part & kd.Causal() & kd.Everyone() == All((part, kd.Causal()))
+
+
 def test_a_value_of_another_kind_is_refused():
     with pytest.raises(ValueError, match=r"unknown space.type 'Causal'; did you mean"):
         value_from({"type": "Causal"}, kd.spaces.Space, "space")

@@ -1,17 +1,8 @@
 """Scores, neighbourhoods, rules, and the dense reference: what an interaction is."""
 
 from krause_dynamics._value import from_dict
-from krause_dynamics.interaction.neighbourhoods import (
-    Causal,
-    Everyone,
-    Grid,
-    Neighbourhood,
-    Others,
-    Segments,
-    TopK,
-    Window,
-    Within,
-)
+from krause_dynamics.interaction.index_rules import Causal, Grid, Segments, Window
+from krause_dynamics.interaction.neighbourhoods import Everyone, Neighbourhood, Others, TopK, Within
 from krause_dynamics.interaction.networks import Edges, Graph
 from krause_dynamics.interaction.request import Aggregate, Prepared, Request
 from krause_dynamics.interaction.rules import Interaction, bounded_confidence, krause, softmax
