@@ -56,6 +56,14 @@ def gemma2(seed: int = 0, **options):
     return build(hf.Gemma2ForCausalLM, config, seed)
 
 
+def t5(seed: int = 0, **options):
+    """Two stacks of unlike depth, with learned distances in the scores."""
+    config = hf.T5Config(
+        d_model=32, d_kv=8, d_ff=48, num_layers=2, num_decoder_layers=3, num_heads=4, vocab_size=VOCABULARY, **options
+    )
+    return build(hf.T5Model, config, seed)
+
+
 def bloom(seed: int = 0, **options):
     """Attention code of its own, outside the registry."""
     config = hf.BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, **options)

@@ -248,14 +248,14 @@ def test_a_lost_mask_is_refused():
         record(model, IDS)
 
 
-def test_learned_sinks_are_refused_not_ignored():
+def test_options_that_nobody_knows_are_refused_not_ignored():
     model = models.llama()
 
     def add(module, args, kwargs):
-        return args, {**kwargs, "s_aux": torch.zeros(4)}
+        return args, {**kwargs, "new_bias": torch.zeros(4)}
 
     model.model.layers[0].self_attn.register_forward_pre_hook(add, with_kwargs=True)
-    with pytest.raises(kd.UnsupportedModel, match="s_aux"):
+    with pytest.raises(kd.UnsupportedModel, match="new_bias"):
         record(model, IDS)
 
 

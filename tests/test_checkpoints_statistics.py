@@ -19,16 +19,18 @@ CLOSE = 1e-5  # float32 sums of some hundred weights
 def loops(weights: np.ndarray, visible: np.ndarray, causal: bool, min_queries: int = 8):
     """The definitions, one (T, T) matrix at a time."""
     length = len(weights)
-    alpha = [sum(weights[i, k] for i in range(length)) / (length - k if causal else length) for k in range(length)]
+    queries = [int(visible[:, k].sum()) for k in range(length)]
+    alpha = [sum(weights[i, k] for i in range(length)) / queries[k] for k in range(length)]
+    full = [sum(weights[i, k] for i in range(length)) / (length - k if causal else length) for k in range(length)]
     score = sum(weights[i, 0] for i in range(1, length)) / (length - 1)
     rows = []
     for i in range(length):
         seen = int(visible[i].sum())
         if seen > 1:
             rows.append(-sum(a * math.log(a) for a in weights[i] if a > 0) / math.log(seen))
-    queries = [length - k if causal else length for k in range(length)]
-    enough = [k for k in range(length) if queries[k] >= min_queries]
-    return alpha, score, sum(rows) / len(rows), max(enough, key=lambda k: alpha[k]) if enough else -1
+    wanted = min(min_queries, max(queries)) if length >= min_queries else min_queries
+    enough = [k for k in range(length) if queries[k] >= wanted]
+    return alpha, full, score, sum(rows) / len(rows), max(enough, key=lambda k: alpha[k]) if enough else -1
 
 
 @pytest.mark.parametrize("mask", ["causal", "window", "none"])
@@ -47,8 +49,9 @@ def test_statistics_equal_loops_over_the_definitions(mask, length, monkeypatch):
     np.testing.assert_allclose(found.weights, expected, atol=CLOSE)
     np.testing.assert_allclose(output, expected @ v.repeat_interleave(2, 1), atol=CLOSE)
     for b, h in ((0, 0), (1, 3)):
-        alpha, score, entropy, strongest = loops(expected[b, h].numpy(), visible.numpy(), mask != "none")
+        alpha, full, score, entropy, strongest = loops(expected[b, h].numpy(), visible.numpy(), mask != "none")
         np.testing.assert_allclose(found.importance[b, h], alpha, atol=CLOSE)
+        np.testing.assert_allclose(found.published_importance[b, h], full, atol=CLOSE)
         assert float(found.first_token_score[b, h]) == pytest.approx(score, abs=CLOSE)
         assert float(found.entropy[b, h]) == pytest.approx(entropy, abs=CLOSE)
         assert int(found.strongest_key[b, h]) == strongest

@@ -30,12 +30,14 @@ class Block(NamedTuple):
         columns: Which sources, as slices in rising order.
         weights: (*batch, rows, columns of all slices).
         entropy: -sum_j a_ij log a_ij, (*batch, rows); 0 in a row that admits nobody.
+        log_partition: log Z_i, (*batch, rows); -inf in such a row.
     """
 
     rows: slice
     columns: tuple[slice, ...]
     weights: Array
     entropy: Array
+    log_partition: Array
 
     def pieces(self) -> Iterator[tuple[slice, Array]]:
         """Each slice of sources with its part of the weights."""
@@ -68,8 +70,8 @@ def blocks(interaction: Interaction, request: Request, *, whole: bool = False) -
         yield Block(rows, columns, *_normalised(request.xp, logs))
 
 
-def _normalised(xp: Any, logs: Array) -> tuple[Array, Array]:
-    """Weights and entropies of rows of log-weights."""
+def _normalised(xp: Any, logs: Array) -> tuple[Array, Array, Array]:
+    """Weights, entropies and log-partitions of rows of log-weights."""
     largest = xp.max(logs, axis=-1, keepdims=True)
     logs = logs - xp.where(largest > reference.NEVER, largest, xp.zeros_like(largest))
     weights = xp.exp(logs)
@@ -82,7 +84,8 @@ def _normalised(xp: Any, logs: Array) -> tuple[Array, Array]:
     logs = logs.clamp_(min=lowest) if is_torch(logs) else np.maximum(logs, lowest, out=logs)
     logs *= weights
     entropy = xp.log(total[..., 0]) - xp.sum(logs, axis=-1)
-    return weights, xp.where(entropy > 0, entropy, xp.zeros_like(entropy))
+    log_partition = xp.log(total[..., 0]) + largest[..., 0]
+    return weights, xp.where(entropy > 0, entropy, xp.zeros_like(entropy)), log_partition
 
 
 # --- which pairs

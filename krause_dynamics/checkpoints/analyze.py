@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,9 @@ def analyze(
     min_queries: int = 8,
     attention: str | None = "statistics",
     batch_size: int = 8,
+    blocks: Sequence[torch.nn.Module] | None = None,
+    dtype: str | torch.dtype | None = None,
+    part: str | None = None,
     device: str | torch.device | None = None,
     trust_remote_code: bool = False,
     progress: bool | Callable[[int, int], None] = False,
@@ -61,6 +65,10 @@ def analyze(
         min_queries: A key needs that many queries to be a strongest key.
         attention: ``"statistics"``, ``"eager"`` (what the model returns itself) or None (states only).
         batch_size: Sequences per forward pass.
+        blocks: The blocks in order, when the search cannot find them.
+        dtype: Of the weights of a model that is loaded here, such as ``"float32"``; None keeps the checkpoint's.
+        part: Which part of a composed model: ``"encoder"``, ``"decoder"`` or the path of a submodule, such as
+            ``"language_model"``.
         device: Where a model that is loaded here runs, such as ``"cuda"``; a loaded model stays where it is.
         trust_remote_code: Only True runs Python files of a checkpoint.
         progress: ``True`` draws a progress bar; or a function ``progress(sequences done, all sequences)``.
@@ -69,13 +77,15 @@ def analyze(
         Dataset with dimensions ``layer`` (0 = embedding, i = residual stream after block i, before any final norm),
         ``block`` (1..L), ``head``, ``sequence``, ``eps``, ``radius`` and ``tokens`` (all, without_first).
 
-        Over (sequence, block, head): ``importance_first`` = alpha of the first token, ``first_token_score``,
-        ``entropy``, ``strongest_key`` (-1 where none), see ``attention_statistics``; over (block, head, eps):
-        ``sink_rate`` in per cent of sequences. Over (sequence, layer, tokens): ``mean_cosine``, ``order_parameter``,
-        ``residual``, ``effective_rank``; over (sequence, layer): ``norm_ratio`` = |x_first| / median |x|; over
-        (sequence, layer, tokens, radius): ``clusters`` (connected components) and ``effective_clusters``. NaN (-1 for
-        counts) where a sequence of one token leaves nothing. ``length`` holds the tokens of each sequence;
-        ``attrs["meta"]`` is JSON: ``json.loads(ds.attrs["meta"])``.
+        Over (sequence, block, head): ``importance_first`` = alpha of the first token, divided by the queries that can
+        see it, ``published_importance_first`` with the divisor of full attention, ``first_token_score``, ``entropy``,
+        ``strongest_key`` (-1 where none), ``learned_sink``, see ``attention_statistics``; over (block, head, eps):
+        ``sink_rate`` in per cent of sequences, which falls as sequences get longer: a warning tells where lengths
+        differ. Blocks of a hybrid without attention are NaN. Over (sequence, layer, tokens): ``mean_cosine``,
+        ``order_parameter``, ``residual``, ``effective_rank``; over (sequence, layer): ``norm_ratio`` = |x_first| over
+        the median; over (sequence, layer, tokens, radius): ``clusters`` (connected components) and
+        ``effective_clusters``. NaN (-1 for counts) where a sequence of one token leaves nothing. ``length`` holds the
+        tokens of each sequence; ``attrs["meta"]`` is JSON: ``json.loads(ds.attrs["meta"])``.
 
     Raises:
         ValueError: Bad arguments or inputs, before the model runs.
@@ -95,10 +105,21 @@ def analyze(
         attention=attention,
         batch_size=batch_size,
         min_queries=min_queries,
+        blocks=blocks,
+        dtype=dtype,
+        part=part,
         device=device,
         trust_remote_code=trust_remote_code,
         progress=progress,
     )
+    lengths = run.inputs.lengths
+    if attention is not None and len(set(lengths.tolist())) > 1:
+        warnings.warn(
+            f"sequences of {lengths.min()} to {lengths.max()} tokens share one sink rate, which falls with the length; "
+            "pass sequence_length= to compare it with others",
+            UserWarning,
+            stacklevel=2,
+        )
     arrays: dict[str, np.ndarray] = {}
     number = len(run.inputs)
     for members, batch in run.batches():

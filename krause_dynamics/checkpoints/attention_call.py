@@ -39,12 +39,14 @@ class AttentionCall:
         neighbourhood: The mask, where it is an index rule; else `Everyone`.
         pair_bias: What is added to the scores, -inf for a mask of another shape; or ``None``.
         visible_keys: How many keys each query sees, broadcasting against (batch, heads, T).
+        visible_queries: How many queries see each key, likewise.
         causal: Whether no query sees a later key.
     """
 
     neighbourhood: Neighbourhood
     pair_bias: Tensor | None
     visible_keys: Tensor
+    visible_queries: Tensor
     causal: bool
 
     @classmethod
@@ -55,19 +57,23 @@ class AttentionCall:
             ValueError: A query that sees no key.
         """
         if mask is None:
-            return cls(Everyone(), bias, torch.full((length,), length, device=device), length == 1)
+            all_of_them = torch.full((length,), length, device=device)
+            return cls(Everyone(), bias, all_of_them, all_of_them, length == 1)
         visible, additive = split_mask(mask[..., :length])
         visible = visible.expand(*visible.shape[:-2], length, length)
         bias = additive if bias is None else bias if additive is None else bias + additive
         window = _window(visible)
         if window is not None:
             neighbourhood, visible_keys = window
-            return cls(neighbourhood, bias, visible_keys, length == 1 or not isinstance(neighbourhood, Everyone))
+            causal = length == 1 or not isinstance(neighbourhood, Everyone)
+            # The last queries see back as the first keys are seen ahead: one window, read from the other end.
+            return cls(neighbourhood, bias, visible_keys, visible_keys.flip(-1), causal)
         visible_keys = visible.sum(-1)
         if not bool((visible_keys > 0).all()):
             raise ValueError("a query sees no key at all; leave padding out of the sequences")
         bias = torch.zeros((), device=device) if bias is None else bias
-        return cls(Everyone(), bias.masked_fill(~visible, -torch.inf), visible_keys, not bool(visible.triu(1).any()))
+        causal = not bool(visible.triu(1).any())
+        return cls(Everyone(), bias.masked_fill(~visible, -torch.inf), visible_keys, visible.sum(-2), causal)
 
     def rule(self, score: Score) -> Interaction:
         """The interaction that the call is."""

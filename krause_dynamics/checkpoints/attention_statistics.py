@@ -5,22 +5,29 @@ shape, a pair bias). Its weights come from the package's one definition in block
 
 With A the row-stochastic weights of T queries (rows, i) over T keys (columns, k), both counted from 0:
 
-* importance  alpha_k = 1/n_k sum_{i} A_ik,  n_k = T - k under a causal mask, n_k = T without one (Gu et al. 2024,
-  arXiv:2410.10781, section 3; alpha_0 includes query 0 itself, hence 1/T <= alpha_0 <= 1);
+* importance  alpha_k = 1/n_k sum_{i} A_ik,  n_k the number of queries that can see key k: T - k under a causal mask
+  (Gu et al. 2024, arXiv:2410.10781, section 3; alpha_0 includes query 0 itself, hence 1/T <= alpha_0 <= 1),
+  min(W, T - k) in a window of W, T where all see all;
+* published importance  the same with the divisor of full attention, T - k or T, whatever the window: the formula as
+  published, which in a window measures its width as well;
 * first-token score  s = mean_{i >= 1} A_i0  (published code of Krause Attention), so alpha_0 = (1 + (T-1) s)/T under a
   causal mask;
 * entropy  mean over rows of  -sum_k A_ik ln A_ik / ln(keys visible to i), rows with one visible key left out;
-* strongest key  argmax_k alpha_k  among keys with at least ``min_queries`` queries, -1 where there is none.
+* strongest key  argmax_k alpha_k  among keys with at least ``min_queries`` queries, or in a narrower window as many as
+  any key has; -1 where there is none;
+* learned sink  mean over rows of the share that goes to a learned logit without a key (gpt-oss): A_ik are the shares of
+  the keys, which then sum to less than 1; their entropy is that of the keys among themselves.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from krause_dynamics.aggregate import RowSums, blocks
+from krause_dynamics.aggregate import Block, RowSums, blocks
 from krause_dynamics.checkpoints.attention_call import AttentionCall, SoftCapped
 from krause_dynamics.interaction import DotProduct, Request
 
@@ -31,17 +38,30 @@ class HeadStatistics:
 
     Attributes:
         importance: alpha_k, shape (batch, heads, T).
+        published_importance: Likewise, divided as for full attention.
         first_token_score: Shape (batch, heads); NaN for T = 1.
         entropy: In units of ln(visible keys), shape (batch, heads); NaN when every row sees one key.
         strongest_key: Shape (batch, heads), whole numbers.
+        learned_sink: Shape (batch, heads); 0 where the model has none.
         weights: A itself (batch, heads, T, T) when it was asked for, else None.
     """
 
     importance: Tensor
+    published_importance: Tensor
     first_token_score: Tensor
     entropy: Tensor
     strongest_key: Tensor
+    learned_sink: Tensor
     weights: Tensor | None = None
+
+    def nothing(self) -> HeadStatistics:
+        """Of a block without attention, beside this one: NaN, -1 for the key."""
+        blank: dict[str, Any] = {
+            field.name: None if (x := getattr(self, field.name)) is None else torch.full_like(x, torch.nan)
+            for field in fields(self)
+            if field.name != "strongest_key"
+        }
+        return HeadStatistics(strongest_key=torch.full_like(self.strongest_key, -1), **blank)
 
 
 def sink_rate(importance_of_key: Tensor, eps: Tensor) -> Tensor:
@@ -66,6 +86,7 @@ def attend(
     *,
     softcap: float | None = None,
     bias: Tensor | None = None,
+    sink: Tensor | None = None,
     min_queries: int = 8,
     keep_weights: bool = False,
 ) -> tuple[Tensor, HeadStatistics]:
@@ -80,6 +101,7 @@ def attend(
         scaling: Multiplies the scores; None = d^(-1/2).
         softcap: c in  c tanh(score / c).
         bias: Added to the scores, broadcasting against (batch, heads, T, T).
+        sink: Learned logits (heads,), each a term exp(sink) of the denominator without a key.
         min_queries: Keys with fewer queries are left out of ``strongest_key``.
         keep_weights: Also return A, which costs O(T^2) memory.
 
@@ -95,18 +117,29 @@ def attend(
     call = AttentionCall.of(mask, bias, query.shape[2], query.device)
     rule = call.rule(DotProduct(beta) if softcap is None else SoftCapped(beta, softcap))
     sums = RowSums(request, distances=0)
+    lost = query.new_zeros(query.shape[:2], dtype=exact)
     output = value.new_zeros((*query.shape[:-1], value.shape[-1]))
     weights = query.new_zeros((*query.shape[:-1], query.shape[2]), dtype=torch.float32) if keep_weights else None
     with torch.no_grad():
         for block in blocks(rule, request):
+            if sink is not None:
+                block, share = _beside_sink(block, sink)
+                lost += share.sum(-1)
             sums.add(block)
             for columns, part in block.pieces():
                 output[:, :, block.rows] += part.to(value.dtype) @ value[:, :, columns]
                 if weights is not None:
                     weights[:, :, block.rows, columns] = part
         found = sums.finish()
-    own = found.own[..., 0]
-    return output, _summary(found.received, found.entropy, own, call.visible_keys, call.causal, min_queries, weights)
+    return output, _summary(
+        call, found.received, found.entropy, found.own[..., 0], lost / query.shape[2], min_queries, weights
+    )
+
+
+def _beside_sink(block: Block, sink: Tensor) -> tuple[Block, Tensor]:
+    """Rows of weights that leave their share to a learned logit, and that share (batch, heads, rows)."""
+    share = torch.sigmoid(sink.to(block.weights.dtype)[:, None] - block.log_partition)
+    return block._replace(weights=block.weights * (1.0 - share)[..., None]), share
 
 
 def statistics_of(weights: Tensor, min_queries: int = 8, keep_weights: bool = False) -> HeadStatistics:
@@ -119,29 +152,35 @@ def statistics_of(weights: Tensor, min_queries: int = 8, keep_weights: bool = Fa
     call = AttentionCall.of((exact > 0).flatten(0, 1).any(dim=0)[None, None], None, weights.shape[-1], weights.device)
     received, entropy = exact.sum(-2), torch.special.entr(exact).sum(-1)
     kept = exact.float() if keep_weights else None
-    return _summary(received, entropy, exact[..., 0, 0], call.visible_keys, call.causal, min_queries, kept)
+    nothing = torch.zeros_like(exact[..., 0, 0])
+    return _summary(call, received, entropy, exact[..., 0, 0], nothing, min_queries, kept)
 
 
 def _summary(
+    call: AttentionCall,
     received: Tensor,
     entropy: Tensor,
     first_own: Tensor,
-    visible_keys: Tensor,
-    causal: bool,
+    learned_sink: Tensor,
     min_queries: int,
     weights: Tensor | None,
 ) -> HeadStatistics:
     """Sums over weights in the units of the module's head."""
-    length = received.shape[-1]
-    queries = torch.full((length,), length, device=received.device)
-    if causal:
-        queries = length - torch.arange(length, device=received.device)
-    importance = received.float() / queries
-    counted = importance.masked_fill(queries < min_queries, -1.0)
+    length, visible_keys = received.shape[-1], call.visible_keys
+    full = torch.full((length,), length, device=received.device)
+    if call.causal:
+        full = length - torch.arange(length, device=received.device)
+    queries = call.visible_queries
+    importance = received.float() / queries.clamp_min(1)
+    # What is meant are the keys near the end, which few queries follow: in a narrow window no key has many.
+    wanted = queries.amax(-1, keepdim=True).clamp_max(min_queries) if length >= min_queries else min_queries
+    counted = importance.masked_fill(queries < wanted, -1.0)
     strongest = torch.where(counted.amax(-1) >= 0, counted.argmax(-1), -1)
     others = received[..., 0].float() - first_own.float()
     first = others / (length - 1) if length > 1 else torch.full_like(others, torch.nan)
     several = visible_keys > 1
     scaled = entropy.float() / torch.log(visible_keys.clamp_min(2).float())
     mean_entropy = (scaled * several).sum(-1) / several.sum(-1)
-    return HeadStatistics(importance, first, mean_entropy, strongest, weights)
+    return HeadStatistics(
+        importance, received.float() / full, first, mean_entropy, strongest, learned_sink.float(), weights
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,14 +20,84 @@ def check_kind(model: Any) -> None:
         UnsupportedModel: With the reason and, where there is one, the way out.
     """
     name = type(model).__name__
-    if getattr(model.config, "is_encoder_decoder", False):
+    if "decoder_input_ids" in inspect.signature(model.forward).parameters:
         raise UnsupportedModel(
-            f"{name} is an encoder-decoder, two stacks; pass one of them, such as model.get_encoder()"
+            f"{name} is an encoder-decoder, two stacks; pass part='encoder' or part='decoder', or model.get_encoder()"
         )
     if getattr(model, "main_input_name", "input_ids") != "input_ids":
-        raise UnsupportedModel(f"{name} takes {model.main_input_name}; only models over token ids are analysed")
-    if getattr(model.config, "num_hidden_layers", None) is None:
-        raise UnsupportedModel(f"{name}: its configuration does not say how many layers there are (num_hidden_layers)")
+        raise UnsupportedModel(
+            f"{name} takes {model.main_input_name}; only models over token ids are analysed{_suggested(model)}"
+        )
+    if not _numbers_of_layers(model):
+        raise UnsupportedModel(
+            f"{name}: its configuration does not say how many layers there are (num_hidden_layers){_suggested(model)}"
+        )
+
+
+def _suggested(model: Any) -> str:
+    """Parts of a composed model that are stacks over token ids, as a way out; empty where there is none."""
+    from transformers import PreTrainedModel as Base
+
+    parts = [
+        name
+        for name, part in model.named_modules()
+        if name and isinstance(part, Base) and _numbers_of_layers(part) and _reads_ids(part)
+    ]
+    return f"; pass part={parts[0]!r} for that part of it" if parts else ""
+
+
+def _reads_ids(model: Any) -> bool:
+    named = model.main_input_name == "input_ids" and "input_ids" in inspect.signature(model.forward).parameters
+    return named and "pixel_values" not in inspect.signature(model.forward).parameters
+
+
+def _numbers_of_layers(model: Any) -> list[int]:
+    """How many blocks a configuration may mean: encoders and decoders of one share it and differ in number."""
+    names = ("num_hidden_layers", "encoder_layers", "decoder_layers", "num_decoder_layers")
+    found = (getattr(model.config, name, None) for name in names)
+    return list(dict.fromkeys(int(number) for number in found if number is not None))
+
+
+def resolved(model: Any, part: str | None) -> Any:
+    """The stack of blocks that is meant by a model: without wrappers, adapters' shells and heads.
+
+    Args:
+        model: A ``transformers`` model, also inside peft, DataParallel or DistributedDataParallel.
+        part: ``"encoder"``, ``"decoder"``, or the path of a submodule, such as ``"language_model"``.
+
+    Raises:
+        UnsupportedModel: Adapters that put tokens before the sequence.
+        ValueError: No such part.
+    """
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
+    if hasattr(model, "get_base_model"):  # peft
+        if getattr(model.active_peft_config, "is_prompt_learning", False):
+            raise UnsupportedModel(
+                f"{type(model).__name__} puts learned tokens before every sequence (prompt learning), which the "
+                "model below it would not show; merge it into the inputs, or pass model.get_base_model() without them"
+            )
+        model = model.get_base_model()
+    base = getattr(model, "base_model", model)
+    if part is not None:
+        return _part(base, part)
+    # A decoder of an encoder-decoder as a language model: transformers wraps it once more, without embeddings.
+    inner = getattr(base, "decoder", None)
+    return inner if type(base).__name__.endswith("DecoderWrapper") and inner is not None else base
+
+
+def _part(model: Any, part: str) -> Any:
+    getter = {"encoder": "get_encoder", "decoder": "get_decoder"}.get(part)
+    try:
+        found = getattr(model, getter)() if getter and hasattr(model, getter) else model.get_submodule(part)
+    except AttributeError:
+        found = None
+    if found is None or found is model or not hasattr(found, "config"):
+        named = sorted(
+            {name for name, below in model.named_modules() if name and hasattr(below, "get_input_embeddings")}
+        )
+        raise ValueError(f"part must name a model inside {type(model).__name__}, such as {named}, received {part!r}")
+    return found
 
 
 def find_blocks(model: Any, blocks: Sequence[nn.Module] | None = None) -> tuple[list[nn.Module], int]:
@@ -40,20 +112,16 @@ def find_blocks(model: Any, blocks: Sequence[nn.Module] | None = None) -> tuple[
     Raises:
         UnsupportedModel: If no list of modules has the number of layers that the configuration states.
     """
-    layers = int(model.config.num_hidden_layers)
     if blocks is not None:
         return list(blocks), len(blocks)
+    layers = int(getattr(model.config, "num_hidden_layers", 0) or 0)
     if model.config.model_type == "albert":
         shared = [layer for group in model.encoder.albert_layer_groups for layer in group.albert_layers]
         return shared, layers * int(model.config.inner_group_num)
-    lists: dict[str, nn.ModuleList] = {}
-    inside: tuple[str, ...] = ()
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == layers and not name.startswith(inside):
-            lists[name] = module
-            inside = (*inside, f"{name}.")
-    if len(lists) > 1:  # adapters or embeddings may be lists of the same length: keep those that hold attention
-        lists = {name: found for name, found in lists.items() if all(map(_attends, found))}
+    for layers in _numbers_of_layers(model):
+        lists = _lists(model, layers)
+        if len(lists) == 1:
+            break
     if len(lists) != 1:
         raise UnsupportedModel(
             f"{type(model).__name__}: expected one list of {layers} blocks (num_hidden_layers), found "
@@ -62,14 +130,27 @@ def find_blocks(model: Any, blocks: Sequence[nn.Module] | None = None) -> tuple[
     return list(next(iter(lists.values()))), layers
 
 
-def _attends(block: nn.Module) -> bool:
+def _lists(model: Any, layers: int) -> dict[str, nn.ModuleList]:
+    lists: dict[str, nn.ModuleList] = {}
+    inside: tuple[str, ...] = ()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == layers and not name.startswith(inside):
+            lists[name] = module
+            inside = (*inside, f"{name}.")
+    if len(lists) > 1:  # adapters or embeddings may be lists of the same length: keep those that hold attention
+        lists = {name: found for name, found in lists.items() if all(map(attends, found))}
+    return lists
+
+
+def attends(block: nn.Module) -> bool:
+    """Whether a block holds attention, by the names of its modules' classes."""
     return any("attention" in type(part).__name__.lower() for part in block.modules())
 
 
 def context_length(model: Any) -> int | None:
     """Longest sequence that the model takes, None when its configuration gives no limit."""
     length = getattr(model.config, "max_position_embeddings", None)
-    if length is None:
+    if length is None or int(length) < 1:  # XLNet: -1 for none
         return None
     for name, module in model.named_modules():
         # RoBERTa and its kin count positions from padding_idx + 1 on, inside the same table.
@@ -82,13 +163,18 @@ class StreamRecorder:
     """Hooks on the blocks that hand on the residual stream before the first block and after each call.
 
     Attributes:
+        time_major: Whether the blocks' states are (T, batch, d), as XLNet's.
         told: Called with (0, embedding) and (i, state after call i), each (batch, T, d), float32, where the block runs.
         block: Number of the call that is running, None outside the blocks.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], told: Callable[[int, Tensor], None]) -> None:
+    def __init__(
+        self, blocks: Sequence[nn.Module], told: Callable[[int, Tensor], None], *, time_major: bool = False
+    ) -> None:
         self.blocks = blocks
         self.told = told
+        self.time_major = time_major
+        self.thread = threading.get_ident()
         self.block: int | None = None
         self.calls = 0
         self._last: Tensor | None = None
@@ -106,11 +192,13 @@ class StreamRecorder:
             handle.remove()
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if threading.get_ident() != self.thread:  # a forward pass of another thread through the same blocks
+            return
         entering = args[0] if args else kwargs.get("hidden_states")
         if not isinstance(entering, Tensor):
             raise UnsupportedModel(f"{type(module).__name__} takes no hidden states as its first argument")
         if self._last is None:
-            self.told(0, _copied(entering))
+            self._tell(0, entering)
         elif entering is not self._last and not torch.equal(entering, self._last):
             raise UnsupportedModel(
                 f"the model changes the residual stream between blocks {self.calls} and {self.calls + 1}: what enters "
@@ -119,13 +207,31 @@ class StreamRecorder:
         self.block = self.calls
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if threading.get_ident() != self.thread:
+            return
         leaving = output[0] if isinstance(output, tuple | list) else output
         if not isinstance(leaving, Tensor):
             raise UnsupportedModel(f"{type(module).__name__} returns {type(leaving).__name__}, not hidden states")
         self._last = leaving
         self.calls += 1
-        self.told(self.calls, _copied(leaving))
+        self._tell(self.calls, leaving)
         self.block = None
+
+    def _tell(self, layer: int, state: Tensor) -> None:
+        """Hand on a state, checked: what follows would name neither layer nor model."""
+        if state.ndim != 3:
+            raise UnsupportedModel(
+                f"layer {layer} has states of shape {tuple(state.shape)} where (batch, tokens, d) is expected: a model "
+                "of several streams is not analysed"
+            )
+        copy = _copied(state.transpose(0, 1) if self.time_major else state)
+        if not bool(torch.isfinite(copy).all()):
+            where = "the embedding" if layer == 0 else f"block {layer}"
+            raise ValueError(
+                f"model must have finite hidden states, but {where} gives NaN or infinity in {state.dtype}; where that "
+                "is a half type, load it with dtype='float32'"
+            )
+        self.told(layer, copy)
 
     def check(self, expected: int) -> None:
         """Raise UnsupportedModel unless every layer of the configuration was seen."""

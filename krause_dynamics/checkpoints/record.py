@@ -14,7 +14,7 @@ from krause_dynamics.checkpoints.attention_statistics import HeadStatistics
 from krause_dynamics.checkpoints.stream import Passes
 from krause_dynamics.trajectory import Trajectory
 
-STATISTICS = ("importance", "first_token_score", "entropy", "strongest_key")
+STATISTICS = ("importance", "published_importance", "first_token_score", "entropy", "strongest_key", "learned_sink")
 
 
 def record(
@@ -30,6 +30,8 @@ def record(
     pad_token: int | None = None,
     min_queries: int = 8,
     blocks: Sequence[nn.Module] | None = None,
+    dtype: str | torch.dtype | None = None,
+    part: str | None = None,
     device: str | torch.device | None = None,
     trust_remote_code: bool = False,
     progress: bool | Callable[[int, int], None] = False,
@@ -41,8 +43,9 @@ def record(
         inputs: What :func:`~krause_dynamics.checkpoints.prepare` takes. Padding is cut off and sequences of equal
             length are run together, so that padding on the left, on the right or none give the same numbers.
         tokenizer: Instead of the checkpoint's own.
-        attention: ``"statistics"`` (default) puts importance, first_token_score, entropy and strongest_key of every
-            block into ``extras``; ``"weights"`` also the weights themselves, (blocks, sequences, heads, T, T);
+        attention: ``"statistics"`` (default) puts importance, published_importance, first_token_score, entropy,
+            strongest_key and learned_sink of every block into ``extras``, NaN where a hybrid has none; ``"weights"``
+            also the weights themselves, (blocks, sequences, heads, T, T);
             ``"eager"`` reads what the model itself returns instead of using the registry; None leaves attention out.
         batch_size: Sequences per forward pass; 8 keeps the memory of a small model's states low.
         sequence_length: Cut text into consecutive sequences of this many tokens.
@@ -51,6 +54,8 @@ def record(
         pad_token: Id that is padding wherever it stands at either end of a row of ids.
         min_queries: A key needs that many queries to be a ``strongest_key`` (the last ones average a row or two).
         blocks: The blocks in order, when the search cannot find them.
+        dtype: Of the weights of a model that is loaded here, such as ``"float32"``; None keeps the checkpoint's.
+        part: Which part of a composed model: ``"encoder"``, ``"decoder"`` or the path of a submodule.
         device: Where a model that is loaded here runs, such as ``"cuda"``; a loaded model stays where it is.
         trust_remote_code: Only True runs Python files of a checkpoint.
         progress: ``True`` draws a progress bar; or a function ``progress(sequences done, all sequences)``.
@@ -75,6 +80,8 @@ def record(
         batch_size=batch_size,
         min_queries=min_queries,
         blocks=blocks,
+        dtype=dtype,
+        part=part,
         device=device,
         trust_remote_code=trust_remote_code,
         progress=progress,
@@ -87,13 +94,13 @@ class _Kept:
 
     def __init__(self) -> None:
         self.states: list[Tensor] = []
-        self.found: list[HeadStatistics] = []
+        self.found: dict[int, HeadStatistics] = {}
 
     def state(self, layer: int, tokens: Tensor) -> None:
         self.states.append(tokens.cpu())
 
     def attention(self, block: int, found: HeadStatistics) -> None:
-        self.found.append(found)
+        self.found[block] = found
 
 
 @dataclass(frozen=True)
@@ -118,8 +125,10 @@ class Batch:
         kept = _Kept()
         output = run.stream(batch, kept)
         after = output.last_hidden_state.detach().to(device="cpu", dtype=torch.float32)
-        final = None if torch.equal(after, kept.states[-1]) else after.numpy()
-        return cls(members, torch.stack(kept.states).numpy(), final, kept.found)
+        unchanged = after.shape == kept.states[-1].shape and torch.equal(after, kept.states[-1])
+        final = None if unchanged else after.numpy()
+        found = [kept.found[block] for block in sorted(kept.found)]
+        return cls(members, torch.stack(kept.states).numpy(), final, found)
 
 
 def _assemble(run: Passes, batches: list[Batch]) -> Trajectory:
@@ -134,7 +143,9 @@ def _assemble(run: Passes, batches: list[Batch]) -> Trajectory:
         length = batch.states.shape[2]
         positions[:, batch.sequences, :length] = batch.states
         if batch.final_norm is not None:
-            extras.setdefault("final_norm", np.zeros(positions.shape[1:], dtype=np.float32))
+            # Some models end narrower than their blocks are (OPT-350m).
+            shape = (count, longest, batch.final_norm.shape[-1])
+            extras.setdefault("final_norm", np.zeros(shape, dtype=np.float32))
             extras["final_norm"][batch.sequences, :length] = batch.final_norm
         if batch.attention:
             _put_attention(extras, batch, count, longest)
@@ -165,15 +176,17 @@ def describe(run: Passes) -> dict[str, Any]:
     import transformers
 
     checkpoint, inputs = run.checkpoint, run.inputs
-    config = checkpoint.model.base_model.config
+    config = checkpoint.backbone.config
     return {
         "axis": "layer",
         "model": checkpoint.name,
         "model_type": config.model_type,
         "source": checkpoint.meta.get("source", ""),
         "tensors_not_used": checkpoint.meta.get("tensors_not_used", []),
-        "layers": int(config.num_hidden_layers),
-        "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
+        "part": checkpoint.part or "",
+        "layers": run.expected,
+        "blocks_without_attention": [block + 1 for block in run.silent],
+        "dtype": str(checkpoint.backbone.dtype).removeprefix("torch."),
         "statistics_dtype": "float32",
         "attention_path": run.path,
         "inputs": inputs.source,

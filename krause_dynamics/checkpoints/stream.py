@@ -76,6 +76,7 @@ class Passes:
         batch_size: Sequences per forward pass.
         min_queries: A key needs that many queries to be a strongest key.
         keep_weights: Whether statistics keep the weights themselves.
+        silent: Blocks (0, 1, ...) that by the configuration have no softmax attention.
         report: Told of (sequences done, all sequences), or None.
     """
 
@@ -87,6 +88,7 @@ class Passes:
     batch_size: int
     min_queries: int
     keep_weights: bool
+    silent: tuple[int, ...]
     report: Callable[[int, int], Any] | None
 
     @classmethod
@@ -102,6 +104,8 @@ class Passes:
         device: str | torch.device | None,
         trust_remote_code: bool,
         progress: bool | Callable[[int, int], None],
+        dtype: str | torch.dtype | None = None,
+        part: str | None = None,
         blocks: Sequence[nn.Module] | None = None,
         **cutting: Any,
     ) -> Passes:
@@ -111,18 +115,23 @@ class Passes:
             ValueError: Bad arguments or inputs.
             UnsupportedModel: If the model cannot be recorded faithfully.
         """
-        checkpoint = load(model, tokenizer=tokenizer, device=device, trust_remote_code=trust_remote_code)
+        checkpoint = load(
+            model, tokenizer=tokenizer, dtype=dtype, device=device, part=part, trust_remote_code=trust_remote_code
+        )
         prepared = model_inputs(checkpoint, inputs, tokenizer=tokenizer, **cutting)
         if attention not in (None, "statistics", "weights", "eager"):
             raise ValueError(f"attention must be 'statistics', 'weights', 'eager' or None, received {attention!r}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, received {batch_size}")
-        base = checkpoint.model.base_model
+        base = checkpoint.backbone
         check_kind(base)
         watched, expected = find_blocks(base, blocks)
-        path, keep = _attention_path(base, attention), attention == "weights"
+        with capture.lock(base):  # nobody else's recording may be taken for the model's own attention
+            path = _attention_path(base, attention)
+        silent = _without_attention(base.config, expected)
         report = ProgressBar("sequences") if progress is True else progress or None
-        return cls(checkpoint, prepared, watched, expected, path, batch_size, min_queries, keep, report)
+        keep = attention == "weights"
+        return cls(checkpoint, prepared, watched, expected, path, batch_size, min_queries, keep, silent, report)
 
     def batches(self) -> Iterator[tuple[list[int], Any]]:
         """(indices of the sequences, what the inputs hold of them), progress told after each."""
@@ -136,22 +145,30 @@ class Passes:
     def stream(self, batch: Any, layers: Layers) -> Any:
         """One forward pass of a batch: ``layers`` is told of each, and the model's output is returned.
 
+        The caller's autocast is off meanwhile: what is measured is the model in its own dtype.
+
         Raises:
             UnsupportedModel: If a layer or its attention would be missing or mixed.
+            ValueError: A state is not finite.
         """
-        model = self.checkpoint.model.base_model
+        model = self.checkpoint.backbone
         called: list[int] = []
+        first: list[HeadStatistics] = []
 
         def attention(block: int, found: HeadStatistics) -> None:
             called.append(block)
+            first[:] = first or [found]
             layers.attention(block + 1, found)
 
-        stream = StreamRecorder(self.blocks, layers.state)
+        time_major = getattr(model.config, "model_type", "") == "xlnet"
+        stream = StreamRecorder(self.blocks, layers.state, time_major=time_major)
         recorder = capture.AttentionRecorder(
             lambda: stream.block, attention, min_queries=self.min_queries, keep_weights=self.keep_weights
         )
         with ExitStack() as stack:
+            stack.enter_context(capture.lock(model))
             stack.enter_context(torch.no_grad())
+            stack.enter_context(torch.autocast(model.device.type, enabled=False))
             stack.enter_context(evaluating(model))
             stack.enter_context(stream)
             if self.path == "registry":
@@ -159,11 +176,28 @@ class Passes:
             output = model(**self._arguments(model, batch))
         stream.check(self.expected)
         if self.path == "registry":
-            _check_one_per_block(called, self.expected)
+            _check_one_per_block(called, self.expected, self.silent)
+            for block in self.silent:
+                layers.attention(block + 1, first[0].nothing())
         elif self.path == "eager":
+            self._check_unchanged(model, batch, output)
             for block, weights in enumerate(_returned(model, output, self.expected)):
                 layers.attention(block + 1, statistics_of(weights, self.min_queries, self.keep_weights))
         return output
+
+    def _check_unchanged(self, model: Any, batch: Any, output: Any) -> None:
+        """Asking a model for its weights must not change what it computes: seen on the first sequence of a batch."""
+        arguments = self._arguments(model, batch[:1]) | {"output_attentions": False}
+        with torch.no_grad(), evaluating(model), torch.autocast(model.device.type, enabled=False):
+            plain = model(**arguments).last_hidden_state.float()
+        asked = output.last_hidden_state[:1].float()
+        change = float((asked - plain).norm() / plain.norm().clamp_min(1e-30))
+        if not change < (1e-3 if model.dtype in (torch.float32, torch.float64) else 0.05):
+            raise UnsupportedModel(
+                f"{type(model).__name__} computes other states when asked for its attention weights ({change:.0%} "
+                f"off; loaded with attn_implementation={model.config._attn_implementation!r}), so these are not its "
+                "weights; load it with attn_implementation='eager', or pass attention=None for the hidden states alone"
+            )
 
     def _arguments(self, model: Any, batch: Any) -> dict[str, Any]:
         arguments = self.inputs.arguments(batch, model)
@@ -178,7 +212,7 @@ def model_inputs(checkpoint: Checkpoint, inputs: Any, *, tokenizer: Any = None, 
     """Inputs that this model takes; see :func:`~krause_dynamics.checkpoints.prepare`."""
     if isinstance(inputs, Inputs):
         return inputs
-    base = checkpoint.model.base_model
+    base = checkpoint.backbone
     check_kind(base)
     vocabulary = getattr(base.config, "vocab_size", None)
     chosen = checkpoint.tokenizer if tokenizer is None else tokenizer
@@ -214,10 +248,21 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _check_one_per_block(called: list[int], expected: int) -> None:
-    if called != list(range(expected)):
+def _without_attention(config: Any, expected: int) -> tuple[int, ...]:
+    """Blocks that a hybrid's configuration gives another mixer: convolutions, state spaces, linear attention."""
+    kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()
+    if len(kinds) != expected:
+        return ()
+    return tuple(i for i, kind in enumerate(kinds) if "attention" not in kind or "linear" in kind)
+
+
+def _check_one_per_block(called: list[int], expected: int, silent: tuple[int, ...]) -> None:
+    if len(silent) == expected:
+        raise UnsupportedModel("no block has softmax attention; pass attention=None for the hidden states alone")
+    wanted = [block for block in range(expected) if block not in silent]
+    if called != wanted:
         counts = [called.count(block) for block in range(expected)]
-        wrong = next(i for i, count in enumerate(counts) if count != 1)
+        wrong = next(i for i, count in enumerate(counts) if count != (i not in silent))
         raise UnsupportedModel(
             f"block {wrong + 1} made {counts[wrong]} calls of softmax attention where one is expected, so its "
             "statistics would be missing or mixed; pass attention=None for the hidden states alone"
@@ -236,7 +281,12 @@ def _returned(model: Any, output: Any, expected: int) -> Sequence[Tensor]:
         )
     for i, weights in enumerate(maps):
         sums = weights.float().sum(-1)
-        if weights.ndim != 4 or not torch.allclose(sums, torch.ones_like(sums), atol=2e-2):
+        if weights.ndim != 4 or weights.shape[-2] != weights.shape[-1]:
+            raise UnsupportedModel(
+                f"{name}: the attention of block {i + 1} has shape {tuple(weights.shape)}, not one weight for each "
+                "query and key (a window, perhaps); pass attention=None for the hidden states alone"
+            )
+        if not torch.allclose(sums, torch.ones_like(sums), atol=2e-2):
             raise UnsupportedModel(
                 f"{name}: rows of the attention of block {i + 1} do not sum to 1, {tuple(weights.shape)}"
             )

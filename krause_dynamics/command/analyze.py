@@ -31,6 +31,10 @@ def analyze(
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut what is longer than the context.")] = False,
     pad_token: Annotated[int | None, typer.Option(help="Id that is padding at either end of a row of ids.")] = None,
     batch_size: Annotated[int, typer.Option(help="Sequences per forward pass.")] = 8,
+    dtype: Annotated[str | None, typer.Option(help="Of the weights, such as float32 (default: as stored).")] = None,
+    part: Annotated[
+        str | None, typer.Option(help="Of a composed model: encoder, decoder, or the path of a submodule.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Where the model runs, such as cuda (default: cpu).")] = None,
     states_only: Annotated[bool, typer.Option("--states-only", help="Leave attention out.")] = False,
     trust_remote_code: Annotated[
@@ -44,6 +48,8 @@ def analyze(
         "truncate": truncate,
         "pad_token": pad_token,
         "batch_size": batch_size,
+        "dtype": dtype,
+        "part": part,
         "attention": None if states_only else "statistics",
         "device": device,
         "trust_remote_code": trust_remote_code,

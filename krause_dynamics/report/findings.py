@@ -33,11 +33,14 @@ def findings(dataset: xarray.Dataset, *, eps: float = EPS) -> list[str]:
     lines.append(
         f"Sink_1^{eps:g} = {rate:.1f} %: the first token is a sink in that share of (sequence, block, head), at "
         f"{token_count(dataset)} tokens. Mean score of the Krause authors {float(score.mean()):.3f}; "
-        f"{int((score > 0.05).sum())} of {score.size} blocks lie above their threshold 0.05."
+        f"{int((score > 0.05).sum())} of {int(score.notnull().sum())} blocks lie above their threshold 0.05."
     )
     if known.size:
         share = 100 * float((known == 0).mean())
         lines.append(f"In {share:.0f} % of (sequence, block, head) no token receives more attention than the first.")
+    learned = dataset.get("learned_sink")
+    if learned is not None and float(learned.max()) > 0:
+        lines.append(f"Learned sinks, which are no tokens, take {100 * float(learned.mean()):.0f} % of all attention.")
     return lines
 
 

@@ -116,6 +116,21 @@ def load_dtype(first, second):
     assert np.abs(start[1] - start[0]).max() > 0
 
 
+@row("kd.checkpoints.Checkpoint", "part", None, "layers.1", "which part of the model is the stack that is analysed")
+def checkpoint_part(first, second):
+    assert ck.Checkpoint(tiny(), part=first).backbone is tiny().base_model
+    with pytest.raises(ValueError, match="part must name a model"):
+        states(ck.Checkpoint(tiny(), part=second))  # a block is no model
+
+
+@row("kd.checkpoints.load", "part", None, "encoder", "of an encoder-decoder: one stack, as if given by itself")
+def load_part(first, second):
+    model = tiny("t5")
+    same(states(ck.load(model, part=second)), states(model.get_encoder()))
+    with pytest.raises(kd.UnsupportedModel, match="part='encoder'"):
+        states(ck.load(model, part=first))
+
+
 @row(
     "kd.checkpoints.load",
     "device",

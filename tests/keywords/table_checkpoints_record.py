@@ -178,6 +178,23 @@ def blocks(first, second):
     np.testing.assert_allclose(begun.positions, plain().positions[:3], atol=1e-5)
 
 
+@row(RECORD, "dtype", None, "float64", "of the weights of a folder: those of the file, or as asked")
+def dtype(first, second):
+    with tempfile.TemporaryDirectory() as folder:
+        tiny("llama").save_pretrained(folder)
+        for given, stored in ((first, "float32"), (second, "float64")):
+            run = kd.checkpoints.record(folder, IDS, dtype=given)
+            assert run.meta["dtype"] == stored
+            same(run, plain())
+
+
+@row(RECORD, "part", "encoder", "decoder", "of an encoder-decoder: one stack, as if given by itself")
+def part(first, second):
+    model = tiny("t5")
+    for name, stack in ((first, model.get_encoder()), (second, model.get_decoder())):
+        same(kd.checkpoints.record(model, IDS, part=name), kd.checkpoints.record(stack, IDS))
+
+
 @row(
     RECORD,
     "device",

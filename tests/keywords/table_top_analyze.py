@@ -232,6 +232,42 @@ def progress(first, second):
     assert second.calls == [(1, 3), (2, 3), (3, 3)]
 
 
+@row("kd.analyze", "blocks", None, "layers", "given by hand they are those that the search finds; fewer end earlier")
+def blocks(first, second):
+    by_hand = list(getattr(tiny("llama").model, second))
+    same(analyze(blocks=by_hand), analyze(blocks=first))
+    assert analyze(blocks=by_hand[:2], attention=None).sizes["layer"] == 3
+
+
+@row("kd.analyze", "dtype", None, "float64", "of the weights of a folder: those of the file, or as asked")
+def dtype(first, second):
+    with tempfile.TemporaryDirectory() as folder:
+        tiny("llama").save_pretrained(folder)
+        for given, stored in ((first, "float32"), (second, "float64")):
+            found = kd.analyze(folder, IDS, dtype=given)
+            assert json.loads(found.attrs["meta"])["dtype"] == stored
+            same(found, plain(), atol=1e-4)
+
+
+@row("kd.analyze", "part", None, "model", "a stack of blocks inside the model is analysed as if given by itself")
+def part(first, second):
+    composed = kd.checkpoints.Checkpoint(Shell(tiny("llama")))
+    same(kd.analyze(composed, IDS, part=second), plain())
+    with pytest.raises(ValueError, match="part must name a model inside"):
+        analyze(part="nowhere")
+    same(analyze(part=first), plain())
+
+
+class Shell:
+    """A composed model: a stack of blocks under a name."""
+
+    def __init__(self, model):
+        self.model, self.config = model, model.config
+
+    def get_submodule(self, name):
+        return getattr(self, name)
+
+
 @row(
     "kd.analyze",
     "device",
