@@ -12,6 +12,10 @@ _EXPORTS: dict[str, str] = {
     "KARMConfig": "decoder",
     "KrauseLM": "decoder",
     "KrauseLMConfig": "decoder",
+    "KrauseSwin": "swin",
+    "KrauseSwinConfig": "swin",
+    "KrauseViT": "vision",
+    "KrauseViTConfig": "vision",
 }
 
 __all__ = sorted(_EXPORTS)  # noqa: PLE0605
