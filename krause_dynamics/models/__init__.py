@@ -16,6 +16,9 @@ _EXPORTS: dict[str, str] = {
     "KrauseSwinConfig": "swin",
     "KrauseViT": "vision",
     "KrauseViTConfig": "vision",
+    "convert": "weights",
+    "from_published": "weights",
+    "published": "settings",
 }
 
 __all__ = sorted(_EXPORTS)  # noqa: PLE0605
