@@ -94,8 +94,8 @@ def workers_of(executor: Executor | None, workers: int | None, tasks: int) -> It
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin" else None
     context = multiprocessing.get_context(method)
     count, leave = min(workers or usable, tasks), context.Event()
-    given = {"initializer": _prepare_worker, "initargs": (leave,)}
-    with warnings.catch_warnings(), ProcessPoolExecutor(count, context, **given) as pool:
+    started = ProcessPoolExecutor(count, context, initializer=_prepare_worker, initargs=(leave,))
+    with warnings.catch_warnings(), started as pool:
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
         try:
             yield pool

@@ -80,8 +80,8 @@ class Store:
         try:
             theirs, results = read(path, self._product)
         except Exception as error:  # whatever a damaged file leads to
-            words = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            raise ValueError(f"path must be a file written by a sweep, {path} is not: {words}") from error
+            told = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise ValueError(f"path must be a file written by a sweep, {path} is not: {told}") from error
         ours = json.loads(self._attributes["sweep"])
         function = str(theirs.get("function")).partition("(")[0]
         if function in _MOVED:
