@@ -46,6 +46,8 @@ def namespace(**arrays: Array) -> Any:
 
 
 def _checked_namespace(given: dict[str, Array]) -> Any:
+    if not given:
+        raise TypeError("positions must be a numpy array or a torch tensor, got None")
     (first_name, first), *others = given.items()
     _check_is_array(first_name, first)
     for name, x in others:
@@ -118,13 +120,7 @@ def to_numpy(x: Any) -> np.ndarray:
     if type(x) is np.ndarray:
         return x
     # Tensors alone can be detached: one question less than `is_torch`, asked of everything that is measured.
-    if not hasattr(x, "detach"):
-        return np.asarray(x)
-    host = x.detach().cpu()
-    try:
-        return host.numpy()  # type: ignore[no-any-return]
-    except TypeError:  # bfloat16, which numpy does not know, and every number of which is a float32
-        return host.float().numpy()  # type: ignore[no-any-return]
+    return x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
 
 
 def without_gradients(x: Array) -> AbstractContextManager[Any]:

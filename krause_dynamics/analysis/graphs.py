@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from krause_dynamics._arguments import Points, Word, reads
 from krause_dynamics._array import Array, to_numpy
 from krause_dynamics.analysis import operators
 from krause_dynamics.analysis.clusters import Event, events
 from krause_dynamics.interaction import Interaction
+from krause_dynamics.interaction.rules import RULE
 
 if TYPE_CHECKING:
     import networkx
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["components", "interaction_graph", "merge_tree", "merges_and_splits"]
 
 
+@reads(rule=RULE, x=Points((1, 2)))
 def interaction_graph(rule: Interaction, x: Array, *, log_mass: Array | None = None) -> networkx.DiGraph:
     """Directed graph of one state: an edge i -> j where i hears j, with ``weight`` a_ij.
 
@@ -41,6 +44,7 @@ def interaction_graph(rule: Interaction, x: Array, *, log_mass: Array | None = N
     return graph
 
 
+@reads(rule=RULE, connection=Word(("weak", "strong")))
 def components(rule: Interaction, run: Any, *, connection: str = "weak") -> np.ndarray:
     """Components of the interaction graph at every saved time.
 

@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._arguments import Entries, Flag, Real, Whole, reads
 from krause_dynamics._array import Array, all_finite, as_generator
 from krause_dynamics._value import check_count
 from krause_dynamics.aggregate import as_points
 
 __all__ = ["dumbbell", "equally_spaced", "from_states", "gaussian", "mixture", "uniform"]
 
+COUNT = Whole(1, 10**9)  # 8 GB of coordinates
 
+
+@reads(n=COUNT, d=COUNT, low=Real(), high=Real())
 def uniform(n: int, d: int = 1, *, low: float = 0.0, high: float = 1.0, rng: int | np.random.Generator) -> np.ndarray:
     """Independent uniform opinions in a box, (n, d).
 
@@ -33,6 +37,7 @@ def uniform(n: int, d: int = 1, *, low: float = 0.0, high: float = 1.0, rng: int
     return as_generator(rng).uniform(low, high, size=(n, d))
 
 
+@reads(n=COUNT, low=Real(), high=Real())
 def equally_spaced(n: int, *, low: float = 0.0, high: float = 1.0) -> np.ndarray:
     """``low, ..., high`` in equal steps, symmetric about the middle to the last bit where a float allows it: (n, 1).
 
@@ -52,6 +57,7 @@ def equally_spaced(n: int, *, low: float = 0.0, high: float = 1.0) -> np.ndarray
     return np.linspace(low, high, n)[:, None]
 
 
+@reads(n=COUNT, d=COUNT, mean=Entries((0, 2)), std=Entries((0, 2)))
 def gaussian(n: int, d: int = 1, *, mean: Any = 0.0, std: Any = 1.0, rng: int | np.random.Generator) -> np.ndarray:
     """Independent normal opinions, (n, d).
 
@@ -87,6 +93,7 @@ def dumbbell(n: int) -> np.ndarray:
     return np.concatenate([np.full(n, -1 / n), np.arange(n + 1.0), np.full(n, n + 1 / n)])[:, None]
 
 
+@reads(n=COUNT, centres=Entries((1, 2)), std=Entries((0, 2)))
 def mixture(
     n: int,
     centres: Any,
@@ -119,6 +126,7 @@ def mixture(
     return places[chosen] + spread * generator.normal(size=(n, places.shape[1]))
 
 
+@reads(normalise=Flag())
 def from_states(states: Array, *, layer: int = 0, normalise: bool = False) -> Array:
     """Initial particles from hidden states (layers, tokens, dim), a `Trajectory`, or any array (n, d) or (n,).
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._arguments import Is
 from krause_dynamics._array import to_numpy
 from krause_dynamics._value import Value
 from krause_dynamics.interaction.neighbourhoods import Everyone, Neighbourhood, TopK, Within
@@ -143,3 +144,6 @@ def bounded_confidence(
     """
     within = Within(radius, closed=closed)
     return Interaction(Flat(), within & neighbourhood if neighbourhood is not None else within, normalised)
+
+
+RULE = Is(Interaction, "kd.softmax(beta=1.0)")  # how every function outside reads its argument ``rule``

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._arguments import POSITIVE, Called, Entries, Is, Maybe, Real, Whole, reads
 from krause_dynamics._array import to_numpy
 from krause_dynamics.mean_field.cells import Cells, CircleCells, LatitudeCells, LineCells
 
+SUCH_CELLS = "mean_field.LineCells(100, 0.0, 1.0)"
+CELLS = Is(Cells, SUCH_CELLS)
 NODES_PER_CELL = 6  # Gauss-Legendre nodes for the mass of a cell: exact to degree 11
 EVEN = 1e-12  # of the mass: a density that differs by less from its mirror image is even
 
@@ -28,7 +31,8 @@ class Density:
     mass: np.ndarray
 
     def __post_init__(self) -> None:
-        mass = np.asarray(self.mass, dtype=np.float64)
+        CELLS.read("cells", self.cells)
+        mass = np.asarray(Entries((1, 1)).read("mass", self.mass), dtype=np.float64)
         if mass.shape != (self.cells.count,):
             raise ValueError(f"mass must have shape (cells,) = ({self.cells.count},), got {mass.shape}")
         if not np.isfinite(mass).all():
@@ -100,6 +104,7 @@ def _inverse(cumulative: np.ndarray, edges: np.ndarray, levels: np.ndarray) -> n
     return edges[cell] + np.clip(share, 0.0, 1.0) * (edges[cell + 1] - edges[cell])
 
 
+@reads(cells=CELLS, function=Called(), mass=Maybe(POSITIVE))
 def from_function(cells: Cells, function: Callable[[np.ndarray], np.ndarray], *, mass: float | None = 1.0) -> Density:
     """A density given as a function of the coordinate.
 
@@ -125,6 +130,7 @@ def _scaled(cells: Cells, masses: np.ndarray, mass: float | None) -> Density:
     return density if mass is None else Density(cells, masses * (mass / density.total))
 
 
+@reads(cells=CELLS, mass=POSITIVE)
 def uniform(cells: Cells, support: tuple[float, float] | None = None, *, mass: float = 1.0) -> Density:
     """The uniform law on all cells, or on an interval of the coordinate (cells that it cuts get their exact share).
 
@@ -142,6 +148,7 @@ def uniform(cells: Cells, support: tuple[float, float] | None = None, *, mass: f
     return _scaled(cells, cells.volumes * np.maximum(covered, 0.0) / cells.width, mass)
 
 
+@reads(cells=CELLS, mean=Real(), deviation=POSITIVE)
 def gaussian(cells: LineCells, mean: float = 0.0, deviation: float = 1.0) -> Density:
     """The normal law, exact masses of all cells (relative precision in both tails); cut at the ends, total 1.
 
@@ -157,6 +164,7 @@ def gaussian(cells: LineCells, mean: float = 0.0, deviation: float = 1.0) -> Den
     return _scaled(cells, np.where(z[:-1] > 0, right[:-1] - right[1:], left[1:] - left[:-1]), 1.0)
 
 
+@reads(cells=Is((Cells, int), SUCH_CELLS), kappa=Real(), mean=Real())
 def von_mises(cells: int | Cells, kappa: float, mean: float = 0.0) -> Density:
     """Density proportional to ``exp(kappa cos(angle - mean))``: on the circle, or as von Mises-Fisher on latitudes.
 
@@ -176,6 +184,7 @@ def von_mises(cells: int | Cells, kappa: float, mean: float = 0.0) -> Density:
     return from_function(where, lambda angle: np.exp(kappa * (np.cos(angle - mean) - np.sign(kappa))))
 
 
+@reads(cells=CELLS, x=Entries())
 def from_particles(cells: Cells, x: Any, log_mass: Any = None) -> Density:
     """Each particle gives its mass to the two nearest cells, in shares that keep its position as their mean.
 
@@ -206,6 +215,7 @@ def from_particles(cells: Cells, x: Any, log_mass: Any = None) -> Density:
     return Density(cells, masses)
 
 
+@reads(count=Whole(1, 2_000), mean=Real(), deviation=POSITIVE)
 def gaussian_nodes(count: int, mean: float = 0.0, deviation: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Gauss-Hermite points of a normal law as weighted particles, for `simulate`: exact moments to degree 2 count - 1.
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from krause_dynamics._arguments import Entries, Is, Real, reads
 from krause_dynamics._array import Array
 from krause_dynamics.analysis.measures._measure import as_measure
 from krause_dynamics.mean_field.cells import CircleCells, LineCells
@@ -30,6 +31,7 @@ class _Pieces(NamedTuple):
         return self.left[piece] + slope * (nodes[:-1] - start), self.left[piece] + slope * (nodes[1:] - start)
 
 
+@reads(x=Entries((1, 2)), density=Is(Density, "mean_field.uniform(cells)"), p=Real(1.0))
 def wasserstein(x: Array, density: Density, *, p: float = 1, log_mass: Array | None = None) -> float:
     """Wasserstein distance W_p between particles and a density that is constant in every cell; both have mass 1.
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from krause_dynamics._arguments import Is, reads
 from krause_dynamics._value import check_number
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.mean_field.cells import Cells
@@ -99,9 +100,7 @@ def solve(
         on_save=on_save,
         progress=progress,
         label="mean_field.solve",
-        file=run_file(
-            checkpoint, checkpoint_every, described | {"ring_nodes": ring_nodes}, density, times, stop, dynamics
-        ),
+        file=run_file(checkpoint, checkpoint_every, described | {"ring_nodes": ring_nodes}, density, times, stop),
     )
     return run.finish(trajectory_of(run, cells, described))
 
@@ -175,6 +174,7 @@ def _step(t: float, target: float, bound: float, dt: float | None, max_dt: float
     return (target - t) / np.ceil((target - t) / wanted - 1e-9)
 
 
+@reads(trajectory=Is(Trajectory, "mean_field.solve(...)"))
 def density_at(trajectory: Trajectory, index: int = -1) -> Density:
     """The density of a mean-field run at one saved time.
 

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageClassification
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from krause_dynamics.models.decoder import KARM, KARMConfig, KrauseLM, KrauseLMConfig
-from krause_dynamics.models.swin import KrauseSwin, KrauseSwinConfig
-from krause_dynamics.models.vision import KrauseViT, KrauseViTConfig
 
-MODELS = (
-    (AutoModelForCausalLM, KrauseLMConfig, KrauseLM),
-    (AutoModelForCausalLM, KARMConfig, KARM),
-    (AutoModelForImageClassification, KrauseViTConfig, KrauseViT),
-    (AutoModelForImageClassification, KrauseSwinConfig, KrauseSwin),
-)
+CAUSAL = {KrauseLMConfig: KrauseLM, KARMConfig: KARM}
 
-for auto, config, model in MODELS:
+for config, model in CAUSAL.items():
     AutoConfig.register(config.model_type, config)
-    auto.register(config, model)
+    AutoModelForCausalLM.register(config, model)

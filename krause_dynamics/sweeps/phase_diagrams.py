@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from krause_dynamics import mean_field, theory
+from krause_dynamics._arguments import POSITIVE, Real, Reals, Whole, Word, reads
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.forms.near.merging import merging_run
 from krause_dynamics.interaction import Within, bounded_confidence, softmax
@@ -26,8 +27,18 @@ __all__ = ["branch_point", "clusters_over_length", "final_clusters", "order_over
 
 Model = Literal["discrete", "density", "normalised", "per_capita"]
 MODELS = ("discrete", "density", "normalised", "per_capita")
+MODEL = Word(MODELS)
 
 
+@reads(
+    betas=Reals(0.0, ends="()", ndim=1),
+    times=Reals(0.0, ndim=1),
+    tokens=Whole(0),
+    kappa=Real(0.0),
+    noise=Real(0.0),
+    cells=Whole(),
+    seed=Whole(0),
+)
 def order_over_beta(
     betas: Sequence[float],
     times: Sequence[float],
@@ -94,6 +105,7 @@ def _groups(angles: np.ndarray, apart: float) -> int:
     return max(1, int(np.sum(np.diff(np.append(settled, settled[0] + 2 * np.pi)) > apart)))
 
 
+@reads(lengths=Reals(0.0, ends="()", ndim=1), model=MODEL, count=Whole(2, 10**9))
 def clusters_over_length(lengths: Sequence[float], model: Model = "discrete", *, count: int = 2001) -> xarray.Dataset:
     """The bifurcation diagram of Hegselmann-Krause: final clusters of a uniform density over interval length / radius.
 
@@ -130,14 +142,13 @@ def clusters_over_length(lengths: Sequence[float], model: Model = "discrete", *,
     return xarray.Dataset(data, coords={"length": list(lengths)}, attrs={"model": model, "count": count})
 
 
+@reads(length=POSITIVE, model=MODEL, count=Whole(2, 10**9))
 def final_clusters(length: float, model: Model = "discrete", *, count: int = 2001) -> list[mean_field.Cluster]:
     """Clusters of a uniform density on an interval about 0, radius 1; arguments as in `clusters_over_length`.
 
     Raises:
         ValueError: unknown model, or a length that is not positive.
     """
-    if model not in MODELS:
-        raise ValueError(f"model must be one of {MODELS}, got {model!r}")
     if not length > 0:
         raise ValueError(f"length must be positive, got {length!r}")
     if model == "density":
@@ -169,6 +180,7 @@ def _settled_flow(x: np.ndarray, length: float, model: Model) -> np.ndarray:
     return x[:, 0]
 
 
+@reads(lower=POSITIVE, upper=POSITIVE, model=MODEL, count=Whole(2, 10**9), width=POSITIVE)
 def branch_point(
     lower: float, upper: float, model: Model = "discrete", *, count: int = 100_001, width: float = 1e-3
 ) -> float:
@@ -197,6 +209,14 @@ def branch_point(
     return 0.5 * (lower + upper)
 
 
+@reads(
+    noises=Reals(0.0, ndim=1),
+    radii=Reals(0.0, ends="()", ndim=1),
+    t_end=POSITIVE,
+    cells=Whole(),
+    particles=Whole(0),
+    seed=Whole(0),
+)
 def order_over_noise(
     noises: Sequence[float],
     radii: Sequence[float],

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from krause_dynamics.theory._domains import LARGEST, POSITIVE, ArrayLike, Maybe, Real, Reals, Whole, formula, within
+from krause_dynamics._arguments import LARGEST, POSITIVE, ArrayLike, Maybe, Real, Reals, Whole, within
+from krause_dynamics.theory._formula import formula
 from krause_dynamics.theory._quadrature import travel_time
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from krause_dynamics.theory._domains import Real, Reals, Whole, formula
+from krause_dynamics._arguments import Real, Reals, Whole
+from krause_dynamics.theory._formula import formula
 
 
 @formula(clusters=Whole(most=10_000), beta=Real())

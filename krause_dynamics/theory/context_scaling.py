@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from krause_dynamics.theory._domains import Real, Reals, Whole, formula, within
+from krause_dynamics._arguments import Real, Reals, Whole, within
+from krause_dynamics.theory._formula import formula
 
 
 @formula(similarity=Real(-1.0, 1.0))

@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 
-from krause_dynamics.theory._domains import POSITIVE, ArrayLike, Real, Reals, formula
+from krause_dynamics._arguments import POSITIVE, ArrayLike, Real, Reals
+from krause_dynamics.theory._formula import formula
 
 
 @formula(oscillation=Reals(0.0, math.inf, "[]"))

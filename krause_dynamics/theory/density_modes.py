@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from krause_dynamics.theory._domains import POSITIVE, Whole, formula
+from krause_dynamics._arguments import POSITIVE, Whole
+from krause_dynamics.theory._formula import formula
 
 #: Modes per bandwidth of a dense homogeneous sample, by Rice's formula: sqrt(3/2)/(2 pi).
 RICE_DENSITY = np.sqrt(1.5) / (2.0 * np.pi)

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from krause_dynamics.theory._domains import POSITIVE, Complexes, Flag, Real, Reals, Whole, Word, formula
+from krause_dynamics._arguments import POSITIVE, Complexes, Flag, Real, Reals, Whole, Word
+from krause_dynamics.theory._formula import formula
 
 TimeModel = Literal["discrete", "normalised", "per_capita"]
 
@@ -97,7 +98,7 @@ class Front(NamedTuple):
     wavelength: float
 
 
-@formula(time=Word(("discrete", "normalised", "per_capita")), guess=Complexes())
+@formula(time=Word(("discrete", "normalised", "per_capita")), guess=Complexes(ndim=0))
 def selected_front(time: TimeModel = "discrete", *, guess: complex = 3.0 + 2.0j) -> Front:
     r"""Front invading the uniform state from an edge, and the wavelength it leaves behind.
 

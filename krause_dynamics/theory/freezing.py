@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from krause_dynamics.theory._domains import LARGEST, POSITIVE, ArrayLike, Real, Reals, Whole, formula
+from krause_dynamics._arguments import LARGEST, POSITIVE, ArrayLike, Real, Reals, Whole
+from krause_dynamics.theory._formula import formula
 
 #: Freezing times of the dumbbell start with 3n + 1 agents (n at -1/n, one at each of 0..n, n at n + 1/n).
 #: f_1(n) grows at least like n^2: Wedin and Hegarty, arXiv 1406.0769.

@@ -12,7 +12,8 @@ import math
 
 import numpy as np
 
-from krause_dynamics.theory._domains import POSITIVE, ArrayLike, Flag, Real, Reals, formula
+from krause_dynamics._arguments import POSITIVE, ArrayLike, Flag, Real, Reals
+from krause_dynamics.theory._formula import formula
 
 
 @formula(times=Reals(), variance=Reals(0.0, ends="()"), sigma=POSITIVE)

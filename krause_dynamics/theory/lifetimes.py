@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics.theory._domains import POSITIVE, ArrayLike, Flag, Maybe, Real, Reals, formula, within
+from krause_dynamics._arguments import POSITIVE, ArrayLike, Flag, Maybe, Real, Reals, within
+from krause_dynamics.theory._formula import formula
 from krause_dynamics.theory._quadrature import travel_time
 
 MASS = Real(0.0, 1.0, "()")

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from krause_dynamics.theory._domains import POSITIVE, ArrayLike, Flag, Maybe, Real, Reals, Whole, formula
+from krause_dynamics._arguments import POSITIVE, ArrayLike, Flag, Maybe, Real, Reals, Whole
+from krause_dynamics.theory._formula import formula
 
 
 @formula(degree=Reals(0.0), beta=POSITIVE, dimension=Whole(2), scaled=Flag())

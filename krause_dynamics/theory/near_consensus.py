@@ -11,7 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from krause_dynamics.theory._domains import LARGEST, Real, Whole, Word, formula
+from krause_dynamics._arguments import LARGEST, Real, Whole, Word
+from krause_dynamics.theory._formula import formula
 
 SQUARE = 20_000  # rows of a dense matrix: 3.2 GB
 PATTERN = Word(("cross", "square"))

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics.theory._domains import POSITIVE, ArrayLike, Reals, Whole, formula
+from krause_dynamics._arguments import POSITIVE, ArrayLike, Reals, Whole
+from krause_dynamics.theory._formula import formula
 from krause_dynamics.theory.modes import kernel_coefficient
 
 

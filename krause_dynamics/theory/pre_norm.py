@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from krause_dynamics.theory._domains import POSITIVE, ArrayLike, Real, Reals, Whole, formula, within
+from krause_dynamics._arguments import POSITIVE, ArrayLike, Real, Reals, Whole, within
+from krause_dynamics.theory._formula import formula
 from krause_dynamics.theory._quadrature import at_times
 
 

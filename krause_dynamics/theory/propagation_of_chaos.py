@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from krause_dynamics.theory._domains import ArrayLike, Reals, Whole, formula
+from krause_dynamics._arguments import ArrayLike, Reals, Whole
+from krause_dynamics.theory._formula import formula
 
 
 @formula(times=Reals(), particles=Whole())

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from krause_dynamics.theory._domains import ArrayLike, Flag, Real, Reals, Whole, formula, within
+from krause_dynamics._arguments import ArrayLike, Flag, Real, Reals, Whole, within
+from krause_dynamics.theory._formula import formula
 from krause_dynamics.theory._quadrature import at_times, travel_time
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._arguments import POSITIVE, Entries, Flag, Maybe, reads
 from krause_dynamics._array import Array, to_numpy
 from krause_dynamics._value import check_number
 
@@ -14,6 +15,7 @@ BLOCK = 1 << 22  # entries of one block of kernel values, 32 MB
 REACH = 12.0  # bandwidths: beyond, a Gaussian is below 1e-31 of one that is near
 
 
+@reads(x=Entries((1, 2)), beta=POSITIVE, period=Maybe(POSITIVE))
 def density_modes(x: Array, beta: float, *, period: float | None = None) -> np.ndarray:
     r"""Local maxima of the field f(t) = sum_j exp(-beta (t - x_j)^2/2) of points on a line, or of its like on a circle.
 
@@ -73,6 +75,7 @@ def _slope(nodes: np.ndarray, points: np.ndarray, beta: float, period: float | N
     return slope
 
 
+@reads(x=Entries((1, 2)), separation=POSITIVE, strong=Flag())
 def renyi_centres(x: Array, separation: float, *, space: Any = None, strong: bool = False) -> np.ndarray:
     """Tokens, in order, that no earlier centre (or, ``strong``, no earlier token) comes near.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._arguments import Entries, Is, Maybe, Real, reads
 from krause_dynamics._array import Array, namespace, to_numpy
 from krause_dynamics.analysis.clusters._points import Metric
 from krause_dynamics.analysis.clusters.partition import find
@@ -121,6 +122,7 @@ class Plateau:
         return self.stop - self.start
 
 
+@reads(count=Entries((1, 1)), times=Maybe(Entries((1, 1))), least=Real(0.0))
 def plateaus(count: Any, times: Any = None, *, least: float = 0.0) -> tuple[Plateau, ...]:
     """Metastable plateaus: maximal stretches in which K(t) does not change.
 
@@ -168,6 +170,7 @@ class Event:
     sizes: tuple[int, ...]
 
 
+@reads(labels=Entries((2, 2)), times=Maybe(Entries((1, 1))))
 def events(labels: Any, times: Any = None) -> tuple[Event, ...]:
     """All merges and splits in the order of time; splits before merges within one step.
 
@@ -200,6 +203,7 @@ def events(labels: Any, times: Any = None) -> tuple[Event, ...]:
     return tuple(found)
 
 
+@reads(found=Is((list, tuple), "clusters.events(labels)"))
 def merge_times(found: Sequence[Event]) -> np.ndarray:
     """Times of merging in order, each merge of k clusters counted k - 1 times: how K falls, splits left out."""
     return np.array([event.time for event in found if event.kind == "merge" for _ in event.parts[1:]])

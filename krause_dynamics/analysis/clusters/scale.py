@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from krause_dynamics._arguments import POSITIVE, Is, Maybe, Real, Whole, reads
 from krause_dynamics.analysis.clusters.tree import Curve
 
 # Largest possible distance: beyond it nothing can merge, so that "one cluster" can be an answer.
@@ -43,6 +44,7 @@ class Persistence:
         return int(np.sum((self.formation <= radius) & (radius < self.absorption)))
 
 
+@reads(curve=Is(Curve, "clusters.curve(x)"), members=Whole())
 def persistence(curve: Curve, members: int = 1) -> Persistence:
     """Radii of formation and absorption of all components of at least ``members`` points, from the spanning tree.
 
@@ -110,6 +112,7 @@ class Choice:
         return self.high / self.low
 
 
+@reads(curve=Is(Curve, "clusters.curve(x)"), floor=Maybe(Real(0.0)), ceiling=Maybe(POSITIVE))
 def choose_radius(curve: Curve, *, floor: float | None = None, ceiling: float | None = None) -> Choice:
     """The radius in the largest relative gap between successive merge radii (the widest plateau of K in log radius).
 

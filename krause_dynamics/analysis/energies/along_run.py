@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._arguments import reads
 from krause_dynamics._array import Array, to_numpy
 from krause_dynamics.analysis.energies.state import energy, gradient, kappa, partition_masses
 from krause_dynamics.interaction import Interaction
+from krause_dynamics.interaction.rules import RULE
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class GradientFlow:
         return error / np.where(total > 0, total, 1.0)
 
 
+@reads(rule=RULE)
 def along(rule: Interaction, run: Any) -> np.ndarray:
     """The energy of every saved state of a `Trajectory` (its masses are used) or of positions (T, *batch, n, d).
 

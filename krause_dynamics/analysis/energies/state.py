@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from krause_dynamics._arguments import Points, reads
 from krause_dynamics._array import Array, namespace, to_numpy
 from krause_dynamics.aggregate import aggregate
 from krause_dynamics.interaction import Everyone, Flat, Interaction, Neighbourhood, Within
+from krause_dynamics.interaction.rules import RULE
 
 
 class _State(NamedTuple):
@@ -24,6 +26,7 @@ class _State(NamedTuple):
     spread: Array | None
 
 
+@reads(rule=RULE, x=Points())
 def energy(rule: Interaction, x: Array, *, log_mass: Array | None = None) -> Array:
     """The energy of a state under a rule, see the table of the module.
 
@@ -53,6 +56,7 @@ def energy(rule: Interaction, x: Array, *, log_mass: Array | None = None) -> Arr
     return (total - edge * state.xp.sum(state.mass * state.xp.exp(inside), axis=-1)) / 2
 
 
+@reads(rule=RULE, x=Points())
 def log_energy(rule: Interaction, x: Array, *, log_mass: Array | None = None) -> Array:
     """``log E`` of a dense smooth score with positive E (`DotProduct` with beta > 0, `Gaussian`), without overflow.
 
@@ -72,6 +76,7 @@ def log_energy(rule: Interaction, x: Array, *, log_mass: Array | None = None) ->
     return xp.log(xp.sum(xp.exp(logs - largest), axis=-1)) + largest[..., 0] - math.log(2 * beta)
 
 
+@reads(rule=RULE, x=Points())
 def gradient(rule: Interaction, x: Array, *, log_mass: Array | None = None) -> Array:
     """``dE/dx_i = kappa m_i Z_i w_i``, not projected: (..., n, d). Arguments as in `energy`."""
     scale = kappa(rule)
@@ -79,6 +84,7 @@ def gradient(rule: Interaction, x: Array, *, log_mass: Array | None = None) -> A
     return scale * (state.mass * state.partition)[..., None] * state.direction
 
 
+@reads(rule=RULE)
 def kappa(rule: Interaction) -> float:
     """The factor of the module's table; its sign says whether the flow climbs (+) or descends (-).
 

@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from krause_dynamics._arguments import POSITIVE, Entries, Real, reads
 from krause_dynamics._array import Array
 from krause_dynamics.analysis.measures._measure import Measure, two
 
 
+@reads(x=Entries((1, 2)), y=Entries((1, 2)), p=Real(1.0), period=POSITIVE)
 def wasserstein_circle(
     x: Array,
     y: Array,

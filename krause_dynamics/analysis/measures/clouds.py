@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._arguments import POSITIVE, Entries, Real, Whole, reads
 from krause_dynamics._array import Array, as_generator
 from krause_dynamics.analysis.measures._measure import Measure, two
 from krause_dynamics.analysis.measures.line import line_cost, mean_power
@@ -13,6 +14,7 @@ from krause_dynamics.analysis.measures.line import line_cost, mean_power
 TOGETHER = 10  # directions projected at once: 10 doubles a point, whatever their number
 
 
+@reads(x=Entries((1, 2)), y=Entries((1, 2)), p=Real(1.0), directions=Whole(most=10**7))
 def sliced(
     x: Array,
     y: Array,
@@ -64,6 +66,7 @@ def _projected_cost(first: Measure, second: Measure, unit: np.ndarray, p: float)
     return mean_power(a, p) * len(unit)
 
 
+@reads(x=Entries((1, 2)), y=Entries((1, 2)), p=Real(1.0))
 def exact(
     x: Array, y: Array, *, p: float = 2, x_log_mass: Array | None = None, y_log_mass: Array | None = None
 ) -> float:
@@ -88,6 +91,7 @@ def exact(
     return float(max(cost, 0.0)) ** (1 / p)
 
 
+@reads(x=Entries((1, 2)), y=Entries((1, 2)), epsilon=POSITIVE, p=Real(1.0))
 def entropic(
     x: Array,
     y: Array,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from krause_dynamics._arguments import Entries, Real, reads
 from krause_dynamics._array import Array
 from krause_dynamics.analysis.measures._measure import two
 
 
+@reads(x=Entries((1, 2)), y=Entries((1, 2)), p=Real(1.0))
 def wasserstein(
     x: Array, y: Array, *, p: float = 1, x_log_mass: Array | None = None, y_log_mass: Array | None = None
 ) -> float:

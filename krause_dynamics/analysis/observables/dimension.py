@@ -6,12 +6,14 @@ import math
 
 import numpy as np
 
+from krause_dynamics._arguments import Entries, Real, reads
 from krause_dynamics._array import Array, to_numpy
 from krause_dynamics.analysis.observables._state import weighted
 
 ROWS = 256  # of distances in memory at once
 
 
+@reads(points=Entries((1, 2)), discarded=Real(0.0, 1.0))
 def two_nn(points: Array, *, log_mass: Array | None = None, discarded: float = 0.1) -> float:
     """Intrinsic dimension from the ratio of the two nearest distances of each point (TwoNN).
 

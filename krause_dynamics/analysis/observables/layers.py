@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from krause_dynamics._arguments import Entries, reads
 from krause_dynamics._array import Array, namespace
 from krause_dynamics.analysis.observables._state import mean, ratio, weighted
 
@@ -36,6 +37,7 @@ def linear_cka(x: Array, y: Array, *, debiased: bool = True) -> Array:
     return ratio(xp, cross, xp.sqrt(positive), float("nan"))
 
 
+@reads(x=Entries((2, 3)), y=Entries((2, 3)))
 def procrustes_residual(x: Array, y: Array) -> Array:
     """Orthogonal Procrustes residual ``min_{c, Q} |c X Q - Y|_F / |Y|_F = sqrt(1 - s^2)`` of the centred states.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from krause_dynamics._arguments import Entries, reads
 from krause_dynamics._array import Array
 from krause_dynamics.analysis.observables._state import mean, ratio, weighted
 
@@ -95,6 +96,7 @@ def norm_ratio(points: Array, token: int = 0, *, log_mass: Array | None = None) 
     return ratio(xp, chosen, (middle[0] + middle[1]) / 2, float("nan"))
 
 
+@reads(positions=Entries((2, 4)))
 def mean_step(positions: Array, *, log_mass: Array | None = None) -> Array:
     """Mean relative step between successive states, ``sum_i p_i |x_i(l+1) - x_i(l)| / |x_i(l)|``.
 

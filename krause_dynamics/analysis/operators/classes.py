@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from krause_dynamics._arguments import reads
+from krause_dynamics.analysis.operators._domain import Matrix as Matrix_
 from krause_dynamics.analysis.operators.matrices import Matrix
 
 
@@ -50,6 +52,7 @@ class Structure:
         return np.flatnonzero(self.classes == number)
 
 
+@reads(support=Matrix_(square=True))
 def structure(support: Matrix) -> Structure:
     """Communicating classes, closed classes and blocks of a support.
 

@@ -7,15 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._arguments import Flag, Maybe, Points, reads
 from krause_dynamics._array import Array, to_numpy
 from krause_dynamics.interaction import Interaction, reference
 from krause_dynamics.interaction.request import Request
+from krause_dynamics.interaction.rules import RULE
 
 ENTRIES = 2**21  # pairs in memory at once while a sparse matrix is built
 
 Matrix = Any  # numpy array or scipy.sparse array, (n, n)
 
 
+@reads(rule=RULE, queries=Points((1, 2)), sources=Maybe(Points((1, 2))), sparse=Flag())
 def matrix(
     rule: Interaction,
     queries: Array,
@@ -48,6 +51,7 @@ def matrix(
     return _weights(rule, request, allowed, empty)
 
 
+@reads(rule=RULE, queries=Points((1, 2)), sources=Maybe(Points((1, 2))), sparse=Flag())
 def support(
     rule: Interaction,
     queries: Array,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from krause_dynamics._arguments import Maybe, Whole, reads
 from krause_dynamics._array import to_numpy
+from krause_dynamics.analysis.operators._domain import Matrix as Matrix_
 from krause_dynamics.analysis.operators.classes import structure
 from krause_dynamics.analysis.operators.matrices import Matrix
 
@@ -13,6 +15,7 @@ RESTARTS = 100  # of Arnoldi iterations; a long chain of particles needs some 10
 SHIFT = 1 + 1e-9  # a stochastic matrix has no eigenvalue beyond 1, so A - SHIFT I is regular
 
 
+@reads(matrix=Matrix_(stochastic=True))
 def dobrushin(matrix: Matrix) -> float:
     """Dobrushin's coefficient ``tau(A) = max_ij 1/2 sum_k |a_ik - a_jk| = 1 - min_ij sum_k min(a_ik, a_jk)``.
 
@@ -42,6 +45,7 @@ def dobrushin(matrix: Matrix) -> float:
     return min(1.0, float(pdist(rows, "cityblock").max()) / 2)
 
 
+@reads(matrix=Matrix_(square=True), count=Maybe(Whole()))
 def eigenvalues(matrix: Matrix, support: Matrix | None = None, *, count: int | None = None) -> np.ndarray:
     """Eigenvalues, largest modulus first, class by class, so that a triangular part never meets an eigensolver.
 
@@ -99,6 +103,7 @@ def _block_eigenvalues(block: Matrix, count: int) -> np.ndarray:
     return linalg.eigvals(dense)
 
 
+@reads(matrix=Matrix_(square=True))
 def spectral_gap(matrix: Matrix, support: Matrix | None = None) -> float:
     """``1 - max |lambda|`` over the eigenvalues other than the 1 of each closed class.
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import index
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
+
+from krause_dynamics._array import is_torch
 
 if TYPE_CHECKING:
     ArrayLike = Any  # inside a formula it has been read: a float64 array
@@ -109,13 +110,17 @@ class Reals(Real):
 
 @dataclass(frozen=True)
 class Complexes:
-    """Real or complex numbers of any shape."""
+    """Real or complex numbers of any shape, or one number (``ndim=0``)."""
+
+    ndim: int | None = None
 
     def read(self, name: str, value: Any) -> Any:
         """A float64 or complex128 array."""
         x = _array(name, value)
         if x.dtype.kind not in "iufc":
             raise TypeError(f"{name} must hold numbers, got {value!r}")
+        if self.ndim is not None and x.ndim != self.ndim:
+            raise TypeError(f"{name} must be one number, got {value!r}")
         if not np.isfinite(x).all():
             raise ValueError(f"{name} must be finite, got {value!r}")
         return x if x.dtype.kind == "c" else x.astype(float)
@@ -178,56 +183,94 @@ class Maybe:
         return None if value is None else self.domain.read(name, value)
 
 
+@dataclass(frozen=True)
+class Is:
+    """A value of a class; ``such_as`` shows one, as the way out."""
+
+    kind: type | tuple[type, ...]
+    such_as: str
+
+    def read(self, name: str, value: Any) -> Any:
+        """The value itself."""
+        if not isinstance(value, self.kind):
+            kinds = self.kind if isinstance(self.kind, tuple) else (self.kind,)
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            raise TypeError(f"{name} must be of type {wanted}, such as {self.such_as}, got {_shown(value)}")
+        return value
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Real numbers of any array library: an array stays what it is, a list becomes one; ``axes`` least and most."""
+
+    axes: tuple[int, float] = (1, math.inf)
+
+    def read(self, name: str, value: Any) -> Any:
+        """An array."""
+        x = value if is_torch(value) else _array(name, value)
+        if not is_torch(x) and x.dtype.kind not in "biuf":
+            raise TypeError(f"{name} must hold real numbers, got {_shown(value)}")
+        if not self.axes[0] <= x.ndim <= self.axes[1]:
+            least, most = self.axes
+            wanted = f"have {least} axes" if least == most else f"have {least} or more axes"
+            wanted = "be one state of shape (n, d) or (n,)" if self.axes == (1, 2) else wanted
+            raise ValueError(f"{name} must {wanted}, got shape {tuple(x.shape)}")
+        return x
+
+
+@dataclass(frozen=True)
+class Points(Entries):
+    """Positions (..., n, d); (n,) are points on a line, (n, 1)."""
+
+    def read(self, name: str, value: Any) -> Any:
+        """An array of two axes at least."""
+        x = super().read(name, value)
+        return x[:, None] if x.ndim == 1 else x
+
+
+@dataclass(frozen=True)
+class Called:
+    """A function."""
+
+    def read(self, name: str, value: Any) -> Any:
+        """The function itself."""
+        if not callable(value):
+            raise TypeError(f"{name} must be a function, got {_shown(value)}")
+        return value
+
+
 POSITIVE = Real(0.0, ends="()")
 
 
-def formula(**domains: Domain) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Read every argument of a formula by its domain; answer positional calls of the last release; refuse NaN.
-
-    Numbers may overflow to infinity where the true value does; what is undefined in floats raises instead.
-    """
+def reads(**domains: Domain) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Read these arguments of a public function by their domains before it runs; the others are its own to check."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        signature = inspect.signature(function)
-        if set(signature.parameters) != set(domains):
-            raise TypeError(f"{function.__name__} needs a domain for each of {list(signature.parameters)}")
-        positional = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in signature.parameters.values())
-        names = list(signature.parameters)
+        names = list(inspect.signature(function).parameters)
+        unknown = domains.keys() - set(names)
+        if unknown:
+            raise TypeError(f"{function.__name__} has no argument {', '.join(unknown)}")
 
         @functools.wraps(function)
         def read(*args: Any, **kwargs: Any) -> Any:
-            if len(args) > positional:
-                kwargs = _named(function.__name__, names, args, kwargs)
-                args = ()
-            bound = signature.bind(*args, **kwargs)
-            for name, value in bound.arguments.items():
-                bound.arguments[name] = domains[name].read(name, value)
-            with np.errstate(all="ignore"):
-                answer = function(*bound.args, **bound.kwargs)
-            if _has_nan(answer):
-                given = ", ".join(f"{name}={value!r}" for name, value in bound.arguments.items())
-                raise ValueError(f"{function.__name__}({given}) leaves the range of floating-point numbers")
-            return answer
+            given = list(args)
+            for name, domain in domains.items():
+                place = names.index(name)
+                if place < len(given):
+                    given[place] = domain.read(name, given[place])
+                elif name in kwargs:
+                    kwargs[name] = domain.read(name, kwargs[name])
+            return function(*given, **kwargs)
 
         return read
 
     return decorate
 
 
-def _named(function: str, names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    if len(args) > len(names):
-        raise TypeError(f"{function} takes {len(names)} arguments ({', '.join(names)}), got {len(args)}")
-    given = dict(zip(names, args, strict=False))
-    twice = given.keys() & kwargs.keys()
-    if twice:
-        raise TypeError(f"{function} got {', '.join(sorted(twice))} twice")
-    shown = ", ".join(f"{name}=..." for name in given)
-    warnings.warn(
-        f"{function} takes its arguments by name, as swapped numbers cannot be noticed: write {function}({shown})",
-        DeprecationWarning,
-        stacklevel=3,
-    )
-    return given | kwargs
+def _shown(value: Any) -> str:
+    """A value in an error: its type, and itself where that is short."""
+    text = repr(value)
+    return text if len(text) <= 40 and "\n" not in text else type(value).__name__
 
 
 def _array(name: str, value: Any) -> Any:
@@ -242,12 +285,6 @@ def _floats(name: str, value: Any) -> Any:
     if x.dtype.kind not in "iuf":
         raise TypeError(f"{name} must hold real numbers, got {value!r}")
     return x.astype(float)
-
-
-def _has_nan(answer: Any) -> bool:
-    if isinstance(answer, tuple):
-        return any(map(_has_nan, answer))
-    return isinstance(answer, float | complex | np.ndarray | np.number) and bool(np.isnan(answer).any())
 
 
 def within(name: str, value: float, lower: float, upper: float, *, ends: str = "()") -> float:
