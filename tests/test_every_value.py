@@ -120,3 +120,22 @@ def test_classes_are_found_in_rooms_that_nobody_has_entered():
     code = "import krause_dynamics as kd; print(kd.from_dict({'type': 'StepNoise', 'std': 0.5}))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.startswith("StepNoise(std=0.5")
+
+
+def test_an_unknown_class_is_asked_for_at_the_door_of_the_package(monkeypatch):
+    from krause_dynamics import _value
+
+    class Door:
+        def __init__(self, package):
+            self.package = package
+
+        def __getattr__(self, name):
+            asked.append((self.package, name))
+            raise AttributeError(name)
+
+    asked = []
+    monkeypatch.setattr(_value.importlib, "import_module", Door)
+    with pytest.raises(ValueError, match="unknown type 'Cylinder'"):
+        kd.from_dict({"type": "Cylinder"})
+    kd.from_dict({"type": "Sphere"})
+    assert asked == [("krause_dynamics", "Cylinder")]

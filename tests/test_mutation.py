@@ -8,6 +8,7 @@ from collections import Counter
 from tests.mutation.choice import Map, join
 from tests.mutation.coverage import ROOT
 from tests.mutation.mutants import Mutant, folder_of, mutants_of, sample
+from tests.mutation.reasons import REASONS, reason_of
 
 SOURCE = '''"""A docstring with 1 + 1."""
 
@@ -62,6 +63,20 @@ def test_a_sample_is_drawn_by_its_seed_and_leaves_no_folder_out(tmp_path):
     assert rooms["forms/near"] == 3  # all that there are
     assert min(rooms["nn"], rooms["theory"]) >= 12
     assert set(rooms) == {"forms/near", "nn", "theory"}
+    # Cut off anywhere, folders that had enough were tried alike.
+    assert [folder_of(mutant.path) for mutant in drawn[9:15]] == ["nn", "theory"] * 3
+
+
+def test_every_reason_is_of_a_line_that_is_there():
+    for reason in REASONS:
+        (path,) = (ROOT / "krause_dynamics").rglob(reason.path.split("/")[-1])
+        assert path.as_posix().endswith(reason.path)
+        lines = [number for number, line in enumerate(path.read_text().splitlines(), 1) if reason.line in line]
+        found = [m for m in mutants_of(ROOT, path) if m.line in lines and m.kind.startswith(reason.kind)]
+        assert found, f"no such fault: {reason}"
+        line = path.read_text().splitlines()[found[0].line - 1]
+        assert reason_of(found[0]._asdict(), line) == reason.words
+        assert reason_of(found[0]._asdict() | {"path": "other.py"}, line) is None
 
 
 def test_faults_of_the_package_can_be_read():

@@ -38,6 +38,14 @@ def test_every_form_is_a_form():
         assert all(callable(getattr(form(name), function)) for function in ("supports", "pays", "prepare"))
 
 
+def test_auto_asks_forms_that_take_the_arrays_and_pay_for_one_call():
+    """In the order of the table, the reference last of all and so not among them."""
+    assert registry.AUTO == {
+        "numpy": ["network", "sorted1d", "neighbours", "blocked"],
+        "torch": ["network", "cells", "triton", "sdpa", "banded", "recomputed", "blocked"],
+    }
+
+
 def test_a_loop_counts_the_pairs_of_a_run_and_a_single_call_those_of_all_runs():
     once = Request.of(np.zeros((3, 10, 1)), np.zeros((3, 20, 1)))
     assert is_worth(once, 10**9, 600)

@@ -19,6 +19,7 @@ from pathlib import Path
 from tests.mutation.choice import Map, join
 from tests.mutation.coverage import FOLDER, ROOT
 from tests.mutation.mutants import Mutant, folder_of, sample
+from tests.mutation.reasons import reason_of
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", "--tb=no"]
@@ -148,6 +149,8 @@ def report(mutants: list[Mutant], out: Path) -> None:
         if line["outcome"] != "killed":
             source = (ROOT / str(line["path"])).read_text().splitlines()[int(str(line["line"])) - 1].strip()
             print(f"{line['outcome']}: {line['path']}:{line['line']} {line['kind']}: {source}  ->  {line['text']}")
+            if reason := reason_of(line, source):
+                print(f"    changes no answer: {reason}")
 
 
 def main() -> None:

@@ -1,0 +1,35 @@
+"""Faults that no test can notice, each with the reason: no answer depends on what stands there."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Reason(NamedTuple):
+    """Why a fault of this kind in a line that holds this text changes no answer.
+
+    Attributes:
+        path: End of the file's path.
+        line: Part of the line.
+        kind: How the name of the fault begins: ``constant``, ``keyword axis``.
+        words: Why.
+    """
+
+    path: str
+    line: str
+    kind: str
+    words: str
+
+
+REASONS = (
+    Reason("lattice/convolution.py", "row, inner = ", "constant", "the slope may be that of any clear row behind"),
+)
+
+
+def reason_of(about: dict[str, Any], line: str) -> str | None:
+    """The words for a fault of `mutants.Mutant`'s fields in this line, or ``None``."""
+    for reason in REASONS:
+        here = str(about["path"]).endswith(reason.path) and reason.line in line
+        if here and str(about["kind"]).startswith(reason.kind):
+            return reason.words
+    return None
