@@ -22,11 +22,11 @@ BANDS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def few(monkeypatch):
-    """Tiles of four particles, blocks of three rows."""
+@pytest.fixture(autouse=True, params=[2, 3])
+def few(request, monkeypatch):
+    """Tiles of four particles, blocks of two or three rows."""
     monkeypatch.setattr(blocked, "TILE", 4)
-    monkeypatch.setattr(blocked, "BLOCK_PAIRS", 3 * N)
+    monkeypatch.setattr(blocked, "BLOCK_PAIRS", request.param * N)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import torch
 
 import krause_dynamics as kd
 from krause_dynamics.aggregate import FORMS, choose, form, plan_request
+from krause_dynamics.aggregate.registry import AUTO
 from krause_dynamics.dynamics import target, velocity
 from krause_dynamics.forms.attention.lowering import Lowered
 from krause_dynamics.forms.near.ball import is_worth
@@ -40,7 +41,7 @@ def test_every_form_is_a_form():
 
 def test_auto_asks_forms_that_take_the_arrays_and_pay_for_one_call():
     """In the order of the table, the reference last of all and so not among them."""
-    assert registry.AUTO == {
+    assert AUTO == {
         "numpy": ["network", "sorted1d", "neighbours", "blocked"],
         "torch": ["network", "cells", "triton", "sdpa", "banded", "recomputed", "blocked"],
     }

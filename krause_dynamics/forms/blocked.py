@@ -169,7 +169,7 @@ def _symmetric(form: Separated, size: int) -> Array:
     x, y, v, n = form.queries, form.sources, form.weighted, form.queries.shape[-2]
     if n <= size:
         return _affinities(form.xp, x, y) @ v
-    sums = 0 * v
+    sums = form.xp.zeros_like(v)
     for i in range(0, n, size):
         rows = slice(i, i + size)
         for j in range(i, n, size):

@@ -37,9 +37,7 @@ def prepare(interaction: Interaction, request: Request) -> Prepared:
 
 def aggregate(interaction: Interaction, request: Request) -> Aggregate:
     """`reference.aggregate` by blocks of rows; memory O(block + n d) in both passes."""
-    n, m = request.queries.shape[-2], request.sources.shape[-2]
-    runs = max(1, request.queries[..., 0, 0].numel())
-    size = max(1, (CPU_PAIRS if request.queries.device.type == "cpu" else DEVICE_PAIRS) // (m * runs))
+    n, size = request.queries.shape[-2], _block_rows(request)
 
     def rows(start: int) -> Aggregate:
         return reference.aggregate(interaction, request.rows(start, min(start + size, n)))
@@ -47,3 +45,9 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
     parts = [checkpoint(rows, start, use_reentrant=False, preserve_rng_state=False) for start in range(0, n, size)]
     means, logs = zip(*parts, strict=True)
     return Aggregate(torch.cat(means, -2), torch.cat(logs, -1))
+
+
+def _block_rows(request: Request) -> int:
+    runs = max(1, request.queries[..., 0, 0].numel())
+    pairs = CPU_PAIRS if request.queries.device.type == "cpu" else DEVICE_PAIRS
+    return max(1, pairs // (request.sources.shape[-2] * runs))

@@ -26,22 +26,14 @@ ARITHMETIC = {
     ast.BitAnd: "|", ast.BitOr: "&",
 }  # fmt: skip
 # Words for people: a fault there changes no behaviour that a test should pin.
-SILENT_CALLS = {"debug", "info", "warning", "warn", "getLogger", "TypeVar", "field"}
+SILENT_CALLS = {"debug", "info", "warning", "warn", "getLogger", "TypeVar", "field", "_block_rows"}
 # `pays` decides what is fastest: benchmarks judge it, and any answer of it computes the same numbers.
-SILENT_FUNCTIONS = {"__repr__", "__str__", "extra_repr", "pays"}
-# Sizes of blocks, and when a short cut is given up: any value computes the same numbers; benchmarks judge the cost.
+SILENT_FUNCTIONS = {"__repr__", "__str__", "extra_repr", "pays", "_block_rows", "_on_device"}
+# Sizes of blocks, and those from which another exact way is taken: any value computes the same numbers.
 SILENT_NAMES = {
-    "BLOCK",
-    "ROWS",
-    "COLUMNS",
-    "ENTRIES",
-    "CHUNK",
-    "PER_CALL",
-    "CPU_PAIRS",
-    "DEVICE_PAIRS",
-    "KEPT",
-    "MOST_TILTS",
-}
+    "BLOCK", "BLOCK_PAIRS", "CHUNK", "COLUMNS", "CPU_PAIRS", "DEVICE_PAIRS", "DEVICE_TILE", "DEVICE_WORTH", "ENTRIES",
+    "KEPT", "MOST_TILTS", "PAIRS", "PER_CALL", "ROWS", "SMALLEST", "STEEPEST", "TILE", "WORTH",
+}  # fmt: skip
 # How a figure or a printed table looks, which eyes judge; what is drawn, and its words, take part.
 LOOKS = {
     "alpha", "bbox_to_anchor", "box", "capsize", "cmap", "color", "colors", "columnspacing", "dpi", "ec",

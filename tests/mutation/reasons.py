@@ -22,6 +22,8 @@ class Reason(NamedTuple):
 
 
 REASONS = (
+    Reason("forms/blocked.py", "if end - i > 1 and (low", "and, or", "masks a tile whose columns are all in reach"),
+    Reason("forms/blocked.py", "if end - i > 1 and (low", "comparison", "masks a tile whose columns are all in reach"),
     Reason("lattice/convolution.py", "row, inner = ", "constant", "the slope may be that of any clear row behind"),
 )
 

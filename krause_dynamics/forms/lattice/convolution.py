@@ -121,7 +121,7 @@ def _sums(table: Table, log_mass: np.ndarray, values: np.ndarray) -> Sums:
     mass = np.exp(log_mass - top)
     centre = values.mean(axis=0)
     signals = np.concatenate([mass[None], mass * (values - centre).T])
-    sums = irfft(rfft(signals, table.length, axis=-1) * table.spectrum, table.length, axis=-1)[:, : table.places[0]]
+    sums = irfft(rfft(signals, table.length) * table.spectrum, table.length)[:, : table.places[0]]
     noise = NOISE * table.norm * float(np.sqrt((mass * mass).sum()))
     clear = sums[0] > noise / WORST_ERROR
     safe = np.where(clear, sums[0], 1.0)
