@@ -297,3 +297,18 @@ def test_a_layer_of_ones_own_is_asked_for_every_step():
     )
     np.testing.assert_allclose(once, twice, atol=1e-13)
     assert kd.LayerStep().scheme() is not None
+
+
+def test_the_former_name_of_the_drift_warns_and_means_the_drift(rng):
+    x = rng.normal(size=(5, 2))
+    drift = kd.Dynamics(kd.krause(1.0)).bind(x)
+    for method in (kd.Euler(), kd.RK4(), kd.Stiff()):
+        with pytest.warns(DeprecationWarning, match="flow of step is now drift"):
+            before = method.step(flow=drift, t=0.0, x=x, dt=0.1)
+        np.testing.assert_array_equal(before, method.step(drift, 0.0, x, 0.1))
+
+    class _Own(kd.Euler):
+        def step(self, flow, t, x, dt, rng=None):
+            return super().step(flow, t, x, dt, rng)
+
+    np.testing.assert_array_equal(_Own().step(flow=drift, t=0.0, x=x, dt=0.1), kd.Euler().step(drift, 0.0, x, 0.1))

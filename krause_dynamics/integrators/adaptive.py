@@ -48,21 +48,21 @@ class Adaptive(Integrator):
         check_number("atol", self.atol, positive=True)
         check_count("max_steps", self.max_steps)
 
-    def step(self, flow: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
+    def step(self, drift: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
         """One step of exactly dt without error control (the fifth-order formula)."""
-        return embedded_step(flow, t, x, flow(t, x), dt)[0]
+        return embedded_step(drift, t, x, drift(t, x), dt)[0]
 
-    def start(self, flow: Drift, dt: float, rng: Random) -> Stepper:
-        return _AdaptiveSteps(self, flow, dt)
+    def start(self, drift: Drift, dt: float, rng: Random) -> Stepper:
+        return _AdaptiveSteps(self, drift, dt)
 
 
-def embedded_step(flow: Drift, t: float, x: Array, slope: Array, dt: float) -> tuple[Array, Array, Array]:
+def embedded_step(drift: Drift, t: float, x: Array, slope: Array, dt: float) -> tuple[Array, Array, Array]:
     """Fifth-order solution (retracted), the slope there, and the error estimate, from the slope at ``x``."""
-    retract, slopes = flow.space.retract, [slope]
+    retract, slopes = drift.space.retract, [slope]
     for node, stage in zip(_NODES, _STAGES, strict=True):
-        slopes.append(flow(t + node * dt, retract(x + dt * _combine(stage, slopes))))
+        slopes.append(drift(t + node * dt, retract(x + dt * _combine(stage, slopes))))
     x_next = retract(x + dt * _combine(_FIFTH, slopes))
-    slopes.append(flow(t + dt, x_next))
+    slopes.append(drift(t + dt, x_next))
     return x_next, slopes[-1], dt * _combine(_ERROR, slopes)
 
 
@@ -73,17 +73,17 @@ def _combine(weights: tuple[float, ...], slopes: list[Array]) -> Array:
 class _AdaptiveSteps(Stepper):
     """Steps chosen by the error estimate; only the next step size survives from one step to the next."""
 
-    def __init__(self, method: Adaptive, flow: Drift, dt: float) -> None:
-        self._method, self._flow = method, flow
+    def __init__(self, method: Adaptive, drift: Drift, dt: float) -> None:
+        self._method, self._drift = method, drift
         self._slope: tuple[float, Array] | None = None  # first same as last
         self.size = dt
 
     def step(self, t: float, x: Array, limit: float) -> tuple[float, Array]:
-        slope = self._slope[1] if self._slope is not None and self._slope[0] == t else self._flow(t, x)
+        slope = self._slope[1] if self._slope is not None and self._slope[0] == t else self._drift(t, x)
         while True:
             whole = t + self.size < limit - 1e-9 * self.size
             size = self.size if whole else limit - t
-            x_next, slope_next, error = embedded_step(self._flow, t, x, slope, size)
+            x_next, slope_next, error = embedded_step(self._drift, t, x, slope, size)
             excess = self._excess(x, x_next, error)
             factor = min(_GROW, max(_SHRINK, _SAFETY * excess**-0.2)) if 0 < excess < float("inf") else _GROW
             if excess <= 1:
@@ -99,8 +99,8 @@ class _AdaptiveSteps(Stepper):
 
     def _excess(self, x: Array, x_next: Array, error: Array) -> float:
         """Largest error in units of its tolerance; infinite where a stage became NaN or infinite."""
-        scale = self._method.atol + self._method.rtol * self._flow.xp.maximum(abs(x), abs(x_next))
-        largest = self._flow.present(abs(error) / scale).max()
+        scale = self._method.atol + self._method.rtol * self._drift.xp.maximum(abs(x), abs(x_next))
+        largest = self._drift.present(abs(error) / scale).max()
         worst = float(largest.detach() if is_torch(largest) else largest)  # step sizes pass no gradient
         return worst if worst == worst else float("inf")
 

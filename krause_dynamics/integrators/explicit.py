@@ -18,8 +18,8 @@ class Euler(Integrator):
     order: ClassVar[int] = 1
     stability: ClassVar[float] = 2.0
 
-    def step(self, flow: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
-        return flow.space.retract(x + dt * flow(t, x))
+    def step(self, drift: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
+        return drift.space.retract(x + dt * drift(t, x))
 
     def scheme(self) -> Scheme | None:
         return Scheme("euler") if type(self) is Euler else None  # a subclass may step otherwise
@@ -37,12 +37,12 @@ class RK4(Integrator):
     order: ClassVar[int] = 4
     stability: ClassVar[float] = 2.785
 
-    def step(self, flow: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
-        retract = flow.space.retract
-        first = flow(t, x)
-        second = flow(t + dt / 2, retract(x + dt / 2 * first))
-        third = flow(t + dt / 2, retract(x + dt / 2 * second))
-        fourth = flow(t + dt, retract(x + dt * third))
+    def step(self, drift: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
+        retract = drift.space.retract
+        first = drift(t, x)
+        second = drift(t + dt / 2, retract(x + dt / 2 * first))
+        third = drift(t + dt / 2, retract(x + dt / 2 * second))
+        fourth = drift(t + dt, retract(x + dt * third))
         return retract(x + dt / 6 * (first + 2 * second + 2 * third + fourth))
 
     def scheme(self) -> Scheme | None:

@@ -28,10 +28,10 @@ class LayerStep(Integrator):
     order: ClassVar[int] = 1
     stability: ClassVar[float] = 2.0
 
-    def step(self, flow: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
+    def step(self, drift: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
         if self.skip:
-            return flow.space.retract(x + dt * flow(t, x, project=False))
-        return flow.space.retract(x + flow.hold(x, flow.attention(t, x) - x))
+            return drift.space.retract(x + dt * drift(t, x, project=False))
+        return drift.space.retract(x + drift.hold(x, drift.attention(t, x) - x))
 
     def scheme(self) -> Scheme | None:
         return Scheme("euler", projected=False) if type(self) is LayerStep and self.skip else None

@@ -44,11 +44,11 @@ class Stiff(Integrator):
         check_number("rtol", self.rtol, positive=True)
         check_number("atol", self.atol, positive=True)
 
-    def step(self, flow: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
+    def step(self, drift: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
         """The state after dt, as accurate as the tolerances ask."""
-        return self.solve(flow, t, x, t + dt)
+        return self.solve(drift, t, x, t + dt)
 
-    def solve(self, flow: Drift, t: float, x: Array, limit: float) -> Array:
+    def solve(self, drift: Drift, t: float, x: Array, limit: float) -> Array:
         """The state at ``limit`` from the state ``x`` at ``t``.
 
         Raises:
@@ -58,10 +58,10 @@ class Stiff(Integrator):
         from scipy.integrate import solve_ivp
 
         self._check(x)
-        shape, retract = tuple(x.shape), flow.space.retract
+        shape, retract = tuple(x.shape), drift.space.retract
 
         def slope(time: float, y: np.ndarray) -> np.ndarray:
-            return to_numpy(flow(time, retract(like(y.reshape(shape), x)))).ravel()
+            return to_numpy(drift(time, retract(like(y.reshape(shape), x)))).ravel()
 
         start = to_numpy(x).astype(np.float64).ravel()
         with np.errstate(over="ignore", invalid="ignore"):
@@ -70,8 +70,8 @@ class Stiff(Integrator):
             raise StepFailed(f"{self.method} gave up near t = {t:.6g}: {result.message}")
         return retract(like(result.y[:, -1].reshape(shape), x))
 
-    def start(self, flow: Drift, dt: float, rng: Random) -> Stepper:
-        return _Intervals(self, flow)
+    def start(self, drift: Drift, dt: float, rng: Random) -> Stepper:
+        return _Intervals(self, drift)
 
     def _check(self, x: Array) -> None:
         if math.prod(x.shape) > LARGEST_STATE:
@@ -86,32 +86,32 @@ class Stiff(Integrator):
 class _Intervals(Stepper):
     """A step is the whole way to the limit, where the solver starts anew: so a resumed run repeats it exactly."""
 
-    def __init__(self, method: Stiff, flow: Drift) -> None:
-        self._method, self._flow = method, flow
+    def __init__(self, method: Stiff, drift: Drift) -> None:
+        self._method, self._drift = method, drift
 
     def step(self, t: float, x: Array, limit: float) -> tuple[float, Array]:
         self.taken += 1
-        return limit, self._method.solve(self._flow, t, x, limit)
+        return limit, self._method.solve(self._drift, t, x, limit)
 
 
-def fastest_rate(flow: Drift) -> float:
+def fastest_rate(drift: Drift) -> float:
     """Estimate of the fastest relaxation rate, per unit of time.
 
     Row-stochastic rules relax at rates of order 1. Per-capita softmax on the sphere relaxes at e^beta near consensus
     (1 - rho ~ exp(-2 e^beta t), 2312.10794 section 6): each particle is pulled with the full affinity.
     """
-    rule, moved = flow.plan.interaction, flow.dynamics
+    rule, moved = drift.plan.interaction, drift.dynamics
     plain = moved.query is None and moved.key is None and moved.value is None
-    return rule.score.rate if not rule.normalised and isinstance(flow.space, Sphere) and plain else 1.0
+    return rule.score.rate if not rule.normalised and isinstance(drift.space, Sphere) and plain else 1.0
 
 
-def refuse_if_stiff(integrator: Integrator, flow: Drift, dt: float, t_end: float) -> None:
+def refuse_if_stiff(integrator: Integrator, drift: Drift, dt: float, t_end: float) -> None:
     """Refuse steps that the estimated rate makes unstable, or far too many of them.
 
     Raises:
         ValueError: With the estimate, and what to use instead.
     """
-    rate = fastest_rate(flow)
+    rate = fastest_rate(drift)
     if isinstance(integrator, Adaptive):
         steps = t_end * rate / integrator.stability
         if rate > 1e3 and steps > integrator.max_steps:

@@ -27,12 +27,12 @@ class EulerMaruyama(Integrator):
     stability: ClassVar[float] = 2.0
     noisy: ClassVar[bool] = True
 
-    def step(self, flow: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
-        move = dt * flow(t, x)
-        if flow.dynamics.noise > 0:
-            kick = flow.space.project(x, standard_normal(x, rng))
-            move = move + flow.hold(x, flow.dynamics.noise * math.sqrt(dt) * kick)
-        return flow.space.retract(x + move)
+    def step(self, drift: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
+        move = dt * drift(t, x)
+        if drift.dynamics.noise > 0:
+            kick = drift.space.project(x, standard_normal(x, rng))
+            move = move + drift.hold(x, drift.dynamics.noise * math.sqrt(dt) * kick)
+        return drift.space.retract(x + move)
 
 
 def standard_normal(x: Array, rng: Random) -> Array:
