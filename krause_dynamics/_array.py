@@ -120,7 +120,13 @@ def to_numpy(x: Any) -> np.ndarray:
     if type(x) is np.ndarray:
         return x
     # Tensors alone can be detached: one question less than `is_torch`, asked of everything that is measured.
-    return x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
+    if not hasattr(x, "detach"):
+        return np.asarray(x)
+    host = x.detach().cpu()
+    try:
+        return host.numpy()  # type: ignore[no-any-return]
+    except TypeError:  # bfloat16, which numpy does not know, and every number of which is a float32
+        return host.float().numpy()  # type: ignore[no-any-return]
 
 
 def without_gradients(x: Array) -> AbstractContextManager[Any]:

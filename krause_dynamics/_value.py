@@ -17,7 +17,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, field, fields, is_dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -40,9 +40,12 @@ class Value:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary with the type under ``"type"``; `from_dict` is the inverse."""
         content: dict[str, Any] = {"type": type(self).__name__}
-        for field in fields_of(type(self)):
-            value = getattr(self, field.name)
-            content[field.name] = value if type(value) in PLAIN else described(value)
+        for entry in fields_of(type(self)):
+            value = getattr(self, entry.name)
+            if type(value) not in PLAIN:
+                content[entry.name] = described(value)
+            elif not (entry.metadata and value == entry.default):
+                content[entry.name] = value
         return content
 
     def __eq__(self, other: object) -> bool:
@@ -52,6 +55,11 @@ class Value:
 
     def __hash__(self) -> int:
         return hash(repr(self.to_dict()))
+
+
+def later(default: Any) -> Any:
+    """A field of a released class: at its default no dictionary holds it, so that files of earlier releases go on."""
+    return field(default=default, metadata={"later": True})
 
 
 def fields_of(kind: type[Value]) -> tuple[Field[Any], ...]:
@@ -176,11 +184,11 @@ def check_number(name: str, value: Any, *, positive: bool) -> None:
         raise ValueError(f"{name} must be finite, got {value!r}")
 
 
-def check_count(name: str, value: Any) -> None:
-    """Sizes such as k and W are whole numbers of at least one.
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Sizes such as k and W are whole numbers, of at least one where ``least`` says nothing else.
 
     Raises:
-        ValueError: Not a whole number, or less than one.
+        ValueError: Not a whole number, or less than ``least``, or beyond 64 bits.
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value < 1 << 63:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")

@@ -13,10 +13,11 @@ from krause_dynamics.integrators import RK4, EulerMaruyama, Integrator, ManyStep
 from krause_dynamics.runs.arguments import check_lengths, generator, save_times
 from krause_dynamics.runs.description import identity, memories, meta, seed_of
 from krause_dynamics.runs.events import Event, Watch
+from krause_dynamics.runs.fingerprints import fingerprint
 from krause_dynamics.runs.loop import Run, Stepper, Stop
 from krause_dynamics.runs.progress import Progress
 from krause_dynamics.runs.recording import AtTimes, Record, Save
-from krause_dynamics.runs.resuming import RunFile, fingerprint, with_form
+from krause_dynamics.runs.resuming import RunFile, with_form
 from krause_dynamics.trajectory import Trajectory
 
 
@@ -94,7 +95,8 @@ def simulate(
     words = _words(drift, integrator, x) | {"seed": seed_of(rng), "t_end": t_end, "dt": dt}
     file = None
     if checkpoint is not None:
-        file = RunFile(checkpoint, checkpoint_every, identity(words, x, times, stop, draws))
+        held = {"dynamics": dynamics, "integrator": integrator, "events": list(events), "save": save}
+        file = RunFile(checkpoint, checkpoint_every, identity(words, x, times, stop, draws, **held))
     run = Run(
         _stepper(drift, integrator, dt, draws, watched=stop is not None or len(events) > 0),
         Record(0.0, x, AtTimes(times), save),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from krause_dynamics._array import Array, to_numpy
-from krause_dynamics._files import read_netcdf, read_npz, write_netcdf, write_npz
+from krause_dynamics._files import check_target, read_netcdf, read_npz, write_netcdf, write_npz
 
 if TYPE_CHECKING:
     import xarray
@@ -92,15 +92,11 @@ class Trajectory:
             The path written.
 
         Raises:
-            FileNotFoundError: The folder does not exist.
+            FileNotFoundError: The folder does not exist, or nothing can be written there (also a ``ValueError``).
             TypeError: ``meta`` holds something that JSON cannot.
-            ValueError: An array that netCDF cannot hold, such as objects.
+            ValueError: An array that no file without pickle can hold, such as objects.
         """
-        host, path = self.numpy(), _with_suffix(path)
-        if not path.absolute().parent.is_dir():
-            raise FileNotFoundError(
-                f"path must lie in a folder that exists, got {path}; make the folder and save again"
-            )
+        host, path = self.numpy(), check_target("path", _with_suffix(path))
         if path.suffix == ".nc":
             write_netcdf(path, self.to_xarray())
             return path

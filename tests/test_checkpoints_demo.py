@@ -12,6 +12,7 @@ import krause_dynamics as kd
 from krause_dynamics import demo
 from krause_dynamics.checkpoints import analyze
 from tests import checkpoint_models as models
+from tests.keywords.figures import analysis
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,94 @@ def test_figures_and_table_of_the_demo(runs, tmp_path):
     for path in written:
         told = json.loads(path.with_suffix(".json").read_text())
         assert told["command"] == "python -m krause_dynamics.demo"
+
+
+def test_particles_share_one_affinity_and_differ_in_who_is_heard(runs):
+    circle = kd.Circle()
+    for name, rule in (("softmax", kd.softmax(1.0)), ("krause", kd.krause(1.0, kd.Within(0.5)))):
+        alone = kd.simulate(kd.Dynamics(rule, circle), circle.sample(64, 2, 1), 20.0, save_at=[1.0, 5.0])
+        for time, state in zip(alone.times, alone.positions, strict=True):
+            saved = int(np.flatnonzero(np.isclose(runs[name].times, time))[0])
+            np.testing.assert_allclose(runs[name][saved], state, atol=1e-12)
+        np.testing.assert_allclose(np.diff(runs[name].times), 0.2, atol=1e-9)  # every fourth step of 0.05
+        assert runs[name].times[-1] == pytest.approx(20.0)
+
+
+def test_the_tables_hold_what_their_columns_say(runs):
+    table = demo.particle_table(runs)
+    time, *columns = [list(column.cells) for column in table.columns]
+    assert time == ["0", "1", "2", "5", "10", "20"]
+    assert table.title == "64 particles from one initial state"
+    for row, moment in enumerate(map(float, time)):
+        states = [run[int(np.argmin(np.abs(run.times - moment)))] for run in runs.values()]
+        orders = [f"{np.linalg.norm(x.mean(axis=0)):.3f}" for x in states]
+        counts = [str(kd.clusters.find(x, 0.1, metric="chord").count) for x in states]
+        assert [column[row] for column in columns] == orders + counts
+    found = {"text": analysis(), "random tokens": analysis(1), "else": analysis(2)}
+    table = demo.sink_table(found)
+    names, tokens, rates, published = [list(column.cells) for column in table.columns]
+    assert names == list(found)
+    assert set(tokens) == {"8"}
+    assert rates == [f"{data['sink_rate'].values[..., 1].mean():.1f}" for data in found.values()]  # at 0.3
+    assert published == ["77.0 - 99.0", "70.3 - 91.2", "-"]
+    assert table.title == "Sink_1^0.3 in per cent"
+
+
+def test_the_demo_prints_its_tables_and_writes_where_it_is_told(monkeypatch, tmp_path, runs):
+    import typer
+    from typer.testing import CliRunner
+
+    drawn = []
+    monkeypatch.setattr(demo, "analyses", lambda console: {"text": analysis()})
+    monkeypatch.setattr(demo, "particles", lambda: runs)
+    monkeypatch.setattr(demo, "write_figures", lambda *given: drawn.append(given) or [given[-1] / "a.png"])
+    app = typer.Typer()
+    app.command()(demo.main)
+    result = CliRunner().invoke(app, ["--out", str(tmp_path / "new")], env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    said = result.output
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["smollm2_text.nc"]
+    assert f"wrote {tmp_path / 'new' / 'smollm2_text.nc'}" in said
+    assert f"wrote {tmp_path / 'new' / 'a.png'}" in said
+    assert drawn == [({"text": drawn[0][0]["text"]}, runs, tmp_path / "new")]
+    for words in (
+        "A trained decoder as a particle system", "hand", "Sink_1^0.3 in per cent", "* rotary models",
+        "Simulated particles", "64 particles from one initial state", "hear within 29 degrees only",
+        "clusters: particles within 6 degrees", "done in ",
+    ):  # fmt: skip
+        assert words in said
+    assert max(map(len, said.splitlines())) <= max(96, len(f"wrote {tmp_path / 'new' / 'smollm2_text.nc'}"))
+
+
+def test_figures_are_drawn_at_the_threshold_of_the_report(monkeypatch, tmp_path, runs):
+    from krause_dynamics import plots
+
+    asked = []
+    for name in ("layers_figure", "clusters_and_sinks_figure", "particles_figure"):
+        monkeypatch.setattr(plots, name, lambda *given, name=name, **options: asked.append((name, given, options)))
+    monkeypatch.setattr(plots, "save_figure", lambda fig, path, told: (path, told))
+    data = analysis()
+    written = dict(demo.write_figures({"text": data}, runs, tmp_path))
+    (_, (first,), _), (_, (second,), options), (_, (third, titles), _) = asked
+    assert first is second is data
+    assert (third, options) == (runs, {"eps": 0.3})
+    assert titles == {"softmax": "softmax: everyone is heard", "krause": "Krause: only within 29 degrees"}
+    assert [path.name for path in written] == [
+        "smollm2_synchronization", "smollm2_clusters_and_sinks", "softmax_and_krause_particles",
+    ]  # fmt: skip
+    for path, told in written.items():
+        assert (told["seed"], told["text"]) == (1, "krause_dynamics/data/genesis.txt")
+        assert ("softmax" in told, "analysis" in told) == (("softmax" in path.name), ("smollm2" in path.name))
+
+
+def test_the_demo_is_a_command():
+    import runpy
+    import sys
+    from unittest import mock
+
+    with mock.patch.object(sys, "argv", ["demo", "--help"]), pytest.raises(SystemExit) as ended:
+        runpy.run_path(demo.__file__, run_name="__main__")
+    assert ended.value.code == 0
 
 
 def test_the_page_of_text_is_in_the_package():

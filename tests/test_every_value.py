@@ -31,6 +31,7 @@ NEEDED = {
     "Interaction": lambda: kd.krause(np.array([[0.5], [1.0]]), kd.Within(1.0), normalised=False),
     "LatitudeCells": lambda: LatitudeCells(8, 3),
     "LineCells": lambda: LineCells(8, 0.0, 1.0),
+    "RandomKeys": lambda: kd.RandomKeys(4, seed=3, tokens=12),
     "PerLayer": lambda: kd.PerLayer((kd.softmax(1.0), kd.softmax(2.0))),
     "RandomRelocation": lambda: kd.opinions.RandomRelocation(0.1),
     "SoftCapped": lambda: SoftCapped(0.5, 20.0),

@@ -434,7 +434,8 @@ def test_flops_are_those_of_the_admitted_pairs():
 def test_operator_contract():
     q, k, v = points(2, 2, 20, 8), points(2, 1, 20, 8), points(2, 1, 20, 8)
     scale = torch.ones(2, 2, dtype=torch.float64, requires_grad=True)
-    arguments = (q, k, v, scale, None, None, None, None, [8, 0, 4, 0], True, 0, 0.0, True)
+    numbers = Reach(8, 0, top_k=4).numbers
+    arguments = (q, k, v, scale, None, None, None, None, numbers, True, False, 0, 0.0, True)
     torch.library.opcheck(
         torch.ops.krause_dynamics.banded.default,
         arguments,

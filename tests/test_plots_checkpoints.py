@@ -110,7 +110,7 @@ def test_style_leaves_rcparams_as_they_were():
 def test_save_figure_writes_a_small_png_and_its_parameters(tmp_path):
     fig, ax = plt.subplots()
     ax.plot([0, 1])
-    path = plots.save_figure(fig, tmp_path / "line.pdf", {"seed": 3})
+    path = plots.save_figure(fig, tmp_path / "line", {"seed": 3})
     assert path == tmp_path / "line.png"
     assert path.read_bytes()[:4] == b"\x89PNG"
     assert path.stat().st_size < 50_000

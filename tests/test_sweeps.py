@@ -67,26 +67,24 @@ def test_a_dask_cluster_of_two_workers():
 def test_a_killed_sweep_continues(tmp_path, ending):
     seen: list[float] = []
 
-    def fragile(x, rng, broken):
-        if x == broken:
+    flag, path = tmp_path / "lucky", tmp_path / f"sweep{ending}"
+    xs = [1.0, 2.0, 3.0]
+
+    def fragile(x, rng):
+        if x == 3.0 and not flag.exists():
             raise FloatingPointError("no luck")
         seen.append(x)
         return np.array([x, rng.random()])
 
-    path = tmp_path / f"sweep{ending}"
-    xs = [1.0, 2.0, 3.0]
-
-    def run(broken):
-        def function(x, rng):
-            return fragile(x, rng, broken)
-
-        return kd.sweep(function, {"x": xs}, seeds=2, workers=0, path=path)
+    def run():
+        return kd.sweep(fragile, {"x": xs}, seeds=2, workers=0, path=path)
 
     with pytest.raises(RuntimeError, match=r"failed at x=3\.0, seed 0: FloatingPointError: no luck"):
-        run(broken=3.0)
+        run()
     finished = len(seen)
     assert finished == 4
-    result = run(broken=None)
+    flag.touch()
+    result = run()
     assert seen[finished:] == [3.0, 3.0]
     assert result.identical(kd.sweep(_same_as_fragile, {"x": xs}, seeds=2, workers=0).assign_attrs(result.attrs))
     with pytest.raises(ValueError, match="another sweep \\(different: function, parameters, seeds"):
@@ -99,10 +97,10 @@ def test_a_killed_sweep_continues(tmp_path, ending):
 def test_a_netcdf_file_of_a_sweep_is_its_dataset(tmp_path):
     import xarray
 
-    broken = [True]
+    flag = tmp_path / "lucky"
 
     def several(x, name, rng):
-        if x > 1.5 and name == "b" and broken:
+        if x > 1.5 and name == "b" and not flag.exists():
             raise FloatingPointError("no luck")
         return {"whole": int(x), "near": x < 1.5, "place": np.array([x, 1.0], np.float32), "label": name, "z": x + 1j}
 
@@ -113,7 +111,7 @@ def test_a_netcdf_file_of_a_sweep_is_its_dataset(tmp_path):
         np.testing.assert_array_equal(half["finished_points"][..., 0], [[True, True], [True, False]])
         assert np.isnan(half["place"].sel(x=2.0, name="b")).all()
         assert half["whole"].dtype == np.int64
-    broken.clear()
+    flag.touch()
     result = kd.sweep(several, points, seeds=2, workers=0, path=path)
     with xarray.open_dataset(path, engine="h5netcdf") as whole:
         assert whole.load().identical(result)
@@ -178,3 +176,48 @@ def test_as_many_workers_as_cores_where_the_system_names_no_others(monkeypatch):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
         with workers_of(None, None, tasks) as pool:
             assert pool._max_workers == expected
+
+
+def _as_long_as(k, rng):
+    return np.zeros(k)
+
+
+def test_other_shapes_name_the_point_and_keep_the_rest(tmp_path):
+    path = tmp_path / "u.npz"
+    with pytest.raises(RuntimeError, match=r"at k=2, seed 0: ValueError: results must have the same shape"):
+        kd.sweep(_as_long_as, {"k": [1, 1, 2]}, workers=0, path=path)
+    with np.load(path) as stored:
+        np.testing.assert_array_equal(stored["indices"], [0, 1])
+    for bad, words in (
+        (lambda k, rng: {"ab"[k % 2]: k}, "same names"),
+        (lambda k, rng: "a" if k > 1 else 1.0, "text everywhere or nowhere"),
+        (lambda k, rng: None, "must be numbers, text or arrays"),
+    ):
+        with pytest.raises(RuntimeError, match=words):
+            kd.sweep(bad, {"k": [1, 2]}, workers=0)
+
+
+def test_a_place_without_a_folder_is_refused_before_the_first_point(tmp_path):
+    calls = []
+    with pytest.raises(ValueError, match="in a folder that exists"):
+        kd.sweep(lambda a, rng: calls.append(a), {"a": [1.0]}, workers=0, path=tmp_path / "missing" / "x.npz")
+    assert calls == []
+
+
+def test_none_among_numbers_is_nan_and_every_number_is_found(tmp_path):
+    def known(beta, rng):
+        return -1.0 if beta is None else beta
+
+    result = kd.sweep(known, {"beta": [None, 1.0, 2.0]}, workers=0)
+    assert float(result.value.sel(beta=1.0)[0]) == 1.0
+    assert np.isnan(result.beta[0])
+    mixed = kd.sweep(lambda beta, rng: 0 if beta == "auto" else beta, {"beta": ["auto", 1.0]}, workers=0)
+    assert int(mixed.value.sel(beta=1.0)[0]) == 1
+    path = tmp_path / "mixed.nc"
+    for _ in range(2):
+        again = kd.sweep(lambda beta, rng: 2, {"beta": ["auto", 1.0]}, workers=0, path=path)
+        assert int(again.value.sel(beta=1.0)[0]) == 2
+    path = tmp_path / "s.nc"
+    assert kd.sweep(known, {"beta": [None, 1.0]}, workers=0, path=path).identical(
+        kd.sweep(known, {"beta": [None, 1.0]}, workers=0, path=path)
+    )

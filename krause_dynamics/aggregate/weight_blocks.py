@@ -112,7 +112,7 @@ def _rows_a_block(reach: Reach, request: Request) -> int:
     on_cpu = not is_torch(request.queries) or request.queries.device.type == "cpu"
     pairs = (CPU_PAIRS if on_cpu else DEVICE_PAIRS) // max(1, runs)
     m, (left, right) = request.sources.shape[-2], reach.band
-    width = left + right + 1 + reach.prefix
+    width = left + right + 1 + reach.leading
     if UNBOUNDED in (left, right) or width >= m:
         return max(FEWEST, pairs // m)
     # As many rows as half the width: a block then looks at a third of sources in vain. Large ones fill a device.
@@ -122,8 +122,8 @@ def _rows_a_block(reach: Reach, request: Request) -> int:
 
 def _columns(reach: Reach, rows: slice, m: int) -> tuple[slice, ...]:
     """Sources that any of these rows may hear; never none, so that a row without sources is a row of zeros."""
-    (left, right), prefix = reach.band, reach.prefix
-    if rows.start < prefix:  # leading cells hear all
+    (left, right), prefix = reach.band, reach.leading
+    if rows.start < reach.prefix:  # leading cells hear all
         return (slice(0, m),)
     first = 0 if left == UNBOUNDED else min(max(0, rows.start - left), m - 1)
     last = m if right == UNBOUNDED else min(max(rows.stop + right, first + 1), m)

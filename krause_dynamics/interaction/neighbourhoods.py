@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from krause_dynamics._array import Array, like
-from krause_dynamics._value import Value, check_count, check_number
+from krause_dynamics._value import Value, check_count, check_number, later
 from krause_dynamics.interaction.distance import direct
 from krause_dynamics.interaction.reach import Reach
 
@@ -55,7 +55,7 @@ class Neighbourhood(Value, ABC):
     @property
     def reach(self) -> Reach | str:
         """The same as whole numbers, or the reason why there are none: positions or a network decide."""
-        return f"{type(self).__name__} is not one of Everyone, Causal, Window (not periodic), one Grid, TopK"
+        return f"{type(self).__name__} is not one of Everyone, Causal, Window (not periodic), Grid, RandomKeys, TopK"
 
     def __and__(self, other: Neighbourhood) -> Neighbourhood:
         if not isinstance(other, Neighbourhood):
@@ -126,15 +126,18 @@ class TopK(Neighbourhood):
         k: How many, at least 1; more than there are means all.
         ties: ``"index"`` admits exactly k, the earlier source winning; ``"keep"`` admits all that tie with the k-th,
             which keeps permutation equivariance.
+        exempt: Leading queries (such as CLS) that select nobody, but keep all that they may hear.
     """
 
     k: int
     ties: Literal["index", "keep"] = "index"
+    exempt: int = later(0)
 
     hears_itself = True
 
     def __post_init__(self) -> None:
         check_count("TopK k", self.k)
+        check_count("TopK exempt", self.exempt, least=0)
         if self.ties not in ("index", "keep"):
             raise ValueError(f"TopK ties must be 'index' or 'keep', got {self.ties!r}")
 
@@ -144,20 +147,27 @@ class TopK(Neighbourhood):
 
     @property
     def reach(self) -> Reach:
-        return Reach(top_k=self.k, keep_ties=self.ties == "keep")
+        return Reach(top_k=int(self.k), keep_ties=self.ties == "keep", exempt=int(self.exempt))
 
-    def select(self, xp: Any, scores: Array, source_index: Array) -> Array:
+    def select(self, xp: Any, scores: Array, query_index: Array, source_index: Array) -> Array:
         """Which of the admitted pairs stay: scores (..., n, m) with -inf where not admitted -> boolean (..., n, m)."""
         admitted = scores > -float("inf")
         if self.k >= scores.shape[-1]:
             return admitted
+        best = self._best(xp, scores, source_index)
+        if self.exempt:
+            best = best | (query_index < self.exempt)[..., :, None]
+        return admitted & best
+
+    def _best(self, xp: Any, scores: Array, source_index: Array) -> Array:
+        """Which are among the k largest, or tie with them."""
         if self.ties == "keep":
             threshold = xp.sort(scores, axis=-1)[..., -self.k][..., None]
-            return admitted & (scores >= threshold)
+            return scores >= threshold
         order = xp.argsort(source_index, axis=-1, stable=True)[..., None, :]
         order = xp.broadcast_to(order, scores.shape)
         ranks = _inverse(xp, xp.argsort(-xp.take_along_axis(scores, order, axis=-1), axis=-1, stable=True))
-        return admitted & (xp.take_along_axis(ranks, _inverse(xp, order), axis=-1) < self.k)
+        return xp.take_along_axis(ranks, _inverse(xp, order), axis=-1) < self.k
 
 
 def _inverse(xp: Any, permutation: Array) -> Array:

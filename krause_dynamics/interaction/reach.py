@@ -30,6 +30,9 @@ class Reach(NamedTuple):
         grid: Empty, or (height, width, radius, 0 chebyshev | 1 manhattan, prefix).
         top_k: k, or 0 for no selection.
         keep_ties: Whether all that tie with the k-th stay.
+        first: Leading sources that stay admitted beside the window; with ``right = 0`` never before their time.
+        exempt: Leading queries that select nobody, but keep all that they may hear.
+        random: Empty, or the arguments of `random_keys.table`.
     """
 
     left: int = UNBOUNDED
@@ -37,6 +40,9 @@ class Reach(NamedTuple):
     grid: tuple[int, ...] = ()
     top_k: int = 0
     keep_ties: bool = False
+    first: int = 0
+    exempt: int = 0
+    random: tuple[int, ...] = ()
 
     @staticmethod
     def of(parts: Iterable[Reaches]) -> Reach | str:
@@ -46,41 +52,54 @@ class Reach(NamedTuple):
             reach = part.reach
             if isinstance(reach, str):
                 return reach
-            if joined.grid and reach.grid:
-                return "two pictures at once are no reach; one Grid is"
+            if (joined.grid or joined.random) and (reach.grid or reach.random):
+                return "two pictures, or random keys twice, are no reach at once; one Grid or one RandomKeys is"
+            if joined.first != reach.first and UNBOUNDED not in (joined.left, reach.left):
+                return "two windows that keep different prefix_tokens are no reach; one Window is"
             joined = joined.joined(reach)
         return joined
 
     def joined(self, other: Reach) -> Reach:
-        """What both admit; at most one of them has a grid, and one a rank."""
+        """What both admit; at most one of them has a grid or random keys, and one a rank."""
         return Reach(
             _tighter(self.left, other.left),
             _tighter(self.right, other.right),
             self.grid or other.grid,
             self.top_k or other.top_k,
             self.keep_ties or other.keep_ties,
+            max(self.first, other.first),
+            max(self.exempt, other.exempt),
+            self.random or other.random,
         )
 
     @property
     def numbers(self) -> tuple[int, ...]:
         """The fields in one row of whole numbers, the grid's last; `from_numbers` is the inverse."""
-        return (self.left, self.right, self.top_k, int(self.keep_ties), *self.grid)
+        ranks = self.top_k, int(self.keep_ties), self.first, self.exempt
+        return (self.left, self.right, *ranks, len(self.random), *self.random, *self.grid)
 
     @staticmethod
     def from_numbers(numbers: Iterable[int]) -> Reach:
         """The reach whose `numbers` these are."""
-        left, right, top_k, keep_ties, *grid = numbers
-        return Reach(left, right, tuple(grid), top_k, bool(keep_ties))
+        left, right, top_k, keep_ties, first, exempt, size, *rest = numbers
+        return Reach(
+            left, right, tuple(rest[size:]), top_k, bool(keep_ties), first, exempt, tuple(rest[:size])
+        )  # fmt: skip
 
     @property
     def prefix(self) -> int:
         """Leading tokens that hear all and are heard by all."""
-        return self.grid[4] if self.grid else 0
+        return self.grid[4] if self.grid else self.random[3] if self.random else 0
+
+    @property
+    def leading(self) -> int:
+        """Leading sources that rows may hear beyond their band."""
+        return max(self.prefix, self.first)
 
     @property
     def is_band(self) -> bool:
-        """Whether a window (or everyone) is all that it is: no grid, no rank."""
-        return not self.grid and not self.top_k
+        """Whether a window (or everyone) is all that it is: no grid, no rank, nobody beside it."""
+        return not (self.grid or self.top_k or self.first or self.random)
 
     @property
     def offsets(self) -> tuple[float, float]:
@@ -91,17 +110,21 @@ class Reach(NamedTuple):
     def interval(self, position: Any, keys: int) -> tuple[Any, Any]:
         """First source that the window admits and one past the last; whole numbers, or arrays of them.
 
+        Where the first tokens are not bound to the past, those that follow the window at once are part of it.
+
         Args:
             position: Where queries stand among the sources, a number or integers of any array library.
             keys: Number of sources.
         """
         first = 0 * position if self.left == UNBOUNDED else position - self.left
         last = 0 * position + keys if self.right == UNBOUNDED else position + (self.right + 1)
+        if self.first and self.right > 0:
+            last = _at_least(last, self.first)
         return _inside(first, keys), _inside(last, keys)
 
     @property
     def band(self) -> tuple[int, int]:
-        """Sources before and after the query that hold all admitted ones (prefix aside); -1: unbounded."""
+        """Sources before and after the query that hold all admitted ones (leading ones aside); -1: unbounded."""
         if not self.grid:
             return self.left, self.right
         _, width, radius, metric, _ = self.grid
@@ -121,7 +144,9 @@ class Reach(NamedTuple):
         length = keys if UNBOUNDED in (self.left, self.right) else self.left + self.right + 1
         if self.grid:
             length = min(length, self.cells + self.prefix)
-        return min(length, keys)
+        if self.random:
+            length = min(length, self.random[0] + self.prefix)
+        return min(length + self.first, keys)
 
     def near(self, i: Any, j: Any) -> Any:
         """Whether cells of the picture are near or one of the two leads; integer arrays that broadcast, any library."""
@@ -136,6 +161,10 @@ def _tighter(bound: int, other: int) -> int:
     if UNBOUNDED in (bound, other):
         return max(bound, other)
     return min(bound, other)
+
+
+def _at_least(x: Any, bound: int) -> Any:
+    return max(x, bound) if isinstance(x, int) else x.clip(bound)
 
 
 def _inside(x: Any, keys: int) -> Any:

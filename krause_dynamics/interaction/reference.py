@@ -98,7 +98,8 @@ def _scores(interaction: Interaction, request: Request) -> Array:
     scores = xp.where(allowed, scores, nobody)
     if interaction.top_k is not None:
         chosen = scores.detach() if is_torch(scores) else scores
-        scores = xp.where(interaction.top_k.select(xp, chosen, request.source_index), scores, nobody)
+        stays = interaction.top_k.select(xp, chosen, request.query_index, request.source_index)
+        scores = xp.where(stays, scores, nobody)
     return scores
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from krause_dynamics._array import Array, like, to_numpy
-from krause_dynamics._value import Value, check_number
+from krause_dynamics._value import Value, check_number, later
 from krause_dynamics.interaction.distance import direct, squared_distances
 
 
@@ -25,6 +25,11 @@ class Coefficients(NamedTuple):
     def is_product(self) -> bool:
         """Whether the inner product is all there is: no squares are added."""
         return type(self.query) is type(self.source) is float and self.query == self.source == 0.0
+
+    @property
+    def hears_queries_alike(self) -> bool:
+        """Whether the length of the query does not join the score."""
+        return type(self.query) is float and self.query == 0.0
 
     @property
     def are_numbers(self) -> bool:
@@ -90,29 +95,43 @@ def _column(parameter: Any, reference: Array) -> Array:
 class DotProduct(Score):
     """Softmax attention's score ``s = beta <x, y>`` (Vaswani et al. 1706.03762 with beta = 1/sqrt(d)).
 
+    With a norm it is ``beta <x, y> - norm |y|^2``: between the dot product (0) and the Gaussian, whose means it has
+    where ``beta = 1/sigma^2`` and ``norm = 1/(2 sigma^2)``; what depends on the query alone cancels.
+
     Attributes:
         beta: Inverse temperature, any finite number (negative repels); unit: 1 / position^2.
+        norm: Coefficient of the squared length of sources, any finite number; likewise.
     """
 
     beta: Any = 1.0
+    norm: Any = later(0.0)
 
     def __post_init__(self) -> None:
         check_number("beta", self.beta, positive=False)
+        check_number("norm", self.norm, positive=False)
+
+    @property
+    def _has_norm(self) -> bool:
+        """Whether lengths of sources join the score: a norm that is an array or not 0."""
+        return bool(getattr(self.norm, "shape", ())) or hasattr(self.norm, "requires_grad") or self.norm != 0
 
     def coefficients(self) -> Coefficients:
-        return Coefficients(self.beta, 0.0, 0.0)
+        return Coefficients(self.beta, 0.0, -self.norm if self._has_norm else 0.0)
 
     @property
     def length(self) -> float:
-        largest = float(np.max(np.abs(to_numpy(self.beta))))
+        largest = max(float(np.max(np.abs(to_numpy(x)))) for x in (self.beta, self.norm))
         return largest**-0.5 if largest else float("inf")
 
     @property
     def rate(self) -> float:
-        return float(np.exp(np.max(np.abs(to_numpy(self.beta)))))
+        return float(np.exp(sum(np.max(np.abs(to_numpy(x))) for x in (self.beta, self.norm))))
 
     def __call__(self, xp: Any, queries: Array, sources: Array) -> Array:
-        return _column(self.beta, queries) * (queries @ xp.matrix_transpose(sources))
+        products = _column(self.beta, queries) * (queries @ xp.matrix_transpose(sources))
+        if not self._has_norm:
+            return products
+        return products - _column(self.norm, queries) * xp.sum(sources * sources, axis=-1)[..., None, :]
 
 
 @dataclass(frozen=True, eq=False)

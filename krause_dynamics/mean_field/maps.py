@@ -89,7 +89,7 @@ def iterate(
         on_save=on_save,
         progress=progress,
         label="mean_field.iterate",
-        file=run_file(checkpoint, checkpoint_every, described, density, save_every, stop),
+        file=run_file(checkpoint, checkpoint_every, described, density, save_every, stop, dynamics),
     )
     return run.finish(trajectory_of(run, cells, described))
 

@@ -29,10 +29,18 @@ def words(dynamics: Dynamics, cells: Cells, impl: str, axis: str, **numbers: Any
 
 
 def run_file(
-    path: str | os.PathLike[str] | None, every: float, same: dict[str, Any], density: Density, times: Any, stop: Any
+    path: str | os.PathLike[str] | None,
+    every: float,
+    same: dict[str, Any],
+    density: Density,
+    times: Any,
+    stop: Any,
+    dynamics: Dynamics,
 ) -> RunFile | None:
     """The checkpoint file of a run with the metadata ``same``, or ``None`` without a path."""
-    return None if path is None else RunFile(path, every, identity(same, density.mass, times, stop))
+    if path is None:
+        return None
+    return RunFile(path, every, identity(same, density.mass, times, stop, dynamics=dynamics))
 
 
 def run_of(

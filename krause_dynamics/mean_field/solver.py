@@ -100,7 +100,9 @@ def solve(
         on_save=on_save,
         progress=progress,
         label="mean_field.solve",
-        file=run_file(checkpoint, checkpoint_every, described | {"ring_nodes": ring_nodes}, density, times, stop),
+        file=run_file(
+            checkpoint, checkpoint_every, described | {"ring_nodes": ring_nodes}, density, times, stop, dynamics
+        ),
     )
     return run.finish(trajectory_of(run, cells, described))
 

@@ -12,6 +12,13 @@ _EXPORTS: dict[str, str] = {
     "KARMConfig": "decoder",
     "KrauseLM": "decoder",
     "KrauseLMConfig": "decoder",
+    "KrauseSwin": "swin",
+    "KrauseSwinConfig": "swin",
+    "KrauseViT": "vision",
+    "KrauseViTConfig": "vision",
+    "convert": "weights",
+    "from_published": "weights",
+    "published": "settings",
 }
 
 __all__ = sorted(_EXPORTS)  # noqa: PLE0605

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageClassification
 
 from krause_dynamics.models.decoder import KARM, KARMConfig, KrauseLM, KrauseLMConfig
+from krause_dynamics.models.swin import KrauseSwin, KrauseSwinConfig
+from krause_dynamics.models.vision import KrauseViT, KrauseViTConfig
 
-CAUSAL = {KrauseLMConfig: KrauseLM, KARMConfig: KARM}
+MODELS = (
+    (AutoModelForCausalLM, KrauseLMConfig, KrauseLM),
+    (AutoModelForCausalLM, KARMConfig, KARM),
+    (AutoModelForImageClassification, KrauseViTConfig, KrauseViT),
+    (AutoModelForImageClassification, KrauseSwinConfig, KrauseSwin),
+)
 
-for config, model in CAUSAL.items():
+for auto, config, model in MODELS:
     AutoConfig.register(config.model_type, config)
-    AutoModelForCausalLM.register(config, model)
+    auto.register(config, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -59,32 +60,40 @@ class Block(GradientCheckpointingLayer):
     Pre-norm: ``x + f(norm(x))``; post-norm: ``norm(x + f(x))``, as in the published KViT.
 
     Args:
-        config: Sizes and regularisation.
-        layer: Which of its layers, from 0.
-        mixer: Its attention: a module that takes tokens (batch, n, d) and keywords.
+        config: `norm` and `dropout`.
+        mixer: Its attention: a module that takes tokens (..., width) and keywords.
+        width: Width of the tokens.
+        hidden: Width of the feed-forward layer.
+        drop_path: Probability to skip a branch in training.
     """
 
-    def __init__(self, config: KrauseConfig, layer: int, mixer: nn.Module) -> None:
+    def __init__(self, config: KrauseConfig, mixer: nn.Module, width: int, hidden: int, drop_path: float) -> None:
         super().__init__()
-        width = config.hidden_size
         self.pre = config.norm == "pre"
         self.attention = mixer
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        assert config.intermediate_size is not None
         self.mlp = nn.Sequential(
-            nn.Linear(width, config.intermediate_size), nn.GELU(), nn.Dropout(config.dropout),
-            nn.Linear(config.intermediate_size, width), nn.Dropout(config.dropout),
+            nn.Linear(width, hidden), nn.GELU(), nn.Dropout(config.dropout),
+            nn.Linear(hidden, width), nn.Dropout(config.dropout),
         )  # fmt: skip
         self.dropout = nn.Dropout(config.dropout)
-        self.drop_path = DropPath(config.drop_path * layer / max(config.num_hidden_layers - 1, 1))
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, **heard: Any) -> Tensor:
-        """Tokens (batch, n, d) -> the same; keywords go to the attention."""
+        """Tokens (..., width) -> the same; keywords go to the attention."""
         if self.pre:
             x = x + self.drop_path(self.dropout(self.attention(self.norm1(x), **heard)))
             return x + self.drop_path(self.mlp(self.norm2(x)))
         x = self.norm1(x + self.drop_path(self.dropout(self.attention(x, **heard))))
         return self.norm2(x + self.drop_path(self.mlp(x)))
+
+
+def blocks(config: KrauseConfig, mixers: Iterable[nn.Module]) -> nn.ModuleList:
+    """One block for each attention, all of the configuration's width; the rate of `DropPath` rises linearly from 0."""
+    assert config.intermediate_size is not None
+    rates = torch.linspace(0.0, config.drop_path, config.num_hidden_layers).tolist()
+    width, hidden = config.hidden_size, config.intermediate_size
+    return nn.ModuleList(Block(config, mixer, width, hidden, r) for mixer, r in zip(mixers, rates, strict=True))
 
 
 class KrauseModel(PreTrainedModel):

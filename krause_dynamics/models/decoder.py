@@ -15,7 +15,7 @@ from krause_dynamics._array import may_look
 from krause_dynamics._value import check_count
 from krause_dynamics.interaction import Causal, Window
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
-from krause_dynamics.models.blocks import Block, KrauseModel, attention
+from krause_dynamics.models.blocks import KrauseModel, attention, blocks
 from krause_dynamics.models.branches import GatedAttention
 from krause_dynamics.models.configuration import SCORES, KrauseConfig, Scores
 from krause_dynamics.models.decoding import Caches
@@ -158,7 +158,7 @@ class KrauseLM(KrauseModel, GenerationMixin):
         self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.dropout = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(Block(config, i, _mixer(config, i)) for i in range(config.num_hidden_layers))
+        self.layers = blocks(config, (_mixer(config, i) for i in range(config.num_hidden_layers)))
         self.norm = nn.LayerNorm(config.hidden_size)
         self.head = nn.Linear(config.hidden_size, config.vocab_size, config.head_bias)
         self.post_init()

@@ -27,6 +27,7 @@ def call_of(
     key_valid: Tensor | None = None,
     query_offset: int | None = None,
     dropout: float = 0.0,
+    norm: float | Tensor | None = None,
     mean_only: bool = False,
 ) -> Call:
     """Check the arguments of `krause_attention` and write them as a `Call`.
@@ -37,6 +38,8 @@ def call_of(
     q, k, v = _cast(q, k, v)
     checks.check_tokens(q, k, v)
     n, m = q.shape[2], k.shape[2]
+    if reach.random[2:3] not in ((), (0,), (m,)):
+        raise ValueError(f"RandomKeys has {reach.random[2]} tokens, got {m} keys; give it tokens={m}")
     if reach.grid:
         checks.check_grid(reach, n, m, query_offset)
     if dropout != 0.0 or query_offset is not None:
@@ -50,10 +53,11 @@ def call_of(
     log_mass = None
     if key_bias is not None or key_valid is not None:
         log_mass = _log_mass(q, k, key_bias, key_valid)
-    return Call(
+    call = Call(
         q, k, v, _coefficient(q, sigma, score, scale), score == "gaussian", reach, log_mass, pair_bias, segments,
         m - n if query_offset is None else query_offset, float(dropout), 0, key_bias is None, mean_only,
     )  # fmt: skip
+    return call if norm is None else call.with_norm(_norm(q, norm, score))
 
 
 def _cast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,14 +83,26 @@ def _coefficient(q: Tensor, sigma: Any, score: str, scale: Any) -> Tensor | floa
     checks.check_coefficient(name, value, positive=name == "sigma" or score == "gaussian")
     if not isinstance(value, Tensor):
         return value if name == "scale" else value**-2  # type: ignore[no-any-return]
+    value = _per_head(q, name, value)
+    return value if name == "scale" else value**-2
+
+
+def _norm(q: Tensor, norm: Any, score: str) -> Tensor | float:
+    """Coefficient of the keys' squared norms: a number, or (1 or batch, 1 or heads)."""
+    if score != "dot":
+        raise ValueError(f"norm belongs to score='dot', got norm={norm!r} beside score={score!r}")
+    checks.check_coefficient("norm", norm, positive=False)
+    return _per_head(q, "norm", norm) if isinstance(norm, Tensor) else norm
+
+
+def _per_head(q: Tensor, name: str, value: Tensor) -> Tensor:
+    """A parameter as (1 or batch, 1 or heads) in the dtype in which scores are computed."""
     value = value.to(q.device, score_dtype(q))
     if value.ndim == 2 and value.shape[0] in (1, q.shape[0]) and value.shape[1] in (1, q.shape[1]):
-        pass
-    elif value.numel() in (1, q.shape[1]):
-        value = value.reshape(1, -1)
-    else:
-        raise ValueError(f"{name} must have one entry or one per head ({q.shape[1]}), got shape {tuple(value.shape)}")
-    return value if name == "scale" else value**-2
+        return value
+    if value.numel() in (1, q.shape[1]):
+        return value.reshape(1, -1)
+    raise ValueError(f"{name} must have one entry or one per head ({q.shape[1]}), got shape {tuple(value.shape)}")
 
 
 def _log_mass(q: Tensor, k: Tensor, key_bias: Tensor | None, key_valid: Tensor | None) -> Tensor | None:

@@ -11,6 +11,7 @@ from krause_dynamics.aggregate import calls
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.interaction import Grid
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
+from krause_dynamics.nn import checks
 from krause_dynamics.nn.arguments import call_of
 from krause_dynamics.nn.hearing import reach_of
 
@@ -24,6 +25,8 @@ def krause_attention(
     sigma: float | Tensor | None = None,
     score: Literal["gaussian", "dot"] = "gaussian",
     scale: float | Tensor | None = None,
+    norm: float | Tensor | None = None,
+    sink: Tensor | None = None,
     window: int | None = None,
     top_k: int | None = None,
     causal: bool = False,
@@ -41,8 +44,8 @@ def krause_attention(
 
     ``z_i = sum_{j in N(i)} exp(s_ij + key_bias_j) v_j / Z_i`` with
     ``s_ij = -|q_i - k_j|^2 / (2 sigma^2) + pair_bias_ij`` (``score="gaussian"``) or
-    ``s_ij = scale <q_i, k_j> + pair_bias_ij`` (``"dot"``: softmax attention). N(i) is a neighbourhood of the core,
-    padding left out.
+    ``s_ij = scale <q_i, k_j> - norm |k_j|^2 + pair_bias_ij`` (``"dot"``: softmax attention). N(i) is a neighbourhood
+    of the core, padding left out. With a sink, exp(sink_h) joins Z_i and adds nothing to the sum of values.
 
     Args:
         q: Queries (batch, heads, n, d).
@@ -55,6 +58,10 @@ def krause_attention(
             scale of dot products over sqrt(d). With ``score="dot"`` it stands for ``scale = 1 / sigma^2``.
         score: ``"gaussian"`` or ``"dot"``.
         scale: Instead of sigma, the coefficient a = 1/sigma^2 itself; default 1/sqrt(d).
+        norm: Coefficient of the keys' squared norms beside ``score="dot"``: a number, or a tensor with one entry or one
+            per head; part of the score, so that it ranks. ``scale = 1/sigma^2, norm = 1/(2 sigma^2)`` has the means
+            and ranks of the Gaussian. Default: none.
+        sink: Logits (heads,) of a key that nobody is (gpt-oss): row i is multiplied by Z_i / (Z_i + exp(sink_h)).
         window: ``Window(window)``: the last W keys, the query's own counted.
         top_k: ``TopK(top_k)``: exactly k keys after all other restrictions, the earlier one winning a tie; k beyond the
             row means all.
@@ -67,7 +74,7 @@ def krause_attention(
         query_offset: Position of the first query among the keys; default m - n (queries are the last tokens).
         dropout: Probability to drop a weight, after normalisation.
         impl: ``"auto"``, ``"reference"``, ``"banded"``, ``"flex"`` or ``"triton"``; a name never falls back.
-        return_log_partition: Return log Z (batch, heads, n) as well, float32 for half types.
+        return_log_partition: Return log Z (batch, heads, n) as well, the sink's share included, float32 for half types.
         **old: ``side, ties, radius, metric, prefix_tokens, cu_seqlens`` of the last release, deprecated; the warning
             shows what to write instead.
 
@@ -88,10 +95,13 @@ def krause_attention(
     """
     reach, segments = reach_of(neighbourhood, window, top_k, causal, grid, old)
     call = call_of(
-        q, k, v, reach, segments, sigma=sigma, score=score, scale=scale, key_bias=key_bias, pair_bias=pair_bias,
-        key_valid=key_valid, query_offset=query_offset, dropout=dropout, mean_only=not return_log_partition,
+        q, k, v, reach, segments, sigma=sigma, score=score, scale=scale, norm=norm, key_bias=key_bias,
+        pair_bias=pair_bias, key_valid=key_valid, query_offset=query_offset, dropout=dropout,
+        mean_only=sink is None and not return_log_partition,
     )  # fmt: skip
     out, log_partition = answer(call, impl)
+    if sink is not None:
+        out, log_partition = with_sink(out, log_partition, sink)
     return (out, log_partition) if return_log_partition else out
 
 
@@ -101,6 +111,27 @@ def answer(call: Call, impl: str) -> tuple[Tensor, Tensor]:
     if call.q.numel() == 0 or call.k.shape[2] == 0:
         return _nobody(call.q, call.k, call.v)
     return calls.ATTEND[name](call)
+
+
+def with_sink(out: Tensor, log_partition: Tensor, sink: Tensor) -> tuple[Tensor, Tensor]:
+    """Output and log-partition where a sink takes its share.
+
+    Args:
+        out: (batch, heads, n, d_v).
+        log_partition: (batch, heads, n).
+        sink: Logits (heads,).
+
+    Raises:
+        TypeError, ValueError: No floating tensor of one entry a head.
+    """
+    checks.check_sink(sink, out.shape[1])
+    logit = sink.to(log_partition)[:, None]
+    return out * left_of(log_partition, sink)[..., None].to(out.dtype), torch.logaddexp(log_partition, logit)
+
+
+def left_of(log_partition: Tensor, sink: Tensor) -> Tensor:
+    """Z / (Z + exp(sink)), (batch, heads, n): the weight that the sink leaves to the keys."""
+    return torch.sigmoid(log_partition - sink.to(log_partition)[:, None])
 
 
 def explain(
@@ -122,7 +153,8 @@ def explain(
     Raises:
         TypeError, ValueError, UnsupportedImplementation: As `krause_attention`.
     """
-    options.pop("return_log_partition", None)
+    for beside in ("return_log_partition", "sink"):
+        options.pop(beside, None)
     return tuple(calls.choose(call_of_options(q, k, v, neighbourhood, options), impl))  # type: ignore[return-value]
 
 
@@ -149,4 +181,4 @@ def _nobody(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 _SHORT: dict[str, Any] = {"window": None, "top_k": None, "causal": False, "grid": None}
-_OTHERS = ("sigma", "score", "scale", "key_bias", "pair_bias", "key_valid", "query_offset", "dropout")
+_OTHERS = ("sigma", "score", "scale", "norm", "key_bias", "pair_bias", "key_valid", "query_offset", "dropout")

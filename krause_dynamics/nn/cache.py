@@ -29,17 +29,19 @@ class WindowCache:
 
     Tokens are appended to a buffer of twice the window; when it is full, the part in reach moves to its front. So one
     token costs O(W) amortised, keys stay in order (the earlier key wins a tie, as in the full pass), and what is read
-    is one slice. Without a window the buffer doubles when full.
+    is one slice. Without a window the buffer doubles when full. First tokens that stay are copied to the front of the
+    slice as it moves, so that they stand at its places 0, 1, ...
 
     Attributes:
         window: W keys, the query's own counted; ``None`` keeps all.
+        prefix_tokens: First tokens that stay beside the window.
         seen: Number of tokens ever appended: the position of the next one.
     """
 
-    def __init__(self, window: int | None = None) -> None:
+    def __init__(self, window: int | None = None, prefix_tokens: int = 0) -> None:
         if window is not None and window < 1:
             raise ValueError(f"window must be at least 1, got {window}")
-        self.window = window
+        self.window, self.prefix_tokens = window, prefix_tokens
         self.reset()
 
     def reset(self) -> None:
@@ -71,7 +73,7 @@ class WindowCache:
                 f"{(*self._k.shape[:2], self._k.shape[3])}, got {tuple(k.shape)}; use one cache per layer and batch"
             )
         if self.window is not None:
-            self._begin = max(self._begin, self._end - (self.window - 1))
+            self._leave(self._end - (self.window - 1) - self.prefix_tokens)
         self._reserve(k, v, count)
         assert self._k is not None
         assert self._v is not None
@@ -101,6 +103,17 @@ class WindowCache:
         if self._valid is not None:
             self._valid = self._valid.index_select(0, beams)
 
+    def _leave(self, begin: int) -> None:
+        """The slice begins at ``begin`` where it began earlier, with the first tokens in front."""
+        if begin <= self._begin:
+            return
+        if self.prefix_tokens:
+            for x, axis in ((self._k, 2), (self._v, 2), (self._valid, 1)):
+                if x is not None:
+                    first = x.narrow(axis, self._begin, self.prefix_tokens).clone()
+                    x.narrow(axis, begin, self.prefix_tokens).copy_(first)
+        self._begin = begin
+
     def _reserve(self, k: Tensor, v: Tensor, count: int) -> None:
         """Make room for new tokens, moving what is in reach to the front."""
         kept = self._end - self._begin
@@ -108,7 +121,7 @@ class WindowCache:
         if self._k is not None and self._end + count <= self._k.shape[2]:
             return
         reach = slice(self._begin, self._end)
-        capacity = 2 * max(needed, self.window or 0)
+        capacity = 2 * max(needed, (self.window or 0) + self.prefix_tokens)
         if self._k is None or needed > self._k.shape[2] or self.window is None:
             self._k, self._v, self._valid = (
                 self._grown(x, old, capacity, reach, axis)

@@ -135,6 +135,20 @@ def check_segments(cumulative: Any, n: int, m: int, query_offset: int | None) ->
             raise ValueError(f"Segments must rise from 0 to {n} tokens, got {ends}")
 
 
+def check_sink(sink: Any, heads: int) -> None:
+    """A sink has one logit a head.
+
+    Raises:
+        TypeError: Not a floating tensor.
+        ValueError: Another shape.
+    """
+    if not isinstance(sink, Tensor) or not sink.is_floating_point():
+        kind = sink.dtype if isinstance(sink, Tensor) else type(sink).__name__
+        raise TypeError(f"sink must be a floating tensor of one logit a head, got {kind}")
+    if tuple(sink.shape) != (heads,):
+        raise ValueError(f"sink must have shape (heads,) = ({heads},), got {tuple(sink.shape)}")
+
+
 def check_coefficient(name: str, value: Any, positive: bool) -> None:
     """Check sigma > 0, or a finite (and for a Gaussian positive) scale.
 

@@ -15,18 +15,20 @@ from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.interaction.reach import UNBOUNDED
 from krause_dynamics.nn import deprecated
 from krause_dynamics.nn.arguments import call_of
-from krause_dynamics.nn.attention import answer
+from krause_dynamics.nn.attention import answer, with_sink
 from krause_dynamics.nn.cache import WindowCache
 from krause_dynamics.nn.hearing import hearing, within
-from krause_dynamics.nn.parts import LogSigma, Rotary
+from krause_dynamics.nn.parts import LogSigma, PerHead, Rotary
 from krause_dynamics.nn.sparse import weights_of
 from krause_dynamics.nn.static_cache import StaticWindowCache
 
 
-def _check_words(score: str, impl: str, dropout: float, project_scale: float) -> None:
+def _check_words(score: str, norm: float | None, impl: str, dropout: float, project_scale: float) -> None:
     """What a forward pass would refuse, refused when the layer is built."""
     if score not in ("gaussian", "dot"):
         raise ValueError(f"score must be 'gaussian' or 'dot', got {score!r}")
+    if norm is not None and score != "dot":
+        raise ValueError(f"norm belongs to score='dot', got {norm=} beside {score=}")
     if impl not in ("auto", *IMPLEMENTATIONS):
         raise UnsupportedImplementation(f"impl must be 'auto' or one of {IMPLEMENTATIONS}, got {impl!r}")
     if not 0.0 <= dropout < 1.0:
@@ -53,7 +55,10 @@ class KrauseAttention(nn.Module):
         bias: Whether projections have biases.
         kv_heads: Heads of keys and values (grouped queries); divides heads.
         rotary: Base of rotary positions (10000 is common); ``None``: none.
-        score: ``"gaussian"``, or ``"dot"`` for softmax attention on the same keys.
+        score: ``"gaussian"``, or ``"dot"`` for softmax attention on the same keys, at temperature sigma^2.
+        norm: Beside ``"dot"``, where learned coefficients c_h of a term ``-c_h |k|^2`` start, one a head: 0 is the dot
+            product, 1/(2 sigma^2) the Gaussian; ``None``: no such term.
+        sink: Whether each head learns a logit of a key that nobody is, which joins the denominator (gpt-oss); from 0.
         project_scale: Factor of queries and keys before the distance; KSwin takes head_dim^(-1/2).
         dropout: Probability to drop a weight in training.
         impl: As in `krause_attention`.
@@ -62,6 +67,8 @@ class KrauseAttention(nn.Module):
 
     Attributes:
         log_sigma: `LogSigma`.
+        key_norm: `PerHead` coefficients c_h, or ``None``.
+        sink: `PerHead` logits, or ``None``.
         neighbourhood: Who is heard, as one value.
 
     Raises:
@@ -93,6 +100,8 @@ class KrauseAttention(nn.Module):
         kv_heads: int | None = None,
         rotary: float | None = None,
         score: Literal["gaussian", "dot"] = "gaussian",
+        norm: float | None = None,
+        sink: bool = False,
         project_scale: float = 1.0,
         dropout: float = 0.0,
         impl: str = "auto",
@@ -102,7 +111,7 @@ class KrauseAttention(nn.Module):
         kv_heads = heads if kv_heads is None else kv_heads
         if min(dim, heads, kv_heads) < 1 or dim % heads or heads % kv_heads:
             raise ValueError(f"heads must divide dim and kv_heads must divide heads, got {dim=}, {heads=}, {kv_heads=}")
-        _check_words(score, impl, dropout, project_scale)
+        _check_words(score, norm, impl, dropout, project_scale)
         self.neighbourhood = hearing(neighbourhood, window, top_k, causal, grid, old)
         self._reach, self._segments = within(self.neighbourhood)
         self.dim, self.heads, self.kv_heads, self.head_dim = dim, heads, kv_heads, dim // heads
@@ -113,6 +122,8 @@ class KrauseAttention(nn.Module):
         self.out_proj = nn.Linear(dim, dim, bias)
         initial = self.head_dim**0.25 if sigma is None else sigma
         self.log_sigma = LogSigma(initial, heads if sigma_per_head else 1, learn=learn_sigma)
+        self.key_norm = None if norm is None else PerHead(norm, heads)
+        self.sink = PerHead(0.0, heads) if sink else None
         self.rotary = None if rotary is None else Rotary(self.head_dim, rotary)
 
     @property
@@ -124,10 +135,14 @@ class KrauseAttention(nn.Module):
     def interaction(self) -> Interaction:
         """The rule of the layer with its present bandwidth, live in sigma; ``to_dict()`` is what a configuration holds.
 
-        It meets projected queries and keys (batch, heads, n, head_dim); a `project_scale` has scaled them before.
+        It meets projected queries and keys (batch, heads, n, head_dim); a `project_scale` has scaled them before. It
+        knows no sink.
         """
         sigma = self.sigma[0] if len(self.sigma) == 1 else self.sigma[:, None]
-        return Interaction(Gaussian(sigma) if self.score == "gaussian" else DotProduct(sigma**-2), self.neighbourhood)
+        if self.score == "gaussian":
+            return Interaction(Gaussian(sigma), self.neighbourhood)
+        norm = 0.0 if self.key_norm is None else self.key_norm()[:, None]
+        return Interaction(DotProduct(sigma**-2, norm), self.neighbourhood)
 
     @classmethod
     def from_interaction(cls, dim: int, heads: int, interaction: Interaction, **rest: Any) -> KrauseAttention:
@@ -147,13 +162,20 @@ class KrauseAttention(nn.Module):
         if not isinstance(score, Gaussian | DotProduct) or interaction.pair_bias is not None:
             raise TypeError(f"a layer takes a Gaussian or a DotProduct without a pair bias, got {interaction!r}")
         gaussian = isinstance(score, Gaussian)
-        sigma = torch.as_tensor(score.sigma if isinstance(score, Gaussian) else score.beta**-0.5).double().reshape(-1)
+        norm = None
+        if isinstance(score, DotProduct) and not score.coefficients().is_product:
+            norm = torch.as_tensor(score.norm).detach().double().reshape(-1)
+            rest["norm"] = float(norm[0])
+        sigma = torch.as_tensor(score.sigma if isinstance(score, Gaussian) else score.beta**-0.5)
+        sigma = sigma.detach().double().reshape(-1)
         layer = cls(
             dim, heads, interaction.neighbourhood, sigma=float(sigma[0]), score="gaussian" if gaussian else "dot",
             sigma_per_head=len(sigma) > 1, **rest,
         )  # fmt: skip
         with torch.no_grad():
             layer.log_sigma.weight.copy_(sigma.log())
+            if layer.key_norm is not None and norm is not None:
+                layer.key_norm.weight.copy_(norm)
         return layer
 
     def new_cache(self, *, static: bool = False) -> WindowCache | StaticWindowCache:
@@ -170,10 +192,10 @@ class KrauseAttention(nn.Module):
             raise ValueError("decoding needs causal=True or a window of the past; this layer hears later tokens")
         window = None if self._reach.left == UNBOUNDED else self._reach.left + 1
         if not static:
-            return WindowCache(window)
+            return WindowCache(window, self._reach.first)
         if window is None:
             raise ValueError("a static cache needs a window, got window=None; use static=False, which grows")
-        return StaticWindowCache(window)
+        return StaticWindowCache(window, self._reach.first)
 
     def project(self, x: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (b, h, n, d), keys and values (b, h_kv, n, d) of tokens x (b, n, dim), rotated where asked.
@@ -234,13 +256,17 @@ class KrauseAttention(nn.Module):
         if cache is not None:
             k, v, key_valid, offset = cache.update(k, v, key_valid)
         call = call_of(
-            q, k, v, self._reach, self._packed(segments, old), sigma=self.sigma, score=self.score, key_bias=key_bias,
-            pair_bias=pair_bias, key_valid=key_valid, query_offset=offset,
-            dropout=self.dropout if self.training else 0.0, mean_only=True,
+            q, k, v, self._reach, self._packed(segments, old), sigma=self.sigma, score=self.score,
+            norm=None if self.key_norm is None else self.key_norm(), key_bias=key_bias, pair_bias=pair_bias,
+            key_valid=key_valid, query_offset=offset, dropout=self.dropout if self.training else 0.0,
+            mean_only=self.sink is None,
         )  # fmt: skip
-        out, _ = answer(call, self.impl)
+        out, log_partition = answer(call, self.impl)
+        sink = None if self.sink is None else self.sink()
+        if sink is not None:
+            out, _ = with_sink(out, log_partition, sink)
         result = self.out_proj(out.transpose(1, 2).flatten(2))
-        return (result, weights_of(call)) if return_weights else result
+        return (result, weights_of(call, log_partition, sink)) if return_weights else result
 
     def _packed(self, segments: Segments | None, old: dict[str, Tensor | None]) -> Tensor | None:
         """Cumulative lengths of packed sequences: of this pass, or of the layer."""

@@ -9,34 +9,47 @@ import torch
 from torch import Tensor, nn
 
 
-class LogSigma(nn.Module):
-    """The bandwidth as one float32 parameter ``weight`` = log sigma, of shape (1,) or (heads,).
+class PerHead(nn.Module):
+    """One number a head, or one in all, as one float32 parameter ``weight`` of shape (heads,) or (1,).
 
     A module of its own, so that optimiser groups, peft's ``modules_to_save`` and FSDP find it; it stays float32 when a
     model is converted to half precision, where a step of a few per cent would be lost to rounding.
     """
 
-    def __init__(self, sigma: float, entries: int = 1, *, learn: bool = True) -> None:
+    def __init__(self, value: float, entries: int = 1, *, learn: bool = True) -> None:
         super().__init__()
-        if not 0 < sigma < math.inf:
-            raise ValueError(f"sigma must be positive and finite, got {sigma}; its logarithm is what is learned")
-        self.initial = math.log(sigma)
+        if not math.isfinite(value):
+            raise ValueError(f"a number that is learned must start finite, got {value}")
+        self.initial = float(value)
         self.weight = nn.Parameter(torch.full((entries,), self.initial), requires_grad=learn)
 
     def reset_parameters(self) -> None:
-        """Back to the bandwidth at the start."""
+        """Back to the number at the start."""
         nn.init.constant_(self.weight, self.initial)
 
     def forward(self) -> Tensor:
-        """Sigma, (1,) or (heads,)."""
-        return self.weight.exp()
+        """The number, (1,) or (heads,)."""
+        return self.weight
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LogSigma:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PerHead:
         before = self.weight.detach()
         super()._apply(fn, recurse)
         if self.weight.dtype in (torch.bfloat16, torch.float16):
             self.weight.data = before.to(self.weight.device)
         return self
+
+
+class LogSigma(PerHead):
+    """The bandwidth as one float32 parameter ``weight`` = log sigma, of shape (1,) or (heads,); see `PerHead`."""
+
+    def __init__(self, sigma: float, entries: int = 1, *, learn: bool = True) -> None:
+        if not 0 < sigma < math.inf:
+            raise ValueError(f"sigma must be positive and finite, got {sigma}; its logarithm is what is learned")
+        super().__init__(math.log(sigma), entries, learn=learn)
+
+    def forward(self) -> Tensor:
+        """Sigma, (1,) or (heads,)."""
+        return self.weight.exp()
 
 
 class Rotary(nn.Module):

@@ -10,7 +10,8 @@ from torch import Tensor
 from krause_dynamics.forms.attention import tiles
 from krause_dynamics.forms.attention.call import Call, score_dtype
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
-from krause_dynamics.nn.attention import call_of_options
+from krause_dynamics.nn import checks
+from krause_dynamics.nn.attention import answer, call_of_options, left_of
 
 _PAIRS = 1 << 23
 
@@ -24,24 +25,36 @@ def sparse_weights(
         q: Queries (batch, heads, n, d).
         k: Keys (batch, kv_heads, m, d).
         neighbourhood: As in `krause_attention`.
-        **options: As in `krause_attention` (sigma, window, top_k, ...).
+        **options: As in `krause_attention` (sigma, window, top_k, sink, ...).
 
     Returns:
         ``index`` (batch, heads, n, K) int64, ascending, -1 where there is no key, and ``weight`` of that shape, 0
-        there. K is top_k (unless all that tie stay), else the largest number of keys that index rules admit; with
-        prefix tokens and without top_k that is all of them.
+        there. K is top_k (unless all that tie stay, or rows are exempt), else the largest number of keys that index
+        rules admit; with prefix tokens and without top_k that is all of them.
 
     Raises:
         TypeError, ValueError: As `krause_attention`.
     """
-    return weights_of(call_of_options(q, k, k, neighbourhood, options))
+    sink = options.pop("sink", None)
+    call = call_of_options(q, k, k, neighbourhood, options)
+    if sink is None:
+        return weights_of(call)
+    checks.check_sink(sink, q.shape[1])
+    return weights_of(call, answer(call._replace(dropout=0.0), "auto")[1], sink)
 
 
-def weights_of(call: Call) -> tuple[Tensor, Tensor]:
-    """`sparse_weights` of a checked call."""
+def weights_of(call: Call, log_partition: Tensor | None = None, sink: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """`sparse_weights` of a checked call; a sink needs its log-partition (batch, heads, n)."""
+    index, weight = _weights_of(call)
+    if sink is None or log_partition is None:
+        return index, weight
+    return index, weight * left_of(log_partition, sink)[..., None].to(weight.dtype)
+
+
+def _weights_of(call: Call) -> tuple[Tensor, Tensor]:
     q, reach, (batch, heads, n, _), m = call.q, call.reach, call.q.shape, call.k.shape[2]
-    width = m if reach.prefix else reach.row_length(m)
-    if reach.top_k and not reach.keep_ties:
+    width = m if reach.prefix else reach.row_length(m)  # rows of a prefix may hear all
+    if reach.top_k and not reach.keep_ties and not reach.exempt:
         width = min(reach.top_k, m)
     index = torch.full((batch, heads, n + 1, width), -1, dtype=torch.int64, device=q.device)
     weight = torch.zeros(batch, heads, n + 1, width, dtype=score_dtype(q), device=q.device)
@@ -51,7 +64,7 @@ def weights_of(call: Call) -> tuple[Tensor, Tensor]:
     first, last = tiles.bounds(call)
     for block in tiles.blocks(call, max(1, _PAIRS // (batch * heads))):
         allowed = tiles.admitted(block, reach, call.offset, first, last)
-        weights, chosen = tiles.weigh(tiles.gather(block, call), allowed, call.distance, reach.top_k, reach.keep_ties)
+        weights, chosen = tiles.weigh(tiles.gather(block, call), allowed, tiles.Rule.of(call, block))
         place = chosen.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., :width]
         kept = chosen.gather(-1, place)
         columns = block.columns[:, None, :].expand_as(chosen).gather(-1, place)

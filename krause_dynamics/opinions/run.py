@@ -20,10 +20,11 @@ from krause_dynamics.opinions.rounding import share_at_radius, warn_of_rounding
 from krause_dynamics.opinions.schedules import Deffuant, Schedule, Sequential
 from krause_dynamics.opinions.stepping import identity, stepper_of, translator
 from krause_dynamics.runs.description import memories, meta, seed_of
+from krause_dynamics.runs.fingerprints import functions_in
 from krause_dynamics.runs.loop import OnSave, Run, Stop
 from krause_dynamics.runs.progress import Progress
 from krause_dynamics.runs.recording import Every, Record
-from krause_dynamics.runs.resuming import RunFile, with_form
+from krause_dynamics.runs.resuming import FUNCTIONS, RunFile, with_form
 from krause_dynamics.runs.stopping import Frozen
 from krause_dynamics.trajectory import Trajectory
 
@@ -126,6 +127,8 @@ def hegselmann_krause(
     if checkpoint is not None:
         same = identity(model, stepper.impl, x, draws) | {"save_every": save_every, "closed": closed}
         same |= {"stop": None if stop is None else described(stop)}
+        held = {"influence": influence, "noise": noise, "schedule": schedule, "external": external, "stop": stop}
+        same |= {FUNCTIONS: functions_in(**held)}
         file = RunFile(checkpoint, checkpoint_every, same, later=("impl",), translate=translator(stepper))
     kept = given if given.ndim == 2 else given[:, None]
     run = Run(

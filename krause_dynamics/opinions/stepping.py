@@ -14,7 +14,8 @@ from krause_dynamics.opinions.model import Model
 from krause_dynamics.opinions.schedules import Deffuant, Sequential
 from krause_dynamics.opinions.sequential import OneByOne, Pairwise
 from krause_dynamics.opinions.stepwise import Stepwise
-from krause_dynamics.runs.resuming import Translate, fingerprint, random_state
+from krause_dynamics.runs.fingerprints import fingerprint
+from krause_dynamics.runs.resuming import Translate, random_state
 
 ROWS_TOGETHER = 1 << 24  # entries of a network's matrix in memory at once
 

@@ -1,7 +1,7 @@
 """Figures: functions that take a Trajectory or a Dataset, draw on Axes and return them; none of them shows or saves.
 
-``style()`` switches on the common look, ``save_figure`` writes a PNG with its parameters beside it. Each function takes
-``ax=None`` (a new figure) and passes further keywords to the artists.
+``style()`` switches on the common look, ``save_figure`` writes a PNG, PDF or SVG with its parameters beside it. Each
+function takes ``ax=None`` (a new figure) and passes further keywords to the artists.
 """
 
 from krause_dynamics.plots.angles import angles

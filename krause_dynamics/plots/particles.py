@@ -13,6 +13,7 @@ from matplotlib import animation
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
+from krause_dynamics._files import check_target, replacing
 from krause_dynamics.plots.angles import angles
 from krause_dynamics.plots.style import new_axes
 from krause_dynamics.trajectory import Trajectory
@@ -153,7 +154,7 @@ def animate(
     Raises:
         ValueError: Another suffix, no default picture for this dimension, or MP4 without ffmpeg.
     """
-    path, run = Path(path), _single(trajectory, None)
+    path, run = check_target("path", path), _single(trajectory, None)
     if path.suffix not in (".gif", ".mp4"):
         raise ValueError(f"path must end in .gif or .mp4, got {path.name!r}")
     if path.suffix == ".mp4" and not animation.writers.is_available("ffmpeg"):
@@ -175,7 +176,8 @@ def animate(
         return []
 
     moving = animation.FuncAnimation(figure, show, frames=len(chosen), init_func=list)
-    moving.save(path, writer="pillow" if path.suffix == ".gif" else "ffmpeg", fps=fps)
+    with replacing(path) as beside:
+        moving.save(beside, writer="pillow" if path.suffix == ".gif" else "ffmpeg", fps=fps)
     plt.close(figure)
     return path
 

@@ -14,6 +14,10 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from krause_dynamics._files import check_target, write_bytes
+
+FIGURES = (".png", ".pdf", ".svg")  # endings of figures
+
 
 def style() -> AbstractContextManager[None]:
     """The look of the package inside a ``with`` block; rcParams are untouched outside."""
@@ -26,28 +30,49 @@ def new_axes(ax: Axes | None) -> Axes:
 
 
 def save_figure(fig: Figure, path: str | os.PathLike[str], parameters: dict[str, Any]) -> Path:
-    """Write a small PNG and, beside it, a JSON file of what made it.
+    """Write a small PNG, or a PDF or SVG, and, beside it, a JSON file of what made it.
 
     Args:
         fig: The figure; it is closed afterwards.
-        path: Target; the suffix becomes ``.png``, and ``.json`` for the parameters.
+        path: Target, ``.png``, ``.pdf`` or ``.svg``; without an ending it gets ``.png``. The parameters lie beside it
+            under ``.json``.
         parameters: Everything that is needed to draw it again: command, model, rule, seed.
 
     Returns:
-        Path of the PNG.
+        Path of the figure.
 
     Raises:
         TypeError: If ``parameters`` holds something that JSON cannot, before anything is written.
+        ValueError: Another ending, or no place where a file can be written.
     """
-    from PIL import Image
-
-    path = Path(path).with_suffix(".png")
+    path = check_target("path", figure_path(path))
     text = json.dumps(parameters, indent=1, sort_keys=True) + "\n"
     raw = io.BytesIO()
-    fig.savefig(raw, format="png")
+    fig.savefig(raw, format=path.suffix[1:].lower())
     plt.close(fig)
+    write_bytes(path, raw.getvalue() if path.suffix.lower() != ".png" else _small(raw))
+    write_bytes(path.with_suffix(".json"), text.encode())
+    return path
+
+
+def figure_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a figure with its ending.
+
+    Raises:
+        ValueError: An ending that is none of `FIGURES`.
+    """
+    path = Path(path)
+    path = path if path.suffix else path.with_name(path.name + ".png")
+    if path.suffix.lower() not in FIGURES:
+        raise ValueError(f"path must end in {', '.join(FIGURES)}, got {path.name!r}")
+    return path
+
+
+def _small(raw: io.BytesIO) -> bytes:
+    from PIL import Image
+
     # Line art needs few colours: a palette of 256 makes the file three to four times smaller.
     picture = Image.open(raw).convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    picture.save(path, optimize=True)
-    path.with_suffix(".json").write_text(text, encoding="utf-8")
-    return path
+    small = io.BytesIO()
+    picture.save(small, format="PNG", optimize=True)
+    return small.getvalue()

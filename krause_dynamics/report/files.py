@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from krause_dynamics._files import why_not_writable, write_netcdf
+from krause_dynamics._files import replacing, why_not_writable, write_netcdf
 from krause_dynamics.report.findings import EPS
 from krause_dynamics.report.table import print_report
 
@@ -66,6 +66,6 @@ def write_all(dataset: xarray.Dataset, folder: str | os.PathLike[str], parameter
 
     folder = Path(folder)
     table = folder / "table.txt"
-    with table.open("w", encoding="utf-8") as stream:
+    with replacing(table) as beside, beside.open("w", encoding="utf-8") as stream:
         print_report(dataset, Console(file=stream, width=140))
     return [write_dataset(dataset, folder / "analysis.nc"), table, *write_figures(dataset, folder, parameters)]

@@ -10,7 +10,8 @@ import numpy as np
 from krause_dynamics._array import Array, is_torch
 from krause_dynamics._value import described
 from krause_dynamics._version import __version__
-from krause_dynamics.runs.resuming import fingerprint, random_state
+from krause_dynamics.runs.fingerprints import fingerprint, functions_in
+from krause_dynamics.runs.resuming import FUNCTIONS, random_state
 
 
 def meta(x: Array, impl: str, *, axis: str = "time", **words: Any) -> dict[str, Any]:
@@ -31,7 +32,9 @@ def seed_of(rng: Any) -> int | None:
     return int(rng) if isinstance(rng, int | np.integer) else None
 
 
-def identity(words: Mapping[str, Any], x: Array, times: Any, stop: Any, rng: Any = None) -> dict[str, Any]:
+def identity(
+    words: Mapping[str, Any], x: Array, times: Any, stop: Any, rng: Any = None, **functions: Any
+) -> dict[str, Any]:
     """What makes a run this one and no other, for `RunFile`.
 
     Args:
@@ -40,9 +43,14 @@ def identity(words: Mapping[str, Any], x: Array, times: Any, stop: Any, rng: Any
         times: Times at which states are kept.
         stop: Stop rule, or ``None``.
         rng: Generator, or ``None``.
+        **functions: Values by name that hold the caller's functions: their code and what it reads count as well.
+
+    Raises:
+        TypeError: A function or object whose content cannot be read.
     """
     started = {"x0": fingerprint(x), "random": random_state(rng), "save times": fingerprint(np.asarray(times))}
-    return {name: value for name, value in words.items() if name != "seed"} | started | {"stop": described(stop)}
+    same = {name: value for name, value in words.items() if name != "seed"} | started | {"stop": described(stop)}
+    return same | {FUNCTIONS: functions_in(stop=stop, **functions)}
 
 
 def memories(*functions: Any) -> list[Any]:

@@ -1,65 +1,122 @@
-"""Ctrl-C between two steps instead of inside one; and callers, such as sweeps, that want none of that."""
+"""Ctrl-C and SIGTERM between two steps instead of inside one; and callers, such as sweeps, that want none of that."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
+
+TERMINATED = 128 + signal.SIGTERM  # exit status, as a shell gives it to what a signal ended
+INTERRUPTED = 128 + signal.SIGINT
+
+
+class Terminated(SystemExit):
+    """SIGTERM ends the program with status 143, after what is finished has been kept.
+
+    Attributes:
+        trajectory: What a run had computed until then, or ``None``.
+    """
+
+    def __init__(self, trajectory: Any = None) -> None:
+        super().__init__(TERMINATED)
+        self.trajectory = trajectory
 
 
 class Interrupts:
-    """While open, the first Ctrl-C only sets `reason`, so that a loop can end with what it has; the second one raises.
+    """While open, the first Ctrl-C or SIGTERM only sets `reason`, so that a loop ends with what it has; a next raises.
 
     Signals reach the main thread only; elsewhere, and where a caller has its own handler, nothing changes.
 
     Attributes:
-        reason: ``"interrupted"`` after Ctrl-C, else ``None``.
+        reason: ``"interrupted"`` after a signal, else ``None``.
+        terminated: Whether the signal was SIGTERM.
     """
 
     reason: str | None = None
+    terminated: bool = False
 
     def __enter__(self) -> Interrupts:
-        self._old: Any = None
-        if _is_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._old = signal.signal(signal.SIGINT, self._note)
+        self._old: dict[int, Any] = {}
+        if _is_main_thread():
+            for number, usual in _USUAL.items():
+                if signal.getsignal(number) in usual:
+                    self._old[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._old is not None:
-            signal.signal(signal.SIGINT, self._old)
+        for number, old in self._old.items():
+            signal.signal(number, old)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.reason is not None:
-            raise KeyboardInterrupt
-        self.reason = "interrupted"
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        self.reason, self.terminated = "interrupted", number == signal.SIGTERM
 
 
 @contextmanager
 def raising() -> Iterator[None]:
-    """Ctrl-C raises at once, also inside runs: many runs in a row must not take a shortened one for a result."""
+    """Signals raise at once, also inside runs: many runs in a row must not take a shortened one for a result."""
     if not _is_main_thread():
         yield
         return
-    old = signal.signal(signal.SIGINT, _raise)
+    old = {signal.SIGINT: signal.signal(signal.SIGINT, _interrupt)}
+    if signal.getsignal(signal.SIGTERM) in _USUAL[signal.SIGTERM]:
+        old[signal.SIGTERM] = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, old)
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def terminating() -> Iterator[None]:
+    """For commands: SIGTERM raises `Terminated`, where no run takes it between two of its steps."""
+    if not _is_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def ignore() -> None:
-    """For worker processes: Ctrl-C is for the parent, which stops handing out work."""
+    """For worker processes: Ctrl-C is for the parent, which stops handing out work; SIGTERM ends them at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _exit)
 
 
-def _raise(number: int, frame: FrameType | None) -> None:
+def leave(number: int, frame: FrameType | None) -> NoReturn:
+    """A handler that a run may replace by its own."""
+    raise Terminated
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    os._exit(TERMINATED)
 
 
 def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
+
+
+# Handlers that a run may replace: those of Python, and that of our commands.
+_USUAL: dict[int, tuple[Any, ...]] = {
+    signal.SIGINT: (signal.default_int_handler,),
+    signal.SIGTERM: (signal.SIG_DFL, leave),
+}

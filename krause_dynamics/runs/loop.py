@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import numpy as np
 from krause_dynamics._array import Array, like, to_numpy
 from krause_dynamics.errors import SimulationDiverged
 from krause_dynamics.runs.events import Watch
-from krause_dynamics.runs.interrupting import Interrupts
+from krause_dynamics.runs.interrupting import Interrupts, Terminated
 from krause_dynamics.runs.progress import Progress, drawn
 from krause_dynamics.runs.recording import Record
 from krause_dynamics.runs.resuming import RunFile, random_state, restore_random_state
@@ -117,21 +118,25 @@ class Run:
 
         Raises:
             SimulationDiverged: A step failed.
+            Terminated: SIGTERM came; the file is written, and the exception holds the trajectory.
             ValueError: The file belongs to another run.
         """
         self._resume()
         try:
             if self.progress:
                 with drawn(self.progress, self.label) as report:
-                    self._go(report)
+                    terminated = self._go(report)
             else:
-                self._go(None)
+                terminated = self._go(None)
         except StepFailed as error:
             raise SimulationDiverged(str(error), trajectory(error.reason)) from error
-        return trajectory(self.reason or self.at_end)
+        result = trajectory(self.reason or self.at_end)
+        if terminated:
+            raise Terminated(result)
+        return result
 
-    def _go(self, report: Progress | None) -> None:
-        """Step from one state that is to be kept to the next, until there is a reason to end."""
+    def _go(self, report: Progress | None) -> bool:
+        """Step from one state that is to be kept to the next, until there is a reason to end; whether SIGTERM came."""
         due = self.record.after(self.t)
         # Overflow is reported once, by SimulationDiverged with the trajectory, not by warnings from inside.
         with Interrupts() as interrupts, np.errstate(over="ignore", invalid="ignore"):
@@ -149,6 +154,7 @@ class Run:
                     self._write(None)
         if self.reason == "interrupted":
             logger.warning("interrupted at t = %g of %g; the trajectory ends there", self.t, self.end)
+        return interrupts.terminated
 
     def _step(self, limit: float) -> None:
         t, previous = self.t, self.x
@@ -193,14 +199,35 @@ class Run:
             "events": None if self.watch is None else self.watch.state(),
             "memories": [memory.state() for memory in self.memories],
         }
-        self.file.write(header, {"x": to_numpy(self.x), **self.record.arrays(), **self.stepper.arrays()})
+        try:
+            self.file.write(header, {"x": to_numpy(self.x), **self.record.arrays(), **self.stepper.arrays()})
+        except OSError as error:  # a full disk: what is computed is worth more than the file
+            warnings.warn(
+                f"checkpoint {self.file.path} could not be written at t = {self.t:g} ({error}); the run goes on, "
+                "and tries again",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _resume(self) -> None:
-        """Continue from the checkpoint file, where there is one."""
+        """Continue from the checkpoint file, where there is one.
+
+        Raises:
+            ValueError: The file belongs to another run, or is damaged.
+        """
         found = None if self.file is None else self.file.read()
         if found is None:
             return
-        header, arrays = found
+        try:
+            self._restore(*found)
+        except Exception as error:
+            assert self.file is not None
+            raise ValueError(
+                f"checkpoint must be a file written by a run, {self.file.path} is damaged "
+                f"({type(error).__name__}: {error}); it was left as it is: choose another path, or delete it"
+            ) from error
+
+    def _restore(self, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         self.t, self.reason = header["t"], header["reason"]
         self.x = like(arrays.pop("x"), self.x)
         self.record.restore(header.get("record", {}), arrays)

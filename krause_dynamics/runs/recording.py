@@ -13,6 +13,9 @@ from krause_dynamics.trajectory import Trajectory
 
 KEPT = 1 << 26  # numbers (512 MB) that a thinned record may hold before every second state is dropped
 
+# Names that a Trajectory, its files or its Dataset have already.
+TAKEN = ("times", "positions", "log_mass", "saved_times", "saved_time", "time", "layer", "particle", "dimension")
+
 Save = Callable[[Array], Any] | Mapping[str, Callable[[Array], Any]]
 
 
@@ -79,7 +82,7 @@ class Record:
         else:
             self.states.append(x)
         for name, function in self._functions.items():
-            self._values[name].append(np.asarray(to_numpy(function(x))))
+            self._values[name].append(_value(name, function(x), self._values[name]))
         if self._thinned is not None and not last:
             self._thin(self._thinned)
         return True
@@ -124,9 +127,26 @@ class Record:
         self._values = {name: list(arrays.pop(f"value_{name}")) for name in self._functions}
 
 
+def _value(name: str, given: Any, before: list[np.ndarray]) -> np.ndarray:
+    """What a function of the caller returned, as it can be kept and stacked.
+
+    Raises:
+        TypeError: No numbers or text.
+        ValueError: Another shape than before.
+    """
+    value = np.asarray(to_numpy(given))
+    if value.dtype.hasobject:
+        raise TypeError(f"save must return numbers or arrays of them, got {given!r} ({name})")
+    if before and value.shape != before[0].shape:
+        raise ValueError(f"save must return one shape, got {value.shape} after {before[0].shape} ({name})")
+    return value
+
+
 def _by_name(save: Save | None) -> dict[str, Callable[[Array], Any]]:
     functions = {} if save is None else dict(save) if isinstance(save, Mapping) else {"saved": save}
     for name, function in functions.items():
+        if name in TAKEN or not isinstance(name, str) or "/" in name:
+            raise ValueError(f"save must name statistics otherwise than {', '.join(TAKEN)}, got {name!r}")
         if not callable(function):
             raise TypeError(
                 f"save must be a function of the positions, or a dictionary of such, got {function!r} ({name})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import time
@@ -14,11 +13,13 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from krause_dynamics._array import to_numpy
-from krause_dynamics._files import read_header, read_npz, why_not_writable, write_npz
+from krause_dynamics._files import check_target, read_header, read_npz, write_npz
 from krause_dynamics.errors import UnsupportedImplementation
+from krause_dynamics.runs.fingerprints import differences
 
 Translate = Callable[[dict[str, Any], dict[str, np.ndarray]], None]
 
+FUNCTIONS = "functions"  # in an identity: marks of all that has no words, see `runs.fingerprints`
 ANY_VERSION = "version"  # of the package: kept in a file, not compared, as a release does not make it another run
 
 
@@ -49,11 +50,8 @@ class RunFile:
         """
         if not every >= 0:
             raise ValueError(f"checkpoint_every must be a number of seconds of at least 0, got {every!r}")
-        self.path, self._every, self._later, self._translate = Path(path), every, later, translate
-        if not self.path.absolute().parent.is_dir():
-            raise ValueError(f"checkpoint must lie in a folder that exists, got {self.path}")
-        if reason := why_not_writable(self.path.absolute().parent):
-            raise ValueError(f"checkpoint must lie in a folder that can be written to, got {self.path} ({reason})")
+        self.path = check_target("checkpoint", path)
+        self._every, self._later, self._translate = every, later, translate
         self._identity = json.loads(json.dumps(identity))
         self._last = time.monotonic()
 
@@ -63,8 +61,8 @@ class RunFile:
 
     def write(self, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Replace the file in one step: a kill leaves the old or the new one, never half of one."""
-        write_npz(self.path, {"identity": self._identity, **header}, arrays)
         self._last = time.monotonic()
+        write_npz(self.path, {"identity": self._identity, **header}, arrays)
 
     def read(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
         """Header and arrays, or ``None`` where there is no file yet.
@@ -76,10 +74,9 @@ class RunFile:
             return None
         try:
             header, arrays = read_npz(self.path)
-            theirs = header.pop("identity")
-        except (ValueError, KeyError) as error:
+            different = self._different(header.pop("identity"))
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(f"checkpoint must be a file written by a run, {self.path} is not: {error}") from error
-        different = self._different(theirs)
         if different:
             raise ValueError(
                 f"checkpoint {self.path} belongs to another run (different: {', '.join(different)}); "
@@ -90,8 +87,12 @@ class RunFile:
         return header, arrays
 
     def _different(self, theirs: dict[str, Any]) -> list[str]:
-        names = {*theirs, *self._identity} - {ANY_VERSION, *(name for name in self._later if name not in theirs)}
-        return sorted(name for name in names if theirs.get(name) != self._identity.get(name))
+        later = {name for name in self._later if name not in theirs}
+        names = {*theirs, *self._identity} - {ANY_VERSION, FUNCTIONS} - later
+        found = [name for name in names if _text(theirs.get(name)) != _text(self._identity.get(name))]
+        # The name of a function differs wherever its code does: say it once.
+        marks = differences(self._identity.get(FUNCTIONS, {}), theirs.get(FUNCTIONS, {}))
+        return sorted([*found, *(mark for mark in marks if mark.partition(" (")[0].partition(".")[0] not in found)])
 
 
 class Bound(Protocol):
@@ -126,14 +127,6 @@ def form_in(checkpoint: str | os.PathLike[str]) -> str | None:
         return None
 
 
-def fingerprint(x: Any) -> str | None:
-    """A short hash of an array's bytes and shape, so that a file can tell whether it started from the same state."""
-    if x is None:
-        return None
-    host = np.ascontiguousarray(to_numpy(x))
-    return hashlib.sha256(host.tobytes() + repr((host.shape, host.dtype.str)).encode()).hexdigest()[:16]
-
-
 def random_state(rng: Any) -> Any:
     """The state of a generator as JSON: numpy's dictionary, or the bytes of torch's."""
     if rng is None:
@@ -154,3 +147,8 @@ def restore_random_state(rng: Any, state: Any) -> None:
 
 def _plain(x: Any) -> Any:
     return x.tolist()
+
+
+def _text(x: Any) -> str:
+    """For comparison: NaN equals itself there."""
+    return json.dumps(x, sort_keys=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,20 @@ import numpy as np
 from krause_dynamics._array import to_numpy
 from krause_dynamics.runs import interrupting
 
+WATCH_EVERY = 0.2  # seconds between two looks of a worker at its parent
+
 
 def evaluate(
     function: Callable[..., Any], point: dict[str, Any], child: np.random.SeedSequence
 ) -> dict[str, np.ndarray]:
     """One point, as it runs in a worker: results by name as numpy arrays."""
     result = function(**point, rng=np.random.default_rng(child))
-    named = result if isinstance(result, Mapping) else {"value": result}
-    return {name: np.asarray(to_numpy(x)) for name, x in named.items()}
+    given = result if isinstance(result, Mapping) else {"value": result}
+    arrays = {str(name): np.asarray(to_numpy(x)) for name, x in given.items()}
+    for name, x in arrays.items():
+        if x.dtype.hasobject:
+            raise TypeError(f"results must be numbers, text or arrays of them, got {given[name]!r} ({name})")
+    return arrays
 
 
 def evaluate_all(
@@ -33,29 +39,45 @@ def evaluate_all(
     points: list[tuple[dict[str, Any], int]],
     children: list[np.random.SeedSequence],
     missing: list[int],
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Results as they come; the first failure is raised with its point."""
+    keep: Callable[[int, dict[str, np.ndarray]], None],
+) -> None:
+    """Hand results to ``keep(index, result)`` as they come.
+
+    Raises:
+        RuntimeError: The first failure, with its point, after the points that were begun have been kept as well.
+    """
     if pool is None:
         for index in missing:
             point, seed = points[index]
-            with interrupting.raising():
-                result = _named(point, seed, partial(evaluate, function, point, children[seed]))
-            yield index, result
+            _named(point, seed, lambda: keep(index, evaluate(function, point, children[seed])))  # noqa: B023
         return
     futures: dict[Future[Any], int] = {
         pool.submit(evaluate, function, points[index][0], children[points[index][1]]): index for index in missing
     }
     try:
-        for future in as_completed(futures):
-            yield futures[future], _named(*points[futures[future]], future.result)
+        for future in as_completed(list(futures)):
+            index = futures.pop(future)
+            try:
+                _named(*points[index], lambda: keep(index, future.result()))  # noqa: B023
+            except RuntimeError:
+                _drain(futures, keep)
+                raise
     finally:
         for future in futures:
             future.cancel()
 
 
-def _named(point: dict[str, Any], seed: int, call: Callable[[], Any]) -> Any:
+def _drain(futures: dict[Future[Any], int], keep: Callable[[int, dict[str, np.ndarray]], None]) -> None:
+    """Keep what was begun: it would be waited for in any case."""
+    begun = [future for future in futures if not future.cancel()]
+    for future in begun:
+        with suppress(Exception):
+            keep(futures[future], future.result())
+
+
+def _named(point: dict[str, Any], seed: int, call: Callable[[], None]) -> None:
     try:
-        return call()
+        call()
     except Exception as error:
         where = ", ".join(f"{name}={value!r}" for name, value in point.items())
         raise RuntimeError(f"the function failed at {where}, seed {seed}: {type(error).__name__}: {error}") from error
@@ -71,14 +93,28 @@ def workers_of(executor: Executor | None, workers: int | None, tasks: int) -> It
     # Forked workers know functions defined in a notebook; where fork does not exist they must be importable.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin" else None
     context = multiprocessing.get_context(method)
-    count = min(workers or usable, tasks)
-    with warnings.catch_warnings(), ProcessPoolExecutor(count, context, initializer=_prepare_worker) as pool:
+    count, leave = min(workers or usable, tasks), context.Event()
+    started = ProcessPoolExecutor(count, context, initializer=_prepare_worker, initargs=(leave,))
+    with warnings.catch_warnings(), started as pool:
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
-        yield pool
+        try:
+            yield pool
+        except (KeyboardInterrupt, SystemExit):  # what the workers are at would be waited for, perhaps for hours
+            leave.set()
+            raise
 
 
-def _prepare_worker() -> None:
+def _prepare_worker(leave: Any) -> None:
     """Workers share the cores, forked ones must not enter the parent's thread pools, and Ctrl-C is the parent's."""
     interrupting.ignore()
+    threading.Thread(target=_watch, args=(leave,), daemon=True).start()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+def _watch(leave: Any) -> None:
+    """End this worker when it is told to, or when the parent is no more: killed, it cannot tell."""
+    parent = multiprocessing.parent_process()
+    while not leave.wait(WATCH_EVERY) and parent is not None and parent.is_alive():
+        pass
+    os._exit(1)

@@ -61,7 +61,7 @@ class Product:
 
     @property
     def labels(self) -> dict[str, list[Any]]:
-        """Coordinates by parameter: numbers and strings as they are, everything else by its words."""
+        """Coordinates by parameter, JSON-ready: numbers and strings as they are, everything else by its words."""
         return {name: [_label(value) for value in values] for name, values in self.parameters.items()}
 
     def dataset(self, results: Results, attributes: Mapping[str, str]) -> xarray.Dataset:
@@ -81,11 +81,32 @@ class Product:
         if len(indices) < np.prod(shape):
             finished = np.isin(np.arange(np.prod(shape)), indices)
             variables[FINISHED] = (self.dims, finished.reshape(shape))
-        coordinates = {**self.labels, "seed": np.arange(self.seeds)}
+        coordinates = {
+            name: _coordinate(labels, given)
+            for (name, labels), given in zip(self.labels.items(), self.parameters.values(), strict=True)
+        }
+        coordinates["seed"] = np.arange(self.seeds)
         return xarray.Dataset(variables, coords=coordinates, attrs=dict(attributes))
 
 
+def is_label(value: Any) -> bool:
+    """Whether a value is its own coordinate."""
+    return isinstance(value, bool | int | float | str | np.bool_ | np.integer | np.floating | np.str_)
+
+
 def _label(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    return value if isinstance(value, bool | int | float | str) else repr(value)
+    if not is_label(value):
+        return repr(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _coordinate(labels: list[Any], given: Sequence[Any]) -> Any:
+    """``None`` among numbers is NaN, so that 1.0 is found as 1.0; text among numbers leaves every value what it is."""
+    if any(value is None for value in given) and all(value is None or _is_number(value) for value in given):
+        return [np.nan if value is None else value for value in given]
+    mixed = len({isinstance(label, str) for label in labels}) > 1
+    return np.array(labels, dtype=object) if mixed else labels
+
+
+def _is_number(value: Any) -> bool:
+    return is_label(value) and not isinstance(value, str | bool | np.bool_)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from krause_dynamics._files import read_netcdf, read_npz, write_netcdf, write_npz
+from krause_dynamics._files import check_target, read_netcdf, read_npz, write_netcdf, write_npz
+from krause_dynamics.runs.fingerprints import differences
+from krause_dynamics.runs.resuming import FUNCTIONS
 from krause_dynamics.sweeps.product import FINISHED, Product, Results
+
+logger = logging.getLogger(__name__)
 
 WRITE_EVERY = 10.0  # seconds between two writings of the file
 # Functions of this package that a file may name by the module in which they lay when it was written.
@@ -28,11 +34,11 @@ class Store:
         attributes: What describes the sweep; ``attributes["sweep"]``, as JSON, is what makes it another one.
 
     Raises:
-        ValueError: The file is no sweep's, or another one's; it is left as it is.
+        ValueError: The file is no sweep's, or another one's (it is left as it is), or there is no place for one.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, product: Product, attributes: dict[str, str]) -> None:
-        self._path = None if path is None else Path(path)
+        self._path = None if path is None else check_target("path", path)
         self._product, self._attributes = product, attributes
         self._last = time.monotonic()
         self.results: Results = {}
@@ -40,39 +46,79 @@ class Store:
             self._read(self._path)
 
     def add(self, index: int, result: dict[str, np.ndarray]) -> None:
-        """Keep one point, and write where it is time to."""
+        """Keep one point, and write where it is time to.
+
+        Raises:
+            ValueError: Other names, or another shape or kind, than the points before it.
+        """
+        if self.results:
+            _check_alike(result, next(iter(self.results.values())))
         self.results[index] = result
         if time.monotonic() - self._last > WRITE_EVERY:
             self.write()
 
     def write(self) -> None:
-        """Replace the file in one step."""
+        """Replace the file in one step; a full disk is a warning, as the results are worth more than the file."""
         if self._path is None or not self.results:
             return
-        if self._path.suffix == ".nc":
-            write_netcdf(self._path, self._product.dataset(self.results, self._attributes))
-        else:
-            _write_npz(self._path, json.loads(self._attributes["sweep"]), self.results)
         self._last = time.monotonic()
+        try:
+            if self._path.suffix == ".nc":
+                write_netcdf(self._path, self._product.dataset(self.results, self._attributes))
+            else:
+                _write_npz(self._path, json.loads(self._attributes["sweep"]), self.results)
+        except OSError as error:
+            warnings.warn(
+                f"path {self._path} could not be written ({error}); the sweep goes on, and tries again",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def _read(self, path: Path) -> None:
         read: Callable[[Path, Product], tuple[dict[str, Any], Results]]
         read = _read_netcdf if path.suffix == ".nc" else _read_npz
         try:
             theirs, results = read(path, self._product)
-        except (ValueError, KeyError) as error:
-            raise ValueError(f"path must be a file written by a sweep, {path} is not: {error}") from error
+        except Exception as error:  # whatever a damaged file leads to
+            told = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise ValueError(f"path must be a file written by a sweep, {path} is not: {told}") from error
         ours = json.loads(self._attributes["sweep"])
         function = str(theirs.get("function")).partition("(")[0]
         if function in _MOVED:
             theirs["function"] = theirs["function"].replace(function, _MOVED[function], 1)
-        different = sorted(name for name in ours if theirs.get(name) != ours[name])
+        if FUNCTIONS not in theirs:
+            theirs[FUNCTIONS] = ours[FUNCTIONS]
+            logger.warning("%s is of a release that did not record the code of functions; goes on with this one", path)
+        marks = differences(ours[FUNCTIONS], theirs[FUNCTIONS])
+        words = [name for name in ours if name != FUNCTIONS and _text(theirs.get(name)) != _text(ours[name])]
+        different = sorted([*words, *(mark for mark in marks if mark.partition(" ")[0].partition(".")[0] not in words)])
         if different:
             raise ValueError(
                 f"path {path} belongs to another sweep (different: {', '.join(different)}); "
                 "it was left as it is: choose another path, or delete it"
             )
         self.results = results
+
+
+def _check_alike(result: dict[str, np.ndarray], first: dict[str, np.ndarray]) -> None:
+    """All points have results of the same names, shapes and kinds.
+
+    Raises:
+        ValueError: They have not.
+    """
+    if set(result) != set(first):
+        raise ValueError(f"results must have the same names at every point, got {sorted(result)} after {sorted(first)}")
+    for name, x in result.items():
+        if x.shape != first[name].shape:
+            raise ValueError(
+                f"results must have the same shape at every point, got {x.shape} after {first[name].shape} ({name})"
+            )
+        if (x.dtype.kind in "US") != (first[name].dtype.kind in "US"):
+            raise ValueError(f"results must be text everywhere or nowhere, got {x.dtype} ({name})")
+
+
+def _text(x: Any) -> str:
+    return json.dumps(x, sort_keys=True)  # in which NaN equals itself
 
 
 def _write_npz(path: Path, identity: dict[str, Any], results: Results) -> None:

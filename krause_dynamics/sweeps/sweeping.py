@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from krause_dynamics._version import __version__
+from krause_dynamics.runs import interrupting
+from krause_dynamics.runs.fingerprints import marks
 from krause_dynamics.runs.progress import ProgressBar
+from krause_dynamics.runs.resuming import FUNCTIONS
 from krause_dynamics.sweeps.evaluation import evaluate_all, workers_of
-from krause_dynamics.sweeps.product import Product
+from krause_dynamics.sweeps.product import Product, is_label
 from krause_dynamics.sweeps.store import Store
 
 if TYPE_CHECKING:
     import xarray
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in a repr: another one in every process
 
 
 def sweep(
@@ -51,8 +58,12 @@ def sweep(
         ``Dataset`` with dimensions (*parameters, seed, ...); a single unnamed result is called ``value``.
 
     Raises:
-        ValueError: No parameters or values, ``seeds`` below 1, ``path`` of another sweep.
-        RuntimeError: The function failed; the message names the point, finished points stay in ``path``.
+        TypeError: With ``path``, a function or value whose content cannot be read to tell this sweep from another.
+        ValueError: No parameters or values, ``seeds`` below 1, ``path`` of another sweep (other code, constants,
+            closures, defaults or data; the message says which), or in no folder that can be written to.
+        RuntimeError: The function failed, or returned other names or shapes than before; the message names the point,
+            finished points stay in ``path``. After Ctrl-C (``KeyboardInterrupt``) and SIGTERM (``SystemExit`` 143) they
+            stay there as well.
 
     Example:
         >>> import krause_dynamics as kd
@@ -68,29 +79,42 @@ def sweep(
     product = Product(parameters, seeds)
     root = rng if isinstance(rng, np.random.SeedSequence) else np.random.SeedSequence(rng)
     children = np.random.SeedSequence(root.entropy, spawn_key=root.spawn_key).spawn(seeds)
-    attributes = _described(function, product, root)
+    attributes = _described(function, product, root, marked=path is not None)
     store, points = Store(path, product, attributes), product.points
     report = ProgressBar("sweep") if progress is True else progress or None
     missing = [index for index in range(len(points)) if index not in store.results]
-    with workers_of(executor, workers, len(missing)) as pool:
-        try:
-            for index, result in evaluate_all(pool, function, points, children, missing):
-                store.add(index, result)
-                if report is not None:
-                    report(len(store.results), len(points))
-        finally:  # a failure, a kill or Ctrl-C keeps what there is
+
+    def keep(index: int, result: dict[str, np.ndarray]) -> None:
+        store.add(index, result)
+        if report is not None:
+            report(len(store.results), len(points))
+
+    try:
+        with interrupting.raising(), workers_of(executor, workers, len(missing)) as pool:
+            evaluate_all(pool, function, points, children, missing, keep)
+    finally:  # a failure, SIGTERM or Ctrl-C keeps what there is; a second one waits until it is written
+        with interrupting.Interrupts():
             store.write()
     return product.dataset(store.results, attributes)
 
 
-def _described(function: Callable[..., Any], product: Product, root: np.random.SeedSequence) -> dict[str, str]:
-    """Attributes of the Dataset; ``sweep`` is what another sweep does not share."""
+def _described(
+    function: Callable[..., Any], product: Product, root: np.random.SeedSequence, *, marked: bool
+) -> dict[str, str]:
+    """Attributes of the Dataset; ``sweep`` is what another sweep does not share, for a file with marks of its code."""
+    others = {name: [v for v in values if not is_label(v)] for name, values in product.parameters.items()}
     identity = {
         "function": name_of(function),
         "parameters": product.labels,
         "seeds": int(product.seeds),
         "rng": [str(root.entropy), list(root.spawn_key)],
     }
+    try:
+        held = {name: values for name, values in others.items() if values}
+        identity[FUNCTIONS] = marks("function", function) | marks("parameters", held)
+    except TypeError:
+        if marked:
+            raise
     return {
         "function": name_of(function),
         "rng": str(root.entropy),
@@ -103,5 +127,5 @@ def name_of(function: Callable[..., Any]) -> str:
     """Module and name of a function; for partial functions what they hold as well."""
     inner = getattr(function, "func", None)
     if inner is not None:
-        return f"{name_of(inner)}{function.args}{function.keywords}"  # type: ignore[attr-defined]
+        return _ADDRESS.sub("", f"{name_of(inner)}{function.args}{function.keywords}")  # type: ignore[attr-defined]
     return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"

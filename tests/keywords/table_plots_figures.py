@@ -128,11 +128,6 @@ def page(colour="red"):
     return plt.figure(figsize=(0.1, 0.05), dpi=100, facecolor=colour)
 
 
-def kind_of(path):
-    with Image.open(path) as picture:
-        return picture.format
-
-
 def saved(fig, name="a.png", parameters=None, read=None):
     """(what `read` makes of the path, names of the files left) of a figure saved in a new folder."""
     with tempfile.TemporaryDirectory() as folder, plt.rc_context({"savefig.dpi": "figure", "savefig.bbox": None}):
@@ -155,13 +150,16 @@ def _(first, second):
         assert not plt.fignum_exists(figure.number)
 
 
-@drawing("kd.plots.save_figure", "path", "a.png", "b.pdf", "PNG and JSON of that name, whatever its suffix")
+@drawing("kd.plots.save_figure", "path", "a.png", "b.pdf",
+         "a file of the kind that its ending says, and JSON of that name; another ending is refused")  # fmt: skip
 def _(first, second):
-    for name in (first, second):
-        stem = name[0]
-        format_, files = saved(page(), name, read=lambda path: (path.name, kind_of(path)))
-        assert format_ == (f"{stem}.png", "PNG")
-        assert files == [f"{stem}.json", f"{stem}.png"]
+    for name, begins in ((first, b"\x89PNG"), (second, b"%PDF"), ("c.svg", b"<?xml")):
+        bytes_, files = saved(page(), name, read=Path.read_bytes)
+        assert bytes_.startswith(begins)
+        assert files == sorted([f"{name[0]}.json", name])
+    for name in ("a.foo", "a.jpg"):
+        with pytest.raises(ValueError, match=r"must end in \.png, \.pdf, \.svg"):
+            saved(page(), name)
 
 
 @drawing("kd.plots.save_figure", "parameters", {"seed": 3}, {"rule": {"beta": 0.1}, "of": [1, None, "x"]},

@@ -31,7 +31,7 @@ def forward(call: Call) -> tuple[Tensor, Tensor]:
 def backward(call: Call, grad_out: Tensor, grad_log: Tensor) -> Gradients:
     """All gradients, on the selection made again from the same scores."""
     (batch, heads, n, _), (_, kv_heads, m, _), dtype = call.q.shape, call.k.shape, score_dtype(call.q)
-    reach, device = call.reach, call.q.device
+    device = call.q.device
     # One row more than asked: the tail of the last tile writes there.
     grad_q = torch.zeros(batch, heads, n + 1, call.q.shape[3], dtype=dtype, device=device)
     grad_k, grad_v, grad_scale = (torch.zeros_like(x, dtype=dtype) for x in (call.k, call.v, call.coefficients()))
@@ -42,7 +42,7 @@ def backward(call: Call, grad_out: Tensor, grad_log: Tensor) -> Gradients:
             tile = tiles.gather(block, call)
             rows, live = block.rows.clamp(max=n - 1), block.rows < n
             given = grad_out[:, :, rows].to(dtype) * live[..., None], grad_log[:, :, rows].to(dtype) * live
-            found = tiles.slopes(tile, allowed, call.distance, reach.top_k, reach.keep_ties, keep, given)
+            found = tiles.slopes(tile, allowed, tiles.Rule.of(call, block), keep, given)
             grad_q[:, :, block.rows] = found.q
             for total, part in ((grad_k, found.k), (grad_v, found.v)):
                 grouped = part.unflatten(1, (kv_heads, heads // kv_heads)).sum(2)
@@ -70,8 +70,7 @@ def _walk(call: Call) -> Iterator[tuple[tiles.Block, Tensor, Tensor | None]]:
 
 
 def _attend(call: Call, block: tiles.Block, allowed: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
-    tile = tiles.gather(block, call)
-    return tiles.attend(tile, allowed, call.distance, call.reach.top_k, call.reach.keep_ties, keep)
+    return tiles.attend(tiles.gather(block, call), allowed, tiles.Rule.of(call, block), keep)
 
 
 def _accumulate(total: Tensor, columns: Tensor, part: Tensor) -> None:

@@ -34,6 +34,7 @@ class Call(NamedTuple):
         seed: Of dropout.
         mask_only: Whether the masses are 0 and -inf only, so that they may join before the ranking too.
         mean_only: Whether the log-partition is not asked for, so that its last terms may be left out.
+        ranked: Whether the masses are part of the score: then they join before the ranking.
     """
 
     q: Tensor
@@ -50,6 +51,7 @@ class Call(NamedTuple):
     seed: int = 0
     mask_only: bool = False
     mean_only: bool = False
+    ranked: bool = False
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
@@ -89,18 +91,35 @@ class Call(NamedTuple):
 
     def key_bias(self) -> Tensor | None:
         """``c |k|^2 + log_mass``, (b, h, m): what is added to ``a <q, k>``; computed from k as rounded."""
+        if self.distance:
+            bias = self._half() * self._key_squares()
+            return bias if self.log_mass is None else bias + self.log_mass
+        heads, (batch, _, m, _) = self.q.shape[1], self.k.shape
+        return None if self.log_mass is None else self.log_mass.expand(batch, heads, m)
+
+    def with_norm(self, norm: Tensor | float) -> Call:
+        """The call whose score has the further term ``-norm |k|^2``, which ranks as the rest of it.
+
+        It travels with the masses where they may rank or nobody asks for ranks, else with the pair bias.
+
+        Args:
+            norm: A number, or (b or 1, h or 1).
+        """
+        bias = -(norm[..., None] if isinstance(norm, Tensor) else norm) * self._key_squares()
+        mass = self.log_mass
+        if mass is None or self.mask_only or not self.reach.top_k:
+            return self._replace(log_mass=bias if mass is None else bias + mass, ranked=True, mask_only=False)
+        pair = bias[:, :, None]
+        return self._replace(pair_bias=pair if self.pair_bias is None else pair + self.pair_bias)
+
+    def _key_squares(self) -> Tensor:
+        """``|k|^2``, (b, h, m), from k as rounded; 0 where a key is absent for all heads, which may hold NaN."""
         k, heads = self.k, self.q.shape[1]
-        shape = (k.shape[0], heads, k.shape[2])
-        if not self.distance:
-            return None if self.log_mass is None else self.log_mass.expand(shape)
         if self.log_mass is not None:
-            # Absent keys may hold NaN, which neither the bias nor its gradient may see.
-            absent = (self.log_mass == NEVER).all(1, keepdim=True)[..., None]
-            k = k.masked_fill(absent, 0.0)
+            k = k.masked_fill((self.log_mass == NEVER).all(1, keepdim=True)[..., None], 0.0)
         squared = _squares(k)
         group = heads // k.shape[1]
-        bias = self._half() * (squared if group == 1 else squared.repeat_interleave(group, dim=1))
-        return (bias if self.log_mass is None else bias + self.log_mass).expand(shape)
+        return squared if group == 1 else squared.repeat_interleave(group, dim=1)
 
     def query_term(self, squares: Callable[[Tensor], Tensor] | None = None) -> Tensor | float:
         """``b |q|^2``, (b, h, n): joins the log-partition of kernels which compute ``a <q, k> + key_bias``.
@@ -137,5 +156,5 @@ def _squares(x: Tensor) -> Tensor:
 
 def selection_bytes(reach: Reach, n: int, m: int, offset: int) -> tuple[int, int, int]:
     """Packed selection: number of rows that may hear all keys, their bytes, and the bytes of the other rows."""
-    wide = min(n, max(reach.prefix - offset, 0)) if reach.grid else 0
+    wide = min(n, max(reach.prefix - offset, 0))
     return wide, (m + 7) // 8, (reach.row_length(m) + 7) // 8

@@ -18,7 +18,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.forms.attention.lowering import prepared, refusal
-from krause_dynamics.interaction import Interaction, Prepared, Request
+from krause_dynamics.interaction import Interaction, Prepared, Request, random_keys
 from krause_dynamics.interaction.reach import Reach
 
 
@@ -52,10 +52,12 @@ def _compiled() -> Callable[..., Any]:
     return compiled
 
 
-def _mask_function(reach: Reach, offset: int, keys: int) -> Callable[..., Tensor]:
+def _mask_function(reach: Reach, offset: int, keys: int, listed: Tensor | None = None) -> Callable[..., Tensor]:
     def admits(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         first, last = reach.interval(i + offset, keys)
-        allowed = (j >= first) & (j < last)
+        allowed = ((j >= first) | (j < reach.first)) & (j < last)
+        if listed is not None:
+            return allowed & listed[(i + offset).clip(0), j]
         return allowed & reach.near(i + offset, j) if reach.grid else allowed
 
     return admits
@@ -63,7 +65,10 @@ def _mask_function(reach: Reach, offset: int, keys: int) -> Callable[..., Tensor
 
 @lru_cache(maxsize=32)
 def _block_mask(reach: Reach, offset: int, n: int, m: int, device: str) -> BlockMask:
-    return create_block_mask(_mask_function(reach, offset, m), None, None, n, m, device=device)
+    listed = None
+    if reach.random:
+        listed = torch.tensor(random_keys.admitted(reach, max(offset + n, m)), device=device)
+    return create_block_mask(_mask_function(reach, offset, m, listed), None, None, n, m, device=device)
 
 
 def _there(call: Call) -> tuple[Tensor, Tensor]:

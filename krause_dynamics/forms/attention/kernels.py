@@ -15,8 +15,8 @@ from krause_dynamics.forms.attention import kernel_steps as steps
 from krause_dynamics.forms.attention import operators
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.forms.attention.lowering import Lowered, prepared, refusal
-from krause_dynamics.interaction import Interaction, Prepared, Request
-from krause_dynamics.interaction.reach import UNBOUNDED
+from krause_dynamics.interaction import Aggregate, Interaction, Prepared, Request
+from krause_dynamics.interaction.reach import UNBOUNDED, Reach
 
 LARGEST_HEAD = 256
 FEWEST_PAIRS = 1 << 16  # of one cloud, from which the dense reference, some ten launches, is slower than one kernel
@@ -48,7 +48,11 @@ def serves(call: Call) -> str | None:
         return "the kernels take no pair bias, packed sequences or dropout; impl='banded' does"
     if reach.grid and (reach.left, reach.right) != (UNBOUNDED, UNBOUNDED):
         return "the kernels take a grid or a window, not both; impl='banded' does"
-    if reach.top_k and call.log_mass is not None and not call.mask_only:
+    if reach.random or (reach.first and (reach.top_k or reach.right != 0)):
+        return "the kernels take no random keys, nor a rank beside prefix_tokens of a window; impl='banded' does"
+    if reach.grid and reach.exempt > reach.prefix:
+        return "the kernels exempt leading tokens of a picture from a rank, no cells; impl='banded' does"
+    if reach.top_k and call.log_mass is not None and not (call.mask_only or call.ranked):
         return "the kernels would rank by mass as well; impl='banded' ranks by the score alone"
     if call.v.shape[-1] != q.shape[-1]:
         return f"the kernels need values of the keys' dimension, got {call.v.shape[-1]} and {q.shape[-1]}"
@@ -60,6 +64,38 @@ def serves(call: Call) -> str | None:
 
 def attend(call: Call) -> tuple[Tensor, Tensor]:
     """Output (b, h, n, d) and log-partition (b, h, n) of a call on a GPU."""
+    reach = call.reach
+    if reach.top_k and reach.exempt > call.offset:
+        return _with_exempt(call, min(reach.exempt - call.offset, call.q.shape[2]))
+    if reach.first and reach.left != UNBOUNDED:
+        return _with_first(call)
+    return _attend(call)
+
+
+def _with_exempt(call: Call, rows: int) -> tuple[Tensor, Tensor]:
+    """Leading rows without a rank, in a pass of their own, and the others with it."""
+    reach = call.reach._replace(exempt=0)
+    free = Reach() if reach.grid else reach._replace(top_k=0)  # those of a picture hear all
+    found = _attend(call._replace(q=call.q[:, :, :rows], reach=free)), _attend(call._replace(reach=reach))
+    out, log_partition = (torch.cat([a, b[:, :, rows:]], 2) for a, b in zip(*found, strict=True))
+    return out, log_partition
+
+
+def _with_first(call: Call) -> tuple[Tensor, Tensor]:
+    """The window in one pass, the tokens before it which stay admitted in another: a causal one, W places later."""
+    reach, number = call.reach, min(call.reach.first, call.k.shape[2])
+    k, v, mass = call.k[:, :, :number], call.v[:, :, :number], call.log_mass
+    mass = None if mass is None else mass[..., :number]
+    first = call._replace(k=k, v=v, log_mass=mass, reach=Reach(right=0), offset=call.offset - reach.left - 1)
+    parts = [
+        Aggregate(*_attend(c._replace(mean_only=False))) for c in (call._replace(reach=reach._replace(first=0)), first)
+    ]
+    mean, log_partition = Aggregate.joined(parts)
+    return mean.to(call.q.dtype), log_partition
+
+
+def _attend(call: Call) -> tuple[Tensor, Tensor]:
+    """One pass of the kernels."""
     call = _spread(call)
     alone, tracked = steps.alone(call), call.is_tracked
     decodes = call.q.shape[2] == 1 and not tracked

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from krause_dynamics.forms.attention.call import Call, score_dtype
+from krause_dynamics.forms.attention.call import NEVER, Call, score_dtype
 from krause_dynamics.interaction import (
     Aggregate,
     Causal,
@@ -22,6 +22,7 @@ from krause_dynamics.interaction import (
     Grid,
     Interaction,
     Prepared,
+    RandomKeys,
     Request,
     Segments,
     TopK,
@@ -29,7 +30,9 @@ from krause_dynamics.interaction import (
 )
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.interaction.reach import MANHATTAN, UNBOUNDED, Reach
+from krause_dynamics.interaction.scores import Coefficients
 
+NOTHING = Coefficients(0.0, 0.0, 0.0)
 Result = tuple[Tensor, Tensor]
 
 
@@ -51,7 +54,7 @@ class Lowered(NamedTuple):
         """The rule in lowered form, or the reason why it has none."""
         score = interaction.score
         form = score.coefficients()
-        if form is None or not (score.of_distance or form.is_product):
+        if form is None or not (score.of_distance or form.hears_queries_alike):
             return f"{type(score).__name__} is not one of Gaussian, DotProduct, Flat"
         reach, segments = split(interaction.neighbourhood)
         if isinstance(reach, str):
@@ -67,13 +70,14 @@ class Lowered(NamedTuple):
         offset = 0 if request.positions_are_ranks else _offset(request)
         if isinstance(offset, str):
             return offset
-        if self.reach.grid or self.segments is not None:
+        if self.reach.grid or self.reach.random or self.segments is not None:
             reason = self._misfit(request)
             if reason:
                 return reason
-        scale = _scale(interaction, q, lead)
-        if isinstance(scale, str):
-            return scale
+        score = interaction.score.coefficients() or NOTHING
+        scale, norm = _factor(score.inner, q, lead), 0.0 if self.distance else _factor(score.source, q, lead)
+        if scale is None or norm is None:
+            return "the score's parameter differs from query to query"
         log_mass, pair_bias = request.log_mass, interaction.pair_bias
         if pair_bias is not None:
             if not request.positions_are_ranks:
@@ -85,7 +89,8 @@ class Lowered(NamedTuple):
         queries = flatten(q, lead)
         keys = queries if k is q else flatten(k, lead)
         values = keys if v is k else flatten(v, lead)
-        return Call(queries, keys, values, scale, self.distance, self.reach, log_mass, pair_bias, segments, offset)
+        call = Call(queries, keys, values, scale, self.distance, self.reach, log_mass, pair_bias, segments, offset)
+        return call if isinstance(norm, float) and norm == 0.0 else call.with_norm(-norm)
 
     def _misfit(self, request: Request) -> str | None:
         """Why pictures or packed sequences do not cover the arrays: they hold every token once."""
@@ -94,6 +99,8 @@ class Lowered(NamedTuple):
             height, width, _, _, prefix = self.reach.grid
             if len({n, m, height * width + prefix}) > 1 or not request.positions_are_ranks:
                 return "a Grid is lowered for one query and one source in each of its cells only"
+        if self.reach.random and self.reach.random[2] not in (0, m):
+            return f"RandomKeys has {self.reach.random[2]} tokens, but there are {m} sources"
         if self.segments is not None and (n != m or not request.positions_are_ranks):
             return "Segments are lowered for queries that are the sources, in order"
         return None
@@ -108,7 +115,13 @@ def split(neighbourhood: Neighbourhood) -> tuple[Reach | str, Any]:
     if len(packed) != 1:
         return reach, None
     lengths = torch.as_tensor(packed[0].cumulative)
-    return Reach.of(part for part in neighbourhood.parts if part is not packed[0]), lengths
+    reach = Reach.of(part for part in neighbourhood.parts if part is not packed[0])
+    if isinstance(reach, Reach) and reach.first:
+        return (
+            "prefix_tokens of a window are those of the array, and packed sequences have their own: unpack them",
+            None,
+        )
+    return reach, lengths
 
 
 def _offset(request: Request) -> int | str:
@@ -119,15 +132,13 @@ def _offset(request: Request) -> int | str:
     return int(request.query_index[0] - request.source_index[0])
 
 
-def _scale(interaction: Interaction, q: Tensor, lead: tuple[int, ...]) -> Tensor | float | str:
-    """Coefficient a as a number or (prod(lead), 1), where it does not depend on the query."""
-    coefficients = interaction.score.coefficients()
-    a = 0.0 if coefficients is None else coefficients.inner
-    if isinstance(a, int | float):
-        return float(a)
-    scale = torch.as_tensor(a, dtype=score_dtype(q), device=q.device)
+def _factor(coefficient: Any, q: Tensor, lead: tuple[int, ...]) -> Tensor | float | None:
+    """A coefficient as a number or (prod(lead), 1), or ``None`` where it depends on the query."""
+    if isinstance(coefficient, int | float):
+        return float(coefficient)
+    scale = torch.as_tensor(coefficient, dtype=score_dtype(q), device=q.device)
     if scale.ndim and scale.shape[-1] != 1:
-        return "the score's parameter differs from query to query"
+        return None
     return scale.broadcast_to((*lead, 1)).reshape(-1, 1)
 
 
@@ -183,12 +194,17 @@ def lift(call: Call) -> tuple[Interaction, Request]:
         neighbourhood = neighbourhood & Segments(call.segments)
     score = Gaussian(a**-0.5) if call.distance else DotProduct(a)
     mass = None if call.log_mass is None else call.log_mass.to(call.q.dtype).expand(*k.shape[:3])
+    pair = call.pair_bias
+    if call.ranked and mass is not None:  # what ranks is a bias of pairs; who is absent stays a mass
+        there = mass > NEVER
+        bias = torch.where(there, mass, 0.0)[:, :, None].expand(*call.q.shape[:3], k.shape[2])
+        mass, pair = torch.where(there, 0.0, NEVER).to(mass.dtype), bias if pair is None else bias + pair
     request = Request.of(call.q, k, v, log_mass=mass)
     device = call.q.device
     positions = torch.arange(call.q.shape[2], device=device) + call.offset, torch.arange(k.shape[2], device=device)
     # The bias is indexed by place in the call, index rules by position: the places stay "ranks".
     request = replace(request, query_places=positions[0], source_places=positions[1])
-    return Interaction(score, neighbourhood, pair_bias=call.pair_bias), request
+    return Interaction(score, neighbourhood, pair_bias=pair), request
 
 
 def neighbourhood_of(reach: Reach) -> Neighbourhood:
@@ -199,12 +215,17 @@ def neighbourhood_of(reach: Reach) -> Neighbourhood:
     """
     left, right = reach.left, reach.right
     if right == 0:
-        joined: Neighbourhood = Causal() if left == UNBOUNDED else Window(left + 1)
+        joined: Neighbourhood = Causal() if left == UNBOUNDED else Window(left + 1, prefix_tokens=reach.first)
     elif left == right:
-        joined = Everyone() if left == UNBOUNDED else Window(2 * left + 1, two_sided=True)
+        joined = Everyone() if left == UNBOUNDED else Window(2 * left + 1, True, prefix_tokens=reach.first)
     else:
         raise ValueError(f"a reach has right=0 or left=right, got left={left}, right={right}; join two windows")
     if reach.grid:
         height, width, radius, metric, prefix = reach.grid
         joined = joined & Grid(height, width, radius, "manhattan" if metric == MANHATTAN else "chebyshev", prefix)
-    return joined & TopK(reach.top_k, "keep" if reach.keep_ties else "index") if reach.top_k else joined
+    if reach.random:
+        degree, seed, tokens, prefix = reach.random
+        joined = joined & RandomKeys(degree, seed, tokens or None, prefix)
+    if not reach.top_k:
+        return joined
+    return joined & TopK(reach.top_k, "keep" if reach.keep_ties else "index", reach.exempt)

@@ -32,19 +32,20 @@ def _banded(
     seed: Tensor | None,
     numbers: Sequence[int],
     distance: bool,
+    ranked: bool,
     offset: int,
     dropout: float,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     reach, drawn = Reach.from_numbers(numbers), 0 if seed is None else int(seed)
-    call = Call(q, k, v, scale, distance, reach, log_mass, pair_bias, segments, offset, dropout, drawn)
+    call = Call(q, k, v, scale, distance, reach, log_mass, pair_bias, segments, offset, dropout, drawn, ranked=ranked)
     return engine.forward(call, save=save)
 
 
 @_banded.register_fake
 def _(
     q: Tensor, k: Tensor, v: Tensor, scale: Tensor, log_mass: Any, pair_bias: Any, segments: Any, seed: Any,
-    numbers: Sequence[int], distance: bool, offset: int, dropout: float, save: bool,
+    numbers: Sequence[int], distance: bool, ranked: bool, offset: int, dropout: float, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     (batch, heads, n, _), reach = q.shape, Reach.from_numbers(numbers)
     shape: tuple[Any, ...] = (0,)
@@ -74,11 +75,12 @@ def _banded_backward(
     grad_log: Tensor,
     numbers: Sequence[int],
     distance: bool,
+    ranked: bool,
     offset: int,
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     reach, drawn = Reach.from_numbers(numbers), 0 if seed is None else int(seed)
-    call = Call(q, k, v, scale, distance, reach, log_mass, pair_bias, segments, offset, dropout, drawn)
+    call = Call(q, k, v, scale, distance, reach, log_mass, pair_bias, segments, offset, dropout, drawn, ranked=ranked)
     grads = engine.backward(call, log_partition, selection, grad_out, grad_log)
     mass, pair = (
         scale.new_empty(0) if given is None or grad is None else grad.sum_to_size(given.shape).to(given.dtype)
@@ -91,14 +93,14 @@ def _banded_backward(
 def _(
     q: Tensor, k: Tensor, v: Tensor, scale: Tensor, log_mass: Any, pair_bias: Any, segments: Any, seed: Any,
     log_partition: Tensor, selection: Tensor, grad_out: Tensor, grad_log: Tensor, numbers: Sequence[int],
-    distance: bool, offset: int, dropout: float,
+    distance: bool, ranked: bool, offset: int, dropout: float,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     optional = (scale.new_empty(0) if x is None else x.new_empty(x.shape) for x in (log_mass, pair_bias))
     return (*(x.new_empty(x.shape) for x in (q, k, v, scale)), *optional)
 
 
 def _keep_banded(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    tensors, ctx.rest = inputs[:8], inputs[8:12]
+    tensors, ctx.rest = inputs[:8], inputs[8:13]
     ctx.save_for_backward(*tensors, *output[1:])
     ctx.mark_non_differentiable(output[2])
 
@@ -109,7 +111,7 @@ def _differentiate_banded(ctx: Any, grad_out: Tensor, grad_log: Tensor, _: Any) 
         *tensors, log_partition, selection, grad_out.contiguous(), grad_log.contiguous(), *ctx.rest
     )
     optional = [None if x is None else g for x, g in zip(tensors[4:6], grads[4:], strict=True)]
-    return (*grads[:4], *optional, *(None,) * 7)
+    return (*grads[:4], *optional, *(None,) * 8)
 
 
 _banded.register_autograd(_differentiate_banded, setup_context=_keep_banded)
@@ -129,8 +131,8 @@ def banded(call: Call) -> tuple[Tensor, Tensor]:
         drawn = 0 if seed is None else int(seed)
         return engine.forward(call._replace(scale=scale, pair_bias=pair, log_mass=mass, seed=drawn), save=False)[:2]
     out, log_partition, _ = torch.ops.krause_dynamics.banded(
-        q, call.k, call.v, scale, mass, pair, call.segments, seed, call.reach.numbers, call.distance, call.offset,
-        call.dropout, save,
+        q, call.k, call.v, scale, mass, pair, call.segments, seed, call.reach.numbers, call.distance, call.ranked,
+        call.offset, call.dropout, save,
     )  # fmt: skip
     return out, log_partition
 

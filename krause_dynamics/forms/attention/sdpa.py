@@ -58,7 +58,7 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
     inner, query, source = (_factor(c, request.queries) for c in interaction.score.coefficients() or ())
     x, y = request.queries.float(), reference.present(request, request.sources).float()
     radial = _is_radial(interaction)
-    if radial:
+    if interaction.score.of_distance:
         centre = y.mean(-2, keepdim=True)  # translation-invariant: centring keeps the digits of the expansion
         x, y = x - centre, y - centre
     bias = source * (y * y).sum(-1) if radial else None

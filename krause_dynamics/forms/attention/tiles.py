@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.forms.attention.call import NEVER, Call
+from krause_dynamics.interaction import random_keys
 from krause_dynamics.interaction.reach import UNBOUNDED, Reach
 
 
@@ -39,9 +40,14 @@ def bounds(call: Call) -> tuple[Tensor, Tensor]:
 
 def blocks(call: Call, limit: int) -> list[Block]:
     """Cover all rows: prefix rows against all keys, the others against prefix and band; `limit` pairs a block."""
-    n, m, device, offset = call.q.shape[2], call.k.shape[2], call.q.device, call.offset
-    (left, right), leading = call.reach.band, call.reach.prefix
-    wide = min(n, max(0, leading - offset)) if leading else 0
+    n, m, device, offset, reach = call.q.shape[2], call.k.shape[2], call.q.device, call.offset, call.reach
+    (left, right), leading = reach.band, reach.leading
+    wide = min(n, max(0, reach.prefix - offset))
+    if reach.random:
+        return [
+            *(_dense(begin, end, m, device) for begin, end in _pieces(0, wide, max(1, limit // m))),
+            *_listed(call, wide, max(1, limit // call.q.shape[3])),
+        ]
     if UNBOUNDED in (left, right) or left + right + 1 >= m:
         return [_dense(begin, end, m, device) for begin, end in _pieces(0, n, max(1, limit // m))]
     found = [_dense(begin, end, m, device) for begin, end in _pieces(0, wide, max(1, limit // m))]
@@ -69,16 +75,61 @@ def _dense(begin: int, end: int, m: int, device: torch.device) -> Block:
     return Block(torch.arange(begin, end, device=device)[None], columns, torch.ones_like(columns, dtype=torch.bool))
 
 
+def _listed(call: Call, begin: int, limit: int) -> list[Block]:
+    """Rows from ``begin`` on, each against the keys that are drawn for it: a tile a row."""
+    n, device = call.q.shape[2], call.q.device
+    rows = torch.arange(begin, n, device=device)
+    heard = torch.tensor(random_keys.table(*call.reach.random, max(0, call.offset + n)), device=device).long()
+    heard = heard[(rows + call.offset).clamp(min=0)]
+    pieces = _pieces(0, len(rows), max(1, limit // heard.shape[1]))
+    return [Block(rows[a:b, None], heard[a:b].clamp(0, call.k.shape[2] - 1), heard[a:b] >= 0) for a, b in pieces]
+
+
 def admitted(block: Block, reach: Reach, offset: int, first: Tensor, last: Tensor) -> Tensor:
     """Which pairs of a block index rules admit: boolean (T, B, S)."""
     n = first.shape[0]
     i = block.rows.clamp(max=n - 1)[..., None]
     j = block.columns[:, None, :]
-    allowed = (j >= first[i]) & (j < last[i]) & block.fresh[:, None, :] & (block.rows < n)[..., None]
+    near = (j >= first[i]) | (j < reach.first) if reach.first else j >= first[i]
+    allowed = near & (j < last[i]) & block.fresh[:, None, :] & (block.rows < n)[..., None]
     return allowed & reach.near(i + offset, j) if reach.grid else allowed
 
 
-def select(scores: Tensor, top_k: int, keep_ties: bool) -> Tensor:
+class Rule(NamedTuple):
+    """What turns the scores of a block into weights.
+
+    Attributes:
+        distance: Which score.
+        top_k: k or 0.
+        keep_ties: Rule at ties.
+        ranked: Whether masses join before the ranking.
+        free: Which rows select nobody, (T, B, 1), or ``None``.
+    """
+
+    distance: bool
+    top_k: int
+    keep_ties: bool
+    ranked: bool
+    free: Tensor | None
+
+    @staticmethod
+    def of(call: Call, block: Block) -> Rule:
+        """The rule of a call in a block."""
+        reach = call.reach
+        free = (block.rows + call.offset < reach.exempt)[..., None] if reach.exempt else None
+        return Rule(call.distance, reach.top_k, reach.keep_ties, call.ranked, free)
+
+
+def select(scores: Tensor, rule: Rule) -> Tensor:
+    """Which scores (..., S), -inf where not admitted, stay by rank."""
+    some = scores > NEVER
+    if not 0 < rule.top_k < scores.shape[-1]:
+        return some
+    best = largest(scores, rule.top_k, rule.keep_ties)
+    return best if rule.free is None else best | (some & rule.free)
+
+
+def largest(scores: Tensor, top_k: int, keep_ties: bool) -> Tensor:
     """Which scores (..., S), -inf where not admitted, are among the k largest; columns ascend, so earlier ones win."""
     some = scores > NEVER
     if not 0 < top_k < scores.shape[-1]:
@@ -114,22 +165,18 @@ def gather(block: Block, call: Call) -> Tile:
     return Tile(q[:, :, rows].to(dtype), k, v, scale, mass, pair)
 
 
-def attend(
-    tile: Tile, allowed: Tensor, distance: bool, top_k: int, keep_ties: bool, keep: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def attend(tile: Tile, allowed: Tensor, rule: Rule, keep: Tensor | None) -> tuple[Tensor, Tensor]:
     """Output (b, h, T, B, d_v) and log-partition (b, h, T, B) of a block.
 
     Args:
         tile: Gathered inputs.
         allowed: Admitted pairs by index, (T, B, S).
-        distance: Which score.
-        top_k: k or 0.
-        keep_ties: Rule at ties.
+        rule: Score and rank.
         keep: Dropout's factors (b, h, T, B, S), or ``None``.
     """
     if tile.log_mass is not None:
         allowed = allowed & (tile.log_mass > NEVER)[..., None, :]
-    logs, chosen, spoilt = _log_weights(tile, allowed, distance, top_k, keep_ties)
+    logs, chosen, spoilt = _log_weights(tile, allowed, rule)
     some, nan = chosen.any(-1, keepdim=True), float("nan")
     log_partition = logs.masked_fill(~some, 0.0).logsumexp(-1, keepdim=True)
     weights = (logs - log_partition).exp()
@@ -142,9 +189,9 @@ def attend(
     return out.masked_fill(lost | spoilt, nan), log_partition[..., 0]
 
 
-def weigh(tile: Tile, allowed: Tensor, distance: bool, top_k: int, keep_ties: bool) -> tuple[Tensor, Tensor]:
+def weigh(tile: Tile, allowed: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
     """Weights of a block's pairs and which of them are chosen, both (b, h, T, B, S)."""
-    logs, chosen, spoilt = _log_weights(tile, allowed, distance, top_k, keep_ties)
+    logs, chosen, spoilt = _log_weights(tile, allowed, rule)
     log_partition = logs.masked_fill(~chosen.any(-1, keepdim=True), 0.0).logsumexp(-1, keepdim=True)
     return (logs - log_partition).exp().masked_fill(spoilt, float("nan")), chosen
 
@@ -162,9 +209,7 @@ class Slopes(NamedTuple):
 def slopes(
     tile: Tile,
     allowed: Tensor,
-    distance: bool,
-    top_k: int,
-    keep_ties: bool,
+    rule: Rule,
     keep: Tensor | None,
     grads: tuple[Tensor, Tensor],
 ) -> Slopes:
@@ -173,8 +218,8 @@ def slopes(
     With ``u_j = keep_j <g, v_j>``: ``dL/ds_j = p_j (u_j - sum_l p_l u_l + dL/dlogZ)``; rows that a NaN has spoilt pass
     nothing on.
     """
-    logs, chosen, spoilt = _log_weights(tile, allowed, distance, top_k, keep_ties)
-    q, k, raw = _measure(*_clean(tile), distance)
+    logs, chosen, spoilt = _log_weights(tile, allowed, rule)
+    q, k, raw = _measure(*_clean(tile), rule.distance)
     log_partition = logs.masked_fill(~chosen.any(-1, keepdim=True), 0.0).logsumexp(-1, keepdim=True)
     weights = (logs - log_partition).exp().masked_fill(spoilt, 0.0)
     grad_out, grad_log = (g.masked_fill(spoilt if g.ndim == 5 else spoilt[..., 0], 0.0) for g in grads)
@@ -185,7 +230,7 @@ def slopes(
     pairs = weights * (rates - (weights * rates).sum(-1, keepdim=True) + grad_log[..., None])
     scale = tile.scale[..., None, None, None]
     grad_q, grad_k = pairs @ k, pairs.mT @ q
-    if distance:
+    if rule.distance:
         grad_q = grad_q - q * pairs.sum(-1, keepdim=True)
         grad_k = grad_k - k * pairs.sum(-2)[..., None]
     return Slopes(scale * grad_q, scale * grad_k, kept.mT @ grad_out, (pairs * raw).sum((-3, -2, -1)), pairs)
@@ -197,23 +242,24 @@ def _clean(tile: Tile) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return tile.q.masked_fill(lame[..., None], 0.0), tile.k.masked_fill(broken[..., None], 0.0), lame, broken
 
 
-def _log_weights(
-    tile: Tile, allowed: Tensor, distance: bool, top_k: int, keep_ties: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def _log_weights(tile: Tile, allowed: Tensor, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
     """Scores plus masses of the chosen pairs (-inf elsewhere), the choice, and rows that a NaN has spoilt."""
     if tile.log_mass is not None:
         allowed = allowed & (tile.log_mass > NEVER)[..., None, :]
     # A key may hold NaN or infinity as long as nobody hears it: it is set to 0 and only those who hear it get NaN.
     # Likewise a padded query may: its own row is NaN, and no gradient flows through it.
     q, k, lame, broken = _clean(tile)
-    scores = tile.scale[..., None, None, None] * _measure(q, k, lame, broken, distance)[2]
+    scores = tile.scale[..., None, None, None] * _measure(q, k, lame, broken, rule.distance)[2]
     scores = scores if tile.pair_bias is None else scores + tile.pair_bias
+    mass = None if tile.log_mass is None else tile.log_mass[..., None, :]
+    if mass is not None and rule.ranked:
+        scores, mass = scores + mass, None
     scores = scores.masked_fill(~allowed, NEVER)
     spoilt = (allowed & (broken[..., None, :] | lame[..., None])).any(-1, keepdim=True)
     spoilt = spoilt | scores.isnan().any(-1, keepdim=True)
     with torch.no_grad():
-        chosen = select(scores, top_k, keep_ties)
-    logs = scores if tile.log_mass is None else scores + tile.log_mass[..., None, :]
+        chosen = select(scores, rule)
+    logs = scores if mass is None else scores + mass
     return logs.masked_fill(~chosen, NEVER), chosen, spoilt
 
 

@@ -171,7 +171,7 @@ def weigh_tiles(places, tiles, layout, arrays, dropout, products, squares, log_p
             if extras:
                 fill(columns, lower[i], count)
             restrict(scores, count, columns, x, i, layout, pair, strides, mass)
-            stay = select(scores, count, layout)
+            stay = select(scores, count, layout, i + layout.offset)
             if bits.size > 0:
                 store_bits(scores, count, bits[x], bits_begin(i, layout))
             log_partition[x, i] = weigh(scores, count, columns, x, layout, mass)

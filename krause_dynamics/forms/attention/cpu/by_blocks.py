@@ -40,7 +40,9 @@ def pays(call: Call) -> bool:
     """Whether blocks beat rows: many queries, each with much to hear (keys scored) and to read (values summed)."""
     n, reach = call.q.shape[2], call.reach
     # Products of float32 may be computed from bfloat16 or TF32, which would change who is admitted.
-    if reach.grid or n < MANY or torch.backends.mkldnn.matmul.fp32_precision not in EXACT:  # type: ignore[attr-defined]
+    if reach.grid or reach.first or reach.random or n < MANY:
+        return False
+    if torch.backends.mkldnn.matmul.fp32_precision not in EXACT:  # type: ignore[attr-defined]
         return False
     heard = reach.row_length(call.k.shape[2])
     return heard + min(reach.top_k or heard, heard) >= WORTH and finite(call.q, call.k, call.v)

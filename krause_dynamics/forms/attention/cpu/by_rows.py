@@ -25,8 +25,9 @@ def _kernels() -> Any:
 
 def forward(call: Call, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     """See `engine.forward`."""
-    # Masses, biases and grids count keys from the first of the call.
-    alone = call.log_mass is None and call.pair_bias is None and not call.reach.grid
+    # Masses, biases, grids and lists count keys from the first of the call, and so do keys beside a window.
+    reach = call.reach
+    alone = call.log_mass is None and call.pair_bias is None and not (reach.grid or reach.first or reach.random)
     outline, arrays = prepare(call, stretch=alone)
     (batch, heads, n, _), dtype = call.q.shape, score_dtype(call.q)
     out = torch.empty(batch * heads, n, call.v.shape[3], dtype=dtype)

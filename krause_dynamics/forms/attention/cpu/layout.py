@@ -17,6 +17,9 @@ class Layout(NamedTuple):
     distance: int  # 1: score -a/2 |q-k|^2, 0: a <q,k>
     top_k: int  # 0: all admitted keys stay
     keep_ties: int
+    exempt: int  # leading positions that select nobody
+    ranked: int  # 1: masses join before the ranking
+    first: int  # leading keys admitted beside the window
     height: int  # 0: no grid
     width: int
     radius: int
@@ -41,6 +44,7 @@ class Arrays(NamedTuple):
         strides: (4,) its strides over (batch, heads, n, m).
         lower: (n,) first key of each row's interval, from 0.
         upper: (n,) one past its last key, at most m.
+        listed: (positions, keys) rising keys of each position, padded with -1 (size 0: intervals and grids decide).
     """
 
     q: np.ndarray
@@ -52,6 +56,7 @@ class Arrays(NamedTuple):
     strides: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+    listed: np.ndarray
 
 
 class Tiles(NamedTuple):

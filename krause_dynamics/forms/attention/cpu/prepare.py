@@ -17,8 +17,11 @@ from torch import Tensor
 from krause_dynamics.forms.attention import tiles
 from krause_dynamics.forms.attention.call import Call, Gradients, selection_bytes
 from krause_dynamics.forms.attention.cpu.layout import Arrays, Layout
+from krause_dynamics.interaction import random_keys
 from krause_dynamics.interaction.reach import Reach
 
+NOTHING_LISTED = np.empty((0, 0), np.int32)
+NOTHING_LISTED.flags.writeable = False  # as the tables are: one type for the compiler
 REMEMBERED = 1024  # rows up to which the outline of a call is kept for the next layer or token
 
 
@@ -34,8 +37,9 @@ def prepare(call: Call, *, stretch: bool = False) -> tuple[Outline, Arrays]:
     dtype = scale.dtype
     find = _outline if n > REMEMBERED else _remembered_outline
     outline = find(
-        call.reach, call.distance, heads, kv_heads, 0 if mass is None else mass.shape[1], n, m, call.offset, call.seed
-    )
+        call.reach, call.distance, call.ranked, heads, kv_heads, 0 if mass is None else mass.shape[1], n, m,
+        call.offset, call.seed,
+    )  # fmt: skip
     lower, upper = (outline.lower, outline.upper) if call.segments is None else _packed_intervals(call)
     pairs = NO_PAIRS[dtype] if call.pair_bias is None else _pairs(call.pair_bias, dtype)
     k, v = call.k, call.v
@@ -45,7 +49,7 @@ def prepare(call: Call, *, stretch: bool = False) -> tuple[Outline, Arrays]:
             lower, upper = lower + begin, upper + begin
     q, keys, values, a = arrays_of(dtype, call.q, k, v, scale)
     masses = NOTHING[dtype, 2] if mass is None else arrays_of(dtype, mass)[0].reshape(-1, m)
-    return outline, Arrays(q, keys, values, a.reshape(-1), masses, pairs[0], pairs[1], lower, upper)
+    return outline, Arrays(q, keys, values, a.reshape(-1), masses, pairs[0], pairs[1], lower, upper, outline.listed)
 
 
 class Outline(NamedTuple):
@@ -57,6 +61,7 @@ class Outline(NamedTuple):
         upper: (n,) one past its last key.
         longest: Upper bound of the keys that a row hears, at least 1.
         bytes: Of the packed selection of a head; 0 where nothing is selected.
+        listed: See `Arrays`.
     """
 
     layout: Layout
@@ -64,20 +69,23 @@ class Outline(NamedTuple):
     upper: np.ndarray
     longest: int
     bytes: int
+    listed: np.ndarray
 
 
 def _outline(
-    reach: Reach, distance: bool, heads: int, kv_heads: int, mass_heads: int, n: int, m: int, offset: int, seed: int
-) -> Outline:
-    height, width, radius, metric, prefix = reach.grid or (0, 1, 0, 0, 0)
+    reach: Reach, distance: bool, ranked: bool, heads: int, kv_heads: int, mass_heads: int, n: int, m: int, offset: int,
+    seed: int,
+) -> Outline:  # fmt: skip
+    height, width, radius, metric, _ = reach.grid or (0, 1, 0, 0, 0)
     wide, wide_bytes, row_bytes = selection_bytes(reach, n, m, offset)
     layout = Layout(
-        heads, kv_heads, mass_heads, offset, int(distance), reach.top_k, int(reach.keep_ties), height, width, radius,
-        metric, prefix, wide, wide_bytes, row_bytes, seed,
+        heads, kv_heads, mass_heads, offset, int(distance), reach.top_k, int(reach.keep_ties), reach.exempt,
+        int(ranked), reach.first, height, width, radius, metric, reach.prefix, wide, wide_bytes, row_bytes, seed,
     )  # fmt: skip
     lower, upper = reach.interval(np.arange(offset, offset + n), m)
     selected = wide * wide_bytes + (n - wide) * row_bytes if reach.top_k else 0
-    return Outline(layout, lower, upper, m if wide else max(1, reach.row_length(m)), selected)
+    listed = random_keys.table(*reach.random, max(0, offset + n)) if reach.random else NOTHING_LISTED
+    return Outline(layout, lower, upper, m if wide else max(1, reach.row_length(m)), selected, listed)
 
 
 _remembered_outline = lru_cache(maxsize=8)(_outline)

@@ -13,7 +13,7 @@ from krause_dynamics.forms.attention.cpu.selection import keep_best, not_admitte
 
 @plain
 def restrict(scores, count, columns, x, i, layout, pair, strides, mass):
-    """Pair biases join row i of head x; keys without mass leave it. Masses themselves join after the ranking."""
+    """Pair biases join row i of head x, and masses that rank; keys without mass leave it."""
     if pair.size > 0:
         batch = x // layout.heads
         base = batch * strides[0] + (x - batch * layout.heads) * strides[1] + i * strides[2]
@@ -22,8 +22,11 @@ def restrict(scores, count, columns, x, i, layout, pair, strides, mass):
     if layout.mass_heads > 0:
         y, nobody = mass_row(x, layout), scores.dtype.type(-np.inf)
         for t in range(count):
-            if mass[y, columns[t]] == nobody:
+            log_mass = mass[y, columns[t]]
+            if log_mass == nobody:
                 scores[t] = nobody
+            elif layout.ranked == 1:
+                scores[t] += log_mass
 
 
 @plain
@@ -41,12 +44,12 @@ def bits_begin(i, layout):
 
 
 @plain
-def select(scores, count, layout):
+def select(scores, count, layout, position):
     """Scores that do not stay become -inf; returns how many stay, -1 if the row holds a NaN (then nothing is done)."""
     broken, absent = not_admitted(scores, count)
     if broken > 0:
         return -1
-    if 0 < layout.top_k < count - absent:
+    if 0 < layout.top_k < count - absent and position >= layout.exempt:
         return keep_best(scores, count, layout.top_k, layout.keep_ties == 1)
     return count - absent
 
@@ -70,8 +73,8 @@ def weigh_again(scores, count, columns, x, layout, mass, log_partition):
 
 @plain
 def add_mass(scores, count, columns, x, layout, mass):
-    """Log masses of the keys join the scores."""
-    if layout.mass_heads > 0:
+    """Log masses of the keys join the scores, where they have not before the ranking."""
+    if layout.mass_heads > 0 and layout.ranked == 0:
         y = mass_row(x, layout)
         for t in range(count):
             scores[t] += mass[y, columns[t]]

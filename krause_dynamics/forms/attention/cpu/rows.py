@@ -40,19 +40,49 @@ CHEBYSHEV = 0
 
 
 @plain
-def fill_ranges(position, lower, upper, layout, ranges):
+def fill_ranges(position, lower, upper, layout, listed, ranges):
     """Ascending, disjoint [begin, end) ranges of keys that index rules admit to a row; returns their number."""
     # Here and below only what is needed is passed: a call would copy all of `Arrays`, reference counts included.
-    prefix, width = layout.prefix, layout.width
-    if layout.height == 0 or position < prefix:
-        ranges[0, 0] = lower
-        ranges[0, 1] = upper
-        return 1 if upper > lower else 0
     number = 0
+    if layout.first > 0:  # keys beside the window
+        number = _fill_between(position, 0, min(layout.first, lower, upper), layout, listed, ranges, 0)
+    return _fill_between(position, lower, upper, layout, listed, ranges, number)
+
+
+@plain
+def _fill_between(position, lower, upper, layout, listed, ranges, number):
+    """Add the ranges within [lower, upper) to the first ``number``; returns how many there are then."""
+    if upper <= lower:
+        return number
+    if position >= layout.prefix and listed.shape[0] > 0:
+        return _fill_listed(position, lower, upper, listed, ranges, number)
+    if position >= layout.prefix and layout.height > 0:
+        return _fill_cells(position, lower, upper, layout, ranges, number)
+    ranges[number, 0] = lower
+    ranges[number, 1] = upper
+    return number + 1
+
+
+@plain
+def _fill_listed(position, lower, upper, listed, ranges, number):
+    """One range for each key of the position's list."""
+    for s in range(listed.shape[1] if position >= 0 else 0):
+        j = listed[position, s]
+        if max(lower, 0) <= j < upper:
+            ranges[number, 0] = j
+            ranges[number, 1] = j + 1
+            number += 1
+    return number
+
+
+@plain
+def _fill_cells(position, lower, upper, layout, ranges, number):
+    """The prefix, and the rows of cells within the radius."""
+    prefix, width = layout.prefix, layout.width
     if min(upper, prefix) > lower:
-        ranges[0, 0] = lower
-        ranges[0, 1] = min(upper, prefix)
-        number = 1
+        ranges[number, 0] = lower
+        ranges[number, 1] = min(upper, prefix)
+        number += 1
     row = (position - prefix) // width
     column = (position - prefix) - row * width
     for r in range(max(0, row - layout.radius), min(layout.height, row + layout.radius + 1)):
@@ -100,18 +130,19 @@ def forward(rows, layout, arrays, dropout, scratch, out, log_partition, bits):
     """
     n, group = arrays.q.shape[1], layout.heads // layout.kv_heads
     columns = np.empty(scratch.shape[1], np.int32)
-    ranges = np.empty((2 * layout.radius + 3, 2), np.int64)
+    listed = arrays.listed
+    ranges = np.empty((2 * (2 * layout.radius + 2) + listed.shape[1], 2), np.int64)
     q, k, v, scale, mass = arrays.q, arrays.k, arrays.v, arrays.scale, arrays.mass
     pair, strides, lower, upper = arrays.pair, arrays.strides, arrays.lower, arrays.upper
     scores, factors = scratch[0], scratch[1]
     for x in range(rows[0] // n, (rows[1] + n - 1) // n):
         keys, values, queries, outputs = k[x // group], v[x // group], q[x], out[x]
         for i in range(max(rows[0] - x * n, 0), min(rows[1] - x * n, n)):
-            number = fill_ranges(i + layout.offset, lower[i], upper[i], layout, ranges)
+            number = fill_ranges(i + layout.offset, lower[i], upper[i], layout, listed, ranges)
             count = measure(queries[i], keys, ranges, number, layout.distance == 1, scores, columns)
             scale_by(scores, count, scale[x])
             restrict(scores, count, columns, x, i, layout, pair, strides, mass)
-            stay = select(scores, count, layout)
+            stay = select(scores, count, layout, i + layout.offset)
             if stay == 0:
                 outputs[i] = 0
                 log_partition[x, i] = -np.inf
@@ -154,7 +185,8 @@ def backward(
     """
     n, group = arrays.q.shape[1], layout.heads // layout.kv_heads
     columns = np.empty(scratch.shape[1], np.int32)
-    ranges = np.empty((2 * layout.radius + 3, 2), np.int64)
+    listed = arrays.listed
+    ranges = np.empty((2 * (2 * layout.radius + 2) + listed.shape[1], 2), np.int64)
     q, k, v, scale, mass = arrays.q, arrays.k, arrays.v, arrays.scale, arrays.mass
     pair, strides, lower, upper = arrays.pair, arrays.strides, arrays.lower, arrays.upper
     weights, raw, slopes, factors = scratch[0], scratch[1], scratch[2], scratch[3]
@@ -164,7 +196,7 @@ def backward(
         i, y = flat - x * n, x // group
         if grad_log_partition[x, i] == 0 and is_zero(grad_out[x, i]):
             continue  # padded rows: whatever they hold, nobody asked
-        number = fill_ranges(i + layout.offset, lower[i], upper[i], layout, ranges)
+        number = fill_ranges(i + layout.offset, lower[i], upper[i], layout, listed, ranges)
         count = measure(q[x, i], k[y], ranges, number, layout.distance == 1, weights, columns)
         for t in range(count):
             raw[t] = weights[t]

@@ -1,0 +1,26 @@
+"""Files of results: one door to write through, never half written, and tried for before anything is computed."""
+
+from krause_dynamics._files.formats import (
+    read_header,
+    read_netcdf,
+    read_npz,
+    write_netcdf,
+    write_npz,
+)
+from krause_dynamics._files.reading import reading, regular
+from krause_dynamics._files.replacing import UnwritableTarget, check_target, replacing, why_not_writable, write_bytes
+
+__all__ = [
+    "UnwritableTarget",
+    "check_target",
+    "read_header",
+    "read_netcdf",
+    "read_npz",
+    "reading",
+    "regular",
+    "replacing",
+    "why_not_writable",
+    "write_bytes",
+    "write_netcdf",
+    "write_npz",
+]

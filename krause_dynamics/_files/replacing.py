@@ -1,0 +1,121 @@
+"""The one door through which files are written: beside the target, to disk, then renamed over it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import secrets
+import stat
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NO_FOLDER = "the folder does not exist"
+LEFT_ALONE = 60.0  # seconds for which what a dead process left is not touched: its clock may be another one
+LONGEST = 100  # characters of the target's name in that of its neighbour: file systems allow 255 in all
+
+
+class UnwritableTarget(FileNotFoundError, ValueError):
+    """A file cannot be written where it shall be; of both classes, as callers of earlier releases catch either."""
+
+
+def why_not_writable(path: str | os.PathLike[str]) -> str | None:
+    """Why a file cannot be written or replaced there, or ``None``; a folder is asked for any file in it."""
+    target = Path(os.path.realpath(path))
+    folder = target if target.is_dir() else target.parent
+    try:
+        if not folder.is_dir():
+            return NO_FOLDER
+        if target.exists() and not target.is_dir():
+            if not target.is_file():
+                return "it is no regular file"
+            if not os.access(target, os.W_OK):
+                return "it may not be written to"
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+
+
+def check_target(name: str, path: str | os.PathLike[str]) -> Path:
+    """The path of a file that is to be written, asked before anything is computed for it.
+
+    Args:
+        name: Of the argument, for the message.
+        path: Where.
+
+    Raises:
+        UnwritableTarget: A folder, or no place where a file can be written; the message says why.
+    """
+    path = Path(path)
+    reason = why_not_writable(path)
+    if reason is None and path.is_dir():
+        raise UnwritableTarget(f"{name} must name a file, got the folder {path}; add a file name")
+    if reason == NO_FOLDER:
+        raise UnwritableTarget(f"{name} must lie in a folder that exists, got {path}; make the folder first")
+    if reason:
+        raise UnwritableTarget(f"{name} must lie in a folder that can be written to, got {path} ({reason})")
+    return path
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new empty file beside the target to write to, which replaces the target at the end, or goes.
+
+    A kill leaves the old file or the new one, two writers each write a file of their own, a symbolic link stays one,
+    and the permissions are those of the old file. What a killed writer left is removed by the next one.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise UnwritableTarget(f"{path} is no regular file; it was left as it is: choose another path")
+    _remove_leftovers(target)
+    beside = target.with_name(f"{_prefix(target)}{os.getpid()}-{secrets.token_hex(4)}-{target.name[-LONGEST:]}")
+    os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # the user's mask applies, as to any file
+    try:
+        yield beside
+        _to_disk(beside)
+        with contextlib.suppress(FileNotFoundError):
+            os.chmod(beside, stat.S_IMODE(target.stat().st_mode))
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
+    """A whole file at once."""
+    with replacing(path) as beside:
+        beside.write_bytes(content)
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def _prefix(target: Path) -> str:
+    """How names of files beside a target begin: hidden, of this target and this host."""
+    return f".part-{zlib.crc32(os.fsencode(target.name)):08x}-{zlib.crc32(platform.node().encode()):08x}-"
+
+
+def _remove_leftovers(target: Path) -> None:
+    """What processes of this host that are no more left beside the target."""
+    prefix = _prefix(target)
+    for left in target.parent.glob(f"{prefix}*"):
+        number = left.name.removeprefix(prefix).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if number.isdigit() and not _is_alive(int(number)) and time.time() - left.stat().st_mtime > LEFT_ALONE:
+                left.unlink()
+
+
+def _is_alive(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

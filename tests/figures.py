@@ -1,0 +1,154 @@
+"""Every figure in words: titles, labels, limits, ticks, legends and what is drawn; ``python -m tests.figures``.
+
+Looks (colours, widths, places of legends) are left to the eye, and numbers to the tests that know them from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import krause_dynamics as kd
+from tests.keywords import figures, table_plots_particles, table_plots_phase, table_plots_results
+from tests.keywords.table_plots_figures import pair
+
+plots = kd.plots
+
+
+def wide() -> Any:
+    """An analysis of 25 heads in 21 blocks: too many to name each."""
+    data = figures.analysis().isel(block=np.arange(21) % 4, head=np.arange(25) % 2)
+    return data.assign_coords(block=np.arange(1, 22), head=np.arange(25))
+
+
+def on_line() -> kd.Trajectory:
+    """Two opinions that meet, and one apart."""
+    return kd.Trajectory(np.arange(3.0), np.array([[0.0, 1.0, 5.0], [0.5, 0.5, 5.0], [0.5, 0.5, 5.0]])[..., None])
+
+
+def both_models() -> Any:
+    ax = plots.cluster_numbers_over_length(table_plots_phase.over_length("discrete"))
+    return plots.cluster_numbers_over_length(table_plots_phase.over_length("per_capita"), ax=ax)
+
+
+def results() -> Any:
+    return plots.verdicts(["a", "b", "c", "d"], [0.0, 2.0, 0.5, np.nan], ["one", "one", "one", "two"])
+
+
+# Name -> a function that draws it.
+FIGURES: dict[str, Callable[[], Any]] = {
+    "angles": lambda: plots.angles(table_plots_particles.turning()),
+    "bifurcation": lambda: plots.bifurcation(table_plots_results.RADII, table_plots_results.FINAL),
+    "circle": lambda: plots.circle(table_plots_particles.turning()),
+    "clusters": lambda: plots.clusters(figures.analysis()),
+    "clusters, effective": lambda: plots.clusters(figures.analysis(), quantity="effective_clusters", radii=[0.4]),
+    "clusters_and_sinks_figure": lambda: plots.clusters_and_sinks_figure(figures.analysis()),
+    "clusters_figure": lambda: plots.clusters_figure(figures.analysis()),
+    "cluster_numbers_over_length": both_models,
+    "clusters_over_beta": lambda: plots.clusters_over_beta(table_plots_phase.over_beta()),
+    "clusters_over_length": lambda: plots.clusters_over_length(table_plots_phase.over_length()),
+    "density": lambda: plots.density(table_plots_results.meeting()[1]),
+    "largest_cluster": lambda: plots.largest_cluster([0.1, 0.4], table_plots_results.LARGEST),
+    "layers_figure": lambda: plots.layers_figure(figures.analysis()),
+    "norm_ratio": lambda: plots.norm_ratio(figures.analysis()),
+    "opinions": lambda: plots.opinions(on_line()),
+    "order_over_beta": lambda: plots.order_over_beta(table_plots_phase.over_beta()),
+    "order_over_noise": lambda: plots.order_over_noise(table_plots_phase.over_noise()),
+    "overview of four dimensions": lambda: plots.overview(kd.Trajectory(np.arange(2.0), np.zeros((2, 3, 4)))),
+    "particles_figure": lambda: plots.particles_figure(
+        {"near": pair([10, 20]), "far": pair([60, 30])}, {"near": "Near", "far": "Far"}
+    ),
+    "sink_map": lambda: plots.sink_map(figures.analysis()),
+    "sink_map of many heads": lambda: plots.sink_map(wide(), eps=0.3),
+    "sinks_figure": lambda: plots.sinks_figure(figures.analysis()),
+    "sphere": lambda: plots.sphere(table_plots_particles.on_sphere()),
+    "synchronization": lambda: plots.synchronization(figures.analysis()),
+    "synchronization, mean_cosine": lambda: plots.synchronization(figures.analysis(), quantity="mean_cosine"),
+    "synchronization, effective_rank": lambda: plots.synchronization(figures.analysis(), quantity="effective_rank"),
+    "synchronization of a run": lambda: plots.synchronization(pair([10, 20]), quantity="residual"),
+    "verdicts": results,
+}
+
+
+def words() -> Iterator[str]:
+    """All figures, a block of lines each."""
+    import matplotlib.pyplot as plt
+
+    for name, draw in FIGURES.items():
+        drawn = draw()
+        figure = getattr(drawn, "figure", drawn) or drawn
+        yield f"# {name}"
+        if figure.get_suptitle():
+            yield f"above: {figure.get_suptitle()!r}"
+        for ax in figure.axes:
+            yield from (f"  {line}" for line in _of_axes(ax))
+        plt.close(figure)
+
+
+def _of_axes(ax: Any) -> Iterator[str]:
+    if ax.get_label() == "<colorbar>":
+        yield f"colour bar {ax.get_ylabel()!r}"
+        return
+    shown = "" if ax.axison else ", frame hidden"
+    yield f"axes {ax.get_label()!r} {ax.get_title()!r}, aspect {ax.get_aspect()}{shown}"
+    for name in ("x", "y"):
+        yield f"  {name}: " + ", ".join(_of_axis(ax, name))
+    for artist in (*ax.lines, *ax.collections, *ax.images):
+        yield f"  {_of_artist(artist)}"
+    for text in ax.texts:
+        yield f"  text {text.get_text()!r} at {_few(text.xy)} + {_few(text.xyann)} {text.anncoords!r}"
+    if legend := ax.get_legend():
+        title = legend.get_title().get_text()
+        yield f"  legend {title!r}: {[entry.get_text() for entry in legend.get_texts()]}"
+
+
+def _of_axis(ax: Any, name: str) -> Iterator[str]:
+    axis = getattr(ax, f"{name}axis")
+    yield f"{axis.get_label_text()!r}, {axis.get_scale()}"
+    if not getattr(ax, f"get_autoscale{name}_on")():
+        yield f"limits {_few(getattr(ax, f'get_{name}lim')())}"
+    if any(line.get_visible() for line in axis.get_gridlines()):
+        yield "grid"
+    where, how = axis.get_major_locator(), axis.get_major_formatter()
+    if type(where).__name__ == "FixedLocator":
+        yield f"ticks {_few(where.locs)}"
+        if type(how).__name__ == "FuncFormatter":
+            yield f"called {[str(word) for word in how.format_ticks(where.locs)]}"
+    elif type(where).__name__ == "LogLocator":
+        yield f"ticks at {_few(np.atleast_1d(where._subs))} of a decade"
+        if type(how).__name__ == "FuncFormatter":
+            yield f"20 called {how(20.0)!r}"
+    elif type(where).__name__ == "MaxNLocator":
+        yield "whole ticks" if where._integer else "ticks"
+    if axis.get_scale() == "log" and type(axis.get_minor_formatter()).__name__ == "NullFormatter":
+        yield "none called between"
+
+
+def _of_artist(artist: Any) -> str:
+    name = artist.get_label()
+    about = [type(artist).__name__, "" if str(name).startswith("_") else repr(name), artist.get_gid() or ""]
+    if hasattr(artist, "get_drawstyle"):
+        about += [artist.get_drawstyle(), f"{len(artist.get_xdata())} points"]
+    elif type(artist).__name__ == "PathCollection":
+        about += [f"{len(artist.get_offsets())} dots, areas {_few(np.unique(artist.get_sizes()))}"]
+    elif type(artist).__name__ == "LineCollection":
+        about += [f"{len(artist.get_paths())} lines"]
+    if getattr(artist, "get_array", lambda: None)() is not None:
+        about += [f"{np.shape(artist.get_array())}, colours {_few(artist.get_clim())} {type(artist.norm).__name__}"]
+    if not artist.get_clip_on():
+        about.append("not clipped")
+    return " ".join(part for part in about if part)
+
+
+def _few(numbers: Any) -> str:
+    return "[" + ", ".join(f"{float(number):.3g}" for number in np.ravel(numbers)) + "]"
+
+
+if __name__ == "__main__":
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    with plots.style():
+        print("\n".join(words()))

@@ -1,0 +1,260 @@
+"""What the command line passes on: every option reaches the call of its name, and what is left out is that call's."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import krause_dynamics as kd
+from krause_dynamics import report
+from krause_dynamics.command import configuration
+from krause_dynamics.command.app import app
+from krause_dynamics.command.tables import DEFAULTS, INITIAL, described
+
+ANALYZE = kd.checkpoints.analyze  # before it is replaced
+
+
+def defaults_of(function, names):
+    """What a call takes where these keywords are left out."""
+    known = inspect.signature(function).parameters
+    return {name: known[name].default for name in names}
+
+
+class Asked(Exception):  # noqa: N818 (an end, not an error)
+    """Ends a command at the call that it made, which it holds."""
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """``asked(module, name, *arguments)``: positional and keyword arguments of the call of that name."""
+
+    def of(module, name, *arguments):
+        found = []
+
+        def noted(*args, **options):
+            found.append((args, options))
+            raise Asked
+
+        monkeypatch.setattr(module, name, noted)
+        result = CliRunner().invoke(app, [str(a) for a in arguments])
+        assert isinstance(result.exception, Asked), result.output
+        return found[0]
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed"),
+    [
+        ((), {}),
+        (("--length", 7), {"sequence_length": 7}),
+        (("--max-sequences", 3), {"max_sequences": 3}),
+        (("--truncate",), {"truncate": True}),
+        (("--pad-token", 5), {"pad_token": 5}),
+        (("--batch-size", 2), {"batch_size": 2}),
+        (("--states-only",), {"attention": None}),
+        (("--device", "cuda"), {"device": "cuda"}),
+        (("--trust-remote-code",), {"trust_remote_code": True}),
+    ],
+)
+def test_analyze_passes_on_its_options(asked, tmp_path, arguments, changed):
+    page = tmp_path / "page.txt"
+    inputs, options = asked(kd.checkpoints, "analyze", "analyze", "a-model", "--text", page, *arguments)
+    assert inputs == ("a-model", page)
+    defaults = defaults_of(ANALYZE, set(options))
+    assert options == defaults | {"progress": True} | changed
+
+
+def test_analyze_takes_one_file_of_the_kind_that_its_option_says(asked, tmp_path):
+    ids = tmp_path / "ids.json"
+    assert asked(kd.checkpoints, "analyze", "analyze", "m", "--token-ids", ids)[0] == ("m", ids)
+
+
+def test_analyze_writes_where_it_is_told_or_nowhere(tmp_path, monkeypatch):
+    from tests.keywords.figures import analysis
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(kd.checkpoints, "analyze", lambda *_, **__: analysis())
+    result = CliRunner().invoke(app, ["analyze", "m", "--text", "page.txt"])
+    assert result.exit_code == 0, result.output
+    assert "hand" in result.output  # the report is printed
+    assert list(tmp_path.iterdir()) == []
+    told = []
+    monkeypatch.setattr(report, "write_all", lambda *given: told.append(given) or [given[1] / "analysis.nc"])
+    result = CliRunner().invoke(app, ["analyze", "m", "--text", "page.txt", "--out", "new"])
+    ((dataset, folder, about),) = told
+    assert (dataset.identical(analysis()), folder.name) == (True, "new")
+    assert about == {"command": "krause analyze", "model": "m"}
+    assert result.output.splitlines()[-1] == "wrote new/analysis.nc"
+
+
+def test_simulate_passes_on_its_options(asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told, options = asked(configuration, "simulate", "simulate", "--checkpoint", "half.npz", "-s", "run.save_every=3")
+    assert options["checkpoint"].name == "half.npz"
+    assert (options["progress"], options["save_every"], options["impl"]) == (True, 3, "auto")
+    assert (told[0], told[1].shape) == (kd.Dynamics(kd.softmax(1.0), kd.Sphere()), (64, 3))
+
+
+def test_simulate_passes_on_the_checkpoint_of_opinions(asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ("simulate", "-s", "opinions.radius=0.25", "--checkpoint", "half.npz")
+    (x0,), options = asked(configuration, "hegselmann_krause", *arguments)
+    assert options["checkpoint"].name == "half.npz"
+    np.testing.assert_array_equal(x0, kd.initial.uniform(64, rng=0))
+    assert (options["radius"], options["rng"]) == (0.25, 0)
+
+
+def test_sweep_passes_on_its_options(asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.toml").write_text('[sweep]\nseeds = 3\n"rule.beta" = [1.0, 2.0]\n')
+    (function, values), options = asked(
+        kd.sweeps, "sweep", "sweep", "s.toml", "--workers", 2, "--resume", "half.npz", "-s", "run.t_end=0.5"
+    )
+    assert values == {"rule_beta": [1.0, 2.0]}
+    assert (options["seeds"], options["workers"], options["progress"]) == (3, 2, True)
+    assert options["path"].name == "half.npz"
+    # A point of it: the sweep's generator seeds the initial state, the changed table the rule.
+    seed = int(np.random.default_rng(5).integers(2**63))
+    run = kd.simulate(kd.Dynamics(kd.softmax(2.0), kd.Sphere()), kd.Sphere().sample(64, 3, seed), 0.5)
+    found = function(np.random.default_rng(5), rule_beta=2.0)
+    assert found == {"order_parameter": pytest.approx(float(kd.observables.order_parameter(run.final)), abs=1e-12)}
+
+
+def test_a_point_of_a_sweep_keeps_its_first_and_last_state_only(asked, monkeypatch):
+    kept = []
+    monkeypatch.setattr(configuration, "simulate", lambda *_, **options: kept.append(options["save_at"]))
+    configuration.run({}, final_only=True)
+    assert kept == [[]]
+
+
+@pytest.mark.parametrize(
+    ("table", "function"),
+    [("run", kd.simulate), ("opinions", kd.hegselmann_krause), ("dynamics", kd.Dynamics), ("sweep", kd.sweep)],
+)
+def test_what_a_table_leaves_out_is_what_the_call_leaves_out(table, function):
+    known = inspect.signature(function).parameters
+    same = {name for name in DEFAULTS[table] if name in known and known[name].default is not inspect.Parameter.empty}
+    assert len(same) >= 1
+    defaults = defaults_of(function, same - {"seed"})
+    assert {name: DEFAULTS[table][name] for name in defaults} == defaults
+
+
+@pytest.mark.parametrize("kind", ["uniform", "gaussian", "equally_spaced", "dumbbell"])
+def test_what_an_initial_state_leaves_out_is_what_its_function_leaves_out(kind):
+    assert INITIAL[kind] == defaults_of(getattr(kd.initial, kind), INITIAL[kind])
+
+
+def test_a_run_without_tables():
+    """What the help and the README promise: 64 tokens on the sphere, softmax at beta 1, until time 20."""
+    tables = described({})
+    assert tables["rule"] == {"type": "softmax", "beta": 1.0, "normalised": True, "neighbourhood": []}
+    assert (tables["space"], tables["initial"]["n"], tables["run"]["t_end"]) == ({"type": "Sphere"}, 64, 20.0)
+    assert tables["sweep"]["cluster_radius"] == 0.1
+    assert "opinions" not in tables
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"rule": {"type": "Krause"}}, "unknown rule.type 'Krause'; did you mean 'krause'"),
+        ({"rule": {"type": "krause", "beta": 1.0}}, "unknown key of .rule. 'beta'"),
+        ({"initial": {"type": "uniforme"}}, "unknown initial.type 'uniforme'; did you mean 'uniform'"),
+        ({"initial": {"lo": 1.0, "type": "uniform"}}, "unknown key of .initial. 'lo'; did you mean 'low'"),
+        ({"dynamics": {"noize": 1.0}}, "unknown key of .dynamics. 'noize'; did you mean 'noise'"),
+        ({"sweep": {"seed": 1}}, "unknown key of .sweep. 'seed'; did you mean 'seeds'"),
+        ({"rule": 3}, "rule must be a table .rule., got 3"),
+        ({"sweep": {"parameters": 3}}, "sweep.parameters. must be a table of lists, got 3"),
+    ],
+)
+def test_a_misspelt_table_is_answered_with_the_nearest_name(tables, message):
+    with pytest.raises(ValueError, match=message):
+        described(tables)
+
+
+def test_settings_of_dimension_and_seed_reach_the_initial_state():
+    tables = {"initial": {"type": "gaussian", "n": 5, "d": 2, "std": 3.0, "seed": 7}, "space": {"type": "Euclidean"}}
+    x0 = configuration.build(tables)[1]
+    np.testing.assert_array_equal(x0, kd.initial.gaussian(5, 2, std=3.0, rng=7))
+    for space, d in (("Circle", 2), ("Sphere", 3), ("Euclidean", 1)):
+        assert configuration.build({"space": {"type": space}})[1].shape == (64, d)
+
+
+def test_noise_is_drawn_with_the_seed_of_the_run_or_of_the_initial_state():
+    quiet, noisy = {}, {"noise": 0.1}
+    for dynamics, run, seed in ((quiet, {}, None), (noisy, {}, 3), (noisy, {"seed": 9}, 9), (quiet, {"seed": 9}, 9)):
+        tables = {"initial": {"seed": 3}, "dynamics": dynamics, "run": run}
+        assert configuration.build(tables)[2]["rng"] == seed
+    for opinions, seed in (({}, 3), ({"seed": 9}, 9)):
+        tables = {"initial": {"seed": 3}, "opinions": {"radius": 0.2} | opinions}
+        assert configuration.build_opinions(tables)[1]["rng"] == seed
+
+
+def test_the_form_of_a_file_is_taken_unless_something_was_changed(asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(app, ["simulate", "-n", "4", "--t-end", "0.1"]).exit_code == 0
+    run = kd.Trajectory.load("run.npz")
+    assert run.meta["impl"] != "reference"
+    replace(run, meta=run.meta | {"impl": "reference"}).save("other.npz")
+    assert asked(configuration, "simulate", "simulate", "other.npz")[1]["impl"] == "reference"
+    for changed in (("-n", 5), ("-s", "rule.beta=2.0")):
+        assert asked(configuration, "simulate", "simulate", "other.npz", *changed)[1]["impl"] == "auto"
+
+
+def test_pictures_and_words_of_a_run(tmp_path, monkeypatch):
+    from krause_dynamics import plots
+
+    monkeypatch.chdir(tmp_path)
+    drawn = []
+    monkeypatch.setattr(plots, "animate", lambda run, path: drawn.append((len(run), path.name)))
+    quick = ("simulate", "-n", "4", "--t-end", "0.1", "-s", "space.type=Circle")
+    for name in ("a.gif", "b.mp4", "c.png"):
+        result = CliRunner().invoke(app, [*quick, "--plot", name])
+        assert result.output.splitlines()[-1] == "run.npz: 3 states of 4 particles, ended by t_end"
+    assert drawn == [(3, "a.gif"), (3, "b.mp4")]
+    assert (tmp_path / "c.png").exists()
+
+
+def test_bad_input_goes_to_the_standard_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["simulate", "-s", "rule.bta=3"])
+    assert "did you mean 'beta'" in result.stderr
+    assert result.stdout == ""
+    lost = CliRunner().invoke(app, ["sweep", "none.toml", "--out", "no/s.nc"])
+    assert (lost.exit_code, lost.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("option", ["--out", "--resume"])
+def test_a_sweep_tries_its_folders_before_the_start(option, asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.toml").write_text('[sweep]\n"rule.beta" = [1.0]\n')
+    monkeypatch.setattr(kd.sweeps, "sweep", lambda *_, **__: pytest.fail("started"))
+    result = CliRunner().invoke(app, ["sweep", "s.toml", option, "no/s.nc"])
+    assert "the folder" in result.stderr
+
+
+def test_help_and_version():
+    for arguments in ((), ("--help",)):
+        assert "tokens as interacting particles" in " ".join(CliRunner().invoke(app, arguments).output.lower().split())
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"krause_dynamics {kd.__version__}\n")
+    for command in ("simulate", "sweep", "analyze"):
+        words = CliRunner().invoke(app, [command, "--help"], terminal_width=200).output
+        for name, option in _options(command):
+            assert option.help, f"{command} {name} has no help"
+            assert option.opts[-1].split("--")[-1] in words
+
+
+def _options(command):
+    import typer
+
+    return [(one.name, one) for one in typer.main.get_command(app).commands[command].params if hasattr(one, "help")]
+
+
+def test_a_failing_command_shows_no_values_of_the_user():
+    """Locals may hold texts and ids of others: tracebacks stay without them."""
+    assert app.pretty_exceptions_show_locals is False

@@ -1,0 +1,145 @@
+"""Writing: whole files only, every writer its own, links and permissions kept; reading: one class of error."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import krause_dynamics as kd
+from krause_dynamics import _files
+
+RUN = kd.simulate(kd.Dynamics(kd.softmax(1.0)), np.array([[0.0], [1.0]]), 0.2, dt=0.1)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".nc"])
+def test_links_and_permissions_stay(ending, tmp_path):
+    (tmp_path / "real").mkdir()
+    target, link = tmp_path / "real" / f"a{ending}", tmp_path / f"link{ending}"
+    RUN.save(target)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~_mask()
+    target.chmod(0o640)
+    link.symlink_to(target)
+    before = target.read_bytes()
+    RUN[:2].save(link)
+    assert link.is_symlink()
+    assert target.read_bytes() != before
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert sorted(path.name for path in target.parent.iterdir()) == [target.name]
+
+
+def _mask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_writers_at_once_leave_a_whole_file(tmp_path):
+    path, start = tmp_path / "a.npz", threading.Barrier(4)
+
+    def write(number):
+        start.wait()
+        for _ in range(20):
+            _files.write_npz(path, {"number": number}, {"x": np.full(1000, number)})
+            header, arrays = _files.read_npz(path)
+            assert (arrays["x"] == header["number"]).all()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = RUN.save(tmp_path / "a.npz")
+    before = path.read_bytes()
+    with pytest.raises(TypeError), _files.replacing(path) as beside:
+        beside.write_text(b"half")
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_goes_and_other_files_stay(tmp_path):
+    number = os.fork()
+    if number == 0:
+        with _files.replacing(tmp_path / "a.npz"):
+            os._exit(0)
+    os.waitpid(number, 0)
+    (left,) = tmp_path.iterdir()
+    mine = tmp_path / ".write-test"
+    mine.write_text("mine")
+    (tmp_path / "a.npz.part").write_text("mine too")
+    RUN.save(tmp_path / "a.npz")
+    assert left.exists()  # it might be of a process that has just ended
+    os.utime(left, (0, 0))
+    RUN.save(tmp_path / "a.npz")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".write-test", "a.npz", "a.npz.part"]
+
+
+def test_pipes_and_devices_are_neither_replaced_nor_waited_for(tmp_path):
+    pipe = tmp_path / "pipe.npz"
+    os.mkfifo(pipe)
+    with pytest.raises(ValueError, match="no regular file"):
+        kd.Trajectory.load(pipe)
+    with pytest.raises(ValueError, match="no regular file"):
+        RUN.save(pipe)
+    with pytest.raises(ValueError, match="no regular file"):
+        kd.simulate(kd.Dynamics(kd.softmax(1.0)), np.zeros((2, 1)), 0.2, checkpoint="/dev/null")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(ValueError, match="must name a file, got the folder"):
+        kd.simulate(kd.Dynamics(kd.softmax(1.0)), np.zeros((2, 1)), 0.2, checkpoint=tmp_path)
+
+
+def test_objects_are_refused_before_they_are_pickled(tmp_path):
+    run = kd.Trajectory(RUN.times, RUN.positions, extras={"odd": np.array([None, "x", 1.0], dtype=object)})
+    with pytest.raises(ValueError, match="odd must hold numbers or text"):
+        run.save(tmp_path / "a.npz")
+    assert list(tmp_path.iterdir()) == []
+    dynamics, x0 = kd.Dynamics(kd.softmax(1.0)), np.zeros((2, 1))
+    with pytest.raises(TypeError, match=r"save must return numbers .*\(saved\)"):
+        kd.simulate(dynamics, x0, 0.2, save=lambda x: object())
+    for name in ("positions", "saved_times", "times", "log_mass"):
+        with pytest.raises(ValueError, match="save must name statistics otherwise"):
+            kd.simulate(dynamics, x0, 0.2, save={name: lambda x: x.mean()})
+
+
+def test_bfloat16_runs_are_saved_and_go_on(tmp_path):
+    import torch
+
+    x0 = torch.tensor([[0.0], [0.25], [1.0]], dtype=torch.bfloat16)
+    run = kd.simulate(kd.Dynamics(kd.softmax(1.0)), x0, 0.5, dt=0.25, checkpoint=tmp_path / "c.npz")
+    again = kd.simulate(kd.Dynamics(kd.softmax(1.0)), x0, 0.5, dt=0.25, checkpoint=tmp_path / "c.npz")
+    assert again.final.dtype is torch.bfloat16
+    assert torch.equal(run.final, again.final)
+    loaded = kd.Trajectory.load(run.save(tmp_path / "r.npz"))
+    np.testing.assert_array_equal(loaded.final, run.final.float().numpy())
+    assert loaded.meta["dtype"] == "bfloat16"
+
+
+def test_a_folder_of_the_cache_is_made_by_one_and_found_by_the_others(tmp_path):
+    pytest.importorskip("filelock")
+    from krause_dynamics.checkpoints.bundled import make_once
+
+    made, start = [], threading.Barrier(4)
+    (tmp_path / "converting-killed").mkdir()
+
+    def convert(folder):
+        made.append(folder)
+        (folder / "model.safetensors").touch()
+        (folder / "tokenizer.json").touch()
+
+    def first_use(_):
+        start.wait()
+        make_once(tmp_path / "model", convert)
+        assert (tmp_path / "model" / "tokenizer.json").exists()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(first_use, range(4)))
+    assert len(made) == 1
+    assert not list(tmp_path.glob("converting-*"))
