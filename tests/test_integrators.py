@@ -101,7 +101,7 @@ def test_long_metastable_runs_take_few_steps_and_keep_few_states():
     dynamics = kd.Dynamics(kd.softmax(beta), circle)
     method = kd.Adaptive(1e-8, 1e-11)
     run = kd.simulate(dynamics, x0, 1e6, dt=1e4, integrator=method, events=[merging])
-    expected = lifetimes.cluster_lifetime(beta, angle, stop=1.0)
+    expected = lifetimes.cluster_lifetime(beta=beta, angle=angle, stop=1.0)
     assert run.meta["stopped"] == "event: merging"
     assert 1e5 < expected < 2e5
     np.testing.assert_allclose(

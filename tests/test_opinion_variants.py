@@ -599,6 +599,6 @@ def test_only_runs_on_a_line_are_kept_symmetric():
 
 def test_a_small_network_is_asked_along_its_links():
     """Below the size where one call of that form alone would pay: a run makes many."""
-    links = networkx.cycle_graph(8)
-    run = kd.hegselmann_krause(np.linspace(0, 1, 8), 0.3, graph=links, max_steps=3)
+    links = networkx.cycle_graph(20)
+    run = kd.hegselmann_krause(np.linspace(0, 1, 20), 0.3, graph=links, max_steps=3)
     assert run.meta["impl"] == "network"

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import numpy as np
 
 from krause_dynamics._array import Array
-from krause_dynamics.aggregate import Plan, plan
+from krause_dynamics.aggregate import plan
 from krause_dynamics.dynamics import target
-from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.forms.near.ball import Ball
 from krause_dynamics.opinions.disturbances import TruthSeeking
 from krause_dynamics.opinions.model import Model
 from krause_dynamics.runs.loop import StepFailed, Stepper
-
-SMALL = 128  # below this the dense reference takes a step sooner than sorting and searching
 
 
 class Stepwise(Stepper):
@@ -26,7 +22,7 @@ class Stepwise(Stepper):
         self.model, self.rng, self._tolerance = model, rng, tolerance
         self._before: np.ndarray | None = None
         self._limits = _limits(model, x)
-        self._plan = self._planned(x, impl)
+        self._plan = plan(model.rule, x, log_mass=self._log_mass(x), impl=impl)
         self.impl = self._plan.impl
 
     @property
@@ -88,16 +84,6 @@ class Stepwise(Stepper):
         if self.model.masses is None and not self.model.rule.normalised:
             return np.full(x.shape[0], -np.log(x.shape[0]))
         return self.model.log_mass
-
-    def _planned(self, x: np.ndarray, impl: str) -> Plan:
-        """A compiled form also below the size where one call alone would pay: a run makes many."""
-        rule, log_mass = self.model.rule, self._log_mass(x)
-        if impl == "auto":
-            names = ("network", "sorted1d", "neighbours") if x.shape[0] >= SMALL else ("network",)
-            for name in names:
-                with contextlib.suppress(UnsupportedImplementation):
-                    return plan(rule, x, log_mass=log_mass, impl=name)
-        return plan(rule, x, log_mass=log_mass, impl=impl)
 
 
 def motion(new: np.ndarray, x: np.ndarray) -> float:

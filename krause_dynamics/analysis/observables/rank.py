@@ -152,9 +152,8 @@ def stable_rank(points: Array, *, log_mass: Array | None = None, centred: bool =
     Returns:
         (...), between 1 and min(n, d); 0 for a zero matrix.
     """
-    state = weighted(points, log_mass)
-    xp, squares = state.xp, _spectrum(state, centred) ** 2
-    return ratio(xp, xp.sum(squares, axis=-1), squares[..., 0], 0.0)
+    xp, squares = _squares(points, log_mass, centred)
+    return xp.sum(squares, axis=-1)
 
 
 def participation_ratio(points: Array, *, log_mass: Array | None = None, centred: bool = True) -> Array:
@@ -168,10 +167,7 @@ def participation_ratio(points: Array, *, log_mass: Array | None = None, centred
     Returns:
         (...), between 1 and min(n, d); 0 for a zero matrix.
     """
-    state = weighted(points, log_mass)
-    xp, values = state.xp, _spectrum(state, centred)
-    top = xp.where(values[..., :1] > 0, values[..., :1], xp.ones_like(values[..., :1]))
-    squares = (values / top) ** 2  # scaled, so that fourth powers neither overflow nor vanish
+    xp, squares = _squares(points, log_mass, centred)
     return ratio(xp, xp.sum(squares, axis=-1) ** 2, xp.sum(squares**2, axis=-1), 0.0)
 
 
@@ -194,6 +190,13 @@ def numerical_rank(
     if tolerance is None:
         tolerance = max(points.shape[-2:]) * float(xp.finfo(values.dtype).eps)
     return xp.sum(xp.astype(values > tolerance * values[..., :1], xp.int64), axis=-1)
+
+
+def _squares(points: Array, log_mass: Array | None, centred: bool) -> tuple[Any, Array]:
+    """``(s_k / s_1)^2``, scaled so that no power overflows or vanishes; 0 for a zero matrix."""
+    state = weighted(points, log_mass)
+    xp, values = state.xp, _spectrum(state, centred)
+    return xp, ratio(xp, values, xp.broadcast_to(values[..., :1], values.shape), 0.0) ** 2
 
 
 def _exp_entropy(xp: Any, values: Array) -> Array:
