@@ -32,9 +32,9 @@ def refusal(name: str, call: Call) -> str | None:
     """Why a form cannot compute a call, or ``None``."""
     if name == "reference":
         return "dropout is not part of the definition" if call.dropout else None
-    if call.is_transformed:
-        return "forward-mode differentiation and function transforms run on the reference"
-    return _SERVES[name](call)
+    if name == "flex" and call.is_transformed:
+        return "FlexAttention is compiled for tensors as they are; impl='banded' runs under torch.func.vmap"
+    return call.beyond_operators or _SERVES[name](call)
 
 
 def choose(call: Call, impl: str) -> Choice:

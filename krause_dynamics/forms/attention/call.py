@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,14 +72,30 @@ class Call(NamedTuple):
 
     @property
     def is_transformed(self) -> bool:
-        """Whether forward-mode differentiation or a function transform looks on, of which operators know nothing."""
+        """Whether a function transform of `torch.func` looks on."""
+        return not torch.compiler.is_compiling() and torch._C._functorch.maybe_current_level() is not None
+
+    @property
+    def is_differentiated_by_transform(self) -> bool:
+        """Whether one of these transforms takes gradients."""
+        return self.is_transformed and any(kind != _KINDS.Vmap for kind in _transforms())
+
+    @property
+    def beyond_operators(self) -> str | None:
+        """What looks on of which operators know nothing, or ``None``: they know vmap, and one gradient."""
         if torch.compiler.is_compiling():
-            return False
-        if torch._C._functorch.maybe_current_level() is not None:
-            return True
-        if forward_ad._current_level < 0:
-            return False
-        return any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in self.tensors)
+            return None
+        if forward_ad._current_level >= 0 and any(
+            x is not None and forward_ad.unpack_dual(x).tangent is not None for x in self.tensors
+        ):
+            return "forward-mode differentiation runs on the reference"
+        if not self.is_transformed:
+            return None
+        kinds = _transforms()
+        orders = kinds.count(_KINDS.Grad) + any(_is_recorded_below(x) for x in self.tensors)
+        if set(kinds) - {_KINDS.Vmap, _KINDS.Grad} or orders > 1 or self.dropout:
+            return "transforms of torch.func beyond vmap and one gradient, and dropout under any, run on the reference"
+        return None
 
     def coefficients(self) -> Tensor:
         """The scale as (b, h), in the dtype of the scores."""
@@ -148,6 +164,21 @@ class Gradients(NamedTuple):
 def score_dtype(q: Tensor) -> torch.dtype:
     """float64 for float64 tokens, else float32."""
     return torch.float64 if q.dtype == torch.float64 else torch.float32
+
+
+_KINDS = torch._C._functorch.TransformType
+
+
+def _transforms() -> list[Any]:
+    """Kinds of the transforms of `torch.func` that look on, the outermost first."""
+    return [level.key() for level in torch._C._functorch.get_interpreter_stack() or ()]
+
+
+def _is_recorded_below(x: Tensor | None) -> bool:
+    """Whether autograd records a tensor outside of all transforms."""
+    while x is not None and torch._C._functorch.is_functorch_wrapped_tensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return x is not None and x.requires_grad
 
 
 def _squares(x: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ def scale_gradient(rows: Tensor, parts: Tensor | None) -> Tensor:
 
 def alone(call: Call) -> bool:
     """Whether nobody looks on (compiler, tracer, flop counter, tensor subclass), so that no operator is needed."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or call.is_transformed:
         return False
     return all(x is None or type(x) in (Tensor, torch.nn.Parameter) for x in call.tensors)
 

@@ -42,6 +42,8 @@ def _machine_refusal_of(device: int | None, dtype: torch.dtype) -> str | None:
 def serves(call: Call) -> str | None:
     """``None`` if the kernels compute a call, else the reason."""
     q, reach = call.q, call.reach
+    if call.is_differentiated_by_transform:
+        return "the kernels know of torch.func vmap alone; impl='banded' also knows grad"
     if q.device.type != "cuda":
         return f"the kernels need CUDA tensors, got {q.device}; impl='banded' serves every device"
     if call.pair_bias is not None or call.segments is not None or call.dropout:
@@ -98,7 +100,7 @@ def _attend(call: Call) -> tuple[Tensor, Tensor]:
     """One pass of the kernels."""
     call = _spread(call)
     alone, tracked = steps.alone(call), call.is_tracked
-    decodes = call.q.shape[2] == 1 and not tracked
+    decodes = call.q.shape[2] == 1 and not tracked and alone
     if alone and decodes and not call.reach.grid:
         call = _within_reach(call)
     if call.distance and call.q.dtype == torch.float32:

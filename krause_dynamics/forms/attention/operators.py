@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from krause_dynamics.forms.attention import engine
+from krause_dynamics.forms.attention import batched, engine
 from krause_dynamics.forms.attention import kernel_steps as steps
 from krause_dynamics.forms.attention.call import Call, selection_bytes
 from krause_dynamics.interaction.reach import Reach
@@ -107,7 +107,8 @@ def _keep_banded(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor
 
 def _differentiate_banded(ctx: Any, grad_out: Tensor, grad_log: Tensor, _: Any) -> tuple[Any, ...]:
     *tensors, log_partition, selection = ctx.saved_tensors
-    grads = torch.ops.krause_dynamics.banded_backward(
+    transformed = torch._C._functorch.maybe_current_level() is not None
+    grads = (_BandedBackward.apply if transformed else torch.ops.krause_dynamics.banded_backward)(
         *tensors, log_partition, selection, grad_out.contiguous(), grad_log.contiguous(), *ctx.rest
     )
     optional = [None if x is None else g for x, g in zip(tensors[4:6], grads[4:], strict=True)]
@@ -115,6 +116,37 @@ def _differentiate_banded(ctx: Any, grad_out: Tensor, grad_log: Tensor, _: Any) 
 
 
 _banded.register_autograd(_differentiate_banded, setup_context=_keep_banded)
+
+
+class _BandedBackward(torch.autograd.Function):
+    """The gradient's operator, likewise; `Call.beyond_operators` sends second derivatives elsewhere."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*arguments: Any) -> Any:
+        return torch.ops.krause_dynamics.banded_backward(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError("a gradient of banded attention has no further gradient; use impl='reference'")
+
+
+class _Banded(torch.autograd.Function):
+    """The operator for gradients of `torch.func`, which take no operator that differentiates itself."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*arguments: Any) -> Any:
+        return torch.ops.krause_dynamics.banded(*arguments)
+
+    setup_context = staticmethod(_keep_banded)
+    backward = staticmethod(_differentiate_banded)
 
 
 def banded(call: Call) -> tuple[Tensor, Tensor]:
@@ -125,12 +157,13 @@ def banded(call: Call) -> tuple[Tensor, Tensor]:
     if mass is not None:
         mass = mass.expand(q.shape[0], mass.shape[1], call.k.shape[2])
     seed = torch.randint(1 << 31, (1,), device="cpu") if call.dropout > 0 else None
-    save = call.is_tracked
+    save = call.is_tracked or call.is_transformed
     if q.shape[2] == 1 and not save and not torch.compiler.is_compiling():
         # One-token decoding: the operator's bookkeeping would cost more than the work.
         drawn = 0 if seed is None else int(seed)
         return engine.forward(call._replace(scale=scale, pair_bias=pair, log_mass=mass, seed=drawn), save=False)[:2]
-    out, log_partition, _ = torch.ops.krause_dynamics.banded(
+    operator = _Banded.apply if call.is_transformed else torch.ops.krause_dynamics.banded
+    out, log_partition, _ = operator(
         q, call.k, call.v, scale, mass, pair, call.segments, seed, call.reach.numbers, call.distance, call.ranked,
         call.offset, call.dropout, save,
     )  # fmt: skip
@@ -271,6 +304,16 @@ def _register_flops(forward: Any, backward: Any, place: int, place_backward: int
     register_flop_formula(forward)(count)
     register_flop_formula(backward)(count_backward)
 
+
+for _operator, _shared in (
+    (_banded, (6, 7)),  # cumulative lengths, and the seed of dropout
+    (_banded_backward, (6, 7)),
+    (_kernels, ()),
+    (_kernels_backward, ()),
+    (_squared_norms, ()),
+    (_centre, ()),
+):
+    _operator.register_vmap(batched.rule(_operator, _shared))
 
 _register_flops(torch.ops.krause_dynamics.banded, torch.ops.krause_dynamics.banded_backward, 5, 9)
 _register_flops(torch.ops.krause_dynamics.kernels, torch.ops.krause_dynamics.kernels_backward, 2, 7)
