@@ -8,6 +8,7 @@ from typing import Any
 
 # Loaded on first access: most of it needs transformers. A function listed here must not bear the name of its module.
 _EXPORTS: dict[str, str] = {
+    "Cost": "costs",
     "KARM": "decoder",
     "KARMConfig": "decoder",
     "KrauseLM": "decoder",
@@ -17,6 +18,7 @@ _EXPORTS: dict[str, str] = {
     "KrauseViT": "vision",
     "KrauseViTConfig": "vision",
     "convert": "weights",
+    "cost": "costs",
     "from_published": "weights",
     "published": "settings",
 }

@@ -88,12 +88,16 @@ class Block(GradientCheckpointingLayer):
         return self.norm2(x + self.drop_path(self.mlp(x)))
 
 
+def drop_rates(config: KrauseConfig) -> list[float]:
+    """Rate of `DropPath` of each block, rising linearly from 0."""
+    return [config.drop_path * i / max(config.num_hidden_layers - 1, 1) for i in range(config.num_hidden_layers)]
+
+
 def blocks(config: KrauseConfig, mixers: Iterable[nn.Module]) -> nn.ModuleList:
-    """One block for each attention, all of the configuration's width; the rate of `DropPath` rises linearly from 0."""
+    """One block for each attention, all of the configuration's width."""
     assert config.intermediate_size is not None
-    rates = torch.linspace(0.0, config.drop_path, config.num_hidden_layers).tolist()
-    width, hidden = config.hidden_size, config.intermediate_size
-    return nn.ModuleList(Block(config, mixer, width, hidden, r) for mixer, r in zip(mixers, rates, strict=True))
+    pairs = zip(mixers, drop_rates(config), strict=True)
+    return nn.ModuleList(Block(config, x, config.hidden_size, config.intermediate_size, rate) for x, rate in pairs)
 
 
 class KrauseModel(PreTrainedModel):

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from krause_dynamics._value import check_count
 from krause_dynamics.interaction import Everyone
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
-from krause_dynamics.models.blocks import Block, KrauseModel
+from krause_dynamics.models.blocks import Block, KrauseModel, drop_rates
 from krause_dynamics.models.vision import PictureConfig, classified
 from krause_dynamics.nn import KrauseAttention
 
@@ -187,7 +187,7 @@ class KrauseSwin(KrauseModel):
         self.patch_embedding = nn.Conv2d(config.num_channels, config.hidden_size, config.patch_size, config.patch_size)
         self.patch_norm = nn.LayerNorm(config.hidden_size)
         self.dropout = nn.Dropout(config.dropout)
-        rates = torch.linspace(0.0, config.drop_path, config.num_hidden_layers).tolist()
+        rates = drop_rates(config)
         self.layers = nn.ModuleList()
         assert config.intermediate_size is not None
         for stage, (size, width, heads) in enumerate(config.stages):
