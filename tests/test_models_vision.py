@@ -54,7 +54,7 @@ def load(model, state):
 
 VIT = [
     (r"vit\.embeddings\.patch_embeddings\.projection\.(\w+)", r"patch_embedding.\1"),
-    (r"vit\.embeddings\.cls_token", "cls_embedding.weight"),
+    (r"vit\.embeddings\.cls_token", "prefix_embedding.weight"),
     (r"vit\.embeddings\.position_embeddings", "position_embedding.weight"),
     (r"vit\.layers\.(\d+)\.attention\.o_proj\.(\w+)", r"layers.\1.attention.out_proj.\2"),
     (r"vit\.layers\.(\d+)\.attention\.(\w+)\.(\w+)", r"layers.\1.attention.\2.\3"),

@@ -13,7 +13,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.models.branches import Gate
 from krause_dynamics.models.configuration import KrauseConfig
-from krause_dynamics.nn import KrauseAttention, LogSigma
+from krause_dynamics.nn import KrauseAttention
+from krause_dynamics.nn.parts import PerHead
 
 
 def attention(
@@ -27,11 +28,12 @@ def attention(
         score: Another score than the configuration's.
         neighbourhood: Another support.
     """
-    name, learned = config.scores[config.score if score is None else score]
+    words = config.scores[config.score if score is None else score]
+    learned = words.get("learn_sigma", True)
     return KrauseAttention(
-        config.hidden_size, config.num_attention_heads, neighbourhood or config.neighbourhood(layer), score=name,
-        sigma=config.sigma if learned else None, learn_sigma=learned, dropout=config.attention_dropout,
-        sigma_per_head=config.sigma_per_head and learned,
+        config.hidden_size, config.num_attention_heads, neighbourhood or config.neighbourhood(layer),
+        sigma=config.sigma if learned else None, sigma_per_head=config.sigma_per_head and learned,
+        dropout=config.attention_dropout, **words,
     )  # fmt: skip
 
 
@@ -101,17 +103,19 @@ def blocks(config: KrauseConfig, mixers: Iterable[nn.Module]) -> nn.ModuleList:
 
 
 class KrauseModel(PreTrainedModel):
-    """What all models share: truncated normal weights (tails cut at 2 sigma, as in ViT), log sigma kept in float32."""
+    """What all models share: truncated normal weights (tails cut at 2 sigma, as in ViT), learned numbers of the score
+    kept in float32.
+    """
 
     supports_gradient_checkpointing = True
     _no_split_modules = ["Block"]
-    _keep_in_fp32_modules_strict = ["log_sigma"]
+    _keep_in_fp32_modules_strict = ["log_sigma", "key_norm"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Fresh weights of one module; the library guards `torch.nn.init`, so that what a file held is left alone."""
         width = self.config.initializer_range
-        if isinstance(module, LogSigma | nn.LayerNorm | Gate):
+        if isinstance(module, PerHead | nn.LayerNorm | Gate):
             module.reset_parameters()
         elif isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding):
             nn.init.trunc_normal_(module.weight, std=width, a=-2 * width, b=2 * width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
@@ -12,14 +12,15 @@ from krause_dynamics._value import check_count, check_names, check_number
 from krause_dynamics.interaction import Everyone, TopK
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 
-# Words of a score: (name in the layer, whether log sigma is learned). Softmax attention has a fixed temperature.
-Scores = Mapping[str, tuple[Literal["gaussian", "dot"], bool]]
+# Words of a score, as keywords of the layer. Softmax attention has a fixed temperature.
+Scores = Mapping[str, Mapping[str, Any]]
 SCORES: Scores = {
-    "dot": ("dot", False),
-    "dot+temperature": ("dot", True),
-    "gaussian": ("gaussian", True),
+    "dot": {"score": "dot", "learn_sigma": False},
+    "dot+temperature": {"score": "dot"},
+    "dot+temperature+key_norm": {"score": "dot", "norm": 0.0},
+    "gaussian": {"score": "gaussian"},
 }
-SUPPORTS = ("full", "window", "top_k", "window+top_k")
+SUPPORTS = ("full", "window", "window+first_tokens", "random", "top_k", "window+top_k")
 # What transformers itself hands to a configuration beside its fields.
 OF_THE_LIBRARY = {
     "attn_implementation", "experts_implementation", "output_attentions", "name_or_path", "model_type", "num_labels",
@@ -39,9 +40,15 @@ class KrauseConfig(PreTrainedConfig):
         num_hidden_layers: L.
         num_attention_heads: H, divides d.
         intermediate_size: Width of the feed-forward layer; default 4 d.
-        score: ``"dot"`` (softmax attention at 1/sqrt(d_h)), ``"dot+temperature"`` (learned), or ``"gaussian"``.
-        support: ``"full"``, ``"window"``, ``"top_k"`` or ``"window+top_k"``.
+        score: ``"dot"`` (softmax attention at 1/sqrt(d_h)), ``"dot+temperature"`` (learned),
+            ``"dot+temperature+key_norm"`` (beside it a learned term -c_h |k|^2 a head, from 0), or ``"gaussian"``.
+        support: ``"full"``, ``"window"``, ``"window+first_tokens"``, ``"random"``, ``"top_k"`` or ``"window+top_k"``.
         window: W keys with the query's own; of a picture the radius of the neighbourhood in patches.
+        first_tokens: How many tokens at the beginning stay visible beside the window; of a picture these are learned
+            tokens of their own (registers).
+        degree: How many random keys each token hears, its own counted, the same in all layers; default: as many as the
+            window admits away from its ends.
+        random_seed: Which random keys.
         attention_top_k: k of the first layer.
         attention_top_k_last: k of the last; between them ``round(linspace)`` (2602.11534 doubles k); default:
             the same k.
@@ -67,6 +74,9 @@ class KrauseConfig(PreTrainedConfig):
     score: str = "gaussian"
     support: str = "window+top_k"
     window: int = 1
+    first_tokens: int = 4
+    degree: int | None = None
+    random_seed: int = 0
     attention_top_k: int = 2
     attention_top_k_last: int | None = None
     sigma: float | None = None
@@ -104,13 +114,14 @@ class KrauseConfig(PreTrainedConfig):
         for name in ("dropout", "attention_dropout", "drop_path"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be a probability in [0, 1), got {getattr(self, name)!r}")
+        check_count("random_seed", self.random_seed, least=0)
         if self.sigma is not None:
             check_number("sigma", self.sigma, positive=True)
 
     def counts(self) -> tuple[str, ...]:
         """Names of the keys that are whole numbers of at least 1 (or left out)."""
         sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-        return (*sizes, "window", "attention_top_k", "attention_top_k_last")
+        return (*sizes, "window", "first_tokens", "degree", "attention_top_k", "attention_top_k_last")
 
     def top_k_of(self, layer: int) -> int:
         """K of a layer: ``round(linspace(attention_top_k, attention_top_k_last, L))``, half to even, as published."""
@@ -120,17 +131,31 @@ class KrauseConfig(PreTrainedConfig):
 
     def neighbourhood(self, layer: int) -> Neighbourhood:
         """Who is heard in a layer (counted from 0), as one value of the core."""
-        words = self.support.split("+")
         joined = self.everyone()
-        if "window" in words:
+        if self.hears("window"):
             joined = joined & self.nearby()
-        if "top_k" in words:
-            joined = joined & TopK(self.top_k_of(layer))
+        if self.hears("random"):
+            joined = joined & self.random()
+        if self.hears("top_k"):
+            joined = joined & TopK(self.top_k_of(layer), exempt=self.exempt)
         return joined
+
+    def hears(self, word: str) -> bool:
+        """Whether the support names a word."""
+        return word in self.support.split("+")
+
+    @property
+    def exempt(self) -> int:
+        """Leading tokens that select nobody."""
+        return 0
 
     def everyone(self) -> Neighbourhood:
         """Who is heard without restriction."""
         return Everyone()
+
+    def random(self) -> Neighbourhood:
+        """The fixed random keys."""
+        raise NotImplementedError(f"{type(self).__name__} has no random keys")
 
     def nearby(self) -> Neighbourhood:
         """The window."""

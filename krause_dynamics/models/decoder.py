@@ -13,7 +13,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from krause_dynamics._array import may_look
 from krause_dynamics._value import check_count
-from krause_dynamics.interaction import Causal, Window
+from krause_dynamics.interaction import Causal, RandomKeys, Window
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.models.blocks import KrauseModel, attention, blocks
 from krause_dynamics.models.branches import GatedAttention
@@ -45,7 +45,7 @@ class KrauseLMConfig(KrauseConfig):
     """
 
     model_type = "krause_lm"
-    scores: ClassVar[Scores] = {**SCORES, "linear": ("dot", False)}
+    scores: ClassVar[Scores] = {**SCORES, "linear": {}}
 
     hidden_size: int = 768
     num_hidden_layers: int = 8
@@ -80,8 +80,12 @@ class KrauseLMConfig(KrauseConfig):
         return Causal()
 
     def nearby(self) -> Neighbourhood:
-        """The last W tokens."""
-        return Window(self.window)
+        """The last W tokens, and the first ones where the support names them."""
+        return Window(self.window, prefix_tokens=self.first_tokens if self.hears("first_tokens") else 0)
+
+    def random(self) -> Neighbourhood:
+        """Random earlier tokens."""
+        return RandomKeys(self.window if self.degree is None else self.degree, self.random_seed)
 
 
 class KARMConfig(KrauseLMConfig):

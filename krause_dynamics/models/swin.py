@@ -94,16 +94,17 @@ class WindowAttention(nn.Module):
         self, config: KrauseSwinConfig, layer: int, size: tuple[int, int], width: int, heads: int, shift: bool
     ) -> None:
         super().__init__()
-        score, learned = config.scores[config.score]
+        words = config.scores[config.score]
+        learned, gaussian = words.get("learn_sigma", True), words["score"] == "gaussian"
         fits = min(size) >= config.window
         self.size, self.side = size, (config.window, config.window) if fits else size
         self.shift = config.window // 2 if shift and fits else 0
-        scale = (width // heads) ** -0.5 if score == "gaussian" else 1.0
-        natural = (width // heads) ** -0.25 if score == "gaussian" else None
+        scale = (width // heads) ** -0.5 if gaussian else 1.0
+        natural = (width // heads) ** -0.25 if gaussian else None
         self.rule = KrauseAttention(
-            width, heads, config.neighbourhood(layer), score=score, learn_sigma=learned, project_scale=scale,
+            width, heads, config.neighbourhood(layer), project_scale=scale,
             sigma=(natural if config.sigma is None else config.sigma) if learned else None,
-            sigma_per_head=config.sigma_per_head and learned, dropout=config.attention_dropout,
+            sigma_per_head=config.sigma_per_head and learned, dropout=config.attention_dropout, **words,
         )  # fmt: skip
         self.position_bias = nn.Embedding((2 * config.window - 1) ** 2, heads) if fits else None
 

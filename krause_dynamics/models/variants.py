@@ -63,7 +63,7 @@ def vit_names(_: State) -> Names:
     """KViT."""
     theirs, ours = r"blocks\.(\d+)\.attention", r"layers.\1.attention"
     return [
-        (r"cls_token", "cls_embedding.weight"),
+        (r"cls_token", "prefix_embedding.weight"),
         (r"pos_embed", "position_embedding.weight"),
         (r"patch_embed\.proj\.(\w+)", r"patch_embedding.\1"),
         (rf"{theirs}\.(local_mask_buffer|valid_[ij]_indices)", ""),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,10 @@ from torch.nn import functional
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from krause_dynamics._value import check_count
-from krause_dynamics.interaction import Grid
+from krause_dynamics.interaction import Grid, RandomKeys
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.models.blocks import KrauseModel, attention, blocks
-from krause_dynamics.models.configuration import KrauseConfig
+from krause_dynamics.models.configuration import SUPPORTS, KrauseConfig
 
 CLS = 1  # tokens before the patches
 
@@ -79,10 +79,12 @@ class KrauseViTConfig(PictureConfig):
         read_out: The head reads the CLS token, ``"cls"``, or the ``"mean"`` of the patches. The token is there in both,
             so that the arms differ in nothing else.
 
-    `PictureConfig` and `KrauseConfig` have the other keys; ``num_labels`` is transformers'.
+    `PictureConfig` and `KrauseConfig` have the other keys; ``num_labels`` is transformers'. The support may also be
+    ``"window+top_k+cls_exempt"``: the row of CLS, which published top-k leaves k of all patches, keeps them all.
     """
 
     model_type = "krause_vit"
+    supports: ClassVar[tuple[str, ...]] = (*SUPPORTS, "window+top_k+cls_exempt")
 
     sigma: float | None = 2.5
     attention_top_k_last: int | None = 4
@@ -97,10 +99,26 @@ class KrauseViTConfig(PictureConfig):
             raise ValueError(f"read_out must be 'cls' or 'mean', got {self.read_out!r}")
         self.nearby()
 
-    def nearby(self) -> Neighbourhood:
-        """Patches within `window` of one another, and the CLS token."""
+    @property
+    def prefix(self) -> int:
+        """Tokens before the patches, which hear all and are heard by all: CLS and the first tokens."""
+        return CLS + (self.first_tokens if self.hears("first_tokens") else 0)
+
+    @property
+    def exempt(self) -> int:
+        """Leading tokens that select nobody."""
+        return self.prefix if self.hears("cls_exempt") else 0
+
+    def nearby(self) -> Grid:
+        """Patches within `window` of one another, and the tokens before them."""
         height, width = self.grid
-        return Grid(height, width, radius=self.window, metric=self.metric, prefix=CLS)  # type: ignore[arg-type]
+        return Grid(height, width, radius=self.window, metric=self.metric, prefix=self.prefix)  # type: ignore[arg-type]
+
+    def random(self) -> Neighbourhood:
+        """As many random patches as an inner patch has near ones, and the tokens before them."""
+        height, width = self.grid
+        degree = self.nearby().reach.cells if self.degree is None else self.degree
+        return RandomKeys(degree, self.random_seed, tokens=self.prefix + height * width, prefix=self.prefix)
 
 
 class KrauseViT(KrauseModel):
@@ -123,9 +141,9 @@ class KrauseViT(KrauseModel):
         super().__init__(config)
         width = config.hidden_size
         self.patch_embedding = nn.Conv2d(config.num_channels, width, config.patch_size, config.patch_size)
-        self.cls_embedding = nn.Embedding(CLS, width)
+        self.prefix_embedding = nn.Embedding(config.prefix, width)
         height, across = config.grid
-        self.position_embedding = nn.Embedding(CLS + height * across, width)
+        self.position_embedding = nn.Embedding(config.prefix + height * across, width)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = blocks(config, (attention(config, i) for i in range(config.num_hidden_layers)))
         self.norm = nn.LayerNorm(width)
@@ -152,14 +170,14 @@ class KrauseViT(KrauseModel):
         """
         self.config.check_pixels(pixel_values)
         patches = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
-        first = self.cls_embedding.weight.expand(len(patches), -1, -1)
+        first = self.prefix_embedding.weight.expand(len(patches), -1, -1)
         x = self.dropout(torch.cat([first, patches], 1) + self.position_embedding.weight)
         states = [x]
         for layer in self.layers:
             x = layer(x)
             states.append(x)
         x = self.norm(x)
-        logits = self.head(x[:, 0] if self.config.read_out == "cls" else x[:, CLS:].mean(1))
+        logits = self.head(x[:, 0] if self.config.read_out == "cls" else x[:, self.config.prefix :].mean(1))
         return classified(self.config, logits, labels, states, output_hidden_states, return_dict)
 
 

@@ -275,3 +275,45 @@ for name, (kind, _, _) in KINDS.items():
     row(f"kd.models.{kind.__name__}", "config", name, "a dictionary", "a model has a configuration of its own kind")(
         config
     )
+
+
+@each(("LM", "KARM"), "first_tokens", 1, 3, "the last token hears so many beside its window")
+def first_tokens(build, first, second):
+    for value in (first, second):
+        assert heard(build, support="window+first_tokens", window=4, first_tokens=value)[-1] == 4 + value
+
+
+@each(("ViT",), "first_tokens", 1, 3, "so many learned tokens before the patches, which all hear")
+def registers(build, first, second):
+    plain = size(build(support="window"))
+    for value in (first, second):
+        model = build(support="window+first_tokens", first_tokens=value)
+        assert size(model) - plain == 2 * 16 * value
+        assert model.config.neighbourhood(0).reach.prefix == 1 + value
+
+
+@each(FLAT, "degree", None, 3, "every token hears so many, the window's number by default")
+def degree(build, first, second):
+    beside = 0 if "window" in build().config.to_dict() and not hasattr(build().config, "prefix") else 1
+    window = build().config.nearby().reach
+    default = window.cells or window.left + 1
+    assert heard(build, support="random", degree=first)[-1] == default + beside
+    assert heard(build, support="random", degree=second)[-1] == second + beside
+
+
+@each(FLAT, "random_seed", 0, 7, "the same keys from the same seed, others from another")
+def random_seed(build, first, second):
+    a, again, b = (logits(build(support="random", degree=3, random_seed=seed)) for seed in (first, first, second))
+    assert torch.equal(a, again)
+    assert (a - b).abs().max() > 1e-3
+
+
+@each(("Swin",), "first_tokens", 4, 5, "belongs to supports that windows of a map do not have")
+@each(("Swin",), "degree", None, 5, "belongs to supports that windows of a map do not have")
+@each(("Swin",), "random_seed", 0, 5, "belongs to supports that windows of a map do not have")
+def no_window_of_swin(build, first, second):
+    for name in ("first_tokens", "degree", "random_seed"):
+        torch.testing.assert_close(logits(build()), logits(build(**{name: 5})), **CLOSE)
+    for support in ("window+first_tokens", "random"):
+        with pytest.raises(ValueError, match="support must be one of"):
+            build(support=support)
