@@ -23,3 +23,8 @@ class SimulationDiverged(RuntimeError):
     def __init__(self, message: str, trajectory: Any) -> None:
         super().__init__(message)
         self.trajectory = trajectory
+
+
+def printable(text: str) -> str:
+    """Text from elsewhere for a terminal: control characters, which could move the cursor or hide words, as escapes."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

@@ -54,7 +54,8 @@ def analyze(
         "device": device,
         "trust_remote_code": trust_remote_code,
     }
-    answered(partial(_analyze, model, text, token_ids, out, options))
+    go_on = "nothing was written; fewer sequences (--max-sequences) take less time"
+    answered(partial(_analyze, model, text, token_ids, out, options), go_on)
 
 
 def _analyze(model: str, text: Path | None, token_ids: Path | None, out: Path | None, options: dict[str, Any]) -> str:

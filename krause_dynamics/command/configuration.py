@@ -13,6 +13,7 @@ import numpy as np
 
 from krause_dynamics._array import as_generator
 from krause_dynamics._value import check_count, value_from
+from krause_dynamics.command.inputs import array_of
 from krause_dynamics.command.tables import DEFAULTS, NO_OPINIONS, complete
 from krause_dynamics.dynamics import Dynamics, initial
 from krause_dynamics.integrators import Integrator
@@ -29,6 +30,9 @@ from krause_dynamics.trajectory import Trajectory
 _RULES: dict[str, Callable[..., Interaction]] = {f.__name__: f for f in (softmax, krause, bounded_confidence)}
 
 
+_ARRAYS = ("graph", "weights", "fixed")  # keys of [opinions] that hold arrays, or the names of files
+
+
 def build(configuration: Mapping[str, Any]) -> tuple[Dynamics, np.ndarray, dict[str, Any]]:
     """Dynamics, initial positions, and the remaining arguments of `kd.simulate`, from complete tables.
 
@@ -43,7 +47,7 @@ def build(configuration: Mapping[str, Any]) -> tuple[Dynamics, np.ndarray, dict[
     options["rng"] = tables["initial"]["seed"] if seed is None and dynamics.noise > 0 else seed
     if tables["integrator"] != DEFAULTS["integrator"]:
         options["integrator"] = value_from(tables["integrator"], Integrator, "integrator")
-    return dynamics, _initial(tables["initial"], space), options
+    return dynamics, _initial(tables["initial"], space, tables["files"]), options
 
 
 def build_opinions(configuration: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
@@ -63,7 +67,10 @@ def build_opinions(configuration: Mapping[str, Any]) -> tuple[np.ndarray, dict[s
     seed, truth = options.pop("seed"), options.pop("truth")
     options["rng"] = tables["initial"]["seed"] if seed is None else seed
     options["external"] = truth and value_from({"type": "TruthSeeking", **truth}, TruthSeeking, "opinions.truth")
-    return _initial(tables["initial"], Euclidean()), options
+    named = {name: array_of(f"opinions.{name}", options[name], tables["files"]) for name in _ARRAYS if name in options}
+    if (fixed := named.get("fixed")) is not None and fixed.dtype != bool and np.isin(fixed, (0, 1)).all():
+        named["fixed"] = fixed.astype(bool)  # files of numbers know no truth values
+    return _initial(tables["initial"], Euclidean(), tables["files"]), options | named
 
 
 def check(configuration: Mapping[str, Any]) -> None:
@@ -126,14 +133,14 @@ def _neighbourhood(listed: Any) -> Neighbourhood | None:
     return functools.reduce(and_, parts) if parts else None
 
 
-def _initial(table: Mapping[str, Any], space: Space) -> np.ndarray:
+def _initial(table: Mapping[str, Any], space: Space, files: Mapping[str, str]) -> np.ndarray:
     """Initial positions: the space's own sample, a file, or a function of `krause_dynamics.initial`."""
     kind, n = table["type"], table["n"]
     check_count("initial.n", n)
     if kind == "file":
-        if table["path"] is None:
-            raise ValueError("initial.path must name a .npy file")
-        return np.load(table["path"], allow_pickle=False)  # type: ignore[no-any-return]
+        if not isinstance(table["path"], str):
+            raise ValueError(f"initial.path must name a file of positions, such as start.npy, got {table['path']!r}")
+        return array_of("initial.path", table["path"], files)  # type: ignore[no-any-return]
     draw: Callable[..., np.ndarray] = space.sample if kind == "sample" else getattr(initial, kind)
     d = table["d"] if table["d"] is not None else _usual_dimension(space, kind)
     given = dict(table) | {"d": d, "rng": as_generator(table["seed"])}

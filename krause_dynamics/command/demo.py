@@ -15,6 +15,7 @@ import typer
 import krause_dynamics as kd
 from krause_dynamics import report
 from krause_dynamics.analysis import clusters, observables
+from krause_dynamics.errors import printable
 from krause_dynamics.runs.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def main(
     console.print("  clusters: particles within 6 degrees of another member.", style="dim")
     written = [report.write_dataset(found["text"], folder / "smollm2_text.nc"), *write_figures(found, runs, folder)]
     for path in written:
-        console.print(f"wrote {path.resolve()}", highlight=False, soft_wrap=True)
+        console.print(f"wrote {printable(str(path.resolve()))}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"done in {time.perf_counter() - started:.0f} s", highlight=False)
 
 

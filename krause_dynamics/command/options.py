@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from krause_dynamics._files import why_not_writable
+from krause_dynamics.errors import printable
+from krause_dynamics.runs import interrupting
 
 Settings = Annotated[
     list[str] | None,
@@ -23,6 +25,7 @@ def tables_of(path: Path | None, settings: list[str], options: dict[str, Any]) -
     Raises:
         ValueError: No TOML, or a setting without ``=``.
     """
+    from krause_dynamics.command.inputs import forget, located
     from krause_dynamics.command.tables import assign, load
 
     tables = {} if path is None else load(path)
@@ -37,8 +40,8 @@ def tables_of(path: Path | None, settings: list[str], options: dict[str, Any]) -
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text  # a bare word is a string
-        tables = assign(tables, name.strip(), value)
-    return tables
+        tables = assign(forget(tables, name.strip()), name.strip(), value)
+    return located(tables, Path.cwd())
 
 
 def check_paths(*paths: Path | None) -> None:
@@ -57,11 +60,36 @@ def check_paths(*paths: Path | None) -> None:
             raise ValueError(f"out must be a folder that can be written to, received {str(path)!r} ({reason})")
 
 
-def answered(call: Callable[[], str]) -> None:
-    """Print what the call returns; bad input becomes one line and the exit code 2 instead of a traceback."""
+def answered(call: Callable[[], str], go_on: str = "") -> None:
+    """Print what the call returns; bad input becomes one line and the exit code 2 instead of a traceback.
+
+    Ctrl-C ends with the exit code 130 and SIGTERM with 143, after what is finished has been kept.
+
+    Args:
+        call: The command.
+        go_on: What to say after a signal, where the call itself has not said it.
+    """
     try:
-        if answer := call():
-            typer.echo(answer)
+        with interrupting.terminating():
+            answer = call()
+    except (KeyboardInterrupt, interrupting.Terminated) as error:
+        terminated = isinstance(error, interrupting.Terminated)
+        _tell(f"interrupted; {(error.told if terminated else ''.join(map(str, error.args))) or go_on}")
+        raise typer.Exit(code=interrupting.TERMINATED if terminated else interrupting.INTERRUPTED) from error
     except (ValueError, TypeError, OSError, RuntimeError, ModuleNotFoundError) as error:
-        typer.echo(f"Error: {error}", err=True)
+        _tell(f"Error: {error}")
         raise typer.Exit(code=2) from error
+    except Exception as error:  # what no check foresaw, such as a size that no memory holds
+        _tell(f"Error: {type(error).__name__}: {error}")
+        raise typer.Exit(code=2) from error
+    if answer:
+        typer.echo(printable(answer))
+
+
+def _tell(message: str) -> None:
+    typer.echo(printable(message), err=True)
+
+
+def unfinished(path: Path, word: str) -> Path:
+    """Where a part of a result goes: beside its place, so that what is there is never replaced by less."""
+    return path.with_name(f"{path.stem}.{word.replace(' ', '_')}{path.suffix or '.npz'}")

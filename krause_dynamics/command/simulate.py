@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from krause_dynamics.command.options import Settings, answered, check_paths, tables_of
+from krause_dynamics.command.options import Settings, answered, check_paths, tables_of, unfinished
+from krause_dynamics.errors import SimulationDiverged
+from krause_dynamics.runs.interrupting import Interrupts, Terminated
 
 if TYPE_CHECKING:
     from krause_dynamics.trajectory import Trajectory
@@ -28,9 +30,14 @@ def simulate(
     seed: Annotated[int | None, typer.Option(help="Seed of the initial state.")] = None,
     set_: Settings = None,
     checkpoint: Annotated[Path | None, typer.Option(help="File to resume from, and to write once a minute.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="PNG of the trajectories, or GIF or MP4 of their motion.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="PNG, PDF or SVG of the trajectories, or GIF or MP4 of their motion.")
+    ] = None,
 ) -> None:
-    """Run particles, from a TOML file or from options; the run file holds the configuration that reproduces it."""
+    """Run particles, from a TOML file or from options; the run file holds the configuration that reproduces it.
+
+    After Ctrl-C or SIGTERM, and where a run diverges, what was computed is written beside, and --out left as it is.
+    """
     options = {"rule.type": rule, "space.type": space, "initial.n": n, "run.t_end": t_end, "initial.seed": seed}
     answered(partial(_simulate, configuration, options, set_ or [], out, checkpoint, plot))
 
@@ -47,15 +54,51 @@ def _simulate(
 
     given = tables_of(path, settings, options)
     check_paths(out, checkpoint, plot)
+    if plot is not None:
+        _check_plot(plot)
     changed = settings or any(value is not None for value in options.values())
     impl = "auto" if changed else tables.form_of(path)
-    run = configuration.run(given, progress=True, checkpoint=checkpoint, impl=impl).numpy()
-    run = replace(run, meta=run.meta | {"configuration": tables.described(given)})
-    written = run.save(out)
-    if plot is not None:
-        _draw(run, plot)
+    described = tables.described(given)
+    go_on = f"the same command with --checkpoint {checkpoint} goes on" if checkpoint else (
+        "give --checkpoint FILE for a run that can go on"
+    )  # fmt: skip
+    try:
+        run = configuration.run(given, progress=True, checkpoint=checkpoint, impl=impl)
+    except Terminated as error:
+        raise Terminated(f"{_keep(error.trajectory, described, out)}{go_on}") from error
+    except SimulationDiverged as error:
+        raise RuntimeError(f"{error}; {_keep(error.trajectory, described, out)}") from error
+    if run.meta["stopped"] == "interrupted":
+        raise KeyboardInterrupt(f"{_keep(run, described, out)}{go_on}")
+    with Interrupts() as interrupts:  # a finished run is written first
+        run = _described(run, described)
+        written = run.save(out)
+        if plot is not None:
+            _draw(run, plot)
     count, reason = run.final.shape[-2], run.meta["stopped"]
-    return f"{written}: {len(run)} states of {count} particles, ended by {reason}"
+    answer = f"{written}: {len(run)} states of {count} particles, ended by {reason}"
+    if interrupts.reason is not None:
+        raise (Terminated if interrupts.terminated else KeyboardInterrupt)(answer)
+    return answer
+
+
+def _described(run: Trajectory, described: dict[str, Any]) -> Trajectory:
+    return replace(run.numpy(), meta=run.meta | {"configuration": described})
+
+
+def _keep(run: Trajectory | None, described: dict[str, Any], out: Path) -> str:
+    """Write what there is of a run beside its place; in words where."""
+    if run is None:
+        return ""
+    written = _described(run, described).save(unfinished(out, run.meta["stopped"]))
+    return f"{written} holds the run up to t = {float(run.times[-1]):g}; "
+
+
+def _check_plot(path: Path) -> None:
+    from krause_dynamics.plots.style import figure_path
+
+    if path.suffix not in (".gif", ".mp4"):
+        figure_path(path)
 
 
 def _draw(run: Trajectory, path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from krause_dynamics.command.options import Settings, answered, check_paths, tables_of
+from krause_dynamics.command.options import Settings, answered, check_paths, tables_of, unfinished
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,13 +24,23 @@ def sweep(
     out: Annotated[Path, typer.Option(help="netCDF file to write.")] = Path("sweep.nc"),
     workers: Annotated[int | None, typer.Option(help="Processes; by default one per core, 0: none.")] = None,
     set_: Settings = None,
-    resume: Annotated[Path | None, typer.Option(help="File (.npz or .nc) that keeps finished points.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="File (.npz or .nc) that keeps finished points; by default one beside --out, which goes in the end."
+        ),
+    ] = None,
 ) -> None:
-    """Run every combination of the parameters and seeds of the table 'sweep'; write a labelled netCDF file."""
-    answered(partial(_sweep, configuration, set_ or [], out, workers, resume))
+    """Run every combination of the parameters and seeds of the table 'sweep'; write a labelled netCDF file.
+
+    After a failure, Ctrl-C or SIGTERM finished points are kept, and the same command goes on.
+    """
+    kept = resume or unfinished(out, "unfinished").with_suffix(".npz")
+    go_on = f"finished points are in {kept}, and the same command goes on"
+    answered(partial(_sweep, configuration, set_ or [], out, workers, kept, resume is None), go_on)
 
 
-def _sweep(path: Path, settings: list[str], out: Path, workers: int | None, resume: Path | None) -> str:
+def _sweep(path: Path, settings: list[str], out: Path, workers: int | None, kept: Path, removed: bool) -> str:
     from krause_dynamics._files import write_netcdf
     from krause_dynamics._value import check_names
     from krause_dynamics.analysis import observables
@@ -47,13 +57,15 @@ def _sweep(path: Path, settings: list[str], out: Path, workers: int | None, resu
         for value in values:
             configuration.check(tables.assign(described, name, value))  # refused before the start, not hours later
     check_names("statistic", plan["statistics"], [*OF_CLUSTERS, *observables.__all__])
-    check_paths(out, resume)
+    check_paths(out, kept)
     names = {name.replace(".", "_"): name for name in plan["parameters"]}
     function = partial(evaluate_point, described, names)
     values = {label: plan["parameters"][name] for label, name in names.items()}
-    dataset = run(function, values, seeds=plan["seeds"], workers=workers, path=resume, progress=True)
+    dataset = run(function, values, seeds=plan["seeds"], workers=workers, path=kept, progress=True)
     dataset.attrs["configuration"] = json.dumps(described)
     write_netcdf(out, dataset)
+    if removed:
+        kept.unlink(missing_ok=True)
     return f"{out}: {', '.join(str(name) for name in dataset.data_vars)} over {dict(dataset.sizes)}"
 
 

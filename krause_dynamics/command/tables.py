@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from krause_dynamics._files import regular
 from krause_dynamics._value import Value, check_names, fields_of, kinds_of
+from krause_dynamics.command.inputs import digests, located
 from krause_dynamics.trajectory import Trajectory
 
 # Every table, its keys and their defaults; None: not given. A table that describes a value ([space], [integrator], ...)
@@ -30,6 +32,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     | dict.fromkeys(("schedule", "noise", "truth")),
     "run": {"t_end": 20.0, "dt": 0.05, "save_every": 1, "seed": None, "impl": "auto"},
     "sweep": {"parameters": {}, "seeds": 1, "statistics": ["order_parameter"], "cluster_radius": 0.1},
+    "files": {},  # written into run files: the digests of the files that the other tables name
 }
 RULES: dict[str, dict[str, Any]] = {
     "softmax": {"beta": 1.0},
@@ -50,7 +53,7 @@ FURTHER = {
     "softmax": ("pair_bias",),
     "krause": ("pair_bias",),
     "Interaction": ("score", "pair_bias"),
-    "opinions": ("influence", "stop"),
+    "opinions": ("influence", "stop", "graph", "weights", "fixed"),
     "run": ("stop",),
 }
 NO_OPINIONS = ("rule", "space", "dynamics", "integrator", "run")  # what a run of [opinions] does not read
@@ -58,6 +61,8 @@ NO_OPINIONS = ("rule", "space", "dynamics", "integrator", "run")  # what a run o
 
 def load(path: str | Path) -> dict[str, Any]:
     """The tables of a TOML file, or the configuration that a run file (.npz or .nc) holds.
+
+    Names of files in a TOML file are looked up from its own folder.
 
     Raises:
         FileNotFoundError: No such file.
@@ -68,12 +73,12 @@ def load(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"the configuration {path} does not exist")
     if path.suffix in (".npz", ".nc"):
         content = Trajectory.load(path).meta.get("configuration")
-        if content is None:
+        if not isinstance(content, Mapping):
             raise ValueError(f"{path} holds a run that was not made from a configuration")
         return dict(content)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return located(tomllib.loads(regular(path).read_text(encoding="utf-8-sig")), path.parent)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not TOML: {error}") from error
 
 
@@ -119,7 +124,9 @@ def described(given: Mapping[str, Any]) -> dict[str, Any]:
     """`complete` without the tables that the run does not read: what reproduces it."""
     tables = complete(given)
     unread = NO_OPINIONS if "opinions" in given else ("opinions",)
-    return {name: content for name, content in tables.items() if name in given or name not in unread}
+    files = tables.pop("files") | digests(given)
+    kept = {name: content for name, content in tables.items() if name in given or name not in unread}
+    return kept | ({"files": files} if files else {})
 
 
 def _gathered(sweep: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from krause_dynamics.errors import printable
 from krause_dynamics.report.findings import EPS, findings, token_count
 
 if TYPE_CHECKING:
@@ -70,11 +71,15 @@ def _attention_cells(block: xarray.Dataset, eps: float) -> list[str]:
 
 
 def _title(dataset: xarray.Dataset) -> str:
+    from rich.markup import escape
+
     meta = json.loads(dataset.attrs["meta"])
     heads = f" x {dataset.sizes['head']} heads" if "head" in dataset.sizes else ""
-    return (
-        f"{meta['model']}: {meta['layers']} blocks{heads}, {meta['dtype']} weights; "
-        f"{meta['sequences']} sequences of {token_count(dataset)} tokens"
+    return escape(
+        printable(
+            f"{meta['model']}: {meta['layers']} blocks{heads}, {meta['dtype']} weights; "
+            f"{meta['sequences']} sequences of {token_count(dataset)} tokens"
+        )
     )
 
 

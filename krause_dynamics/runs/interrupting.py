@@ -19,11 +19,12 @@ class Terminated(SystemExit):
 
     Attributes:
         trajectory: What a run had computed until then, or ``None``.
+        told: How to go on, for who answers the user.
     """
 
-    def __init__(self, trajectory: Any = None) -> None:
+    def __init__(self, told: str = "", trajectory: Any = None) -> None:
         super().__init__(TERMINATED)
-        self.trajectory = trajectory
+        self.told, self.trajectory = told, trajectory
 
 
 class Interrupts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 Point = tuple[dict[str, Any], int]  # arguments by name, and the number of the seed
 Results = dict[int, dict[str, np.ndarray]]  # by the index of the point, by the name of the result
+MOST = 10_000_000  # points: all are listed in memory before the first
 FINISHED = "finished_points"  # a variable of files of sweeps that still lack some
 
 
@@ -43,6 +45,8 @@ class Product:
             raise ValueError("parameters must not be named 'seed' or 'rng'; use seeds= and rng=")
         if isinstance(self.seeds, bool) or not isinstance(self.seeds, int | np.integer) or self.seeds < 1:
             raise ValueError(f"seeds must be a whole number of at least 1, got {self.seeds!r}")
+        if (count := math.prod(map(len, given.values())) * int(self.seeds)) > MOST:
+            raise ValueError(f"parameters and seeds must make at most {MOST:_} points, got {count:_}; split the sweep")
 
     @property
     def points(self) -> list[Point]:

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 WRITE_EVERY = 10.0  # seconds between two writings of the file
 # Functions of this package that a file may name by the module in which they lay when it was written.
+SHOWN = 5  # names of what differs in the code that a message holds
 _MOVED = {"krause_dynamics.cli_simulate.evaluate_point": "krause_dynamics.command.sweep.evaluate_point"}
 
 
@@ -91,10 +92,10 @@ class Store:
             logger.warning("%s is of a release that did not record the code of functions; goes on with this one", path)
         marks = differences(ours[FUNCTIONS], theirs[FUNCTIONS])
         words = [name for name in ours if name != FUNCTIONS and _text(theirs.get(name)) != _text(ours[name])]
-        different = sorted([*words, *(mark for mark in marks if mark.partition(" ")[0].partition(".")[0] not in words)])
-        if different:
+        told = ", ".join(words) + ("; " if words and marks else "") + ", ".join(marks[:SHOWN])
+        if told:
             raise ValueError(
-                f"path {path} belongs to another sweep (different: {', '.join(different)}); "
+                f"path {path} belongs to another sweep (different: {told}); "
                 "it was left as it is: choose another path, or delete it"
             )
         self.results = results
