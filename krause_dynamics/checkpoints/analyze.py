@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,12 @@ import torch
 from krause_dynamics.checkpoints import measures
 from krause_dynamics.checkpoints.record import describe
 from krause_dynamics.checkpoints.stream import Passes
+from krause_dynamics.runs.interrupting import Interrupts, Terminated
 
 if TYPE_CHECKING:
     import xarray
+
+logger = logging.getLogger(__name__)
 
 # Chords between directions: 0.1 joins tokens 6 degrees apart, 1.4 those up to 89 degrees; independent directions in a
 # high dimension lie sqrt(2) = 1.41 apart, so beyond 1.4 everything is one cluster whatever the model does.
@@ -90,6 +94,8 @@ def analyze(
     Raises:
         ValueError: Bad arguments or inputs, before the model runs.
         UnsupportedModel: If the attention cannot be recorded faithfully.
+
+    After Ctrl-C the Dataset holds the sequences that are finished, and ``meta["stopped"]`` is ``"interrupted"``.
     """
     eps_values, radius_values = _increasing("eps", eps, 1.0), _increasing("radii", radii, 2.0)
     if attention == "weights":
@@ -122,14 +128,26 @@ def analyze(
         )
     arrays: dict[str, np.ndarray] = {}
     number = len(run.inputs)
-    for members, batch in run.batches():
-        layers = measures.Measuring(measures.MEASURES, radius_values)
-        run.stream(batch, layers)
-        for name, values in layers.arrays().items():
-            target = arrays.setdefault(name, np.empty((number, *values.shape[1:]), dtype=values.dtype))
-            target[members] = values
+    finished = np.zeros(number, bool)
+    with Interrupts() as interrupts:
+        for members, batch in run.batches():
+            layers = measures.Measuring(measures.MEASURES, radius_values)
+            run.stream(batch, layers)
+            for name, values in layers.arrays().items():
+                target = arrays.setdefault(name, np.empty((number, *values.shape[1:]), dtype=values.dtype))
+                target[members] = values
+            finished[members] = True
+            if interrupts.reason is not None:
+                break
     meta = describe(run) | {"min_queries": min_queries, "distance": "chord"}
-    return _dataset(arrays, run.inputs.lengths, eps_values, radius_values, meta)
+    if not finished.all():
+        meta |= {"stopped": "interrupted", "sequences": int(finished.sum())}
+        logger.warning("interrupted after %d of %d sequences; the result holds those", finished.sum(), number)
+        arrays = {name: values[finished] for name, values in arrays.items()}
+    dataset = _dataset(arrays, lengths[finished], eps_values, radius_values, meta)
+    if interrupts.terminated:
+        raise Terminated(result=dataset)
+    return dataset
 
 
 def _increasing(name: str, values: Sequence[float], largest: float) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from krause_dynamics.command.options import answered
+from krause_dynamics.runs.interrupting import Terminated
 
 
 def analyze(
@@ -66,11 +68,24 @@ def _analyze(model: str, text: Path | None, token_ids: Path | None, out: Path | 
 
     inputs = _inputs(text, token_ids)
     folder = None if out is None else report.check_folder(out)
-    dataset = run(model, inputs, progress=True, **options)
+    terminated = False
+    try:
+        dataset = run(model, inputs, progress=True, **options)
+    except Terminated as error:
+        terminated = True
+        if (dataset := error.result) is None:
+            raise
+    shortened = "stopped" in json.loads(dataset.attrs["meta"])
+    if shortened and folder is not None:  # what is there is never replaced by less
+        folder = report.check_folder(folder / "interrupted")
     report.print_report(dataset, Console())
     told = {"command": "krause analyze", "model": model}
     written = [] if folder is None else report.write_all(dataset, folder, told)
-    return "\n".join(f"wrote {path}" for path in written)
+    answer = "\n".join(f"wrote {path}" for path in written)
+    if shortened:
+        words = f"{dataset.sizes['sequence']} sequences are finished\n{answer}".strip()
+        raise Terminated(words) if terminated else KeyboardInterrupt(words)
+    return answer
 
 
 def _inputs(text: Path | None, token_ids: Path | None) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import closing
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ import typer
 import krause_dynamics as kd
 from krause_dynamics import report
 from krause_dynamics.analysis import clusters, observables
+from krause_dynamics.command.options import answered
 from krause_dynamics.errors import printable
 from krause_dynamics.runs.progress import ProgressBar
 
@@ -126,6 +128,10 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the figures and of the Dataset.")] = Path("results/demo"),
 ) -> None:
     """Analyse SmolLM2-135M on a page of text, simulate particles, print tables, write figures."""
+    answered(partial(_demo, out), "the same command starts anew; weights that are converted stay")
+
+
+def _demo(out: Path) -> str:
     from rich.console import Console
 
     console = Console(width=max(Console().width, 96))
@@ -148,7 +154,7 @@ def main(
     written = [report.write_dataset(found["text"], folder / "smollm2_text.nc"), *write_figures(found, runs, folder)]
     for path in written:
         console.print(f"wrote {printable(str(path.resolve()))}", highlight=False, soft_wrap=True, markup=False)
-    console.print(f"done in {time.perf_counter() - started:.0f} s", highlight=False)
+    return f"done in {time.perf_counter() - started:.0f} s"
 
 
 if __name__ == "__main__":

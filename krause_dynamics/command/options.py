@@ -73,9 +73,12 @@ def answered(call: Callable[[], str], go_on: str = "") -> None:
         with interrupting.terminating():
             answer = call()
     except (KeyboardInterrupt, interrupting.Terminated) as error:
-        terminated = isinstance(error, interrupting.Terminated)
-        _tell(f"interrupted; {(error.told if terminated else ''.join(map(str, error.args))) or go_on}")
-        raise typer.Exit(code=interrupting.TERMINATED if terminated else interrupting.INTERRUPTED) from error
+        if isinstance(error, interrupting.Terminated):
+            status, told = interrupting.TERMINATED, error.told
+        else:
+            status, told = interrupting.INTERRUPTED, "".join(map(str, error.args))
+        _tell(f"interrupted; {told or go_on}")
+        raise typer.Exit(code=status) from error
     except (ValueError, TypeError, OSError, RuntimeError, ModuleNotFoundError) as error:
         _tell(f"Error: {error}")
         raise typer.Exit(code=2) from error

@@ -65,7 +65,7 @@ def _simulate(
     try:
         run = configuration.run(given, progress=True, checkpoint=checkpoint, impl=impl)
     except Terminated as error:
-        raise Terminated(f"{_keep(error.trajectory, described, out)}{go_on}") from error
+        raise Terminated(f"{_keep(error.result, described, out)}{go_on}") from error
     except SimulationDiverged as error:
         raise RuntimeError(f"{error}; {_keep(error.trajectory, described, out)}") from error
     if run.meta["stopped"] == "interrupted":

@@ -110,6 +110,6 @@ def print_report(dataset: xarray.Dataset, console: Console) -> None:
     """Table, its legend and the findings on a console."""
     console.print(layer_table(dataset))
     for line in legend(dataset):
-        console.print(f"  {line}", highlight=False, style="dim")
+        console.print(f"  {line}", highlight=False, style="dim", markup=False)
     for line in findings(dataset):
-        console.print(f"- {line}", highlight=False)
+        console.print(f"- {printable(line)}", highlight=False, markup=False)

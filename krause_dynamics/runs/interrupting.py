@@ -18,13 +18,13 @@ class Terminated(SystemExit):
     """SIGTERM ends the program with status 143, after what is finished has been kept.
 
     Attributes:
-        trajectory: What a run had computed until then, or ``None``.
+        result: What had been computed until then, a `Trajectory` or a Dataset, or ``None``.
         told: How to go on, for who answers the user.
     """
 
-    def __init__(self, told: str = "", trajectory: Any = None) -> None:
+    def __init__(self, told: str = "", result: Any = None) -> None:
         super().__init__(TERMINATED)
-        self.told, self.trajectory = told, trajectory
+        self.told, self.result = told, result
 
 
 class Interrupts:

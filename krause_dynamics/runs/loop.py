@@ -132,7 +132,7 @@ class Run:
             raise SimulationDiverged(str(error), trajectory(error.reason)) from error
         result = trajectory(self.reason or self.at_end)
         if terminated:
-            raise Terminated(trajectory=result)
+            raise Terminated(result=result)
         return result
 
     def _go(self, report: Progress | None) -> bool:
