@@ -28,6 +28,7 @@ from krause_dynamics.errors import UnsupportedModel
 
 logger = logging.getLogger(__name__)
 
+ANSWER_WITHIN = 5.0  # seconds in which the hub must answer a first question
 ADAPTERS = "adapter_config.json"
 # Heads that a checkpoint of another task may lack, by the first word of a tensor's path: they lie after the last block
 # and are never run here. Elsewhere in a path the same words may mean what every token passes ("e_score_correction").
@@ -100,6 +101,8 @@ def load(
     if isinstance(dtype, str) and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise ValueError(f"dtype must be a type of torch such as 'float32' or 'bfloat16', received {dtype!r}")
     source = _source(model)
+    if isinstance(source, str):
+        refuse_unreachable(source)
     network, meta = _network(source, dtype, trust_remote_code)
     if tokenizer is None:
         tokenizer = _tokenizer(source, trust_remote_code)
@@ -190,6 +193,25 @@ def refuse_code(weights: Path) -> None:
             f"weights {weights} are refused: the file is a pickle that holds more than tensors, or is damaged, and was "
             f"not executed ({reason}). Convert it to safetensors where you trust it, and pass that folder"
         ) from None
+
+
+def refuse_unreachable(name: str) -> None:
+    """Ask once for a name that is not in the local cache: transformers would try again for a minute.
+
+    Raises:
+        ValueError: The hub does not answer, so that the name is a mistyped one, or a network is needed first.
+    """
+    from huggingface_hub import constants, get_session, try_to_load_from_cache
+
+    if constants.HF_HUB_OFFLINE or isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    try:
+        get_session().head(f"{constants.ENDPOINT}/{name}/resolve/main/config.json", timeout=ANSWER_WITHIN)
+    except Exception as error:
+        raise ValueError(
+            f"model: {name!r} is neither a folder here nor in the local cache, and the hub does not answer "
+            f"({type(error).__name__}); pass an existing folder, or a name such as {SMOLLM2!r}"
+        ) from error
 
 
 def _tokenizer(source: str | Path, trust_remote_code: bool) -> Any:
