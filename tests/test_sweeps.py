@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -221,3 +225,32 @@ def test_none_among_numbers_is_nan_and_every_number_is_found(tmp_path):
     assert kd.sweep(known, {"beta": [None, 1.0]}, workers=0, path=path).identical(
         kd.sweep(known, {"beta": [None, 1.0]}, workers=0, path=path)
     )
+
+
+KILLED = """
+import os, sys, time
+import krause_dynamics as kd
+def point(a, rng):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+kd.sweep(point, {"a": [1.0, 2.0]}, workers=2)
+"""
+
+
+def test_workers_end_with_a_killed_parent():
+    parent = subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True)
+    workers = [int(parent.stdout.readline()) for _ in range(2)]
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 20
+    while any(_runs(number) for number in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(_runs(number) for number in workers)
+
+
+def _runs(number):
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

@@ -27,13 +27,9 @@ def located(tables: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def digests(tables: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256 of every file that the tables name, by its name.
-
-    Raises:
-        ValueError: A file cannot be read.
-    """
+    """SHA-256 of every file that the tables name, by its name; `array_of` refuses those that are not there."""
     names = [name for table, key in INPUTS if isinstance(name := _given(tables, table, key), str)]
-    return {name: _digest(Path(name)) for name in names}
+    return {name: _digest(Path(name)) for name in names if Path(name).is_file()}
 
 
 def forget(tables: Mapping[str, Any], dotted: str) -> dict[str, Any]:

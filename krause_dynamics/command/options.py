@@ -82,7 +82,7 @@ def answered(call: Callable[[], str], go_on: str = "") -> None:
     except (ValueError, TypeError, OSError, RuntimeError, ModuleNotFoundError) as error:
         _tell(f"Error: {error}")
         raise typer.Exit(code=2) from error
-    except Exception as error:  # what no check foresaw, such as a size that no memory holds
+    except (ArithmeticError, LookupError, AttributeError, MemoryError) as error:  # what no check foresaw: absurd sizes
         _tell(f"Error: {type(error).__name__}: {error}")
         raise typer.Exit(code=2) from error
     if answer:
