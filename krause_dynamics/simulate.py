@@ -8,9 +8,10 @@ from typing import Any
 
 from krause_dynamics._array import Array, is_torch, namespace
 from krause_dynamics.aggregate import as_points, check_masses
-from krause_dynamics.dynamics import Drift, Dynamics
+from krause_dynamics.dynamics import Drift, Dynamics, check_dynamics
+from krause_dynamics.dynamics.drift import NEVER
 from krause_dynamics.integrators import RK4, EulerMaruyama, Integrator, ManySteps, refuse_if_stiff
-from krause_dynamics.runs.arguments import check_lengths, generator, save_times
+from krause_dynamics.runs.arguments import check_callables, check_lengths, generator, save_times
 from krause_dynamics.runs.description import identity, memories, meta, seed_of
 from krause_dynamics.runs.events import Event, Watch
 from krause_dynamics.runs.fingerprints import fingerprint
@@ -18,6 +19,7 @@ from krause_dynamics.runs.loop import Run, Stepper, Stop
 from krause_dynamics.runs.progress import Progress
 from krause_dynamics.runs.recording import AtTimes, Record, Save
 from krause_dynamics.runs.resuming import RunFile, with_form
+from krause_dynamics.runs.stopping import StopRule
 from krause_dynamics.trajectory import Trajectory
 
 
@@ -45,7 +47,8 @@ def simulate(
 
     Args:
         dynamics: Rule, space, and what else moves them.
-        x0: Initial positions, (n, d) or (*batch, n, d), numpy or torch; (n,) is read as (n, 1).
+        x0: Initial positions, (n, d) or (*batch, n, d), numpy or torch; (n,) is read as (n, 1). On a torus whole
+            periods are taken off.
         t_end: Final time, positive; one layer is time 1.
         dt: Step, or for `Adaptive` and `Stiff` the grid of saved states; 0.05 keeps RK4 at 1e-6 for drifts
             of unit size.
@@ -70,7 +73,7 @@ def simulate(
         reason of a stop rule, ``"event: <name>"``, or ``"interrupted"`` after Ctrl-C.
 
     Raises:
-        TypeError: Mixed libraries, dtypes or devices; no ``rng`` though there is noise.
+        TypeError: Mixed libraries, dtypes or devices; no ``rng`` though there is noise; a callback that is no function.
         ValueError: NaN or empty positions, positions off the space, dt or t_end not positive, a stiff rule with too
             large a step, a checkpoint file of another run.
         SimulationDiverged: A state became infinite; the exception carries the trajectory up to then.
@@ -82,10 +85,12 @@ def simulate(
         >>> float(kd.observables.order_parameter(run.final).round(6))
         1.0
     """
-    x = as_points("x0", x0)
+    check_dynamics(dynamics)
+    x = dynamics.space.wrap(as_points("x0", x0))
     integrator = integrator or (EulerMaruyama() if dynamics.noise > 0 else RK4())
     check_lengths(t_end, dt, save_every)
     _check_integrator(integrator, dynamics.noise)
+    check_callables(stop=stop, on_save=on_save, progress=progress)
     namespace(x0=x, log_mass=log_mass)
     drift = with_form(lambda name: dynamics.bind(x, log_mass, impl=name), impl, checkpoint)
     _check_state(drift, x)
@@ -102,10 +107,10 @@ def simulate(
         Record(0.0, x, AtTimes(times), save),
         x,
         t_end,
-        stop=stop,
+        stop=stop.on(drift.space, drift.plan.interaction.reach) if isinstance(stop, StopRule) else stop,
         on_save=on_save,
         progress=progress,
-        watch=Watch(events, drift, drift.space.retract, 0.0, x) if events else None,
+        watch=Watch(events, drift, drift.space, 0.0, x) if events else None,
         file=file,
         rng=draws,
         memories=memories(stop, save),
@@ -142,5 +147,7 @@ def _check_state(drift: Drift, x: Array) -> None:
     if not drift.is_finite(x):
         raise ValueError("x0 must be finite, got NaN or infinity; set log_mass=-inf for padding")
     check_masses(drift.log_mass)
-    if drift.log_mass is None:
-        drift.space.check(x.detach() if is_torch(x) else x)
+    points = x.detach() if is_torch(x) else x
+    if drift.log_mass is not None:
+        points = points[namespace(x=x).broadcast_to(drift.log_mass > NEVER, x.shape[:-1])]
+    drift.space.check(points)

@@ -1,4 +1,7 @@
-"""Where particles live: projection to the tangent space, retraction, sampling, distance, and how far sources reach."""
+"""Where particles live: projection to the tangent space, retraction, sampling, distances, images and the border.
+
+Whatever looks at positions asks the space: stop rules, events, graphs, matrices, observables, clusters, densities.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from array_api_compat import device
 
-from krause_dynamics._array import Array, as_generator, namespace, to_numpy
+from krause_dynamics._array import Array, as_generator, like, namespace, to_numpy
 from krause_dynamics._value import Value, check_number
+from krause_dynamics.interaction import Interaction, Within
+
+IMAGES, COORDINATES = 1e5, 1e8  # most images of a particle, a second a call; most coordinates of all, 800 MB
 
 
 class Space(Value, ABC):
@@ -36,20 +42,58 @@ class Space(Value, ABC):
     def check(self, x: Array) -> None:
         """Raise ValueError where ``x`` does not lie in the space."""
 
+    def check_dimension(self, d: int) -> None:
+        """Raise ValueError where the space has no points of ``d`` coordinates."""
+
+    def check_radius(self, radius: Any) -> None:
+        """Raise ValueError where balls of such radii would meet one source twice."""
+
     @abstractmethod
     def sample(self, n: int, d: int, rng: int | np.random.Generator) -> np.ndarray:
         """``n`` points of dimension ``d`` drawn by numpy in float64, so that one seed serves every array library."""
 
+    @property
+    def period(self) -> float | tuple[float, ...] | None:
+        """Length after which coordinates repeat, one for all or one each; ``None`` where they do not."""
+        return None
+
+    def wrap(self, x: Array) -> Array:
+        """The same points by the coordinates that the space uses: where they repeat, those of the first period."""
+        return x
+
+    def image(self, x: Array, near: Array) -> Array:
+        """The image of ``x`` nearest to the point ``near``, both (..., d); without a border ``x`` itself."""
+        return x
+
+    def difference(self, x: Array, y: Array) -> Array:
+        """The way from ``y`` to ``x``, (..., d): ``x - y`` of the nearest images."""
+        return x - y
+
     def distance(self, x: Array, y: Array) -> Array:
         """Geodesic distance of paired points (..., d), (..., d) -> (...)."""
         xp = namespace(x=x, y=y)
-        return xp.sqrt(xp.sum((x - y) ** 2, axis=-1))
+        return xp.sqrt(xp.sum(self.difference(x, y) ** 2, axis=-1))
+
+    def extent(self, x: Array) -> Array:
+        """Sides of the smallest box around each cloud, (..., n, d) -> (..., d)."""
+        xp = namespace(x=x)
+        return xp.max(x, axis=-2) - xp.min(x, axis=-2)
 
     def shape(self) -> Literal["flat", "sphere"] | None:
         """How a form may move points by itself: freely, kept at length 1, or (``None``) not at all."""
         return None
 
-    def ghosts(self, x: Array, reach: float) -> tuple[Array, np.ndarray] | None:
+    def images(self, x: Array, rule: Interaction) -> tuple[Array, np.ndarray] | None:
+        """The sources that a rule hears, through the border too, as `ghosts` gives them; ``None`` without a border.
+
+        Raises:
+            ValueError: A ball in which a source would be met twice, a rule without a reach.
+        """
+        for ball in rule.find(Within):
+            self.check_radius(ball.radius)
+        return self.ghosts(x, rule.reach)
+
+    def ghosts(self, x: Array, reach: Any) -> tuple[Array, np.ndarray] | None:
         """Sources within ``reach`` as seen through the border: positions (..., m, d) and the owner (m,) of each."""
         return None
 
@@ -112,7 +156,12 @@ class Circle(Sphere):
         return xp.stack([xp.cos(angles), xp.sin(angles)], axis=-1)
 
     def to_angles(self, x: Array) -> Array:
-        """Unit vectors (..., n, 2) -> angles in (-pi, pi]."""
+        """Unit vectors (..., n, 2) -> angles in (-pi, pi].
+
+        Raises:
+            ValueError: Vectors that are not in the plane.
+        """
+        self.check_dimension(x.shape[-1])
         return namespace(x=x).atan2(x[..., 1], x[..., 0])
 
     def sample(self, n: int, d: int = 2, rng: int | np.random.Generator = 0) -> np.ndarray:
@@ -121,46 +170,113 @@ class Circle(Sphere):
         Raises:
             ValueError: d is not 2.
         """
+        self.check_dimension(d)
+        return super().sample(n, d, rng)
+
+    def check_dimension(self, d: int) -> None:
         if d != 2:
             raise ValueError(f"d must be 2 on the circle, got {d}; kd.Sphere() has any dimension")
-        return super().sample(n, d, rng)
+
+    def check(self, x: Array) -> None:
+        self.check_dimension(x.shape[-1])
+        super().check(x)
 
 
 @dataclass(frozen=True, eq=False)
 class Torus(Space):
     """R^d with every coordinate modulo ``length``; positions are kept in [0, length).
 
+    Shifting a particle by whole periods changes nothing. A ball (`Within`) may have at most half the length as its
+    radius, so that a source is heard on one side only; scores without a ball are summed over all images (heat kernels).
+
     Attributes:
-        length: Period, positive; unit: position.
+        length: Period, positive; unit: position. One number, or one for each coordinate: ``Torus((2.0, 1.0))``.
     """
 
-    length: float
+    length: float | tuple[float, ...]
 
     def __post_init__(self) -> None:
         check_number("length", self.length, positive=True)
+        sides = to_numpy(self.length)
+        if sides.ndim > 1 or not np.isfinite(sides).all():
+            raise ValueError(f"length must be one finite number, or one for each coordinate, got {self.length!r}")
+        if sides.ndim:
+            object.__setattr__(self, "length", tuple(float(side) for side in sides))
+
+    @property
+    def period(self) -> float | tuple[float, ...]:
+        return self.length
+
+    def check_dimension(self, d: int) -> None:
+        if isinstance(self.length, tuple) and len(self.length) != d:
+            raise ValueError(
+                f"length has {len(self.length)} sides, but points have {d} coordinates; give one side each"
+            )
+
+    def check_radius(self, radius: Any) -> None:
+        largest, shortest = float(np.max(to_numpy(radius))), float(np.min(self.length))
+        if largest > shortest / 2:
+            raise ValueError(
+                f"radius must be at most half the length on a torus, {shortest / 2:g}, got {largest:g}: a source would "
+                "be heard on both sides; take a longer torus, or a score without a ball (kd.krause(sigma))"
+            )
+
+    def _sides(self, x: Array) -> Any:
+        """The period as something that broadcasts against ``x``."""
+        return like(self.length, x) if isinstance(self.length, tuple) else self.length
 
     def retract(self, x: Array) -> Array:
-        wrapped = x % self.length
+        sides = self._sides(x)
+        wrapped = x % sides
         # A tiny negative number rounds up to the period itself.
-        return namespace(x=x).where(wrapped >= self.length, wrapped - self.length, wrapped)
+        return namespace(x=x).where(wrapped >= sides, wrapped - sides, wrapped)
+
+    def wrap(self, x: Array) -> Array:
+        return self.retract(x)
 
     def sample(self, n: int, d: int, rng: int | np.random.Generator) -> np.ndarray:
         """Uniform points (n, d)."""
+        self.check_dimension(d)
         return as_generator(rng).uniform(0.0, self.length, (n, d))
 
-    def distance(self, x: Array, y: Array) -> Array:
-        xp = namespace(x=x, y=y)
-        gap = xp.abs(x - y) % self.length
-        gap = xp.where(gap > self.length / 2, self.length - gap, gap)
-        return xp.sqrt(xp.sum(gap * gap, axis=-1))
+    def image(self, x: Array, near: Array) -> Array:
+        sides = self._sides(x)
+        return x - sides * namespace(x=x, near=near).round((x - near) / sides)
 
-    def ghosts(self, x: Array, reach: float) -> tuple[Array, np.ndarray]:
-        """Periodic images: whole copies shifted by up to ceil(reach / length) periods in each coordinate."""
+    def difference(self, x: Array, y: Array) -> Array:
+        sides, gap = self._sides(x), x - y
+        return gap - sides * namespace(x=x, y=y).round(gap / sides)
+
+    def extent(self, x: Array) -> Array:
+        """What the largest gap around each circle leaves, (..., n, d) -> (..., d)."""
+        xp = namespace(x=x)
+        around = xp.sort(self.retract(x), axis=-2)
+        across = around[..., :1, :] + self._sides(x) - around[..., -1:, :]
+        gaps = xp.concat([around[..., 1:, :] - around[..., :-1, :], across], axis=-2)
+        return self._sides(x) - xp.max(gaps, axis=-2)
+
+    def ghosts(self, x: Array, reach: Any) -> tuple[Array, np.ndarray]:
+        """Periodic images: whole copies shifted by up to ceil(reach / length) periods in each coordinate.
+
+        Raises:
+            ValueError: A rule without a reach, or more images than memory should hold.
+        """
         if not np.isfinite(reach):
             raise ValueError("a rule of unbounded reach has no periodic form; add Within(radius) or use kd.Circle()")
-        copies = int(np.ceil(reach / self.length))
-        images = [partial(_shifted, shift=k * self.length) for k in (0, *_both_signs(copies))]
-        return _ghosts(x, images, -reach, self.length + reach)
+        sides = np.broadcast_to(np.asarray(self.length, float), (x.shape[-1],))
+        copies = np.ceil(reach / sides)
+        count = float(np.prod(2 * copies + 1))
+        if count > IMAGES or count * np.prod(x.shape, dtype=float) > COORDINATES:
+            raise ValueError(
+                f"length {self.length} gives each of {x.shape[-2]} particles {count:.3g} images within the reach of "
+                f"{reach:.3g}, more than {IMAGES:.0e} each or {COORDINATES:.0e} coordinates in all; take a shorter "
+                "reach, such as kd.Within(radius), or a longer torus"
+            )
+        shifts = [
+            [partial(_shifted, shift=k * float(side)) for k in (0, *_both_signs(int(most)))]
+            for side, most in zip(sides, copies, strict=True)
+        ]
+        return _ghosts(x, shifts, np.full(len(sides), -reach), sides + reach)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,11 +306,20 @@ class Interval(Space):
         folded = (x - self.lower) % (2 * width)
         return self.lower + xp.where(folded > width, 2 * width - folded, folded)
 
+    def check(self, x: Array) -> None:
+        points = to_numpy(x)
+        outside = points[~((points >= self.lower) & (points <= self.upper))]
+        if outside.size:
+            raise ValueError(
+                f"x0 must lie in the interval [{self.lower:g}, {self.upper:g}], got {float(outside.flat[0]):g}; "
+                "scale the positions, or use space.retract(x0), which reflects them"
+            )
+
     def sample(self, n: int, d: int, rng: int | np.random.Generator) -> np.ndarray:
         """Uniform points (n, d)."""
         return as_generator(rng).uniform(self.lower, self.upper, (n, d))
 
-    def ghosts(self, x: Array, reach: float) -> tuple[Array, np.ndarray] | None:
+    def ghosts(self, x: Array, reach: Any) -> tuple[Array, np.ndarray] | None:
         """Mirror images within reach of the walls, where ``mirror`` asks for them.
 
         Raises:
@@ -205,7 +330,8 @@ class Interval(Space):
         if not reach <= self.upper - self.lower:
             raise ValueError(f"mirror images need a reach of at most the width, got {reach}; add Within(radius)")
         images = [lambda y: y, lambda y: 2 * self.lower - y, lambda y: 2 * self.upper - y]
-        return _ghosts(x, images, self.lower - reach, self.upper + reach)
+        ends = np.full((2, x.shape[-1]), [[self.lower - reach], [self.upper + reach]])
+        return _ghosts(x, [images] * x.shape[-1], *ends)
 
 
 def _shifted(x: Array, shift: float) -> Array:
@@ -217,14 +343,15 @@ def _both_signs(copies: int) -> list[int]:
 
 
 def _ghosts(
-    x: Array, images: Sequence[Callable[[Array], Array]], lower: float, upper: float
+    x: Array, images: Sequence[Sequence[Callable[[Array], Array]]], lower: np.ndarray, upper: np.ndarray
 ) -> tuple[Array, np.ndarray]:
-    """All combinations of per-coordinate images that some run of the batch sees within [lower, upper]."""
+    """All combinations of each coordinate's images that some run of the batch sees within [lower, upper], (d,) each."""
     xp, n = namespace(x=x), x.shape[-2]
+    low, high = like(lower, x), like(upper, x)
     positions, owners = [], []
-    for combination in itertools.product(images, repeat=x.shape[-1]):
+    for combination in itertools.product(*images):
         copy = xp.stack([image(x[..., axis]) for axis, image in enumerate(combination)], axis=-1)
-        inside = to_numpy(xp.all((copy >= lower) & (copy <= upper), axis=-1)).reshape(-1, n).any(axis=0)
+        inside = to_numpy(xp.all((copy >= low) & (copy <= high), axis=-1)).reshape(-1, n).any(axis=0)
         keep = np.flatnonzero(inside)
         if keep.size:
             positions.append(xp.take(copy, xp.asarray(keep, device=device(x)), axis=-2))

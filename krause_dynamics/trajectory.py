@@ -12,6 +12,8 @@ import numpy as np
 
 from krause_dynamics._array import Array, to_numpy
 from krause_dynamics._files import check_target, read_netcdf, read_npz, write_netcdf, write_npz
+from krause_dynamics._value import value_from
+from krause_dynamics.spaces import Euclidean, Space
 
 if TYPE_CHECKING:
     import xarray
@@ -61,6 +63,16 @@ class Trajectory:
     def final(self) -> Array:
         """Positions at the last saved time, (*batch, n, d)."""
         return self.positions[-1]
+
+    @property
+    def space(self) -> Space:
+        """Where the positions live, by ``meta["dynamics"]``; `Euclidean` where the metadata name no space.
+
+        Raises:
+            ValueError: The space is of a class that is not defined here, or holds a function.
+        """
+        described = (self.meta.get("dynamics") or {}).get("space")
+        return Euclidean() if described is None else value_from(described, Space)
 
     def log_mass_at(self, index: int) -> Array | None:
         """Log m at one saved time, (*batch, n), or ``None`` for equal masses."""

@@ -12,6 +12,7 @@ from krause_dynamics.analysis import operators
 from krause_dynamics.analysis.clusters import Event, events
 from krause_dynamics.interaction import Interaction
 from krause_dynamics.interaction.rules import RULE
+from krause_dynamics.spaces import Space
 
 if TYPE_CHECKING:
     import networkx
@@ -20,7 +21,9 @@ __all__ = ["components", "interaction_graph", "merge_tree", "merges_and_splits"]
 
 
 @reads(rule=RULE, x=Points((1, 2)))
-def interaction_graph(rule: Interaction, x: Array, *, log_mass: Array | None = None) -> networkx.DiGraph:
+def interaction_graph(
+    rule: Interaction, x: Array, *, log_mass: Array | None = None, space: Space | None = None
+) -> networkx.DiGraph:
     """Directed graph of one state: an edge i -> j where i hears j, with ``weight`` a_ij.
 
     Edges are the support (an admitted pair whose weight underflows is an edge of weight 0). A particle that hears
@@ -30,13 +33,14 @@ def interaction_graph(rule: Interaction, x: Array, *, log_mass: Array | None = N
         rule: The interaction.
         x: (n, d) positions.
         log_mass: (n,) log-masses.
+        space: Where the positions live, as `operators.matrix` reads it.
 
     Returns:
         networkx DiGraph on 0, ..., n - 1, each node with its ``position``.
     """
     import networkx
 
-    matrix = operators.matrix(rule, x, log_mass=log_mass, sparse=True).tocoo()
+    matrix = operators.matrix(rule, x, log_mass=log_mass, sparse=True, space=space).tocoo()
     graph = networkx.DiGraph()
     graph.add_nodes_from((i, {"position": point}) for i, point in enumerate(to_numpy(x)))
     rows, columns = (axis.tolist() for axis in matrix.coords)
@@ -45,13 +49,14 @@ def interaction_graph(rule: Interaction, x: Array, *, log_mass: Array | None = N
 
 
 @reads(rule=RULE, connection=Word(("weak", "strong")))
-def components(rule: Interaction, run: Any, *, connection: str = "weak") -> np.ndarray:
+def components(rule: Interaction, run: Any, *, connection: str = "weak", space: Space | None = None) -> np.ndarray:
     """Components of the interaction graph at every saved time.
 
     Args:
         rule: The interaction.
-        run: A `Trajectory` (its masses are used), or positions (T, n, d).
+        run: A `Trajectory` (its masses and its space are used), or positions (T, n, d).
         connection: ``"weak"``: joined by hearing in either direction; ``"strong"``: hearing each other along paths.
+        space: Where the positions live; by default that of a `Trajectory`.
 
     Returns:
         (T, n) labels, numbered by first member at each time; -1 for a point without mass.
@@ -62,12 +67,13 @@ def components(rule: Interaction, run: Any, *, connection: str = "weak") -> np.n
     if connection not in ("weak", "strong"):
         raise ValueError(f"connection must be 'weak' or 'strong', got {connection!r}")
     positions, log_mass = to_numpy(getattr(run, "positions", run)), getattr(run, "log_mass", None)
+    space = getattr(run, "space", None) if space is None else space
     if positions.ndim != 3:
         raise ValueError(f"run must have positions (T, n, d), got {positions.shape}; choose one of the batch")
     labels = np.empty(positions.shape[:2], np.int64)
     for step, x in enumerate(positions):
         mass = None if log_mass is None else np.broadcast_to(to_numpy(log_mass), labels.shape)[step]
-        form = operators.structure(operators.support(rule, x, log_mass=mass, sparse=True))
+        form = operators.structure(operators.support(rule, x, log_mass=mass, sparse=True, space=space))
         labels[step] = _by_first_member(form.blocks if connection == "weak" else form.classes)
         if mass is not None:
             labels[step, mass == -np.inf] = -1

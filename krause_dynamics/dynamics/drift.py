@@ -94,19 +94,21 @@ class Drift:
         xp: Array namespace of the states.
         log_mass: Masses given by the caller, or ``None``.
         plan: The rule in force and the form that computes it.
+        has_images: Whether sources are heard through a border.
     """
 
     def __init__(self, dynamics: Moving, x: Array, log_mass: Array | None = None, impl: str = "auto") -> None:
         self.dynamics, self.space, self.log_mass = dynamics, dynamics.space, log_mass
         self.xp = namespace(x=x, log_mass=log_mass)
         self._relative, self._external, self._read = dynamics.is_relative, dynamics.external, dynamics.read
+        self.space.check_dimension(x.shape[-1])
         self._heads = Heads.of(dynamics.query, dynamics.key, dynamics.value, x)
         self._fixed = _fixed_column(dynamics.fixed, x)
         self._padded = log_mass is not None and bool((log_mass == NEVER).any())
         self._constant = dynamics.rule if isinstance(dynamics.rule, Interaction) else None
         rule = dynamics.rule_at(0.0)
         self._uniform = like(np.full(x.shape[-2], -np.log(x.shape[-2])), x)
-        self._has_ghosts = self.space.shape() is None and self.space.ghosts(x, rule.reach) is not None
+        self.has_images = self.space.shape() is None and self.space.images(self.space.wrap(x), rule) is not None
         self.plan = plan_request(rule, self._request(0.0, x, rule)[0].checked(), impl)
 
     @property
@@ -180,16 +182,16 @@ class Drift:
     def _request(self, t: float, x: Array, rule: Interaction) -> tuple[Request, Array]:
         """Arguments of the one operation, and each particle's own value."""
         y = x if self._read is None else self._read(x)
+        y = self.space.wrap(y) if self.has_images else y
         masses = self._uniform if self.log_mass is None and not rule.normalised else self.log_mass
         queries = keys = values = y
         if self._heads is not None:
             queries, keys, values = self._heads.at(t, y)
             if queries.ndim > y.ndim and masses is not None and masses.ndim > 1:
                 masses = masses[..., None, :]
-        if self._has_ghosts:
-            ghosts = self.space.ghosts(keys, rule.reach)
-            if ghosts is not None:
-                return self._mirrored(t, queries, *ghosts, masses), values
+        images = self.space.images(keys, rule) if self.has_images else None
+        if images is not None:
+            return self._mirrored(t, queries, *images, masses), values
         return Request(self.xp, queries, keys, values, masses), values
 
     def _mirrored(self, t: float, queries: Array, keys: Array, owner: np.ndarray, masses: Array | None) -> Request:

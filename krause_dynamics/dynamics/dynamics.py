@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from krause_dynamics._array import Array, is_torch
+from krause_dynamics._array import Array, is_torch, may_look, to_numpy
 from krause_dynamics._value import Value, check_number
+from krause_dynamics.aggregate import as_points
 from krause_dynamics.dynamics.drift import Drift
 from krause_dynamics.interaction import Interaction
 from krause_dynamics.spaces import Euclidean, Space
@@ -53,6 +54,10 @@ class Dynamics(Value):
             raise TypeError(f"rule must be an Interaction such as kd.softmax(beta=4.0), got {self.rule!r}")
         if not isinstance(self.space, Space):
             raise TypeError(f"space must be one such as kd.Sphere(), got {self.space!r}")
+        for name in ("external", "read"):
+            if not (getattr(self, name) is None or callable(getattr(self, name))):
+                raise TypeError(f"{name} must be a function, got {getattr(self, name)!r}")
+        _check_fixed(self.fixed)
         check_number("noise", self.noise, positive=False)
         if self.noise < 0:
             raise ValueError(f"noise must be at least 0, got {self.noise!r}")
@@ -88,6 +93,7 @@ class Dynamics(Value):
 
     def attention(self, t: float, x: Array, log_mass: Array | None = None, *, impl: str = "auto") -> Array:
         """What each particle hears, ``sum_j a_ij V y_j`` summed over heads: (..., n, d). Nobody heard gives 0."""
+        x = as_points("x", x)
         return self._checked(x, log_mass, impl).attention(t, x)
 
     def drift(
@@ -97,7 +103,7 @@ class Dynamics(Value):
 
         Args:
             t: Time; it matters to rules, matrices or external drifts that vary.
-            x: Positions (*batch, n, d).
+            x: Positions (*batch, n, d); (n,) is read as (n, 1).
             log_mass: log m_i, (n,) or (*batch, n); by default -log n each, so that they sum to one.
             impl: How the interaction is computed.
             project: Project to the tangent space; a post-norm layer does not (`LayerStep`).
@@ -108,6 +114,7 @@ class Dynamics(Value):
         Raises:
             ValueError: Shapes that do not fit, or NaN among particles that have mass.
         """
+        x = as_points("x", x)
         return self._checked(x, log_mass, impl)(t, x, project=project)
 
     def __call__(self, t: float, x: Array, *, project: bool = True) -> Array:
@@ -119,4 +126,30 @@ class Dynamics(Value):
         on_device = is_torch(x) and x.device.type != "cpu"  # asking a GPU for the answer would stall it at every call
         if not on_device and not drift.is_finite(x):
             raise ValueError("x must be finite, got NaN or infinity; set log_mass=-inf for padding")
+        if drift.has_images:
+            self.space.check(x)
         return drift
+
+
+def _check_fixed(fixed: Any) -> None:
+    """Stubborn agents are told by truth values, or by numbers that can only be such; a list of agents is refused.
+
+    Raises:
+        ValueError: Something else than 0 and 1, false and true.
+    """
+    if fixed is None or not may_look(fixed):
+        return
+    values = to_numpy(fixed)
+    if values.dtype != bool:
+        raise ValueError(
+            f"fixed must be booleans of shape (n,), got {values.dtype}: {fixed!r}; for a list of agents take "
+            "np.isin(np.arange(n), agents)"
+        )
+
+
+def check_dynamics(dynamics: Any) -> None:
+    """Raise TypeError unless it is a `Dynamics`; a rule alone says how it becomes one."""
+    if isinstance(dynamics, Dynamics):
+        return
+    way = "wrap the rule: kd.Dynamics(rule, kd.Sphere())" if isinstance(dynamics, Interaction) else "see kd.Dynamics"
+    raise TypeError(f"dynamics must be a kd.Dynamics (rule and space), got {type(dynamics).__name__}; {way}")

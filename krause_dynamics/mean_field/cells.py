@@ -118,12 +118,15 @@ class LineCells(Cells):
     def check_space(self, space: Space) -> None:
         if isinstance(space, Euclidean):
             return
-        covered = {Interval: lambda s: (s.lower, s.upper), Torus: lambda s: (0.0, s.length)}.get(type(space))
+        covered = {Interval: lambda s: (s.lower, s.upper), Torus: lambda s: (0.0, float(np.max(s.length)))}.get(
+            type(space)
+        )
         if covered is None:
             raise ValueError(
                 f"a density on a line needs Euclidean, Interval or Torus, got {space!r}; "
                 "take CircleCells for kd.Circle() and LatitudeCells for kd.Sphere()"
             )
+        space.check_dimension(1)
         if not np.allclose(covered(space), self.bounds, rtol=1e-12, atol=0.0):
             raise ValueError(f"the cells must cover {space!r}, they cover [{self.lower}, {self.upper}]")
 

@@ -83,7 +83,8 @@ def _read(state: Trajectory | Density, index: int) -> tuple[np.ndarray, np.ndarr
         # The radius of a rule is a chord, positions are angles.
         radius = None if radius is None else 2 * float(np.arcsin(min(radius / 2, 1.0)))
     elif positions.ndim == 2 and positions.shape[-1] == 1:
-        place, period = positions[:, 0], space.get("length") if space.get("type") == "Torus" else None
+        length = state.space.period
+        place, period = state.space.wrap(positions)[:, 0], None if length is None else float(np.max(length))
     else:
         raise ValueError(f"positions must lie on a line, got shape {positions.shape}; kd.clusters has any dimension")
     mass = np.ones(len(positions)) if log_mass is None else np.exp(to_numpy(log_mass))

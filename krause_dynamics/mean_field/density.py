@@ -11,6 +11,7 @@ import numpy as np
 from krause_dynamics._arguments import POSITIVE, Called, Entries, Is, Maybe, Real, Whole, reads
 from krause_dynamics._array import to_numpy
 from krause_dynamics.mean_field.cells import Cells, CircleCells, LatitudeCells, LineCells
+from krause_dynamics.spaces import Space
 
 SUCH_CELLS = "mean_field.LineCells(100, 0.0, 1.0)"
 CELLS = Is(Cells, SUCH_CELLS)
@@ -185,21 +186,28 @@ def von_mises(cells: int | Cells, kappa: float, mean: float = 0.0) -> Density:
 
 
 @reads(cells=CELLS, x=Entries())
-def from_particles(cells: Cells, x: Any, log_mass: Any = None) -> Density:
+def from_particles(cells: Cells, x: Any, log_mass: Any = None, *, space: Space | None = None) -> Density:
     """Each particle gives its mass to the two nearest cells, in shares that keep its position as their mean.
 
-    Within half a cell of an end of a line there is one cell only, and the position is rounded to its centre.
+    Within half a cell of an end of a line there is one cell only, and the position is rounded to its centre; on a torus
+    the last cell is beside the first.
 
     Args:
         cells: Where; on `LatitudeCells` the angle to the first axis is taken, the rest averaged away.
         x: Positions (n, d) or (n,).
         log_mass: log m, (n,); by default -log n each.
+        space: Where the particles live; by default the circle on `CircleCells`, and a line with ends on `LineCells`.
 
     Raises:
-        ValueError: A particle outside the cells.
+        ValueError: A particle outside the cells, or cells of another space.
     """
     points = to_numpy(x).astype(np.float64)
-    coordinate = cells.coordinate(points[:, None] if points.ndim == 1 else points)
+    points = points[:, None] if points.ndim == 1 else points
+    around = isinstance(cells, CircleCells)
+    if space is not None:
+        cells.check_space(space)
+        around, points = cells.is_periodic(space), space.wrap(points)
+    coordinate = cells.coordinate(points)
     mass = np.full(len(coordinate), 1 / len(coordinate)) if log_mass is None else np.exp(to_numpy(log_mass))
     lower, upper = cells.bounds
     present = mass > 0
@@ -210,7 +218,7 @@ def from_particles(cells: Cells, x: Any, log_mass: Any = None) -> Density:
     share = place - first
     masses = np.zeros(cells.count)
     for cell, part in ((first, 1 - share), (first + 1, share)):
-        cell = cell % cells.count if isinstance(cells, CircleCells) else np.clip(cell, 0, cells.count - 1)
+        cell = cell % cells.count if around else np.clip(cell, 0, cells.count - 1)
         np.add.at(masses, cell, mass[present] * part)
     return Density(cells, masses)
 

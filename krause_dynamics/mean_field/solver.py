@@ -17,6 +17,7 @@ from krause_dynamics.mean_field.diffusion import diffusion
 from krause_dynamics.mean_field.finite_volumes import SHARE_PER_STEP, Rates, Transport, largest_step
 from krause_dynamics.mean_field.runs import OnSave, StopRule, run_file, run_of, trajectory_of, words
 from krause_dynamics.mean_field.velocity import Velocity
+from krause_dynamics.runs.arguments import asked_times
 from krause_dynamics.runs.loop import StepFailed, Stepper
 from krause_dynamics.runs.progress import Progress
 from krause_dynamics.runs.recording import AtTimes, Record
@@ -196,12 +197,11 @@ def density_at(trajectory: Trajectory, index: int = -1) -> Density:
 
 
 def _targets(save_at: int | Sequence[float], t_end: float) -> list[float]:
-    if isinstance(save_at, int):
+    if isinstance(save_at, int | np.integer):
         if save_at < 2:
             raise ValueError(f"save_at must be at least 2 (first and last) or a list of times, got {save_at}")
         return [float(t) for t in np.linspace(0.0, t_end, save_at)[1:]]
-    inner = sorted({float(t) for t in save_at if 0 < t < t_end})
-    return [*inner, float(t_end)]
+    return asked_times(save_at, t_end)
 
 
 def _check_times(t_end: float, dt: float | None, max_dt: float) -> None:

@@ -119,7 +119,7 @@ def _lattice(dynamics: Dynamics, rule: Interaction, cells: Cells, start: float, 
     points = cells.points(middle)
     keys = _apply(dynamics.key, points, 0.0)
     owner = np.arange(cells.count)
-    ghosts = dynamics.space.ghosts(keys, rule.reach)
+    ghosts = dynamics.space.images(keys, rule)
     if ghosts is not None:
         order = np.argsort(ghosts[0][:, 0], kind="stable")
         keys, owner = ghosts[0][order], ghosts[1][order]

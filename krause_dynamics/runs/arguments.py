@@ -9,6 +9,10 @@ import numpy as np
 
 from krause_dynamics._array import as_generator
 
+STATES = 1e7  # times of states to keep: 80 MB of times alone
+STEPS = 1e12  # at a microsecond each, eleven days
+ROUNDING = 1e-12  # of t_end: times that arithmetic such as 3 * 0.1 makes of it
+
 
 def check_lengths(t_end: float, dt: float, save_every: int) -> None:
     """Refuse times that are no positive finite numbers, and strides that are no whole ones.
@@ -17,8 +21,10 @@ def check_lengths(t_end: float, dt: float, save_every: int) -> None:
         ValueError: With the name and the value.
     """
     for name, value in (("t_end", t_end), ("dt", dt)):
-        if isinstance(value, str) or not (np.isfinite(value) and value > 0):
+        real = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
+        if not (real and np.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be positive and finite, got {value!r}")
+    check_affordable("steps (t_end / dt)", float(t_end) / float(dt), STEPS)
     if isinstance(save_every, bool) or not isinstance(save_every, int | np.integer) or save_every < 1:
         raise ValueError(f"save_every must be at least 1 and whole, got {save_every!r}")
 
@@ -30,13 +36,51 @@ def save_times(t_end: float, dt: float, save_every: int, save_at: Sequence[float
         ValueError: ``save_at`` outside of the run.
     """
     if save_at is not None:
-        times = sorted({float(t) for t in save_at})
-        if times and not (times[0] >= 0 and times[-1] <= t_end):
-            raise ValueError(f"save_at must lie between 0 and t_end = {t_end:g}, got {times[0]:g} to {times[-1]:g}")
-        return [t for t in times if 0 < t < t_end] + [t_end]
-    spacing = save_every * dt
-    count = int(np.ceil((t_end - 1e-9 * dt) / spacing))
-    return [(k * save_every) * dt for k in range(1, count)] + [t_end]
+        return asked_times(save_at, t_end)
+    count = np.ceil((t_end - 1e-9 * dt) / (save_every * dt))
+    check_affordable("states to keep (t_end / (save_every * dt))", count, STATES)
+    return [(k * save_every) * dt for k in range(1, int(count))] + [t_end]
+
+
+def asked_times(save_at: Sequence[float], t_end: float) -> list[float]:
+    """Increasing times without 0, ``t_end`` last; what is within rounding of ``t_end`` is ``t_end``.
+
+    Raises:
+        TypeError: No list of numbers.
+        ValueError: Times outside of the run, or NaN.
+    """
+    try:
+        times = np.unique(np.asarray(save_at, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise TypeError(f"save_at must be a list of times, got {save_at!r}") from None
+    times = np.where(np.abs(times - t_end) <= ROUNDING * t_end, t_end, times)
+    outside = times[~((times >= 0) & (times <= t_end))]
+    if outside.size:
+        raise ValueError(
+            f"save_at must lie between 0 and t_end = {t_end:g}, got {', '.join(f'{t:g}' for t in outside)}"
+        )
+    return [*times[(times > 0) & (times < t_end)].tolist(), float(t_end)]
+
+
+def check_affordable(what: str, count: float, limit: float) -> None:
+    """Counts are known before anything is allocated.
+
+    Raises:
+        ValueError: More than the limit; the message says what is counted, the count and the limit.
+    """
+    if not count <= limit:
+        raise ValueError(f"the run asks for {count:.3g} {what}, more than the limit of {limit:.0e}; ask for fewer")
+
+
+def check_callables(**functions: Any) -> None:
+    """Functions of the caller that could not be called are found before the run.
+
+    Raises:
+        TypeError: With the name and the value.
+    """
+    for name, function in functions.items():
+        if not (function is None or isinstance(function, bool) or callable(function)):
+            raise TypeError(f"{name} must be a function, got {function!r}")
 
 
 def generator(rng: Any, *, needed: bool) -> Any:

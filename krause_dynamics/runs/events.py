@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._array import Array
+from krause_dynamics._array import Array, to_numpy
+from krause_dynamics.spaces import Space
 
 Drift = Callable[[float, Array], Array]
-Retract = Callable[[Array], Array]
 
 BISECTIONS = 60  # halvings of a step: its sixtieth halving is below the spacing of floating-point times
 
@@ -21,7 +21,8 @@ class Event:
     """``function(t, x)`` crosses zero, for example ``lambda t, x: 0.9 - float(kd.observables.order_parameter(x))``.
 
     Attributes:
-        function: A real number from time and positions; its sign is watched after every step.
+        function: A real number from time and positions; its sign is watched after every step. A condition (true or
+            false) has no zero to cross and is refused: write ``width - 1.0`` for ``width < 1.0``.
         name: The run keeps the times as ``extras["event_<name>"]``.
         terminal: Whether the run ends there.
         direction: +1 counts upward crossings only, -1 downward ones, 0 both.
@@ -46,18 +47,18 @@ class Watch:
     dt^4, like that of `RK4`; events of a discrete-time run (dt = 1 steps) are therefore times of the interpolant.
     """
 
-    def __init__(self, events: Sequence[Event], drift: Drift, retract: Retract, t: float, x: Array) -> None:
-        """Watch from the state ``x`` at ``t``, moved by ``drift(t, x)`` on a space with ``retract(x)``."""
+    def __init__(self, events: Sequence[Event], drift: Drift, space: Space, t: float, x: Array) -> None:
+        """Watch from the state ``x`` at ``t``, moved by ``drift(t, x)`` in a space."""
         names = [event.name for event in events]
         if len(set(names)) != len(names):
             raise ValueError(f"events must have different names, got {names}")
-        self._events, self._drift, self._retract = tuple(events), drift, retract
-        self._values = [float(event.function(t, x)) for event in self._events]
+        self._events, self._drift, self._space = tuple(events), drift, space
+        self._values = [_value(event, t, x) for event in self._events]
         self.found: dict[str, list[float]] = {event.name: [] for event in self._events}
 
     def step(self, t: float, x: Array, t_next: float, x_next: Array) -> tuple[float, Array, str] | None:
         """Look at one step; the time, state and name of the first terminal event in it, if there is one."""
-        before, self._values = self._values, [float(event.function(t_next, x_next)) for event in self._events]
+        before, self._values = self._values, [_value(event, t_next, x_next) for event in self._events]
         crossed = [
             (event, old)
             for event, old, new in zip(self._events, before, self._values, strict=True)
@@ -77,12 +78,13 @@ class Watch:
 
     def _hermite(self, t: float, x: Array, t_next: float, x_next: Array) -> Callable[[float], Array]:
         size, slope, slope_next = t_next - t, self._drift(t, x), self._drift(t_next, x_next)
+        x_next = self._space.image(x_next, x)  # a step over the border is a short one
 
         def at(time: float) -> Array:
             s = (time - t) / size
             left = (1 + 2 * s) * (1 - s) ** 2 * x + s * (1 - s) ** 2 * size * slope
             right = s**2 * (3 - 2 * s) * x_next + s**2 * (s - 1) * size * slope_next
-            return self._retract(left + right)
+            return self._space.retract(left + right)
 
         return at
 
@@ -99,6 +101,25 @@ class Watch:
         return {f"event_{name}": np.asarray(times) for name, times in self.found.items()}
 
 
+def _value(event: Event, t: float, x: Array) -> float:
+    """What an event's function says.
+
+    Raises:
+        TypeError: No real number; a condition never crosses zero.
+        ValueError: NaN, which never does either.
+    """
+    value = event.function(t, x)
+    number = to_numpy(value)
+    if number.size != 1 or number.dtype.kind not in "iuf":
+        raise TypeError(
+            f"function of event {event.name!r} must return a real number that crosses zero, got {value!r}; "
+            "for a condition such as width < 1.0 return width - 1.0"
+        )
+    if np.isnan(number).any():
+        raise ValueError(f"function of event {event.name!r} returned NaN at t = {t:g}; its sign cannot be watched")
+    return float(number.reshape(()))
+
+
 def _crosses(event: Event, old: float, new: float) -> bool:
     upward, downward = old < 0 <= new, old > 0 >= new
     return (upward and event.direction >= 0) or (downward and event.direction <= 0)
@@ -109,7 +130,7 @@ def _bisect(event: Event, old: float, between: Callable[[float], Array], low: fl
         middle = (low + high) / 2
         if middle in (low, high):
             break
-        if _crosses(event, old, float(event.function(middle, between(middle)))):
+        if _crosses(event, old, _value(event, middle, between(middle))):
             high = middle
         else:
             low = middle

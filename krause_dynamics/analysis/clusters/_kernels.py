@@ -174,29 +174,28 @@ def is_joined(parent, rows, columns):
 
 
 @njit(cache=True, nogil=True, fastmath=REASSOCIATE)
-def flat_spanning_tree(points, period):
-    """Minimum spanning tree in few dimensions (Prim): O(n^2 d) time, O(n) memory.
+def grow(outside, nearest, partner, index, place, steps, period, edges, squares):
+    """Some steps of Prim's algorithm in few dimensions, for `_spanning.prim`: O(n d) time each.
 
     The points outside the tree stay packed, axis by axis, so that all loops are vectors.
 
     Args:
-        points: (n, d), n >= 1.
-        period: 0 for flat space; on a torus its length, and coordinates in [0, period).
+        outside: (d, n) coordinates; those of the ``left`` points outside of the tree come first.
+        nearest: (n,) squared distance of each to the tree.
+        partner: (n,) the point of the tree where that is.
+        index: (n,) which point each is.
+        place: Where the point stands that joins next.
+        steps: First step and the one after the last, of n - 1.
+        period: (d,) 0 for a flat axis; on a torus its length, and coordinates in [0, period).
+        edges: (n - 1, 2) the tree, written.
+        squares: (n - 1,) squared lengths, written.
 
     Returns:
-        Edges (n - 1, 2) and their squared lengths (n - 1,), in the order of growth.
+        The next ``place``.
     """
-    n, d = points.shape
-    outside, here = np.empty((d, n)), np.empty(d)
-    for i in range(n):
-        for k in range(d):
-            outside[k, i] = points[i, k]
-    edges = np.empty((n - 1, 2), np.int64)
-    squares = np.empty(n - 1)
-    nearest, squared = np.full(n, np.inf), np.empty(n)
-    partner, index = np.zeros(n, np.int64), np.arange(n)
-    place = 0
-    for step in range(n - 1):
+    d, n = outside.shape
+    here, squared = np.empty(d), np.empty(n)
+    for step in range(steps[0], steps[1]):
         left, newest = n - 1 - step, index[place]
         for k in range(d):
             here[k] = outside[k, place]
@@ -204,11 +203,11 @@ def flat_spanning_tree(points, period):
         nearest[place], partner[place], index[place] = nearest[left], partner[left], index[left]
         squared[:left] = 0.0
         for k in range(d):
-            row = outside[k]
-            if period > 0.0:
+            row, around = outside[k], period[k]
+            if around > 0.0:
                 for q in range(left):
                     gap = abs(here[k] - row[q])
-                    gap = min(gap, period - gap)
+                    gap = min(gap, around - gap)
                     squared[q] += gap * gap
             else:
                 for q in range(left):
@@ -223,7 +222,7 @@ def flat_spanning_tree(points, period):
         while nearest[place] != best:
             place += 1
         edges[step, 0], edges[step, 1], squares[step] = partner[place], index[place], best
-    return edges, squares
+    return place
 
 
 @njit(cache=True, nogil=True)

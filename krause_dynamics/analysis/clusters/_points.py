@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from krause_dynamics._array import Array
+from krause_dynamics._array import Array, as_floating, is_torch, like
 from krause_dynamics.analysis.observables._state import units, weighted
 
 Metric = Literal["euclidean", "chord", "cosine"]
@@ -29,7 +29,7 @@ class Cloud:
         masses: (m,), shares of the total mass.
         n: Number of given points, absent ones counted.
         metric: Name of the distance.
-        period: Length of the torus, or ``None``; `points` are then in [0, period).
+        period: (d,) lengths of the torus, or ``None``; `points` are then in [0, period).
     """
 
     points: np.ndarray
@@ -38,10 +38,10 @@ class Cloud:
     masses: np.ndarray
     n: int
     metric: Metric
-    period: float | None = None
+    period: np.ndarray | None = None
 
     @classmethod
-    def of(cls, points: Array, metric: Metric, log_mass: Array | None, period: float | None = None) -> Cloud:
+    def of(cls, points: Any, metric: Metric, log_mass: Any, period: Any = None) -> Cloud:
         """Check one state (n, d), or (n,) for points on a line, and leave absent points out.
 
         Raises:
@@ -50,29 +50,27 @@ class Cloud:
         """
         if metric not in METRICS:
             raise ValueError(f"metric must be one of {METRICS}, got {metric!r}")
-        if getattr(points, "ndim", None) == 1:
-            points = points[:, None]
-        state = weighted(points, log_mass)
+        points = _points(points)
+        state = weighted(points, log_mass if log_mass is None or is_torch(log_mass) else like(log_mass, points))
         if points.ndim != 2:
             raise ValueError(
                 f"points must be one state of shape (n, d), got {tuple(points.shape)}; "
                 "use clusters.over_time(positions, radii) for leading axes"
             )
-        if period is not None:
-            _check_period(period, metric, points.shape[1])
+        sides = None if period is None else _sides(period, metric, points.shape[1])
         given, share, present = state.on_host()
         index = np.flatnonzero(present)
         given = np.ascontiguousarray(given if len(index) == len(given) else given[index])
         masses = share[index].astype(np.float64)
         own = given if metric == "euclidean" else np.ascontiguousarray(units(np, given))
         return cls(
-            points=own if period is None else wrapped(own.astype(np.float64), period),
+            points=own if sides is None else wrapped(own.astype(np.float64), sides),
             given=given,
             index=index,
             masses=masses / masses.sum(),
             n=len(present),
             metric=metric,
-            period=period,
+            period=sides,
         )
 
     def length(self, squared: np.ndarray) -> np.ndarray:
@@ -101,17 +99,36 @@ def is_small(points: np.ndarray) -> bool:
     return points.shape[1] <= FEW or points.size * len(points) <= SMALL
 
 
-def wrapped(x: np.ndarray, period: float) -> np.ndarray:
+def _points(points: Any) -> Array:
+    """What numpy or pandas hold as a floating array, (n,) as (n, 1).
+
+    Raises:
+        TypeError: A run, or no real numbers.
+    """
+    if hasattr(points, "positions"):
+        raise TypeError(
+            "points must be one state, got a run; pass run.final, or the run to clusters.over_time or clusters.labels"
+        )
+    points = as_floating("points", points)
+    return points[:, None] if points.ndim == 1 else points
+
+
+def wrapped(x: np.ndarray, period: np.ndarray) -> np.ndarray:
     """Coordinates in [0, period); what a tiny negative number rounds up to the period itself becomes 0."""
     x = x % period
     return np.where(x >= period, 0.0, x)
 
 
-def _check_period(period: float, metric: str, d: int) -> None:
-    if not 0 < period < math.inf:
-        raise ValueError(f"period must be positive and finite, got {period}")
+def _sides(period: Any, metric: str, d: int) -> np.ndarray:
+    """The period of every coordinate, (d,)."""
+    sides = np.asarray(period, dtype=np.float64)
+    if sides.shape not in ((), (d,)) or not ((sides > 0) & np.isfinite(sides)).all():
+        raise ValueError(
+            f"period must be positive and finite, one number or one for each of {d} coordinates, got {period}"
+        )
     if metric != "euclidean" or d > FEW:
         raise ValueError(f"period needs the Euclidean metric and at most {FEW} dimensions, got {metric!r} and {d}")
+    return np.full(d, sides)
 
 
 def closed_radius(radius: float, closed: bool) -> float:

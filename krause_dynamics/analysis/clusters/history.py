@@ -40,7 +40,7 @@ def over_time(
     *,
     metric: Metric = "euclidean",
     log_mass: Array | None = None,
-    period: float | None = None,
+    period: Any = None,
 ) -> History:
     """`curve` of every state: one spanning tree each, whatever the number of radii.
 
@@ -49,11 +49,12 @@ def over_time(
         radii: (r,) radii, each at least 0.
         metric: As in `find`.
         log_mass: Broadcasts to (..., n); -inf takes a point out of that state.
-        period: Length of a `Torus`, as in `find`.
+        period: Length of a `Torus`, as in `find`; by default that of the trajectory.
 
     Returns:
         The history; for a trajectory the first axis is time.
     """
+    period = positions.space.period if period is None and hasattr(positions, "space") else period
     positions, log_mass = _arrays(positions, log_mass)
     leading = tuple(positions.shape[:-2])
     curves = [
@@ -72,9 +73,10 @@ def labels(
     *,
     metric: Metric = "euclidean",
     log_mass: Array | None = None,
-    period: float | None = None,
+    period: Any = None,
 ) -> np.ndarray:
     """Labels of `find` for every state: (..., n); the numbers of different states are unrelated (see `events`)."""
+    period = positions.space.period if period is None and hasattr(positions, "space") else period
     positions, log_mass = _arrays(positions, log_mass)
     result = np.empty(tuple(positions.shape[:-1]), np.int64)
     for place, x, mass in _states(positions, log_mass):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from krause_dynamics._array import Array
 from krause_dynamics.analysis.clusters._grams import COLUMNS, DIRECT, ROWS, Grams
 from krause_dynamics.analysis.clusters._points import Cloud, Metric, check_radius, closed_radius, is_small, wrapped
 from krause_dynamics.analysis.clusters._spanning import spanning_tree
+
+MANY, PLANE_AND_SPACE = 2048, (2, 3)  # points, and dimensions, from which on a k-d tree pays
+PAIRS = 64  # near pairs a point up to which they are listed, 1 GB at a million points
 
 
 @dataclass(frozen=True)
@@ -54,32 +58,35 @@ class Clusters:
 
 
 def find(
-    points: Array,
+    points: Any,
     radius: float,
     *,
     metric: Metric = "euclidean",
     log_mass: Array | None = None,
     closed: bool = True,
-    period: float | None = None,
+    period: Any = None,
 ) -> Clusters:
     """Connected components of the graph that joins points at distance at most ``radius``.
 
     What bounded confidence cannot bridge. Pairs within rounding of the radius are decided on direct differences in
-    float64; chains count as one cluster. O(n^2 d) time and O(n d) memory; O(n log n) on a line.
+    float64; chains count as one cluster. O(n^2 d) time and O(n d) memory; O(n log n) on a line, and in two and three
+    dimensions, where few pairs are near, by a k-d tree.
 
     Args:
-        points: (n, d), or (n,) on a line; numpy or torch.
+        points: (n, d), or (n,) on a line; numpy, torch, lists or pandas.
         radius: At least 0; in the unit of the metric.
         metric: ``"euclidean"`` |x - y|, ``"chord"`` |u - v| of the unit vectors, ``"cosine"`` 1 - <u, v>
             (= chord^2 / 2). A point at the origin has no direction: its u is 0.
         log_mass: (n,) log-masses; -inf takes a point out.
         closed: Whether the radius itself joins (the rule of Hegselmann & Krause 2002).
-        period: Length of a `Torus`, where every coordinate is modulo this (Euclidean, at most 8 dimensions).
+        period: Length of a `Torus`, where every coordinate is modulo this, or one for each coordinate, as
+            ``space.period`` says it (Euclidean, at most 8 dimensions).
 
     Returns:
         The partition.
 
     Raises:
+        TypeError: A run instead of one of its states.
         ValueError: Negative radius, unknown metric, NaN, or more than one state.
 
     Example:
@@ -89,9 +96,11 @@ def find(
     cloud = Cloud.of(points, metric, log_mass, period)
     radius = check_radius("radius", radius)
     reach = closed_radius(radius, closed)
-    roots = (
-        _components_by_tree(cloud, reach) if is_small(cloud.points) else _components(cloud.points, cloud.limit(reach))
-    )
+    roots = _components_of_near(cloud, reach)
+    if roots is None and is_small(cloud.points):
+        roots = _components_by_tree(cloud, reach)
+    if roots is None:
+        roots = _components(cloud.points, cloud.limit(reach))
     return partition(cloud, roots, radius)
 
 
@@ -120,6 +129,32 @@ def partition(cloud: Cloud, roots: np.ndarray, radius: float) -> Clusters:
     labels = np.full(cloud.n, -1)
     labels[cloud.index] = inside
     return Clusters(labels, sizes, masses, positions, radius, cloud.metric)
+
+
+def _components_of_near(cloud: Cloud, radius: float) -> np.ndarray | None:
+    """From the pairs that a k-d tree finds, decided on direct differences; ``None`` where these are not few."""
+    m, d = cloud.points.shape
+    if m < MANY or d not in PLANE_AND_SPACE or not 0 <= radius < np.inf:
+        return None
+    from scipy.sparse import coo_array, csgraph
+    from scipy.spatial import cKDTree
+
+    points = np.asarray(cloud.points, np.float64)
+    # A little wider than the radius: which of the pairs on the edge belong is decided below.
+    limit = np.sqrt(max(cloud.limit(radius), 0.0))
+    limit += 1e-9 * limit + 1e-14 * float(np.abs(points).max())
+    tree = cKDTree(points, boxsize=cloud.period)
+    if tree.count_neighbors(tree, limit) > PAIRS * m:
+        return None
+    one, two = tree.query_pairs(limit, output_type="ndarray").T
+    squared = np.zeros(len(one))
+    for axis, line in enumerate(points.T):
+        gap = np.abs(line[one] - line[two])
+        gap = gap if cloud.period is None else np.minimum(gap, cloud.period[axis] - gap)
+        squared += gap * gap
+    near = cloud.length(squared) <= radius
+    links = coo_array((np.ones(int(near.sum()), bool), (one[near], two[near])), shape=(m, m))
+    return np.asarray(csgraph.connected_components(links, directed=False)[1])
 
 
 def _components_by_tree(cloud: Cloud, radius: float) -> np.ndarray:

@@ -53,7 +53,7 @@ def curve(
     *,
     metric: Metric = "euclidean",
     log_mass: Array | None = None,
-    period: float | None = None,
+    period: Any = None,
 ) -> Curve:
     """Number, effective number and noise share of the clusters at all radii, from one spanning tree.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from krause_dynamics._arguments import Entries, reads
 from krause_dynamics._array import Array
-from krause_dynamics.analysis.observables._state import mean, ratio, weighted
+from krause_dynamics.analysis.observables._state import Weighted, mean, ratio, weighted
+from krause_dynamics.spaces import Euclidean, Space
 
 BLOCK = 2**22  # entries of the largest intermediate of `diameter`, 32 MiB in float64
 
@@ -52,18 +54,28 @@ def mean_cosine(points: Array, *, log_mass: Array | None = None) -> Array:
     return ratio(xp, total - own, pairs, float("nan"))
 
 
-def dispersion(points: Array, *, log_mass: Array | None = None) -> Array:
+def dispersion(points: Array, *, log_mass: Array | None = None, space: Space | None = None) -> Array:
     """Mean squared distance to the mean, ``sum_i p_i |x_i - m|^2`` with ``m = sum_i p_i x_i``.
+
+    That is half the mean squared distance of all pairs, ``sum_ij p_i p_j |x_i - x_j|^2 / 2``, which a space without
+    means has as well.
 
     Args:
         points: (..., n, d).
         log_mass: (..., n), see `krause_dynamics.observables`.
+        space: Its ``distance`` decides, over all pairs, such as `kd.Torus(1.0)`; by default Euclidean.
 
     Returns:
         (...), at least 0.
     """
     state = weighted(points, log_mass)
     xp = state.xp
+    if space is not None:
+        terms = [
+            xp.sum(state.share[..., rows, None] * state.share[..., None, :] * distances**2, axis=(-2, -1))
+            for rows, distances in _pairs(state, space)
+        ]
+        return sum(terms[1:], terms[0]) / 2
     offset = state.points - mean(xp, state.share, state.points)[..., None, :]
     return xp.sum(state.share * xp.sum(offset * offset, axis=-1), axis=-1)
 
@@ -97,12 +109,13 @@ def norm_ratio(points: Array, token: int = 0, *, log_mass: Array | None = None) 
 
 
 @reads(positions=Entries((2, 4)))
-def mean_step(positions: Array, *, log_mass: Array | None = None) -> Array:
+def mean_step(positions: Array, *, log_mass: Array | None = None, space: Space | None = None) -> Array:
     """Mean relative step between successive states, ``sum_i p_i |x_i(l+1) - x_i(l)| / |x_i(l)|``.
 
     Args:
         positions: (T, ..., n, d), time or layer first.
         log_mass: (..., n), the same at all times. A point at the origin that moves gives infinity.
+        space: Its ``difference`` is the step: on a torus the short way. By default Euclidean.
 
     Returns:
         (T - 1, ...).
@@ -114,13 +127,13 @@ def mean_step(positions: Array, *, log_mass: Array | None = None) -> Array:
         raise ValueError(f"positions must have shape (T, ..., n, d) with T >= 2, got {tuple(positions.shape)}")
     state = weighted(positions, log_mass)
     xp = state.xp
-    step = xp.linalg.vector_norm(state.points[1:] - state.points[:-1], axis=-1)
+    step = xp.linalg.vector_norm((space or Euclidean()).difference(state.points[1:], state.points[:-1]), axis=-1)
     norm = xp.linalg.vector_norm(state.points[:-1], axis=-1)
     relative = xp.where(step > 0, ratio(xp, step, norm, float("inf")), xp.zeros_like(step))
     return xp.sum(xp.where(state.present[1:], state.share[1:] * relative, xp.zeros_like(relative)), axis=-1)
 
 
-def diameter(points: Array, *, log_mass: Array | None = None) -> Array:
+def diameter(points: Array, *, log_mass: Array | None = None, space: Space | None = None) -> Array:
     """Largest distance between two points, ``max_ij |x_i - x_j|``.
 
     The pair is found by matrix products in blocks of rows (memory O(n)); its distance is then a direct difference, so
@@ -129,11 +142,19 @@ def diameter(points: Array, *, log_mass: Array | None = None) -> Array:
     Args:
         points: (..., n, d).
         log_mass: (..., n); here only -inf matters.
+        space: Its ``distance`` decides, such as `kd.Torus(1.0)`; by default Euclidean.
 
     Returns:
         (...), at least 0.
     """
     state = weighted(points, log_mass)
+    if space is not None:
+        xp, both = state.xp, state.present[..., :, None] & state.present[..., None, :]
+        largest = [
+            xp.max(xp.where(both[..., rows, :], distances, xp.zeros_like(distances)), axis=(-2, -1))
+            for rows, distances in _pairs(state, space)
+        ]
+        return xp.max(xp.stack(largest), axis=0)
     xp, x, n = state.xp, state.points, state.points.shape[-2]
     centred = x - mean(xp, state.share, x)[..., None, :]
     squares = xp.sum(centred * centred, axis=-1)
@@ -150,6 +171,16 @@ def diameter(points: Array, *, log_mass: Array | None = None) -> Array:
         pair = xp.where(largest > best, xp.argmax(flat, axis=-1) + start * n, pair)
         best = xp.maximum(best, largest)
     return xp.linalg.vector_norm(_row(xp, x, pair // n) - _row(xp, x, pair % n), axis=-1)
+
+
+def _pairs(state: Weighted, space: Space) -> Iterator[tuple[slice, Array]]:
+    """Distances of some points to all, (..., rows, n), a few rows at a time."""
+    x, n = state.points, state.points.shape[-2]
+    space.check_dimension(x.shape[-1])
+    rows = max(1, BLOCK // math.prod(x.shape))
+    for start in range(0, n, rows):
+        part = slice(start, min(start + rows, n))
+        yield part, space.distance(x[..., part, None, :], x[..., None, :, :])
 
 
 def _row(xp: Any, points: Array, index: Array) -> Array:

@@ -1,0 +1,118 @@
+"""Whatever looks at positions asks the space: a run on a torus is the run that nothing cuts, seen elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import krause_dynamics as kd
+from krause_dynamics import stopping
+
+T = kd.Torus(1.0)
+RULE = kd.bounded_confidence(0.2)
+D = kd.Dynamics(RULE, T)
+PAIR = np.array([[0.05], [0.95]])  # 0.1 apart
+
+
+@pytest.mark.parametrize("rule", [RULE, kd.krause(0.1), kd.krause(0.2, kd.Within(0.3), normalised=False)])
+@pytest.mark.parametrize("space", [T, kd.Torus((1.0, 2.5))])
+def test_whole_periods_change_nothing(rule, space, rng):
+    d = 1 if space is T else 2
+    x = space.sample(12, d, rng)
+    shifted = x + rng.integers(-5, 6, x.shape) * np.asarray(space.length)
+    dynamics = kd.Dynamics(rule, space)
+    np.testing.assert_allclose(dynamics.drift(0.0, shifted), dynamics.drift(0.0, x), atol=1e-13)
+    for integrator in (kd.RK4(), kd.Adaptive(), kd.Stiff()):
+        ends = [kd.simulate(dynamics, y, 0.3, integrator=integrator).final for y in (x, shifted)]
+        assert (ends[1] >= 0).all()
+        assert (ends[1] < np.asarray(space.length)).all()
+        np.testing.assert_allclose(space.difference(ends[1], ends[0]), 0.0, atol=1e-5)  # tolerances of the methods
+    np.testing.assert_allclose(D.drift(0.0, np.array([[5.05], [0.95]])), [[-0.05], [0.05]], atol=1e-14)
+
+
+def test_a_rectangular_box_is_its_periods(rng):
+    box, x = kd.Torus((2.0, 1.0)), np.array([[1.9, 0.05], [0.05, 0.95]])
+    np.testing.assert_allclose(box.distance(x[0], x[1]), np.hypot(0.15, 0.1))
+    np.testing.assert_allclose(
+        kd.Dynamics(kd.bounded_confidence(0.3), box).drift(0.0, x)[0], [0.075, -0.05], atol=1e-14
+    )
+    np.testing.assert_allclose(box.extent(x), [0.15, 0.1], atol=1e-14)
+    assert kd.from_dict(box.to_dict()) == box
+    assert kd.clusters.find(x, 0.2, period=box.period).count == 1 < kd.clusters.find(x, 0.2).count
+    for points in (rng.random((3, 1)), rng.random((3, 3))):
+        with pytest.raises(ValueError, match="2 sides"):
+            kd.Dynamics(kd.krause(0.1), box).drift(0.0, points)
+    for length in ((2.0, 0.0), ((1.0,), (2.0,)), (1.0, np.inf)):
+        with pytest.raises(ValueError, match="length must be"):
+            kd.Torus(length)
+
+
+def test_a_ball_meets_nobody_twice():
+    """Radius over half the box: each would be heard on both sides, and the two would move apart."""
+    for dynamics in (kd.Dynamics(kd.bounded_confidence(0.6), T), kd.Dynamics(lambda t: kd.bounded_confidence(0.6), T)):
+        with pytest.raises(ValueError, match="at most half the length on a torus, 0.5, got 0.6"):
+            dynamics.drift(0.0, np.array([[0.0], [0.45]]))
+    np.testing.assert_allclose(
+        kd.Dynamics(kd.bounded_confidence(0.5), T).drift(0.0, np.array([[0.0], [0.45]])), [[0.225], [-0.225]]
+    )
+    with pytest.raises(ValueError, match="images within the reach"):
+        kd.Dynamics(kd.krause(0.5), kd.Torus(1e-6)).drift(0.0, PAIR)
+
+
+def test_points_off_the_space_are_refused(rng):
+    for mirror in (False, True):
+        dynamics = kd.Dynamics(RULE, kd.Interval(0, 1, mirror=mirror))
+        with pytest.raises(ValueError, match=r"interval \[0, 1\], got 1.5"):
+            kd.simulate(dynamics, np.array([[1.5], [0.5]]), 0.05)
+    with pytest.raises(ValueError, match="got 1.5"):
+        dynamics.drift(0.0, np.array([[1.5], [0.5]]))
+    solid = rng.normal(size=(4, 3))
+    solid /= np.linalg.norm(solid, axis=1, keepdims=True)
+    for call in (kd.Circle().check, kd.Circle().to_angles, lambda x: kd.Dynamics(kd.softmax(1.0), kd.Circle()).bind(x)):
+        with pytest.raises(ValueError, match="2 on the circle, got 3"):
+            call(solid)
+    padded = np.concatenate([kd.Sphere().sample(3, 3, rng), [[0.0, 0.0, 0.0]]])
+    masses = np.array([0.0, 0.0, 0.0, -np.inf])
+    kd.simulate(kd.Dynamics(kd.softmax(1.0), kd.Sphere()), padded, 0.1, log_mass=masses)
+    with pytest.raises(ValueError, match="unit vectors"):
+        kd.simulate(kd.Dynamics(kd.softmax(1.0), kd.Sphere()), padded * 2, 0.1, log_mass=masses)
+
+
+def test_stop_rules_see_across_the_border():
+    run = kd.simulate(D, PAIR, 50.0, stop=stopping.Consensus(1e-3))
+    assert run.meta["stopped"] == "consensus"
+    assert run.times[-1] == pytest.approx(np.log(100), abs=0.05)  # distance 0.1 exp(-t), asked every 0.05
+    one, two = np.array([[0.05], [0.95], [0.8]]), np.array([[0.25], [0.15], [0.0]])  # the same, moved by 0.2
+    ends = [kd.simulate(D, x, 9.0, stop=stopping.ClustersSettled(0.2) | stopping.AtTime(8.0)) for x in (one, two)]
+    assert ends[0].times[-1] == ends[1].times[-1]
+    flat = kd.simulate(kd.Dynamics(RULE), np.array([[0.25], [0.15], [0.0]]), 9.0, stop=stopping.ClustersSettled(0.2))
+    assert flat.times[-1] == ends[0].times[-1] > 0.05
+
+
+def test_events_are_located_on_the_short_way():
+    """Drifting at unit speed over the border: the distance to 0.3 is 0.2 at t = 0.2, from 0.9."""
+    moving = kd.Dynamics(RULE, T, external=lambda t, x: np.ones_like(x))
+    event = kd.Event(lambda t, x: float(T.distance(x[0], np.array([0.3]))) - 0.2, terminal=True)
+    run = kd.simulate(moving, np.array([[0.9]]), 1.0, dt=0.25, events=[event])
+    assert run.times[-1] == pytest.approx(0.2, abs=1e-12)
+    np.testing.assert_allclose(T.difference(run.final, np.array([[0.1]])), 0.0, atol=1e-12)
+
+
+def test_a_run_knows_its_space(tmp_path):
+    run = kd.simulate(D, PAIR, 0.1)
+    for again in (run, run.numpy(), run[1:], kd.Trajectory.load(run.save(tmp_path / "run.npz"))):
+        assert again.space == T
+        assert (kd.clusters.labels(again, 0.15) == 0).all()
+        np.testing.assert_array_equal(kd.clusters.over_time(again, [0.15]).count, 1)
+    assert kd.hegselmann_krause([0.0, 1.0], 0.2).space == kd.Euclidean()
+
+
+def test_pairs_of_the_tree_are_those_of_all_pairs(rng):
+    """The k-d tree decides nothing: at radii that are distances both count the same clusters."""
+    x = np.round(rng.uniform(size=(2100, 2)), 2)  # many distances at the radius itself
+    for period in (None, 1.0, (1.0, 2.0)):
+        curve = kd.clusters.curve(x, [0.01], period=period)
+        for radius in (0.01, np.hypot(0.01, 0.01), 0.005):
+            for closed in (True, False):
+                found = kd.clusters.find(x, radius, closed=closed, period=period)
+                np.testing.assert_array_equal(found.labels, curve.at(radius, closed=closed).labels)
