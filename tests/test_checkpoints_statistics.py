@@ -10,8 +10,9 @@ import torch
 
 import krause_dynamics as kd
 from krause_dynamics.aggregate import weight_blocks
-from krause_dynamics.checkpoints.attention_call import AttentionCall, SoftCapped
+from krause_dynamics.checkpoints.attention_call import AttentionCall
 from krause_dynamics.checkpoints.attention_statistics import attend, sink_rate, statistics_of
+from krause_dynamics.nn.huggingface.softcap import SoftCapped
 
 CLOSE = 1e-5  # float32 sums of some hundred weights
 
@@ -134,7 +135,7 @@ def test_a_soft_capped_call_is_the_reference_of_its_score_and_an_odd_mask_a_pair
     np.testing.assert_allclose(output, expected @ v, atol=1e-12)  # float64 all along
     call = AttentionCall.of(holes, bias, 11, q.device)
     assert isinstance(call.neighbourhood, kd.Everyone)
-    np.testing.assert_allclose(kd.weights(call.rule(SoftCapped(0.7, 1.5)), q, k), expected, atol=1e-12)
+    np.testing.assert_allclose(kd.weights(call.rule(SoftCapped(kd.DotProduct(0.7), 1.5)), q, k), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import pytest
 
 import krause_dynamics as kd
 from krause_dynamics._value import Value, kinds_of, value_from
-from krause_dynamics.checkpoints.attention_call import SoftCapped
 from krause_dynamics.interaction import Edges
 from krause_dynamics.interaction.neighbourhoods import All
 from krause_dynamics.mean_field.cells import CircleCells, LatitudeCells, LineCells
+from krause_dynamics.nn.huggingface.softcap import SoftCapped
 
 # Values of the fields that have no default; everything else is built without arguments.
 NEEDED = {
@@ -34,7 +34,7 @@ NEEDED = {
     "RandomKeys": lambda: kd.RandomKeys(4, seed=3, tokens=12),
     "PerLayer": lambda: kd.PerLayer((kd.softmax(1.0), kd.softmax(2.0))),
     "RandomRelocation": lambda: kd.opinions.RandomRelocation(0.1),
-    "SoftCapped": lambda: SoftCapped(0.5, 20.0),
+    "SoftCapped": lambda: SoftCapped(kd.DotProduct(0.5), 20.0),
     "Segments": lambda: kd.Segments(np.array([0, 3, 5])),
     "StepNoise": lambda: kd.StepNoise(0.1),
     "TopK": lambda: kd.TopK(3, ties="keep"),

@@ -3,32 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from krause_dynamics._array import Array
 from krause_dynamics.interaction import Causal, Everyone, Interaction, Neighbourhood, Score, Window
-
-
-@dataclass(frozen=True, eq=False)
-class SoftCapped(Score):
-    """``s = cap tanh(beta <x, y> / cap)``: a score that never exceeds the cap (Gemma 2, arXiv:2408.00118).
-
-    Attributes:
-        beta: Inverse temperature.
-        cap: Largest score.
-    """
-
-    beta: float
-    cap: float
-
-    def coefficients(self) -> None:
-        return None
-
-    def __call__(self, xp: Any, queries: Array, sources: Array) -> Array:
-        return self.cap * xp.tanh((self.beta / self.cap) * (queries @ xp.matrix_transpose(sources)))
 
 
 @dataclass(frozen=True)

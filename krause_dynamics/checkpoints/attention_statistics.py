@@ -28,8 +28,9 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.aggregate import Block, RowSums, blocks
-from krause_dynamics.checkpoints.attention_call import AttentionCall, SoftCapped
+from krause_dynamics.checkpoints.attention_call import AttentionCall
 from krause_dynamics.interaction import DotProduct, Request
+from krause_dynamics.nn.huggingface.softcap import SoftCapped
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def attend(
     request = Request.of(query.to(exact), key.to(exact))
     beta = query.shape[-1] ** -0.5 if scaling is None else scaling
     call = AttentionCall.of(mask, bias, query.shape[2], query.device)
-    rule = call.rule(DotProduct(beta) if softcap is None else SoftCapped(beta, softcap))
+    rule = call.rule(DotProduct(beta) if softcap is None else SoftCapped(DotProduct(beta), softcap))
     sums = RowSums(request, distances=0)
     lost = query.new_zeros(query.shape[:2], dtype=exact)
     output = value.new_zeros((*query.shape[:-1], value.shape[-1]))

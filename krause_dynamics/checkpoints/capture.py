@@ -22,34 +22,13 @@ from torch import Tensor
 
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, attend
 from krause_dynamics.errors import UnsupportedModel
+from krause_dynamics.nn.huggingface import options as table
 
 NAME = "krause_dynamics_record"
 # Implementations that compute plain softmax attention, so that ours may stand in for them.
 _SOFTMAX = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
-# Arguments of attention functions that do not change the weights of one full forward pass.
-_HARMLESS = frozenset(
-    {
-        "cache_position",
-        "cu_seq_lens_k",
-        "cu_seq_lens_q",
-        "deterministic",
-        "dropout",
-        "is_causal",
-        "layer_idx",
-        "max_length_k",
-        "max_length_q",
-        "output_attentions",
-        "output_hidden_states",
-        "past_key_value",
-        "past_key_values",
-        "position_embeddings",
-        "position_ids",
-        "return_dict",
-        "sliding_window",  # the mask function has drawn the window into the mask already
-        "token_type_ids",
-        "use_cache",
-    }
-)
+# What `attend` of the recorder computes; the table of all options is that of nn.huggingface.
+_SERVED = frozenset({"dropout", "is_causal", "output_attentions", "position_bias", "s_aux", "scaling", "softcap"})
 
 
 class AttentionRecorder:
@@ -116,13 +95,7 @@ def check_options(
             f"{who} attends from {query.shape[2]} queries to {key.shape[2]} keys: only self-attention "
             "of a whole sequence is recorded"
         )
-    handled = {"scaling", "softcap", "position_bias", "s_aux"} | _HARMLESS
-    unknown = sorted(name for name, given in options.items() if given is not None and name not in handled)
-    if unknown:
-        raise UnsupportedModel(
-            f"{who} passes {', '.join(unknown)} to its attention function, which changes the weights in a way that is "
-            "not recorded; pass attention=None for the hidden states alone"
-        )
+    table.check(module, options, _SERVED, "pass attention=None for the hidden states alone")
 
 
 def _recording_attention(

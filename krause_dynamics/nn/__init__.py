@@ -4,6 +4,7 @@ from typing import Any
 
 from krause_dynamics.nn.attention import explain, krause_attention
 from krause_dynamics.nn.cache import WindowCache
+from krause_dynamics.nn.huggingface.registry import register_when_loaded
 from krause_dynamics.nn.layer import KrauseAttention
 from krause_dynamics.nn.parts import LogSigma, Rotary
 from krause_dynamics.nn.sparse import sparse_weights
@@ -19,6 +20,9 @@ __all__ = [
     "krause_attention",
     "sparse_weights",
 ]
+
+# The names "krause" and "krause_softmax" in transformers, which is not imported for it.
+register_when_loaded()
 
 
 def __getattr__(name: str) -> Any:

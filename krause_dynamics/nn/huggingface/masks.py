@@ -1,0 +1,211 @@
+"""The mask of a model of transformers as an index rule: read, not replaced, and not written out where it need not be.
+
+transformers describes a mask by functions of (batch, head, query, key) and lets the mask function of the attention
+implementation write it out. Ours keeps the description: a causal or sliding window is a `Reach`, packed rows and chunks
+are cumulative lengths, padding is one row of booleans, and the place of the first query among the keys is known even
+where a static cache is longer than what it holds. What has no such form is written out, in O(N^2).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from krause_dynamics.interaction.reach import Reach
+
+Function = Callable[..., Any]
+
+
+class Place(NamedTuple):
+    """Where the queries stand: numbers of queries and keys, and the places of the first of each."""
+
+    queries: int
+    keys: int
+    first_query: int
+    first_key: int
+
+    @property
+    def is_square(self) -> bool:
+        """Whether queries are the keys."""
+        return self.queries == self.keys and self.first_query == self.first_key
+
+
+class IndexRule(NamedTuple):
+    """A mask in whole numbers.
+
+    Attributes:
+        reach: Who is heard by index.
+        segments: Cumulative lengths of packed sequences, or ``None``.
+        key_valid: (batch, m) booleans, false for padding, or ``None``.
+        offset: Place of the first query among the keys; ``None``: the queries are the last of them.
+    """
+
+    reach: Reach = Reach()
+    segments: Tensor | None = None
+    key_valid: Tensor | None = None
+    offset: int | None = None
+
+
+class PairMask(Tensor):
+    """Boolean (batch, 1, n, m) mask that is held as an `IndexRule`, and written out for whoever computes with it."""
+
+    rule: IndexRule
+    write: Callable[[], Tensor]
+
+    @staticmethod
+    def of(shape: tuple[int, ...], device: Any, rule: IndexRule, write: Callable[[], Tensor]) -> PairMask:
+        """A mask of this shape that means the rule; ``write`` writes it out."""
+        mask: PairMask = Tensor._make_wrapper_subclass(PairMask, shape, dtype=torch.bool, device=device)
+        mask.rule, mask.write = rule, write
+        return mask
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
+            return PairMask.of(tuple(args[0].shape), args[0].device, args[0].rule, args[0].write)
+        args, kwargs = tree_map_only(PairMask, lambda mask: mask.write(), (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+    def __repr__(self, **_: Any) -> str:
+        return f"PairMask({tuple(self.shape)}, {self.rule})"
+
+
+def pair_mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: Any = 0,
+    kv_offset: int = 0,
+    mask_function: Function | None = None,
+    attention_mask: Tensor | None = None,
+    device: Any = "cpu",
+    **rest: Any,
+) -> Tensor:
+    """Mask function of transformers, for `AttentionMaskInterface`: the model's own mask, as an index rule if it is one.
+
+    Args:
+        batch_size: Number of sequences.
+        q_length: Number of queries.
+        kv_length: Number of keys that the cache will hand over, unused places of a static one included.
+        q_offset: Place of the first query.
+        kv_offset: Place of the first key.
+        mask_function: Who may hear whom; causal if missing.
+        attention_mask: (batch, tokens seen) booleans, false for padding.
+        device: Of the mask.
+        **rest: What other implementations need.
+
+    Returns:
+        Boolean (batch, 1, n, m), true for pairs that count; while compiling it is always written out.
+    """
+    from transformers.masking_utils import causal_mask_function, sdpa_mask
+    from transformers.utils.import_utils import is_tracing
+
+    mask_function = causal_mask_function if mask_function is None else mask_function
+    write = partial(
+        sdpa_mask, batch_size=batch_size, q_length=q_length, kv_length=kv_length, q_offset=q_offset,
+        kv_offset=kv_offset, mask_function=mask_function, attention_mask=attention_mask, device=device,
+        **{**rest, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False},
+    )  # fmt: skip
+    if torch.compiler.is_compiling() or is_tracing(attention_mask) or is_tracing(q_offset):
+        return _written(write)
+    place = Place(q_length, kv_length, int(q_offset), int(kv_offset))
+    found = _read(mask_function, place)
+    if found is None:
+        return _written(write)
+    rule = found._replace(key_valid=_valid(attention_mask, place), offset=place.first_query - place.first_key)
+    return PairMask.of((batch_size, 1, q_length, kv_length), device, rule, partial(_written, write))
+
+
+def _written(write: Callable[[], Tensor | None]) -> Tensor:
+    mask = write()
+    assert mask is not None
+    return mask
+
+
+def _valid(attention_mask: Tensor | None, place: Place) -> Tensor | None:
+    """Which keys are no padding, (batch, m); ``None``: all."""
+    if attention_mask is None:
+        return None
+    valid = attention_mask[:, place.first_key : place.first_key + place.keys].to(torch.bool)
+    valid = torch.nn.functional.pad(valid, (0, place.keys - valid.shape[1]))
+    return None if bool(valid.all()) else valid
+
+
+def _read(function: Function, place: Place) -> IndexRule | None:
+    """The rule that a function of transformers describes; ``None`` if it is not one of `_READERS`."""
+    name = getattr(function, "__qualname__", "").split(".")[0]
+    reader = _READERS.get(name) if getattr(function, "__module__", "") == "transformers.masking_utils" else None
+    if reader is None:
+        return None
+    held = inspect.getclosurevars(function).nonlocals
+    try:
+        return reader(held, place)
+    except KeyError:  # another version of transformers holds other things
+        return None
+
+
+def _joined(held: Any, place: Place) -> IndexRule | None:
+    joined = IndexRule()
+    for function in held["mask_functions"]:
+        rule = _read(function, place)
+        if rule is None or (rule.segments is not None and joined.segments is not None):
+            return None
+        segments = joined.segments if rule.segments is None else rule.segments
+        joined = IndexRule(joined.reach.joined(rule.reach), segments)
+    return joined
+
+
+def _chunks(held: Any, place: Place) -> IndexRule | None:
+    """Chunks of equal length, counted from the first place; padding on the left moves them."""
+    size, moved = held["chunk_size"], held["left_padding"]
+    last = place.first_key + place.keys - 1
+    if bool((moved != 0).any()):
+        return None
+    if place.first_key // size == last // size:
+        return IndexRule()
+    if place.queries == 1:
+        return IndexRule(Reach(left=place.first_query % size, right=size - 1 - place.first_query % size))
+    if not place.is_square or place.first_key:
+        return None
+    return IndexRule(segments=torch.tensor([*range(0, place.keys, size), place.keys]))
+
+
+def _packed(held: Any, place: Place) -> IndexRule | None:
+    """Sequences of one row, numbered in order; rows that are packed differently have no common form."""
+    number = held["packed_sequence_mask"]
+    if not place.is_square or bool((number != number[:1]).any()):
+        return None
+    starts = (number[0].diff() != 0).nonzero()[:, 0] + 1
+    ends = torch.tensor([place.keys], device=starts.device)
+    return IndexRule(segments=torch.cat([torch.zeros_like(ends), starts, ends]))
+
+
+def _within_rows(held: Any, place: Place) -> IndexRule | None:
+    """Places that restart with each sequence: differences are the same within one."""
+    return _read(held["mask_function"], place)
+
+
+def _window(held: Any, _: Place) -> IndexRule:
+    return IndexRule(Reach(left=held["sliding_window"] - 1))
+
+
+def _two_sided(held: Any, _: Place) -> IndexRule:
+    return IndexRule(Reach(held["sliding_window"], held["sliding_window"]))
+
+
+_READERS: dict[str, Callable[[Any, Place], IndexRule | None]] = {
+    "and_masks": _joined,
+    "bidirectional_mask_function": lambda *_: IndexRule(),
+    "causal_mask_function": lambda *_: IndexRule(Reach(right=0)),
+    "chunked_overlay": _chunks,
+    "packed_sequence_mask_function": _packed,
+    "remap_positions_for_packed_sequence": _within_rows,
+    "sliding_window_bidirectional_overlay": _two_sided,
+    "sliding_window_overlay": _window,
+}

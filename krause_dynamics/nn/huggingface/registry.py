@@ -1,0 +1,180 @@
+"""Names of attention implementations in transformers: ``"krause"``, ``"krause_softmax"``, and the user's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from krause_dynamics.errors import UnsupportedModel
+from krause_dynamics.interaction.neighbourhoods import Neighbourhood
+from krause_dynamics.nn.hearing import hearing, within
+from krause_dynamics.nn.huggingface.attend import attend
+from krause_dynamics.nn.huggingface.masks import pair_mask
+from krause_dynamics.nn.huggingface.rules import LayerRule, rule_of
+
+KRAUSE, SOFTMAX = "krause", "krause_softmax"
+_HOME = "transformers.modeling_utils"
+_names: set[str] = set()
+
+
+def register_attention(
+    name: str = "krause",
+    neighbourhood: Neighbourhood | None = None,
+    *,
+    sigma: float | None = None,
+    score: Literal["gaussian", "dot"] = "gaussian",
+    window: int | None = None,
+    top_k: int | None = None,
+    impl: str = "auto",
+    **old: Any,
+) -> None:
+    """Make ``attn_implementation=name`` mean one rule for every layer, in this process.
+
+    The names ``"krause"`` and ``"krause_softmax"`` exist without it; they read the rule from ``config.krause``. The
+    model's own mask (causality, windows, chunks, packed rows, padding, caches) is kept and joined with the rule.
+
+    Args:
+        name: What to pass to ``from_pretrained(..., attn_implementation=name)`` or ``model.set_attn_implementation``.
+        neighbourhood: Who is heard, as in `krause_attention`.
+        sigma: Bandwidth of all layers; a layer's attribute ``krause_sigma`` (a number or a tensor, one per head)
+            overrides it; default head_dim^(1/4). With ``score="dot"`` the model's own scaling is kept when missing.
+        score: ``"gaussian"``, or ``"dot"`` for the model's softmax attention on the same keys.
+        window: Short form of ``Window(window)``: W keys, the query's own counted.
+        top_k: Short form of ``TopK(top_k)``: keys that stay.
+        impl: As in `krause_attention`.
+        **old: ``ties`` of the last release, deprecated.
+
+    Raises:
+        ValueError: An impossible neighbourhood.
+
+    Example:
+        >>> import torch
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> register_attention("krause_near", sigma=5.5, window=32, top_k=16)
+        >>> config = LlamaConfig(vocab_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        ...                      num_attention_heads=2, attn_implementation="krause_near")
+        >>> LlamaForCausalLM(config)(torch.tensor([[1, 2, 3]])).logits.shape
+        torch.Size([1, 3, 8])
+    """
+    reach, segments = within(hearing(neighbourhood, window, top_k, old=old))
+    rule = LayerRule(score, reach, segments, sigma=sigma)
+    _register(name, partial(_of_registration, rule), impl)
+
+
+def _of_registration(rule: LayerRule, module: nn.Module) -> LayerRule:
+    own = getattr(module, "krause_sigma", None)
+    return rule if own is None else rule._replace(sigma=own)
+
+
+def _softmax_of(module: nn.Module) -> LayerRule:
+    """The softmax twin of the layer's rule: the same keys, dot products with the model's own scaling."""
+    rule = rule_of(module)
+    return LayerRule("dot", rule.reach, rule.segments)
+
+
+def _register(name: str, rule: Callable[[nn.Module], LayerRule], impl: str = "auto") -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    def attention(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        return attend(rule(module), module, query, key, value, attention_mask, options, impl)
+
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, pair_mask)
+    _names.add(name)
+
+
+def _settle(modeling: ModuleType) -> None:
+    """Register both names, and guard the two doors by which a model could silently be another one."""
+    for name, rule in ((KRAUSE, rule_of), (SOFTMAX, _softmax_of)):
+        if name not in _names:
+            _register(name, rule)
+    base = modeling.PreTrainedModel
+    base.save_pretrained = _warning_save(base.save_pretrained)
+    base.get_correct_attn_implementation = _refusing_choice(base.get_correct_attn_implementation)
+    base.set_attn_implementation = _refusing_choice(base.set_attn_implementation)
+
+
+def _warning_save(save: Callable[..., Any]) -> Callable[..., Any]:
+    """Saving that warns where the file would not know that the model was one of ours: it would load as softmax."""
+
+    @wraps(save)
+    def save_pretrained(self: Any, *args: Any, **options: Any) -> Any:
+        name = self.config._attn_implementation
+        if name in _names and not getattr(type(self), "remembers_attention", False):
+            warnings.warn(
+                f"{type(self).__name__} runs the attention {name!r}, and a saved model does not remember that: it "
+                "loads with the attention of the library; save the result of kd.krausify(model), or pass "
+                f"attn_implementation={name!r} when loading",
+                UserWarning,
+                stacklevel=2,
+            )
+        return save(self, *args, **options)
+
+    return save_pretrained
+
+
+def _refusing_choice(choose: Callable[..., Any]) -> Callable[..., Any]:
+    """The choice of an implementation, which refuses ours for models that would never call it.
+
+    transformers takes any registered name, and a model with attention code of its own then goes on with that.
+    """
+
+    @wraps(choose)
+    def chosen(self: Any, *args: Any, **options: Any) -> Any:
+        name = next(iter(args or options.values()), None)
+        if isinstance(name, str) and name in _names and not self._can_set_attn_implementation():
+            raise UnsupportedModel(
+                f"{type(self).__name__} has attention code of its own, outside the attention registry of transformers, "
+                f"so that attn_implementation={name!r} would change nothing; put nn.KrauseAttention in its place"
+            )
+        return choose(self, *args, **options)
+
+    return chosen
+
+
+class _AfterImport(MetaPathFinder, Loader):
+    """Calls `_settle` once transformers has loaded the module that holds its models; imports nothing itself."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The spec that others find, with a loader that tells us."""
+        if fullname != _HOME:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        self.real, spec.loader = spec.loader, self
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """As the real loader does."""
+        return self.real.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """As the real loader does, and then ours."""
+        if module.__spec__ is not None:
+            module.__spec__.loader = module.__loader__ = self.real
+        self.real.exec_module(module)
+        _settle(module)
+
+
+def register_when_loaded() -> None:
+    """Register now if transformers is there, else when it comes."""
+    modeling = sys.modules.get(_HOME)
+    if modeling is not None and hasattr(modeling, "PreTrainedModel"):
+        _settle(modeling)
+    else:
+        sys.meta_path.insert(0, _AfterImport())
