@@ -66,13 +66,13 @@ class PairMask(Tensor):
         return mask
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         if func in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
             return PairMask.of(tuple(args[0].shape), args[0].device, args[0].rule, args[0].write)
         args, kwargs = tree_map_only(PairMask, lambda mask: mask.write(), (args, kwargs or {}))
         return func(*args, **kwargs)
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"PairMask({tuple(self.shape)}, {self.rule})"
 
 

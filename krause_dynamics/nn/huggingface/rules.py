@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ class LayerRule(NamedTuple):
     def bandwidth(self, module: nn.Module) -> dict[str, Any]:
         """``sigma`` or ``scale`` of a call."""
         if self.learned:
-            return {"sigma": module.log_sigma()}
+            return {"sigma": cast("nn.Module", module.log_sigma)()}
         return {"sigma": self.sigma} if self.scale is None else {"scale": self.scale}
 
 
