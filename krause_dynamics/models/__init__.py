@@ -17,9 +17,11 @@ _EXPORTS: dict[str, str] = {
     "KrauseSwinConfig": "swin",
     "KrauseViT": "vision",
     "KrauseViTConfig": "vision",
+    "complete_pictures": "pictures",
     "convert": "weights",
     "cost": "costs",
     "from_published": "weights",
+    "generate_pictures": "pictures",
     "published": "settings",
 }
 

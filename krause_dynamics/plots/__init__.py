@@ -23,6 +23,7 @@ from krause_dynamics.plots.phase import (
     order_over_beta,
     order_over_noise,
 )
+from krause_dynamics.plots.pictures import picture_grid, save_pictures
 from krause_dynamics.plots.style import new_axes, save_figure, style
 from krause_dynamics.plots.theory import verdicts
 
@@ -47,7 +48,9 @@ __all__ = [
     "order_over_noise",
     "overview",
     "particles_figure",
+    "picture_grid",
     "save_figure",
+    "save_pictures",
     "sink_map",
     "sphere",
     "sinks_figure",

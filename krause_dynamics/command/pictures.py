@@ -1,0 +1,108 @@
+"""``krause generate`` and ``krause complete``: pictures from an autoregressive model, written as a grid."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from krause_dynamics.command.options import answered, check_paths
+
+Model = Annotated[Path, typer.Argument(help="Folder of an autoregressive model of pictures (KARM, ARM, LARM).")]
+Out = Annotated[Path, typer.Option(help="PNG of all pictures side by side; a .npy beside it holds their levels.")]
+Seed = Annotated[int, typer.Option(help="Of the random numbers: picture i depends on it and on i alone.")]
+Temperature = Annotated[float, typer.Option(help="Divides the logits; 1 draws from the model itself.")]
+BatchSize = Annotated[int | None, typer.Option(help="Pictures at a time (default: 64 at most).")]
+Device = Annotated[str, typer.Option(help="Where the model runs, such as cuda.")]
+
+
+def generate(
+    model: Model,
+    out: Out = Path("pictures.png"),
+    count: Annotated[int, typer.Option(help="Number of pictures.")] = 16,
+    seed: Seed = 0,
+    temperature: Temperature = 1.0,
+    batch_size: BatchSize = None,
+    device: Device = "cpu",
+) -> None:
+    """Draw pictures from a trained autoregressive model, one value after the other."""
+    options = {"seed": seed, "temperature": temperature, "batch_size": batch_size}
+    answered(partial(_generate, model, out, device, count, options))
+
+
+def complete(
+    model: Model,
+    pictures: Annotated[
+        Path, typer.Argument(help="What is given: a .npy of levels (count, height, width[, channels]), or a PNG.")
+    ],
+    out: Out = Path("completed.png"),
+    rows: Annotated[int | None, typer.Option(help="Rows that are given, from above (default: half).")] = None,
+    seed: Seed = 0,
+    temperature: Temperature = 1.0,
+    batch_size: BatchSize = None,
+    device: Device = "cpu",
+) -> None:
+    """Keep the upper rows of pictures and let a trained autoregressive model draw the rest."""
+    options = {"seed": seed, "temperature": temperature, "batch_size": batch_size}
+    answered(partial(_complete, model, pictures, out, device, rows, options))
+
+
+def _generate(folder: Path, out: Path, device: str, count: int, options: dict[str, Any]) -> str:
+    from krause_dynamics import models
+
+    check_paths(out)
+    model = _loaded(folder, device)
+    drawn = models.generate_pictures(model, count, progress=True, **options)
+    return _written(drawn, out, model, {"command": "krause generate", "model": str(folder), "count": count} | options)
+
+
+def _complete(folder: Path, source: Path, out: Path, device: str, rows: int | None, options: dict[str, Any]) -> str:
+    from krause_dynamics import models
+
+    check_paths(out)
+    model = _loaded(folder, device)
+    given = _read(source)
+    drawn = models.complete_pictures(model, given, rows, progress=True, **options)
+    told = {"command": "krause complete", "model": str(folder), "pictures": str(source), "rows": rows}
+    return _written(drawn, out, model, told | options)
+
+
+def _loaded(folder: Path, device: str) -> Any:
+    from krause_dynamics.models import KARM
+
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"model must be a folder that save_pretrained wrote, with config.json, got {str(folder)!r}")
+    return KARM.from_pretrained(folder).to(device).eval()
+
+
+def _read(source: Path) -> Any:
+    import numpy as np
+
+    if not source.is_file():
+        raise ValueError(f"pictures: no such file {str(source)!r}")
+    if source.suffix == ".npy":
+        return np.load(source, allow_pickle=False)
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(source) as picture:
+            return np.asarray(picture)[None]
+    except UnidentifiedImageError:
+        raise ValueError(f"pictures must be a .npy file or a picture, got {str(source)!r}") from None
+
+
+def _written(drawn: Any, out: Path, model: Any, told: dict[str, Any]) -> str:
+    import io
+
+    import numpy as np
+
+    from krause_dynamics import plots
+    from krause_dynamics._files import write_bytes
+
+    raw = io.BytesIO()
+    np.save(raw, drawn, allow_pickle=False)
+    written = plots.save_pictures(drawn, out, told, levels=model.config.levels)
+    write_bytes(written.with_suffix(".npy"), raw.getvalue())
+    return f"wrote {written} and {written.with_suffix('.npy').name}: {len(drawn)} pictures"

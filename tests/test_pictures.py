@@ -1,0 +1,144 @@
+"""Generation and completion of pictures: the same as without caches, whatever the batch; grids; commands."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import krause_dynamics as kd
+from krause_dynamics.command.app import app
+from krause_dynamics.models import KARM, KARMConfig, complete_pictures, generate_pictures
+from krause_dynamics.models import pictures as module
+
+SIZE = {"image_size": [4, 5], "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "levels": 7}
+
+
+def tiny(**options):
+    torch.manual_seed(0)
+    model = KARM(KARMConfig(**SIZE, **{"window": 6, "attention_top_k": 4, **options}))
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 2:
+                weight.mul_(8.0)  # far from uniform
+    return model.eval()
+
+
+def without_caches(model, given, numbers, temperature=1.0):
+    """Inversion of the distribution of the whole sequence, computed anew for every value."""
+    values = given.clone()
+    if values.shape[1] == 0:
+        values = (numbers[:, :1] * model.config.levels).long()
+    while values.shape[1] < numbers.shape[1]:
+        with torch.no_grad():
+            logits = model(values).logits[:, -1].double() / temperature
+        share = logits.softmax(-1).cumsum(-1)
+        after = (share <= numbers[:, values.shape[1], None]).sum(-1, keepdim=True)
+        values = torch.cat([values, after], 1)
+    return values.numpy()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"num_channels": 3}, {"score": "dot", "support": "full"}, {"score": "linear", "support": "full"}]
+)
+def test_generation_equals_full_recomputation(options):
+    model = tiny(**options)
+    numbers = torch.stack([module._numbers(3, i, model.config.max_position_embeddings) for i in range(3)])
+    expected = without_caches(model, torch.empty(3, 0, dtype=torch.long), numbers, 0.7)
+    drawn = generate_pictures(model, 3, seed=3, temperature=0.7)
+    assert drawn.dtype == np.uint8
+    np.testing.assert_array_equal(drawn.reshape(3, -1), expected)
+    assert len(np.unique(drawn)) > 2
+
+
+@pytest.mark.parametrize("rows", [None, 1, 3])
+def test_completion_keeps_what_is_given_and_draws_the_rest(rows):
+    model = tiny()
+    given = np.random.default_rng(0).integers(0, 7, (2, 4, 5))
+    drawn = complete_pictures(model, given, rows, seed=5)
+    kept = 2 if rows is None else rows
+    np.testing.assert_array_equal(drawn[:, :kept, :, 0], given[:, :kept])
+    numbers = torch.stack([module._numbers(5, i, 20) for i in range(2)])
+    expected = without_caches(model, torch.as_tensor(given[:, :kept].reshape(2, -1)), numbers)
+    np.testing.assert_array_equal(drawn.reshape(2, -1), expected)
+
+
+def test_a_picture_depends_on_seed_and_place_alone():
+    model = tiny()
+    one = generate_pictures(model, 5, seed=1)
+    np.testing.assert_array_equal(generate_pictures(model, 5, seed=1, batch_size=2), one)
+    np.testing.assert_array_equal(generate_pictures(model, 2, seed=1), one[:2])
+    assert (generate_pictures(model, 5, seed=2) != one).any()
+
+
+def test_values_follow_the_distribution_of_the_model():
+    """Counts of the second value given the first, against its probabilities: five standard errors."""
+    model, count = tiny(), 4000
+    given = np.full((count, 4, 5), 3)
+    drawn = complete_pictures(model, given, 1, seed=0, batch_size=count)[:, 1, 0, 0]
+    with torch.no_grad():
+        share = model(torch.full((1, 5), 3)).logits[0, -1].double().softmax(-1).numpy()
+    found = np.bincount(drawn, minlength=7) / count
+    assert (np.abs(found - share) < 5 * np.sqrt(share * (1 - share) / count) + 1e-9).all()
+
+
+def test_training_mode_and_progress():
+    model, heard = tiny(dropout=0.5).train(), []
+    drawn = generate_pictures(model, 3, batch_size=2, progress=lambda done, total: heard.append((done, total)))
+    assert model.training
+    np.testing.assert_array_equal(drawn, generate_pictures(model.eval(), 3))
+    assert heard[-1] == (60, 60)
+    assert [done for done, _ in heard] == sorted(done for done, _ in heard)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda m: generate_pictures(m, 0), "count must be at least 1"),
+        (lambda m: generate_pictures("karm"), "model must be of type KARM"),
+        (lambda m: generate_pictures(m, captured=True), "captured=True needs a CUDA device .* the model is on cpu"),
+        (lambda m: generate_pictures(m, temperature=0.0), "temperature must be positive"),
+        (lambda m: complete_pictures(m, np.zeros((1, 4, 5))), "pictures must be whole numbers"),
+        (lambda m: complete_pictures(m, np.zeros((1, 5, 4), int)), r"pictures must have shape \(count, 4, 5, 1\)"),
+        (lambda m: complete_pictures(m, np.full((1, 4, 5), 7)), "levels 0..6, got 7 to 7"),
+        (lambda m: complete_pictures(m, np.zeros((1, 4, 5), int), 4), "rows must leave"),
+    ],
+)  # fmt: skip
+def test_bad_input(call, match):
+    with pytest.raises((TypeError, ValueError), match=match):
+        call(tiny())
+
+
+def test_a_grid_shows_every_pixel():
+    shown = np.arange(24, dtype=np.int64).reshape(2, 3, 4) % 7
+    grid = kd.plots.picture_grid(shown, columns=2, gap=2, levels=7)
+    assert grid.shape == (3, 10, 3)
+    np.testing.assert_array_equal(grid[:, :4, 0], np.rint(shown[0] * 42.5))
+    np.testing.assert_array_equal(grid[:, 6:, 2], np.rint(shown[1] * 42.5))
+    assert (grid[:, 4:6] == 192).all()
+    with pytest.raises(ValueError, match="levels 0..6"):
+        kd.plots.picture_grid(shown + 1, levels=7)
+
+
+def test_commands(tmp_path):
+    tiny().save_pretrained(tmp_path / "model")
+    run = CliRunner().invoke
+    made = run(
+        app, ["generate", str(tmp_path / "model"), "--out", str(tmp_path / "a.png"), "--count", "3", "--seed", "4"]
+    )
+    assert made.exit_code == 0, made.output
+    drawn = np.load(tmp_path / "a.npy")
+    np.testing.assert_array_equal(drawn, generate_pictures(tiny(), 3, seed=4))
+    from PIL import Image
+
+    with Image.open(tmp_path / "a.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture)[::2, ::2], kd.plots.picture_grid(drawn, levels=7))
+    np.save(tmp_path / "given.npy", drawn[..., 0])
+    arguments = [str(tmp_path / "model"), str(tmp_path / "given.npy"), "--out", str(tmp_path / "b.png"), "--rows", "2"]
+    made = run(app, ["complete", *arguments])
+    assert made.exit_code == 0, made.output
+    np.testing.assert_array_equal(np.load(tmp_path / "b.npy")[:, :2], drawn[:, :2])
+    made = run(app, ["complete", str(tmp_path / "model"), str(tmp_path / "nothing.npy")])
+    assert made.exit_code == 2
+    assert "no such file" in made.output
