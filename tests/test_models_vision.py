@@ -156,10 +156,18 @@ def test_regions_of_a_shifted_map_are_those_that_were_apart():
 
 
 @torch.no_grad()
-def test_an_exported_model_gives_the_same_logits(model):
-    x, other = pixels(model.config), pixels(model.config, seed=2)
-    program = torch.export.export(model, (x,), strict=False)
-    torch.testing.assert_close(program.module()(other).logits, model(other).logits, rtol=1e-12, atol=1e-12)
+def test_an_exported_model_gives_the_same_logits_for_any_batch(model, strict=False):
+    before, other = pixels(model.config, batch=3), pixels(model.config, batch=5, seed=2)
+    expected = model(other).logits
+    sizes = {"pixel_values": {0: torch.export.Dim("batch", min=1, max=64)}}
+    program = torch.export.export(model, (before,), dynamic_shapes=sizes, strict=strict)
+    torch.testing.assert_close(program.module()(other).logits, expected, rtol=1e-12, atol=1e-12)
+    assert torch.equal(model(other).logits, expected), "exporting leaves the model as it was"
+
+
+def test_strict_export_gives_the_same_logits():
+    kind, config, small = ARMS["KViT"]
+    test_an_exported_model_gives_the_same_logits_for_any_batch(seeded(kind, config(**small)), strict=True)
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -90,6 +89,9 @@ class WindowAttention(nn.Module):
         shift: Whether to move windows by half their side.
     """
 
+    index: Tensor | None
+    apart: Tensor | None
+
     def __init__(
         self, config: KrauseSwinConfig, layer: int, size: tuple[int, int], width: int, heads: int, shift: bool
     ) -> None:
@@ -107,6 +109,18 @@ class WindowAttention(nn.Module):
             sigma_per_head=config.sigma_per_head and learned, dropout=config.attention_dropout, **words,
         )  # fmt: skip
         self.position_bias = nn.Embedding((2 * config.window - 1) ** 2, heads) if fits else None
+        self.register_buffer("index", None, persistent=False)
+        self.register_buffer("apart", None, persistent=False)
+        self.reset_buffers()
+
+    def reset_buffers(self) -> None:
+        """Rows of the table of biases, and -100 between regions of a shifted map; no file holds them."""
+        device = self.rule.q_proj.weight.device
+        if self.position_bias is not None:
+            self.index = relative_positions(self.side[0]).to(device)
+        if self.shift:
+            apart = regions_differ(self.size, self.side[0], self.shift)
+            self.apart = torch.where(apart, APART, 0.0)[:, None].to(device)
 
     def forward(self, x: Tensor) -> Tensor:
         """A map (batch, height, width, d) -> the same."""
@@ -122,16 +136,11 @@ class WindowAttention(nn.Module):
         """(1 or batch * windows, heads, w^2, w^2): of relative positions, and -100 between regions of a shifted map."""
         if self.position_bias is None:
             return None
-        table = self.position_bias.weight
-        index = relative_positions(self.side[0]).to(table.device)
-        bias = table[index].permute(2, 0, 1)[None]
-        if not self.shift:
-            return bias
-        apart = torch.where(regions_differ(self.size, self.side[0], self.shift), APART, 0.0).to(bias)
-        return (apart[:, None] + bias).repeat(batch, 1, 1, 1)
+        assert self.index is not None
+        bias = self.position_bias(self.index).permute(2, 0, 1)[None]
+        return bias if self.apart is None else (self.apart + bias).repeat(batch, 1, 1, 1)
 
 
-@lru_cache
 def relative_positions(side: int) -> Tensor:
     """Row of the table of biases for each pair of a window, (side^2, side^2); 0 is the largest step up and left."""
     place = torch.arange(side)
@@ -139,7 +148,6 @@ def relative_positions(side: int) -> Tensor:
     return (step[:, None, :, None] * (2 * side - 1) + step[None, :, None, :]).reshape(side**2, side**2)
 
 
-@lru_cache
 def regions_differ(size: tuple[int, int], side: int, shift: int) -> Tensor:
     """Pairs of each window of a shifted map that were not neighbours before: (windows, side^2, side^2)."""
     rows, columns = ((torch.arange(n) >= n - side).int() + (torch.arange(n) >= n - shift) for n in size)
@@ -202,6 +210,12 @@ class KrauseSwin(KrauseModel):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, config.num_labels or 0)
         self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Fresh weights, and the buffers that no file holds."""
+        super()._init_weights(module)
+        if isinstance(module, WindowAttention):
+            module.reset_buffers()
 
     def forward(
         self,

@@ -170,7 +170,7 @@ class KrauseViT(KrauseModel):
         """
         self.config.check_pixels(pixel_values)
         patches = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
-        first = self.prefix_embedding.weight.expand(len(patches), -1, -1)
+        first = self.prefix_embedding.weight.expand(patches.shape[0], -1, -1)
         x = self.dropout(torch.cat([first, patches], 1) + self.position_embedding.weight)
         states = [x]
         for layer in self.layers:
