@@ -11,6 +11,8 @@ from krause_dynamics.aggregate import as_points, check_masses
 from krause_dynamics.dynamics import Drift, Dynamics, check_dynamics
 from krause_dynamics.dynamics.drift import NEVER
 from krause_dynamics.integrators import RK4, EulerMaruyama, Integrator, ManySteps, refuse_if_stiff
+from krause_dynamics.interaction import Graph
+from krause_dynamics.interaction.adjacency import labels_of
 from krause_dynamics.runs.arguments import check_callables, check_lengths, generator, save_times
 from krause_dynamics.runs.description import identity, memories, meta, seed_of
 from krause_dynamics.runs.events import Event, Watch
@@ -86,6 +88,7 @@ def simulate(
         1.0
     """
     check_dynamics(dynamics)
+    _check_labels(x0, dynamics)
     x = dynamics.space.wrap(as_points("x0", x0))
     integrator = integrator or (EulerMaruyama() if dynamics.noise > 0 else RK4())
     check_lengths(t_end, dt, save_every)
@@ -151,3 +154,13 @@ def _check_state(drift: Drift, x: Array) -> None:
     if drift.log_mass is not None:
         points = points[namespace(x=x).broadcast_to(drift.log_mass > NEVER, x.shape[:-1])]
     drift.space.check(points)
+
+
+def _check_labels(x0: Any, dynamics: Dynamics) -> None:
+    """Names of the particles that say another order than that in which a network knows them are not dropped."""
+    labels = labels_of(x0)
+    if labels is not None and labels != list(range(len(labels))) and dynamics.rule_at(0.0).find(Graph):
+        raise ValueError(
+            f"x0 has labels {labels[:5]} ..., but a kd.Graph knows particles by place; build it in that order, "
+            "kd.Graph.from_networkx(graph, nodes=list(x0.index)), and pass x0.to_numpy()"
+        )

@@ -26,7 +26,7 @@ def test_every_description_of_a_network_is_the_same_network(adjacency):
     others = (
         torch.from_numpy(adjacency),
         sparse.csr_array(adjacency),
-        sparse.coo_matrix(2.5 * adjacency),
+        sparse.coo_matrix(1.0 * adjacency),
         from_networkx,
     )
     for other in (adjacency.astype(int), Edges.of(adjacency), *others):

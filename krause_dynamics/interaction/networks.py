@@ -10,6 +10,7 @@ import numpy as np
 
 from krause_dynamics._array import Array, device, to_numpy
 from krause_dynamics._value import Value
+from krause_dynamics.interaction.adjacency import read
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood, Pairs
 
 DENSE_NODES = 1024  # networks up to here are described by their matrix, as in files of earlier releases
@@ -32,27 +33,17 @@ class Edges(Value):
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=np.int64))
 
     @classmethod
-    def of(cls, adjacency: Any) -> Edges:
-        """The links of a square array (numpy, torch, scipy.sparse) where it is not 0, or of a networkx graph.
+    def of(cls, network: Any) -> Edges:
+        """The links of a network, as `adjacency.read` reads it.
 
         Raises:
-            ValueError: Not square.
+            TypeError: No network.
+            ValueError: Not square, nodes that are no agents, or weights other than 0 and 1.
         """
-        if isinstance(adjacency, Edges):
-            return adjacency
-        if hasattr(adjacency, "nodes") and hasattr(adjacency, "edges"):
-            import networkx
-
-            adjacency = networkx.to_scipy_sparse_array(adjacency, weight=None, format="csr")
-        shape = getattr(adjacency, "shape", None)
-        if shape is None or len(shape) != 2 or shape[0] != shape[1]:
-            raise ValueError(f"Graph adjacency must be a square (N, N) array, got shape {shape}")
-        if hasattr(adjacency, "tocoo"):
-            entries = adjacency.tocoo()
-            linked = entries.data != 0
-            return cls.between(entries.row[linked], entries.col[linked], shape[0])
-        listeners, heard = np.nonzero(to_numpy(adjacency))
-        return cls.between(listeners, heard, shape[0])
+        if isinstance(network, Edges):
+            return network
+        links = read(network).unweighted()
+        return cls.between(links.listeners, links.heard, links.nodes)
 
     @classmethod
     def between(cls, listeners: np.ndarray, heard: np.ndarray, nodes: int) -> Edges:
@@ -108,9 +99,10 @@ class Graph(Neighbourhood):
     """A network: query i hears source j where ``adjacency[i, j]`` is true.
 
     Attributes:
-        adjacency: (N, N), numpy, torch or scipy.sparse, true where not 0, or a networkx graph (in its own order; in a
-            directed one i hears j along an edge i -> j). Kept as `Edges`, O(links); ``adjacency.dense()`` is the
-            matrix. Put the diagonal to True where the own opinion counts.
+        adjacency: (N, N), numpy, torch, scipy.sparse or pandas, true where 1; a networkx graph (nodes by number where
+            they are numbers, else in its own order; in a directed one i hears j along an edge i -> j); or a list of
+            tuples (i, j), i hears j. Weights other than 0 and 1 are refused. Kept as `Edges`, O(links);
+            ``adjacency.dense()`` is the matrix. Put the diagonal to True where the own opinion counts.
     """
 
     adjacency: Any
@@ -132,19 +124,19 @@ class Graph(Neighbourhood):
 
         Args:
             graph: ``networkx.Graph`` or ``DiGraph``.
-            nodes: Order of the particles; by default the graph's own order.
+            nodes: Order of the particles; by default by number where the nodes are numbers, else the graph's own order.
             include_self: Whether each node hears itself.
 
         Raises:
-            ValueError: ``nodes`` names a node that the graph lacks.
+            ValueError: ``nodes`` names a node that the graph lacks, or weights other than 0 and 1.
         """
-        import networkx
-
-        nodes = list(graph.nodes) if nodes is None else nodes
-        unknown = [node for node in nodes if node not in graph]
-        if unknown:
-            raise ValueError(f"nodes must be nodes of the graph, unknown: {unknown[:5]}")
-        edges = Edges.of(networkx.to_scipy_sparse_array(graph, nodelist=nodes, weight=None, format="csr"))
+        if nodes is not None:
+            unknown = [node for node in nodes if node not in graph]
+            if unknown:
+                raise ValueError(f"nodes must be nodes of the graph, unknown: {unknown[:5]}")
+            graph = graph.subgraph(nodes)
+        links = read(graph, nodes).unweighted()
+        edges = Edges.between(links.listeners, links.heard, links.nodes)
         return cls(edges.with_loops() if include_self else edges)
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,11 +11,13 @@ from numpy.typing import ArrayLike
 from krause_dynamics._array import Array, is_torch, to_numpy
 from krause_dynamics.aggregate import as_points
 from krause_dynamics.interaction import Edges, Flat, Graph, Interaction, Others, Within
+from krause_dynamics.interaction.adjacency import Adjacency, read
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.interaction.scores import Score
 
 MOVED = 1e-12  # of the initial range: less than this is rounding, not motion
 FAR = 1e4  # radii; see `scale`
+MOST_WEIGHTED = 10_000
 
 
 class NetworkX(Protocol):
@@ -76,12 +78,15 @@ def interaction(
     normalised: bool,
     influence: Score | None,
     graph: Network | None,
+    *,
+    weighted: bool = False,
+    labels: list[Hashable] | None = None,
 ) -> Interaction:
     """The rule of a run with n agents.
 
     Raises:
         TypeError: ``influence`` is no score, or ``graph`` no network.
-        ValueError: A radius that is not positive or not (n,), a network that does not fit n agents.
+        ValueError: A radius that is not positive or not (n,), a network that does not fit n agents or their labels.
     """
     radius = to_numpy(radius) if np.ndim(radius) else radius
     if np.ndim(radius) and np.shape(radius) != (n,):
@@ -89,46 +94,64 @@ def interaction(
     if influence is not None and not isinstance(influence, Score):
         raise TypeError(f"influence must be a score such as kd.Radial(phi), got {influence!r}")
     neighbourhood: Neighbourhood = Within(radius, closed=closed)
+    log_weights = None
+    if weighted and graph is None:
+        raise ValueError("weighted=True needs a network with weights, such as graph=W, but graph is None")
     if graph is not None:
-        neighbourhood = neighbourhood & as_graph(graph, n)
+        links = network(graph, n, labels)
+        edges = Edges.between(links.listeners, links.heard, n)
+        if weighted:
+            log_weights = _log_weights(links)
+        else:
+            links.unweighted()
+        neighbourhood = neighbourhood & Graph(edges if weighted else edges.with_loops())
     if not include_self:
         neighbourhood = neighbourhood & Others()
-    return Interaction(influence or Flat(), neighbourhood, normalised)
+    return Interaction(influence or Flat(), neighbourhood, normalised, log_weights)
 
 
-def as_graph(graph: Network, n: int) -> Graph:
-    """A network of n agents from a `Graph`, a square array (dense or scipy.sparse), or a networkx graph.
+def network(graph: Network, n: int, labels: list[Hashable] | None = None) -> Adjacency:
+    """A network of n agents from a `Graph` or anything that `adjacency.read` takes, in the order of the agents.
 
-    Each agent may hear itself.
-
-    Nodes ``0 .. n-1`` are the agents of those numbers; other names are taken in the graph's own order.
+    Args:
+        graph: The network.
+        n: Number of agents.
+        labels: Names of the agents; networks with names are put in their order.
 
     Raises:
-        TypeError: None of these.
-        ValueError: Not n nodes, or numbered nodes that are no agents.
+        TypeError: No network.
+        ValueError: Not n nodes, nodes that are no agents, or labels that contradict the order of the agents.
     """
-    if isinstance(graph, Graph):
-        edges = graph.adjacency
-    elif hasattr(graph, "nodes") and hasattr(graph, "edges"):
-        nodes = list(graph.nodes)
-        if any(isinstance(node, int | np.integer) for node in nodes):
-            unknown = [node for node in nodes if node not in range(n)]
-            if unknown:
-                raise ValueError(f"graph must have nodes 0 .. {n - 1} for {n} agents, unknown: {unknown[:5]}")
-            nodes = sorted(nodes)
-        if len(nodes) != n:
-            raise ValueError(f"graph must have one node per agent, {n}, got {len(nodes)}")
-        edges = Graph.from_networkx(graph, nodes).adjacency
-    elif isinstance(graph, np.ndarray) or hasattr(graph, "tocoo"):
-        if np.shape(graph) != (n, n):
-            raise ValueError(f"graph must have one node per agent, shape ({n}, {n}), got {np.shape(graph)}")
-        edges = Edges.of(graph)
+    order = None if labels is None or labels == list(range(n)) else labels
+    if isinstance(graph, Graph | Edges):
+        edges = graph.adjacency if isinstance(graph, Graph) else graph
+        links = Adjacency(edges.nodes, edges.listeners, edges.heard, np.ones(len(edges.heard)))
     else:
-        given = type(graph).__name__
-        raise TypeError(f"graph must be a kd.Graph, a networkx graph or an (n, n) array, dense or sparse, got {given}")
-    if edges.nodes != n:
-        raise ValueError(f"graph must have one node per agent, shape ({n}, {n}), got {edges.shape}")
-    return Graph(edges.with_loops())
+        links = read(graph, order, n)
+    if links.nodes != n:
+        raise ValueError(f"graph must have one node per agent, {n}, got {links.nodes}")
+    named = hasattr(graph, "edges") or hasattr(graph, "columns")
+    if order is not None and not named and sorted(map(str, order)) == sorted(map(str, range(n))):
+        raise ValueError(
+            f"x0 has labels in the order {order[:5]} ..., but graph knows its agents by place; sort x0 "
+            "(x0.sort_index()), or give both a graph with names and x0 with labels"
+        )
+    return links
+
+
+def _log_weights(links: Adjacency) -> np.ndarray:
+    """Log of the weights, (n, n), 0 where there is no link.
+
+    Raises:
+        ValueError: A negative weight, or more agents than a matrix can hold.
+    """
+    if (links.weights < 0).any():
+        raise ValueError(f"graph must have positive weights where weighted=True, got {links.weights.min():g}")
+    if links.nodes > MOST_WEIGHTED:
+        raise ValueError(f"weighted=True takes at most {MOST_WEIGHTED} agents, a matrix of 800 MB, got {links.nodes}")
+    matrix = np.zeros((links.nodes, links.nodes))
+    matrix[links.listeners, links.heard] = np.log(links.weights)
+    return matrix
 
 
 def weights_of(weights: ArrayLike | None, n: int) -> np.ndarray | None:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from krause_dynamics._array import like
 from krause_dynamics.aggregate import as_points
 from krause_dynamics.dynamics import Dynamics
+from krause_dynamics.interaction.adjacency import labels_of
 from krause_dynamics.interaction.scores import Score
 from krause_dynamics.opinions.arguments import External, Network, interaction
 from krause_dynamics.opinions.disturbances import TruthSeeking
@@ -30,6 +31,7 @@ def hegselmann_krause_flow(
     external: External | TruthSeeking | None = None,
     influence: Score | None = None,
     graph: Network | None = None,
+    weighted: bool = False,
     **options: Any,
 ) -> Trajectory:
     """Bounded confidence in continuous time, through `kd.Dynamics` and `kd.simulate`.
@@ -51,6 +53,7 @@ def hegselmann_krause_flow(
         external: As there; `TruthSeeking` is the drift ``a_i (truth - x_i)``.
         influence: As there.
         graph: As there.
+        weighted: As there.
         **options: Of `kd.simulate`: ``dt, integrator, save_every, save_at, stop, rng, progress, checkpoint, ...``, and
             ``noise`` (sigma of the Brownian term).
 
@@ -59,7 +62,9 @@ def hegselmann_krause_flow(
     """
     x = as_points("x0", x0)
     n = x.shape[-2]
-    rule = interaction(n, radius, closed, include_self, normalised, influence, graph)
+    rule = interaction(
+        n, radius, closed, include_self, normalised, influence, graph, weighted=weighted, labels=labels_of(x0)
+    )
     model = Model.of(n, rule, weights, fixed, external)
     dynamics = Dynamics(rule, external=model.external, fixed=model.fixed, noise=options.pop("noise", 0.0))
     log_mass = None if model.log_mass is None else like(model.log_mass, x)

@@ -104,7 +104,9 @@ class Model:
         """JSON-ready; the network by its size only."""
         parts = [part.to_dict() for part in self.rule.parts if not isinstance(part, Graph)]
         edges = self.edges
-        graph = None if edges is None else {"nodes": edges.nodes, "links": len(edges.heard)}
+        graph: dict[str, Any] | None = None if edges is None else {"nodes": edges.nodes, "links": len(edges.heard)}
+        if graph is not None and self.rule.pair_bias is not None:
+            graph["weighted"] = True
         external = self.external.to_dict() if isinstance(self.external, TruthSeeking) else None
         if external is None and self.external is not None:
             external = {"type": "callable", "name": name_of(self.external)}

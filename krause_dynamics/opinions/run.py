@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from krause_dynamics._array import as_floating, as_generator
 from krause_dynamics._value import described
 from krause_dynamics.interaction import Flat
+from krause_dynamics.interaction.adjacency import labels_of
 from krause_dynamics.interaction.scores import Score
 from krause_dynamics.opinions.arguments import MOVED, External, Network, interaction, opinions, scale
 from krause_dynamics.opinions.disturbances import Noise, TruthSeeking
@@ -43,6 +44,7 @@ def hegselmann_krause(
     external: External | TruthSeeking | None = None,
     influence: Score | None = None,
     graph: Network | None = None,
+    weighted: bool = False,
     noise: Noise | None = None,
     schedule: Schedule | None = None,
     stop: Stop | None = None,
@@ -74,7 +76,12 @@ def hegselmann_krause(
         external: A drift per step, ``external(t, x) -> (n, d)``, or `TruthSeeking`.
         influence: A score in place of the flat mean, such as ``kd.Radial(phi)``; the radius still cuts it
             (``np.inf`` does not).
-        graph: A network: `kd.Graph`, networkx graph or (n, n) array; only those linked and within the radius are heard.
+        graph: A network: `kd.Graph`, networkx graph, (n, n) array (dense, sparse, pandas) or list of tuples (i, j), i
+            hears j; only those linked and within the radius are heard, oneself always. Agents are nodes by number where
+            the nodes are numbers, by label where opinions are a Series with labels, else in the graph's own order.
+        weighted: Whether the weights of the network count: the mean ``sum_j w_ij x_j / sum_j w_ij`` of those heard,
+            with infinite radius that of DeGroot (1974); the own opinion counts w_ii. By default weights other than 0
+            and 1 are refused.
         noise: `StepNoise` or `RandomRelocation`, after each unit of time.
         schedule: `Synchronous` (default), `Sequential` or `Deffuant`; n draws are time 1.
         stop: A rule of `krause_dynamics.stopping`, or ``stop(t, x, previous) -> reason or None``, asked after every
@@ -115,7 +122,9 @@ def hegselmann_krause(
     """
     given = as_floating("x0", x0) if not hasattr(x0, "detach") else x0
     x = opinions(given)
-    rule = interaction(len(x), radius, closed, include_self, normalised, influence, graph)
+    rule = interaction(
+        len(x), radius, closed, include_self, normalised, influence, graph, weighted=weighted, labels=labels_of(x0)
+    )
     model = Model.of(len(x), rule, weights, fixed, external, noise, schedule)
     _check(model, max_steps, save_every, stop)
     extent, share = scale(x, model.within.radius), _checked_share(model, x)
@@ -168,6 +177,10 @@ def _check(model: Model, max_steps: int | None, save_every: int | None, stop: St
         raise ValueError(f"external must be None with {type(model.schedule).__name__}; use Synchronous()")
     if isinstance(model.schedule, Deffuant) and not (isinstance(model.rule.score, Flat) and model.rule.normalised):
         raise ValueError("influence and normalised must be the defaults with Deffuant: a meeting has no mean")
+    if isinstance(model.schedule, Deffuant) and model.rule.pair_bias is not None:
+        raise ValueError(
+            "weighted must be False with Deffuant: a meeting has no mean; use Sequential() or Synchronous()"
+        )
     if isinstance(model.schedule, Deffuant) and model.masses is not None:
         raise ValueError("weights must be None with Deffuant: a meeting has no mean; use Sequential() or Synchronous()")
 

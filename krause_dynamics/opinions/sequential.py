@@ -28,7 +28,7 @@ class OneByOne(Stepwise):
         self._bounds, self._heard = np.zeros(1, np.int64), np.zeros(0, np.int64)
         if model.edges is not None:
             self._bounds, self._heard = model.edges.bounds, model.edges.heard
-        self._by_kernel = isinstance(model.rule.score, Flat) and model.rule.normalised
+        self._by_kernel = isinstance(model.rule.score, Flat) and model.rule.normalised and model.rule.pair_bias is None
         self._listeners = [] if self._by_kernel else self._plans(x)
 
     def _unit(self, t: float, x: np.ndarray) -> np.ndarray:

@@ -46,6 +46,8 @@ def identity(model: Model, impl: str, x: np.ndarray, rng: Any) -> dict[str, Any]
     """What makes a run this one; JSON-ready. Files of 0.1.0 hold no ``impl``."""
     started = {"x0": fingerprint(x), "random": random_state(rng), "impl": impl}
     held = {"weights": fingerprint(model.masses), "graph": None if model.edges is None else _mark(model.edges)}
+    if model.rule.pair_bias is not None:
+        held["weights of the network"] = fingerprint(model.rule.pair_bias)
     return {**started, **held, **model.describe()}
 
 
