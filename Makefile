@@ -13,7 +13,7 @@ BENCHMARKS := attention bounded_confidence checkpoints clusters generation integ
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= $(OMP_NUM_THREADS)
 
-.PHONY: setup demo test lint types imports bench theory mutation notebooks clean
+.PHONY: setup demo test lint types imports bench campaign theory mutation notebooks clean
 
 setup: $(VENV)/.demo $(VENV)/.test  ## everything: package, tools, trained weights
 
@@ -52,6 +52,11 @@ imports: $(VENV)/.test
 mutation: $(VENV)/.test  ## small faults put in one at a time: how many do the tests notice? (hours on two cores; goes on where it ended)
 	test -f results/mutation/lines.json.gz || $(BIN)/python -m tests.mutation --workers 2 --collect
 	$(BIN)/python -m tests.mutation --workers 2 --limit-seconds 36000
+
+campaign: $(VENV)/.test  ## kills, damaged files, writers at once, full disks, odd arguments (hours; goes on where it ended)
+	for given in "kills 1100" "damaged 1000" "writers 300" "full 500" "fuzz 100000"; do \
+		$(BIN)/python -m tests.campaigns.$${given% *} --count $${given#* } --out results/campaigns/$${given% *}.jsonl || bad=1; \
+	done; exit $${bad:-0}
 
 bench: $(VENV)/.test $(VENV)/.demo  ## tables of benchmarks/, each after its correctness check
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done

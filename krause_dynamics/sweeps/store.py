@@ -126,13 +126,15 @@ def _write_npz(path: Path, identity: dict[str, Any], results: Results) -> None:
     indices = sorted(results)
     names = list(results[indices[0]])
     arrays = {f"result_{name}": np.stack([results[i][name] for i in indices]) for name in names}
-    write_npz(path, {"sweep": identity}, {"indices": np.asarray(indices), **arrays})
+    write_npz(path, {"sweep": identity, "results": names}, {"indices": np.asarray(indices), **arrays})
 
 
 def _read_npz(path: Path, product: Product) -> tuple[dict[str, Any], Results]:
     header, arrays = read_npz(path)
     indices = arrays.pop("indices")
     named = {name.removeprefix("result_"): values for name, values in arrays.items()}
+    if sorted(header.get("results", named)) != sorted(named) or not named:
+        raise ValueError(f"it must hold the results {header.get('results')}, got {sorted(named)}")
     return header["sweep"], {int(i): {name: x[row] for name, x in named.items()} for row, i in enumerate(indices)}
 
 
