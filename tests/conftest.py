@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +32,21 @@ def library(request):
     import torch
 
     return torch.as_tensor
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _files_name_their_encoding():
+    """What the package reads and writes must not depend on the platform: a text without an encoding fails its test."""
+    given, package = io.text_encoding, str(Path(__file__).parents[1] / "krause_dynamics") + os.sep
+
+    def checked(encoding, stacklevel=2):
+        caller = sys._getframe(2).f_code.co_filename
+        assert encoding is not None or not caller.startswith(package), f"no encoding: {caller}"
+        return given(encoding, stacklevel + 1)
+
+    io.text_encoding = checked
+    yield
+    io.text_encoding = given
 
 
 @pytest.fixture(autouse=True, scope="session")

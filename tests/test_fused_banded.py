@@ -158,13 +158,15 @@ def test_odd_lengths(n, engine):
     agree(engine(call_of(q, k, v, rule, parameter)), by_reference(q, k, v, rule, parameter), [q, k, v, parameter])
 
 
-def test_gradcheck():
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_gradcheck(engine, dropout):
     q, k, v = points(1, 2, 6, 3, seed=1), points(1, 1, 6, 3, seed=2), points(1, 1, 6, 2, seed=3)
     scale = torch.tensor([[0.7, 1.2]], dtype=torch.float64, requires_grad=True)
     mass, pair = points(1, 1, 6, seed=4), points(1, 1, 6, 6, seed=5)
 
     def run(q, k, v, scale, mass, pair):
-        return operators.banded(Call(q, k, v, scale, True, Reach(3, 0, (), 2), mass, pair))
+        torch.manual_seed(3)  # of what is dropped, where no seed is given
+        return engine(Call(q, k, v, scale, True, Reach(3, 0, (), 2), mass, pair, dropout=dropout, seed=3))
 
     # Scores stay apart by more than gradcheck's step of 1e-6, so that no perturbation changes the selection.
     assert torch.autograd.gradcheck(run, (q, k, v, scale, mass, pair))

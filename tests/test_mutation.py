@@ -97,14 +97,16 @@ def test_tests_are_chosen_by_the_line_of_the_fault_the_quick_ones_of_every_file_
         "b.py::slow": test(30.0, 9),
         "c.py::no": test(0.1, 7),
     }
+    tests |= {f"tests/{name}.py::all": test(100.0, 1) for name in ("test_public_names", "test_fused_kernels")}
     for number, names in enumerate((list(tests)[:5], list(tests)[5:])):
         with gzip.open(parts / f"{number}.json.gz", "wt") as stream:
             json.dump({name: tests[name] for name in names}, stream)
-    assert join(parts, tmp_path / "map" / "lines.json.gz") == 11
+    assert join(parts, tmp_path / "map" / "lines.json.gz") == 13
     chosen = Map(tmp_path / "map" / "lines.json.gz")
     names = chosen.choose(Mutant("krause_dynamics/f.py", 9, 0, 1, "constant", "4", ""))
     assert names[:3] == ["a.py::t0", "b.py::slow", "a.py::t1"]
     assert "c.py::no" not in names
+    assert names.pop() == "tests/test_public_names.py::all"  # of every fault, whatever it takes
     assert chosen.seconds(names) <= 90.0
     assert "c.py::no" in chosen.choose(Mutant("krause_dynamics/f.py", 3, 0, 1, "constant", "4", ""))
     assert chosen.choose(Mutant("krause_dynamics/g.py", 3, 0, 1, "constant", "4", "")) == []

@@ -178,7 +178,7 @@ def _summary(
     counted = importance.masked_fill(queries < wanted, -1.0)
     strongest = torch.where(counted.amax(-1) >= 0, counted.argmax(-1), -1)
     others = received[..., 0].float() - first_own.float()
-    first = others / (length - 1) if length > 1 else torch.full_like(others, torch.nan)
+    first = others / (length - 1)  # NaN where the first token is alone
     several = visible_keys > 1
     scaled = entropy.float() / torch.log(visible_keys.clamp_min(2).float())
     mean_entropy = (scaled * several).sum(-1) / several.sum(-1)

@@ -164,14 +164,14 @@ class TopK(Neighbourhood):
         if self.ties == "keep":
             threshold = xp.sort(scores, axis=-1)[..., -self.k][..., None]
             return scores >= threshold
-        order = xp.argsort(source_index, axis=-1, stable=True)[..., None, :]
+        order = xp.argsort(source_index, stable=True)[..., None, :]
         order = xp.broadcast_to(order, scores.shape)
         ranks = _inverse(xp, xp.argsort(-xp.take_along_axis(scores, order, axis=-1), axis=-1, stable=True))
         return xp.take_along_axis(ranks, _inverse(xp, order), axis=-1) < self.k
 
 
 def _inverse(xp: Any, permutation: Array) -> Array:
-    return xp.argsort(permutation, axis=-1, stable=True)
+    return xp.argsort(permutation, stable=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -120,7 +120,7 @@ def from_function(cells: Cells, function: Callable[[np.ndarray], np.ndarray], *,
     """
     nodes, weights = np.polynomial.legendre.leggauss(NODES_PER_CELL)
     where = (cells.edges[:-1] + cells.edges[1:])[:, None] / 2 + cells.width / 2 * nodes
-    values = np.asarray(function(where), dtype=np.float64) * np.ones_like(where)
+    values = np.asarray(function(where)) * np.ones_like(where)
     if not (values >= 0).all():
         raise ValueError(f"a density must not be negative or NaN, its smallest value is {values.min():.3g}")
     return _scaled(cells, (values * cells.weight(where)) @ weights * (cells.width / 2), mass)

@@ -128,7 +128,7 @@ def clusters(
     shades = plt.get_cmap("viridis_r")(np.linspace(1.0, 0.15, len(radii)))
     for radius, shade in zip(radii, shades, strict=True):
         counts = dataset[quantity].sel(tokens=tokens).sel(radius=radius, method="nearest")
-        counts = counts.where(counts >= 0).mean("sequence")  # -1: a sequence without tokens left
+        counts = counts.where(counts != -1).mean("sequence")  # -1: a sequence without tokens left
         ax.plot(dataset["layer"], counts.values, **({"color": shade, "label": _angle(radius)} | line))
     ax.set(
         xlabel=_axis_label("layer"),

@@ -34,7 +34,7 @@ def layer_table(dataset: xarray.Dataset, *, rows: int = 11, radius: float = RADI
 
     layers = dataset["layer"].values
     shown = layers[np.unique(np.linspace(0, len(layers) - 1, min(rows, len(layers))).round().astype(int))]
-    state = dataset.assign(clusters=dataset["clusters"].where(dataset["clusters"] >= 0)).mean("sequence")
+    state = dataset.assign(clusters=dataset["clusters"].where(dataset["clusters"] != -1)).mean("sequence")
     others = state.sel(tokens="without_first")
     radius = float(dataset["radius"].sel(radius=radius, method="nearest"))
     table = Table(title=_title(dataset), box=box.SIMPLE_HEAD, padding=(0, 1))

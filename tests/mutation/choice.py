@@ -11,6 +11,13 @@ from typing import Any
 from tests.mutation.mutants import Mutant
 
 MOST_TESTS, MOST_SECONDS = 300, 90.0
+EVERYWHERE = ("tests/test_public_names.py",)  # signatures of the whole package, whose lines run at import alone
+# Tests whose lines run in a process of their own, by what the path of the fault holds.
+ELSEWHERE = {
+    "forms/attention/kernel": ("tests/test_fused_kernels.py",),
+    "forms/attention/operators": ("tests/test_fused_kernels.py",),
+    "models/auto": ("tests/test_models_decoder.py",),
+}
 FEW = 10  # fewer tests than this are joined by others of the file: lines that run at import belong to no test
 
 
@@ -46,7 +53,13 @@ class Map:
                 continue
             chosen.append(name)
             seconds += cost
-        return chosen
+        unseen = self._unseen(mutant.path) if reached else []
+        return chosen + [name for name in unseen if name not in chosen]
+
+    def _unseen(self, path: str) -> list[str]:
+        """Tests that may notice a fault in a file and that no tracer saw there."""
+        files = {*EVERYWHERE, *(file for part, files in ELSEWHERE.items() if part in path for file in files)}
+        return sorted(name for name in self.tests if name.split("::")[0] in files)
 
     def seconds(self, names: list[str]) -> float:
         """How long these tests took when the map was made."""

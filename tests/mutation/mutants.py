@@ -31,8 +31,8 @@ SILENT_CALLS = {"debug", "info", "warning", "warn", "getLogger", "TypeVar", "fie
 SILENT_FUNCTIONS = {"__repr__", "__str__", "extra_repr", "pays", "_block_rows", "_on_device"}
 # Sizes of blocks, and those from which another exact way is taken: any value computes the same numbers.
 SILENT_NAMES = {
-    "BLOCK", "BLOCK_PAIRS", "CHUNK", "COLUMNS", "CPU_PAIRS", "DEVICE_PAIRS", "DEVICE_TILE", "DEVICE_WORTH", "ENTRIES",
-    "KEPT", "MOST_TILTS", "PAIRS", "PER_CALL", "ROWS", "SMALLEST", "STEEPEST", "TILE", "WORTH",
+    "BISECTIONS", "BLOCK", "BLOCK_PAIRS", "CHUNK", "COLUMNS", "CPU_PAIRS", "DEVICE_PAIRS", "DEVICE_TILE", "DEVICE_WORTH", "ENTRIES",
+    "KEPT", "MOST_TILTS", "NEAR_SHARE", "PAIRS", "PER_CALL", "ROWS", "SMALLEST", "STEEPEST", "TILE", "WORTH",
 }  # fmt: skip
 # How a figure or a printed table looks, which eyes judge; what is drawn, and its words, take part.
 LOOKS = {
@@ -42,6 +42,10 @@ LOOKS = {
     "loc", "ls", "lw", "marker", "markersize", "ms", "ncols", "padding", "rasterized", "rotation", "soft_wrap",
     "style", "va", "width_ratios", "zorder",
 }  # fmt: skip
+
+
+# What is asserted, or saves a copy of what is the same already.
+ASSERTED = {"strict", "copy"}
 
 
 class Mutant(NamedTuple):
@@ -150,7 +154,7 @@ def _is_silent(node: ast.AST) -> bool:
     if isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom):
         return True
     if isinstance(node, ast.keyword):
-        return node.arg in LOOKS
+        return node.arg in LOOKS | ASSERTED
     if isinstance(node, ast.FunctionDef):
         words = [ast.unparse(decorator).split("(")[0] for decorator in node.decorator_list]
         return any(word.endswith(COMPILED) for word in words) or node.name in SILENT_FUNCTIONS

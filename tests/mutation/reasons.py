@@ -22,6 +22,14 @@ class Reason(NamedTuple):
 
 
 REASONS = (
+    Reason("observables/rank.py", "share = ratio(", "constant", "of a zero matrix the rank is 0 whatever the shares"),
+    Reason(
+        "clusters/history.py", "width = int(after.max(", "constant", "any width above the labels numbers pairs apart"
+    ),
+    Reason("integrators/base.py", "self._tiny", "comparison", "at equality with a tolerance both are right"),
+    Reason("near/pencils.py", "grid = np.resize(", "comparison", "of one axis both give that axis twice"),
+    Reason("cpu/by_blocks.py", "number == 1 or number *", "", "any number of tiles a chunk computes the same"),
+    Reason("cpu/by_blocks.py", "held.numel()", "comparison", "memory of the right size may be kept or taken anew"),
     Reason("forms/blocked.py", "if end - i > 1 and (low", "and, or", "masks a tile whose columns are all in reach"),
     Reason("forms/blocked.py", "if end - i > 1 and (low", "comparison", "masks a tile whose columns are all in reach"),
     Reason("lattice/convolution.py", "row, inner = ", "constant", "the slope may be that of any clear row behind"),

@@ -99,7 +99,7 @@ def _scored_means(score: Score, xp: Any, entry: Entry) -> tuple[np.ndarray, np.n
         shift, counts = np.maximum.reduceat(logs, starts), np.diff(starts, append=logs.size)
         exponentials = np.exp(logs - np.repeat(shift, counts))
         total = np.add.reduceat(exponentials, starts)
-        sums = np.add.reduceat(exponentials[:, None] * entry.values[heard], starts, axis=0)
+        sums = np.add.reduceat(exponentials[:, None] * entry.values[heard], starts)
         mean[owner[starts]] = sums / total[:, None]
         log_partition[owner[starts]] = np.log(total) + shift
     return mean, log_partition
