@@ -124,7 +124,7 @@ def convert_llama_gguf(source: Path, folder: Path) -> None:
         tensors[name] = np.ascontiguousarray(_undo_permutation(value, heads[part]) if part in heads else value)
     config["vocab_size"] = tensors["model.embed_tokens.weight"].shape[0]
     config["tie_word_embeddings"] = "lm_head.weight" not in tensors
-    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     tokens, kinds = field["tokenizer.ggml.tokens"].contents(), field["tokenizer.ggml.token_type"].contents()
     special = [token for token, kind in zip(tokens, kinds, strict=True) if kind == 3]

@@ -31,8 +31,9 @@ SILENT_CALLS = {"debug", "info", "warning", "warn", "getLogger", "TypeVar", "fie
 SILENT_FUNCTIONS = {"__repr__", "__str__", "extra_repr", "pays", "_block_rows", "_on_device"}
 # Sizes of blocks, and those from which another exact way is taken: any value computes the same numbers.
 SILENT_NAMES = {
-    "BISECTIONS", "BLOCK", "BLOCK_PAIRS", "CHUNK", "COLUMNS", "CPU_PAIRS", "DEVICE_PAIRS", "DEVICE_TILE", "DEVICE_WORTH",
-    "ENTRIES", "KEPT", "MOST_TILTS", "NEAR_SHARE", "PAIRS", "PER_CALL", "ROWS", "SMALLEST", "STEEPEST", "TILE", "WORTH",
+    "BISECTIONS", "BLOCK", "BLOCK_PAIRS", "CHUNK", "COLUMNS", "CPU_PAIRS", "DEVICE_PAIRS", "DEVICE_TILE",
+    "DEVICE_WORTH", "ENTRIES", "KEPT", "MOST_TILTS", "NEAR_SHARE", "PAIRS", "PER_CALL", "ROWS", "SMALLEST", "STEEPEST",
+    "TILE", "WORTH",
 }  # fmt: skip
 # How a figure or a printed table looks, which eyes judge; what is drawn, and its words, take part.
 LOOKS = {
