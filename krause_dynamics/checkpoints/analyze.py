@@ -56,8 +56,10 @@ def analyze(
     ``measures.MEASURES``.
 
     Args:
-        model: A loaded ``transformers`` model, a folder, or a name; see :func:`~krause_dynamics.checkpoints.load`.
-        inputs: Text, a ``pathlib.Path``, or token ids; see :func:`~krause_dynamics.checkpoints.prepare`.
+        model: A loaded ``transformers`` model, a folder, or a name, see :func:`~krause_dynamics.checkpoints.load`; with
+            ``blocks`` any torch module.
+        inputs: Text, a ``pathlib.Path``, or token ids, see :func:`~krause_dynamics.checkpoints.prepare`; for a module
+            of one's own also a floating array (sequences, T, d), which it is called with.
         tokenizer: Instead of the checkpoint's own.
         sequence_length: Cut text into consecutive sequences of this many tokens. Sink rates fall as sequences get
             longer: compare them at one length only (published ones use 64).

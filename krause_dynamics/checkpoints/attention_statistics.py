@@ -132,7 +132,7 @@ def attend(
                 if weights is not None:
                     weights[:, :, block.rows, columns] = part
         found = sums.finish()
-    return output, _summary(
+    return output, summary(
         call, found.received, found.entropy, found.own[..., 0], lost / query.shape[2], min_queries, weights
     )
 
@@ -154,10 +154,10 @@ def statistics_of(weights: Tensor, min_queries: int = 8, keep_weights: bool = Fa
     received, entropy = exact.sum(-2), torch.special.entr(exact).sum(-1)
     kept = exact.float() if keep_weights else None
     nothing = torch.zeros_like(exact[..., 0, 0])
-    return _summary(call, received, entropy, exact[..., 0, 0], nothing, min_queries, kept)
+    return summary(call, received, entropy, exact[..., 0, 0], nothing, min_queries, kept)
 
 
-def _summary(
+def summary(
     call: AttentionCall,
     received: Tensor,
     entropy: Tensor,

@@ -20,6 +20,8 @@ def check_kind(model: Any) -> None:
         UnsupportedModel: With the reason and, where there is one, the way out.
     """
     name = type(model).__name__
+    if not hasattr(model, "config"):
+        return  # a module of somebody's own, whose blocks were given
     if "decoder_input_ids" in inspect.signature(model.forward).parameters:
         raise UnsupportedModel(
             f"{name} is an encoder-decoder, two stacks; pass part='encoder' or part='decoder', or model.get_encoder()"
@@ -147,9 +149,15 @@ def attends(block: nn.Module) -> bool:
     return any("attention" in type(part).__name__.lower() for part in block.modules())
 
 
+def device_of(model: Any) -> torch.device:
+    """Where a model runs: of its first parameter, or the CPU."""
+    first = next(model.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
+
+
 def context_length(model: Any) -> int | None:
     """Longest sequence that the model takes, None when its configuration gives no limit."""
-    length = getattr(model.config, "max_position_embeddings", None)
+    length = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     if length is None or int(length) < 1:  # XLNet: -1 for none
         return None
     for name, module in model.named_modules():

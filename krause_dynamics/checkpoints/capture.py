@@ -129,6 +129,9 @@ def _unrecorded(
         scores = softcap * torch.tanh(scores / softcap)
     if position_bias is not None:
         scores = scores + position_bias
+    if mask is None and scores.shape[-2] > 1 and getattr(module, "is_causal", True):
+        # The pass began before the recording did, with a mask function that leaves causality to the attention.
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     if s_aux is not None:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from krause_dynamics.checkpoints.blocks import device_of
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -46,8 +48,12 @@ class Tokens:
 
     def arguments(self, batch: np.ndarray, model: Any) -> dict[str, Any]:
         """Ids (b, T) and a mask of ones, where the model's embeddings are."""
-        device = model.get_input_embeddings().weight.device
-        ids = torch.as_tensor(batch, device=device if device.type != "meta" else model.device)
+        if hasattr(model, "get_input_embeddings"):
+            device = model.get_input_embeddings().weight.device
+            device = model.device if device.type == "meta" else device
+        else:
+            device = device_of(model)
+        ids = torch.as_tensor(batch, device=device)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     def described(self) -> dict[str, np.ndarray]:

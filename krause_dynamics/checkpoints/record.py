@@ -39,8 +39,9 @@ def record(
     """Run a trained model and keep its tokens' positions after every block.
 
     Args:
-        model: What :func:`~krause_dynamics.checkpoints.load` takes.
-        inputs: What :func:`~krause_dynamics.checkpoints.prepare` takes. Padding is cut off and sequences of equal
+        model: What :func:`~krause_dynamics.checkpoints.load` takes, or with ``blocks`` any torch module.
+        inputs: What :func:`~krause_dynamics.checkpoints.prepare` takes; for a module of one's own also a floating array
+            (sequences, T, d), which it is called with. Padding is cut off and sequences of equal
             length are run together, so that padding on the left, on the right or none give the same numbers.
         tokenizer: Instead of the checkpoint's own.
         attention: ``"statistics"`` (default) puts importance, published_importance, first_token_score, entropy,
@@ -124,9 +125,11 @@ class Batch:
         """Run a batch and keep everything."""
         kept = _Kept()
         output = run.stream(batch, kept)
-        after = output.last_hidden_state.detach().to(device="cpu", dtype=torch.float32)
-        unchanged = after.shape == kept.states[-1].shape and torch.equal(after, kept.states[-1])
-        final = None if unchanged else after.numpy()
+        final, last = None, getattr(output, "last_hidden_state", None)  # a model with its head returns none
+        if last is not None:
+            after = last.detach().to(device="cpu", dtype=torch.float32)
+            unchanged = after.shape == kept.states[-1].shape and torch.equal(after, kept.states[-1])
+            final = None if unchanged else after.numpy()
         found = [kept.found[block] for block in sorted(kept.found)]
         return cls(members, torch.stack(kept.states).numpy(), final, found)
 
@@ -176,17 +179,17 @@ def describe(run: Passes) -> dict[str, Any]:
     import transformers
 
     checkpoint, inputs = run.checkpoint, run.inputs
-    config = checkpoint.backbone.config
+    model = checkpoint.backbone
     return {
         "axis": "layer",
         "model": checkpoint.name,
-        "model_type": config.model_type,
+        "model_type": getattr(getattr(model, "config", None), "model_type", type(model).__name__),
         "source": checkpoint.meta.get("source", ""),
         "tensors_not_used": checkpoint.meta.get("tensors_not_used", []),
         "part": checkpoint.part or "",
         "layers": run.expected,
         "blocks_without_attention": [block + 1 for block in run.silent],
-        "dtype": str(checkpoint.backbone.dtype).removeprefix("torch."),
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "statistics_dtype": "float32",
         "attention_path": run.path,
         "inputs": inputs.source,

@@ -9,17 +9,19 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from krause_dynamics.checkpoints import capture
+from krause_dynamics.checkpoints import capture, own_attention
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, statistics_of
-from krause_dynamics.checkpoints.blocks import StreamRecorder, check_kind, context_length, find_blocks
+from krause_dynamics.checkpoints.blocks import StreamRecorder, check_kind, context_length, device_of, find_blocks
 from krause_dynamics.checkpoints.inputs import prepare
 from krause_dynamics.checkpoints.load import Checkpoint, load
+from krause_dynamics.checkpoints.vectors import Vectors
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.runs.progress import ProgressBar
 
@@ -72,7 +74,7 @@ class Passes:
         inputs: Sequences.
         blocks: Modules to watch.
         expected: Calls of blocks that one forward pass must make.
-        path: How attention is read: ``"registry"``, ``"eager"`` or ``"none"``.
+        path: How attention is read: ``"registry"``, ``"eager"``, ``"krause"`` (it is ours) or ``"none"``.
         batch_size: Sequences per forward pass.
         min_queries: A key needs that many queries to be a strongest key.
         keep_weights: Whether statistics keep the weights themselves.
@@ -115,9 +117,12 @@ class Passes:
             ValueError: Bad arguments or inputs.
             UnsupportedModel: If the model cannot be recorded faithfully.
         """
-        checkpoint = load(
-            model, tokenizer=tokenizer, dtype=dtype, device=device, part=part, trust_remote_code=trust_remote_code
-        )
+        if blocks is not None and isinstance(model, nn.Module) and not hasattr(model, "config"):
+            checkpoint = Checkpoint(model, tokenizer, type(model).__name__, {"source": "loaded module"}, part)
+        else:
+            checkpoint = load(
+                model, tokenizer=tokenizer, dtype=dtype, device=device, part=part, trust_remote_code=trust_remote_code
+            )
         prepared = model_inputs(checkpoint, inputs, tokenizer=tokenizer, **cutting)
         if attention not in (None, "statistics", "weights", "eager"):
             raise ValueError(f"attention must be 'statistics', 'weights', 'eager' or None, received {attention!r}")
@@ -128,7 +133,7 @@ class Passes:
         watched, expected = find_blocks(base, blocks)
         with capture.lock(base):  # nobody else's recording may be taken for the model's own attention
             path = _attention_path(base, attention)
-        silent = _without_attention(base.config, expected)
+        silent = _without_attention(getattr(base, "config", None), expected)
         report = ProgressBar("sequences") if progress is True else progress or None
         keep = attention == "weights"
         return cls(checkpoint, prepared, watched, expected, path, batch_size, min_queries, keep, silent, report)
@@ -160,7 +165,7 @@ class Passes:
             first[:] = first or [found]
             layers.attention(block + 1, found)
 
-        time_major = getattr(model.config, "model_type", "") == "xlnet"
+        time_major = getattr(getattr(model, "config", None), "model_type", "") == "xlnet"
         stream = StreamRecorder(self.blocks, layers.state, time_major=time_major)
         recorder = capture.AttentionRecorder(
             lambda: stream.block, attention, min_queries=self.min_queries, keep_weights=self.keep_weights
@@ -168,14 +173,17 @@ class Passes:
         with ExitStack() as stack:
             stack.enter_context(capture.lock(model))
             stack.enter_context(torch.no_grad())
-            stack.enter_context(torch.autocast(model.device.type, enabled=False))
+            stack.enter_context(torch.autocast(device_of(model).type, enabled=False))
             stack.enter_context(evaluating(model))
             stack.enter_context(stream)
             if self.path == "registry":
                 stack.enter_context(capture.recording(model, recorder))
-            output = model(**self._arguments(model, batch))
+            elif self.path == "krause":
+                watch = partial(own_attention.watching, min_queries=self.min_queries, keep_weights=self.keep_weights)
+                stack.enter_context(watch(lambda: stream.block, attention))
+            output = self._run(model, batch)
         stream.check(self.expected)
-        if self.path == "registry":
+        if self.path in ("registry", "krause"):
             _check_one_per_block(called, self.expected, self.silent)
             for block in self.silent:
                 layers.attention(block + 1, first[0].nothing())
@@ -199,6 +207,11 @@ class Passes:
                 "weights; load it with attn_implementation='eager', or pass attention=None for the hidden states alone"
             )
 
+    def _run(self, model: Any, batch: Any) -> Any:
+        """One forward pass: arguments by name for a model of transformers, the inputs alone for another module."""
+        arguments = self._arguments(model, batch)
+        return model(**arguments) if hasattr(model, "config") else model(next(iter(arguments.values())))
+
     def _arguments(self, model: Any, batch: Any) -> dict[str, Any]:
         arguments = self.inputs.arguments(batch, model)
         if "use_cache" in inspect.signature(model.forward).parameters:
@@ -213,8 +226,11 @@ def model_inputs(checkpoint: Checkpoint, inputs: Any, *, tokenizer: Any = None, 
     if isinstance(inputs, Inputs):
         return inputs
     base = checkpoint.backbone
+    vectors = None if hasattr(base, "config") else Vectors.of(inputs)
+    if vectors is not None:
+        return vectors
     check_kind(base)
-    vocabulary = getattr(base.config, "vocab_size", None)
+    vocabulary = getattr(getattr(base, "config", None), "vocab_size", None)
     chosen = checkpoint.tokenizer if tokenizer is None else tokenizer
     return prepare(inputs, chosen, context=context_length(base), vocabulary=vocabulary, **cutting)
 
@@ -223,6 +239,15 @@ def _attention_path(model: Any, attention: str | None) -> str:
     """``registry`` if the model's attention can be replaced for the pass, else what the model itself returns."""
     if attention is None:
         return "none"
+    if own_attention.is_ours(model):
+        if attention == "eager":
+            raise ValueError("attention='eager' is for models that return their weights; ours need not")
+        return "krause"
+    if not hasattr(model, "config"):
+        raise UnsupportedModel(
+            f"{type(model).__name__} has no attention of ours (kd.nn.KrauseAttention) and is no model of transformers; "
+            "pass attention=None for the hidden states alone"
+        )
     if attention == "eager":
         return "eager"
     reason = capture.refusal(model)

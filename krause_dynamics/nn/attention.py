@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -105,8 +106,13 @@ def krause_attention(
     return (out, log_partition) if return_log_partition else out
 
 
+WATCHERS: list[Callable[[Call], None]] = []  # told of every call before it is answered; empty but in a recording
+
+
 def answer(call: Call, impl: str) -> tuple[Tensor, Tensor]:
     """Output (batch, heads, n, d_v) and log Z (batch, heads, n) of a checked call, by the form that ``impl`` names."""
+    for watch in WATCHERS:
+        watch(call)
     name = calls.choose(call, impl).impl
     if call.q.numel() == 0 or call.k.shape[2] == 0:
         return _nobody(call.q, call.k, call.v)

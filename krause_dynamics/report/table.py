@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 # A chord of 0.8 is an angle of 47 degrees: there a trained decoder shows more than one cluster and fewer than tokens.
 RADIUS = 0.8
-_PATHS = {"registry": "the attention registry of transformers", "eager": "the weights that the model returns"}
+_PATHS = {
+    "registry": "the attention registry of transformers",
+    "eager": "the weights that the model returns",
+    "krause": "the calls of Krause attention as they were made",
+}
 
 
 def layer_table(dataset: xarray.Dataset, *, rows: int = 11, radius: float = RADIUS, eps: float = EPS) -> Table:

@@ -1,0 +1,96 @@
+"""Recording attention that is ours: every call of a Krause rule, from a layer, a function or transformers' registry.
+
+Such a call says itself which interaction it is, so nothing stands in for it: it is seen as it is made.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from krause_dynamics.aggregate import RowSums, blocks
+from krause_dynamics.checkpoints.attention_call import AttentionCall
+from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, summary
+from krause_dynamics.errors import UnsupportedModel
+from krause_dynamics.forms.attention.call import Call
+from krause_dynamics.forms.attention.lowering import lift
+from krause_dynamics.interaction import Everyone
+from krause_dynamics.nn import KrauseAttention
+from krause_dynamics.nn.attention import WATCHERS
+
+
+def is_ours(model: nn.Module) -> bool:
+    """Whether a model's attention is ours: layers of it, or a function that transformers finds under a name."""
+    if any(isinstance(module, KrauseAttention) for module in model.modules()):
+        return True
+    name = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    if name is None:
+        return False
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    function = ALL_ATTENTION_FUNCTIONS.get(name)
+    return getattr(function, "__module__", "").startswith("krause_dynamics.nn.")
+
+
+@contextmanager
+def watching(
+    running_block: Callable[[], int | None],
+    told: Callable[[int, HeadStatistics], None],
+    *,
+    min_queries: int = 8,
+    keep_weights: bool = False,
+) -> Iterator[None]:
+    """During the block, calls of this thread inside a model's blocks are told of: (block, statistics)."""
+    thread = threading.get_ident()
+
+    def seen(call: Call) -> None:
+        block = running_block() if threading.get_ident() == thread else None
+        if block is not None:
+            told(block, statistics_of_call(call, min_queries, keep_weights))
+
+    WATCHERS.append(seen)
+    try:
+        yield
+    finally:
+        WATCHERS.remove(seen)
+
+
+def statistics_of_call(call: Call, min_queries: int, keep_weights: bool) -> HeadStatistics:
+    """Statistics of one call of a rule; a key is visible to a query that gives it weight.
+
+    Raises:
+        UnsupportedModel: A sink takes its share after the call, or queries and keys differ in number.
+    """
+    if not call.mean_only:
+        raise UnsupportedModel(
+            "a call of Krause attention asks for its log-partition, as a learned sink does, and what becomes of the "
+            "weights then is not seen; pass attention=None for the hidden states alone"
+        )
+    n, m = call.q.shape[2], call.k.shape[2]
+    if n != m or call.offset:
+        raise UnsupportedModel(f"attention from {n} queries to {m} keys: only attention of whole sequences is recorded")
+    exact = torch.promote_types(call.q.dtype, torch.float32)
+    rule, request = lift(call._replace(q=call.q.to(exact), k=call.k.to(exact), v=call.v.to(exact)))
+    sums, weights = RowSums(request, distances=0), None
+    if keep_weights:
+        weights = call.q.new_zeros((*call.q.shape[:2], n, n), dtype=torch.float32)
+    visible_keys: list[Tensor] = []
+    visible_queries = torch.zeros((*call.q.shape[:2], n), dtype=torch.long, device=call.q.device)
+    with torch.no_grad():
+        for block in blocks(rule, request):
+            sums.add(block)
+            visible_keys.append((block.weights > 0).sum(-1))
+            for columns, part in block.pieces():
+                visible_queries[..., columns] += (part > 0).sum(-2)
+                if weights is not None:
+                    weights[:, :, block.rows, columns] = part
+        found = sums.finish()
+    causal = call.reach.right == 0 or n == 1
+    seen = AttentionCall(Everyone(), None, torch.cat(visible_keys, -1), visible_queries, causal)
+    nothing: Any = torch.zeros_like(found.own[..., 0])
+    return summary(seen, found.received, found.entropy, found.own[..., 0], nothing, min_queries, weights)
