@@ -87,7 +87,9 @@ _FUNCTIONS: dict[str, str] = {
     "hegselmann_krause_flow": "krause_dynamics.opinions",
     "jacobian": "krause_dynamics.integrators.linearise",
     "spectrum": "krause_dynamics.integrators.linearise",
+    "krausify": "krause_dynamics.models.krausified",
     "sweep": "krause_dynamics.sweeps",
+    "unkrausify": "krause_dynamics.models.krausified",
 }
 
 __all__ = [

@@ -22,7 +22,9 @@ _EXPORTS: dict[str, str] = {
     "cost": "costs",
     "from_published": "weights",
     "generate_pictures": "pictures",
+    "krausify": "krausified",
     "published": "settings",
+    "unkrausify": "krausified",
 }
 
 __all__ = sorted(_EXPORTS)  # noqa: PLE0605

@@ -5,6 +5,7 @@ from __future__ import annotations
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageClassification
 
 from krause_dynamics.models.decoder import KARM, KARMConfig, KrauseLM, KrauseLMConfig
+from krause_dynamics.models.krausified_classes import know_all
 from krause_dynamics.models.swin import KrauseSwin, KrauseSwinConfig
 from krause_dynamics.models.vision import KrauseViT, KrauseViTConfig
 
@@ -18,3 +19,5 @@ MODELS = (
 for auto, config, model in MODELS:
     AutoConfig.register(config.model_type, config)
     auto.register(config, model)
+
+know_all()

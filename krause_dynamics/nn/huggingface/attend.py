@@ -80,6 +80,11 @@ def _call(
             f"{type(module).__name__} attends from {n} queries to {m} keys that are not its past: a window or a grid "
             f"compares places, which they do not share; {WAY_OUT}, or leave this layer out of kd.krausify(layers=)"
         )
+    if rule.reach.first and given.reach.left != UNBOUNDED:
+        raise UnsupportedModel(
+            f"{type(module).__name__} has a window of its own, {given.reach.left + 1} keys, which hides the "
+            f"{rule.reach.first} first tokens that the rule keeps; leave out prefix_tokens, or this layer (layers=)"
+        )
     bandwidth = rule.bandwidth(module)
     if rule.score == "dot" and set(bandwidth.values()) == {None}:
         bandwidth = {"scale": options.get("scaling")}
@@ -126,8 +131,9 @@ def _written(rule: LayerRule, mask: Any, causal: bool, n: int, m: int, dtype: to
         return rule, pairs
     key = torch.arange(m, device=mask.device)
     last = torch.where(pairs > NEVER, key, -1).amax(-1, keepdim=True)
-    far = key < last - rule.reach.left
-    return rule._replace(reach=rule.reach._replace(left=UNBOUNDED, right=UNBOUNDED)), pairs.masked_fill(far, NEVER)
+    far = (key < last - rule.reach.left) & (key >= rule.reach.first)
+    reach = rule.reach._replace(left=UNBOUNDED, right=UNBOUNDED, first=0)
+    return rule._replace(reach=reach), pairs.masked_fill(far, NEVER)
 
 
 def _capped(call: Call, module: nn.Module, cap: float, asked: bool) -> tuple[Tensor, Tensor, Tensor | None]:
