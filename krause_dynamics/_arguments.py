@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import index
@@ -229,6 +230,23 @@ class Points(Entries):
 
 
 @dataclass(frozen=True)
+class Holds:
+    """A Dataset with these variables or coordinates; ``source`` is the function that makes one, as the way out."""
+
+    source: str
+    variables: tuple[str, ...]
+
+    def read(self, name: str, value: Any) -> Any:
+        """The Dataset itself."""
+        if not (hasattr(value, "data_vars") and hasattr(value, "coords")):
+            raise TypeError(f"{name} must be the Dataset of {self.source}, got {_shown(value)}")
+        missing = [variable for variable in self.variables if variable not in value]
+        if missing:
+            raise ValueError(f"{name} must be the Dataset of {self.source}, but holds no {', '.join(missing)}")
+        return value
+
+
+@dataclass(frozen=True)
 class Called:
     """A function."""
 
@@ -239,6 +257,7 @@ class Called:
         return value
 
 
+FILE = Is((str, os.PathLike), "'result.png'")
 POSITIVE = Real(0.0, ends="()")
 
 

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from krause_dynamics.plots.style import new_axes
+from krause_dynamics._arguments import reads
+from krause_dynamics.plots.style import A_RUN, ON, new_axes
 from krause_dynamics.trajectory import Trajectory
 
 
+@reads(trajectory=A_RUN, ax=ON)
 def angles(trajectory: Trajectory, *, ax: Axes | None = None, **line: Any) -> Axes:
     """One line a particle: its angle over time, cut where it passes from 180 to -180 degrees.
 

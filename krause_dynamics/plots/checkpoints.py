@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from krause_dynamics._arguments import Holds, Maybe, Real, reads
 from krause_dynamics.analysis import observables
-from krause_dynamics.plots.style import new_axes
+from krause_dynamics.plots.style import ON, new_axes
 from krause_dynamics.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _LABELS = {
 }
 
 
+@reads(ax=ON)
 def synchronization(
     run: Trajectory | xarray.Dataset,
     *,
@@ -72,6 +74,7 @@ def _quantities(run: Trajectory | xarray.Dataset) -> dict[str, str]:
     """What can be drawn of a run, and its words on the axis."""
     if isinstance(run, Trajectory):
         return _LABELS
+    Holds("kd.analyze, or a Trajectory", ()).read("run", run)
     by_layer = {
         str(name): str(values.attrs.get("long_name", name))
         for name, values in run.data_vars.items()
@@ -101,6 +104,7 @@ def _axis_label(axis: str) -> str:
     return "layer (0 = embedding, i = after block i)" if axis == "layer" else axis
 
 
+@reads(dataset=Holds("kd.analyze", ("clusters", "radius")), ax=ON)
 def clusters(
     dataset: xarray.Dataset,
     *,
@@ -148,6 +152,7 @@ def _angle(chord: float) -> str:
     return f"{np.degrees(2 * np.arcsin(chord / 2)):.0f}\N{DEGREE SIGN}"
 
 
+@reads(dataset=Holds("kd.analyze", ("sink_rate", "eps")), ax=ON, eps=Maybe(Real()))
 def sink_map(dataset: xarray.Dataset, *, ax: Axes | None = None, eps: float | None = None, **image: Any) -> Axes:
     """Heat map, block by head: in how many sequences the first token is an attention sink.
 
@@ -173,6 +178,7 @@ def sink_map(dataset: xarray.Dataset, *, ax: Axes | None = None, eps: float | No
     return ax
 
 
+@reads(dataset=Holds("kd.analyze", ("norm_ratio",)), ax=ON)
 def norm_ratio(dataset: xarray.Dataset, *, ax: Axes | None = None, **line: Any) -> Axes:
     """Norm of the first token over the median norm of its sequence, layer by layer: massive activations stand out."""
     ax = new_axes(ax)

@@ -8,13 +8,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
-from krause_dynamics.plots.style import new_axes
+from krause_dynamics._arguments import Flag, Real, reads
+from krause_dynamics.plots.style import A_RUN, ON, new_axes
 from krause_dynamics.trajectory import Trajectory
 
 ROWS = 400  # of the image
 DECADES = 4  # range of the logarithmic colour scale below the largest value
 
 
+@reads(trajectory=A_RUN, ax=ON, clusters=Flag(), floor=Real())
 def density(
     trajectory: Trajectory, *, ax: Axes | None = None, clusters: bool = True, floor: float = 1e-3, **image: Any
 ) -> Axes:

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from krause_dynamics._arguments import Holds, Maybe, Real, reads
 from krause_dynamics.plots.angles import angles
 from krause_dynamics.plots.checkpoints import clusters, norm_ratio, sink_map, synchronization
 from krause_dynamics.trajectory import Trajectory
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import xarray
 
 
+@reads(dataset=Holds("kd.analyze", ("order_parameter", "norm_ratio")))
 def layers_figure(dataset: xarray.Dataset) -> Figure:
     """Order parameter and mean cosine with and without the first token, and below them the norm of that token."""
     fig, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 5.6), sharex=True, height_ratios=(2, 1))
@@ -32,6 +34,7 @@ def layers_figure(dataset: xarray.Dataset) -> Figure:
     return fig
 
 
+@reads(dataset=Holds("kd.analyze", ("clusters", "radius")))
 def clusters_figure(dataset: xarray.Dataset) -> Figure:
     """Clusters over layers, the first token left out."""
     fig, ax = plt.subplots(figsize=(7.2, 4.2))
@@ -40,6 +43,7 @@ def clusters_figure(dataset: xarray.Dataset) -> Figure:
     return fig
 
 
+@reads(dataset=Holds("kd.analyze", ("sink_rate", "eps")), eps=Maybe(Real()))
 def sinks_figure(dataset: xarray.Dataset, eps: float | None = None) -> Figure:
     """Map of attention sinks, block by head."""
     fig, ax = plt.subplots(figsize=(6.0, 5.0))
@@ -48,6 +52,7 @@ def sinks_figure(dataset: xarray.Dataset, eps: float | None = None) -> Figure:
     return fig
 
 
+@reads(dataset=Holds("kd.analyze", ("clusters", "sink_rate")), eps=Maybe(Real()))
 def clusters_and_sinks_figure(dataset: xarray.Dataset, eps: float | None = None) -> Figure:
     """Clusters over layers beside the map of sinks, in one picture."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6), width_ratios=(6, 5))

@@ -13,16 +13,19 @@ from matplotlib import animation
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
+from krause_dynamics._arguments import FILE, Called, Maybe, Real, Whole, reads
 from krause_dynamics._files import check_target, replacing
 from krause_dynamics.plots.angles import angles
-from krause_dynamics.plots.style import new_axes
+from krause_dynamics.plots.style import A_RUN, ON, new_axes
 from krause_dynamics.trajectory import Trajectory
 
 SAME = 1e-6  # of the extent: closer opinions are drawn as one
 WIDEST = 12.0  # points: the line of a cluster that holds all mass
+ANY = Whole(-(2**62))  # a saved state, counted from either end
 DRAWN = 200  # particles drawn singly at most, so that a figure stays readable
 
 
+@reads(trajectory=A_RUN, ax=ON)
 def opinions(trajectory: Trajectory, *, ax: Axes | None = None, **lines: Any) -> Axes:
     """Positions on a line over time; those that agree are one line, as wide as their mass.
 
@@ -52,6 +55,7 @@ def opinions(trajectory: Trajectory, *, ax: Axes | None = None, **lines: Any) ->
     return ax
 
 
+@reads(trajectory=A_RUN, index=ANY, ax=ON)
 def circle(trajectory: Trajectory, index: int = -1, *, ax: Axes | None = None, **scatter: Any) -> Axes:
     """One state on the unit circle; the area of a dot is the mass of those within a hundredth of a radian.
 
@@ -76,6 +80,7 @@ def circle(trajectory: Trajectory, index: int = -1, *, ax: Axes | None = None, *
     return ax
 
 
+@reads(trajectory=A_RUN, index=ANY, ax=ON)
 def sphere(
     trajectory: Trajectory, index: int = -1, *, trails: bool = True, ax: Axes | None = None, **scatter: Any
 ) -> Axes:
@@ -110,6 +115,7 @@ def sphere(
     return axes  # type: ignore[no-any-return]
 
 
+@reads(trajectory=A_RUN, ax=ON)
 def overview(trajectory: Trajectory, *, ax: Axes | None = None) -> Axes:
     """The picture that fits the dimension: opinions or angles over time, the sphere, else the first coordinate.
 
@@ -130,6 +136,7 @@ def overview(trajectory: Trajectory, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@reads(trajectory=A_RUN, path=FILE, draw=Maybe(Called()), frames=Whole(1), fps=Real(0.0, ends="()"))
 def animate(
     trajectory: Trajectory,
     path: str | os.PathLike[str],

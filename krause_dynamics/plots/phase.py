@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from krause_dynamics.plots.style import new_axes
+from krause_dynamics._arguments import Holds, reads
+from krause_dynamics.plots.style import ON, new_axes
 
 if TYPE_CHECKING:
     import xarray
@@ -17,6 +18,7 @@ EDGE_CLUSTER = (
 )
 
 
+@reads(data=Holds("kd.phase_diagrams.order_over_beta", ("beta", "time", "particles", "density")), ax=ON)
 def order_over_beta(data: xarray.Dataset, *, ax: Axes | None = None, **mesh: Any) -> Axes:
     """Order parameter over (beta, time): particles in colour, r = 1/2 of the solver and of linear theory as lines.
 
@@ -37,6 +39,7 @@ def order_over_beta(data: xarray.Dataset, *, ax: Axes | None = None, **mesh: Any
     return ax
 
 
+@reads(data=Holds("kd.phase_diagrams.order_over_beta", ("beta", "time", "clusters", "winning_mode")), ax=ON)
 def clusters_over_beta(data: xarray.Dataset, *, ax: Axes | None = None, **lines: Any) -> Axes:
     """Number of clusters over beta at the saved times, against the winning mode of linear theory.
 
@@ -56,6 +59,7 @@ def clusters_over_beta(data: xarray.Dataset, *, ax: Axes | None = None, **lines:
     return ax
 
 
+@reads(data=Holds("kd.phase_diagrams.clusters_over_length", ("length", "position", "mass")), ax=ON)
 def clusters_over_length(data: xarray.Dataset, *, ax: Axes | None = None, **scatter: Any) -> Axes:
     """Bifurcation diagram: positions of the final clusters over interval length, area of a dot = mass.
 
@@ -80,6 +84,7 @@ def clusters_over_length(data: xarray.Dataset, *, ax: Axes | None = None, **scat
     return ax
 
 
+@reads(data=Holds("kd.phase_diagrams.clusters_over_length", ("length", "clusters")), ax=ON)
 def cluster_numbers_over_length(data: xarray.Dataset, *, ax: Axes | None = None, **line: Any) -> Axes:
     """Number of final clusters over interval length, and the line of linear theory: the spacing that a front selects.
 
@@ -104,6 +109,7 @@ def cluster_numbers_over_length(data: xarray.Dataset, *, ax: Axes | None = None,
     return ax
 
 
+@reads(data=Holds("kd.phase_diagrams.order_over_noise", ("noise", "radius", "density")), ax=ON)
 def order_over_noise(data: xarray.Dataset, *, ax: Axes | None = None, **mesh: Any) -> Axes:
     """Order parameter over (noise, radius): the solver in colour, particles as circles, critical noise as a line.
 

@@ -14,8 +14,12 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from krause_dynamics._arguments import FILE, Is, Maybe, reads
 from krause_dynamics._files import check_target, write_bytes
+from krause_dynamics.trajectory import Trajectory
 
+ON = Maybe(Is(Axes, "plt.subplots()[1]"))  # where to draw
+A_RUN = Is(Trajectory, "kd.simulate(...)")
 FIGURES = (".png", ".pdf", ".svg")  # endings of figures
 
 
@@ -24,11 +28,13 @@ def style() -> AbstractContextManager[None]:
     return plt.style.context(str(files("krause_dynamics.plots") / "krause.mplstyle"))
 
 
+@reads(ax=ON)
 def new_axes(ax: Axes | None) -> Axes:
     """``ax`` itself, or the Axes of a new figure."""
     return plt.subplots()[1] if ax is None else ax
 
 
+@reads(fig=Is(Figure, "plt.figure()"), path=FILE, parameters=Is(dict, "{'seed': 0}"))
 def save_figure(fig: Figure, path: str | os.PathLike[str], parameters: dict[str, Any]) -> Path:
     """Write a small PNG, or a PDF or SVG, and, beside it, a JSON file of what made it.
 

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from krause_dynamics._arguments import Holds, Real, reads
+
 if TYPE_CHECKING:
     import xarray
 
 EPS = 0.3  # share of attention from which a key is a sink, as in the published rates Sink_1^0.3
 
 
+@reads(dataset=Holds("kd.analyze", ("norm_ratio", "length")), eps=Real())
 def findings(dataset: xarray.Dataset, *, eps: float = EPS) -> list[str]:
     """The analysis in a few sentences."""
     ratio = dataset["norm_ratio"].mean("sequence")
@@ -44,6 +47,7 @@ def findings(dataset: xarray.Dataset, *, eps: float = EPS) -> list[str]:
     return lines
 
 
+@reads(dataset=Holds("kd.analyze", ("length",)))
 def token_count(dataset: xarray.Dataset) -> str:
     """'64', or '12 to 64' when the sequences differ."""
     shortest, longest = int(dataset["length"].min()), int(dataset["length"].max())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from krause_dynamics._arguments import Holds, Real, Whole, reads
 from krause_dynamics.errors import printable
 from krause_dynamics.report.findings import EPS, findings, token_count
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 # A chord of 0.8 is an angle of 47 degrees: there a trained decoder shows more than one cluster and fewer than tokens.
 RADIUS = 0.8
+ANALYSIS = Holds("kd.analyze", ("layer", "radius", "norm_ratio", "length"))
 _PATHS = {
     "registry": "the attention registry of transformers",
     "eager": "the weights that the model returns",
@@ -24,6 +26,7 @@ _PATHS = {
 }
 
 
+@reads(dataset=ANALYSIS, rows=Whole(1), radius=Real(), eps=Real())
 def layer_table(dataset: xarray.Dataset, *, rows: int = 11, radius: float = RADIUS, eps: float = EPS) -> Table:
     """Table over layers, means over sequences (and heads); :func:`legend` explains its columns.
 
@@ -87,6 +90,7 @@ def _title(dataset: xarray.Dataset) -> str:
     )
 
 
+@reads(dataset=ANALYSIS, radius=Real(), eps=Real())
 def legend(dataset: xarray.Dataset, *, radius: float = RADIUS, eps: float = EPS) -> list[str]:
     """What the columns of :func:`layer_table` mean, for readers who do not know the code."""
     radius = float(dataset["radius"].sel(radius=radius, method="nearest"))
@@ -110,6 +114,7 @@ def legend(dataset: xarray.Dataset, *, radius: float = RADIUS, eps: float = EPS)
     return lines
 
 
+@reads(dataset=ANALYSIS)
 def print_report(dataset: xarray.Dataset, console: Console) -> None:
     """Table, its legend and the findings on a console."""
     console.print(layer_table(dataset))
