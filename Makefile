@@ -13,7 +13,7 @@ BENCHMARKS := attention bounded_confidence checkpoints clusters generation integ
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= $(OMP_NUM_THREADS)
 
-.PHONY: setup demo test lint types imports bench campaign theory mutation notebooks clean
+.PHONY: setup demo test lint types imports compiled bench campaign theory mutation notebooks clean
 
 setup: $(VENV)/.demo $(VENV)/.test  ## everything: package, tools, trained weights
 
@@ -35,8 +35,9 @@ $(VENV)/.test: $(VENV)/.python pyproject.toml constraints.txt
 demo: $(VENV)/.demo  ## analyze a trained decoder on a page of text; simulate softmax and Krause particles beside it
 	$(BIN)/python -m krause_dynamics.demo
 
-test: $(VENV)/.test lint types imports  ## what CI runs
-	$(BIN)/python -m pytest -q -n 2 tests
+test: $(VENV)/.test  ## what CI runs
+	$(MAKE) --output-sync -j2 types compiled lint imports
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests
 	$(BIN)/python -m pytest -q --nbmake --nbmake-timeout=240 notebooks
 
 lint: $(VENV)/.test
@@ -48,6 +49,9 @@ types: $(VENV)/.test
 
 imports: $(VENV)/.test
 	$(BIN)/lint-imports
+
+compiled: $(VENV)/.test
+	$(BIN)/python -m tests.compiled
 
 mutation: $(VENV)/.test  ## small faults put in one at a time: how many do the tests notice? (hours on two cores; goes on where it ended)
 	test -f results/mutation/lines.json.gz || $(BIN)/python -m tests.mutation --workers 2 --collect
