@@ -13,7 +13,8 @@ from krause_dynamics._value import check_number
 from krause_dynamics.dynamics import Drift
 from krause_dynamics.integrators.adaptive import Adaptive
 from krause_dynamics.integrators.base import Integrator, Random
-from krause_dynamics.runs.loop import StepFailed, Stepper
+from krause_dynamics.runs import interrupting
+from krause_dynamics.runs.loop import GivenUp, StepFailed, Stepper
 from krause_dynamics.spaces import Sphere
 
 LARGEST_STATE = 4096  # unknowns; the Jacobian is dense and built by differences, one drift per unknown
@@ -54,6 +55,7 @@ class Stiff(Integrator):
         Raises:
             ValueError: Too many unknowns, or a tensor that records gradients.
             StepFailed: The solver gave up.
+            GivenUp: A signal waits for the run to end.
         """
         from scipy.integrate import solve_ivp
 
@@ -61,6 +63,8 @@ class Stiff(Integrator):
         shape, retract = tuple(x.shape), drift.space.retract
 
         def slope(time: float, y: np.ndarray) -> np.ndarray:
+            if interrupting.asked():
+                raise GivenUp
             return to_numpy(drift(time, retract(like(y.reshape(shape), x)))).ravel()
 
         start = to_numpy(x).astype(np.float64).ravel()
@@ -90,8 +94,13 @@ class _Intervals(Stepper):
         self._method, self._drift = method, drift
 
     def step(self, t: float, x: Array, limit: float) -> tuple[float, Array]:
+        try:
+            solved = self._method.solve(self._drift, t, x, limit)
+        except GivenUp:
+            self.ended = "interrupted"
+            return t, x
         self.taken += 1
-        return limit, self._method.solve(self._drift, t, x, limit)
+        return limit, solved
 
 
 def fastest_rate(drift: Drift) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import to_numpy
-from krause_dynamics.dynamics import Dynamics
+from krause_dynamics.dynamics import Dynamics, check_dynamics
 from krause_dynamics.interaction import Interaction, Within
 from krause_dynamics.mean_field.cells import Cells, LatitudeCells
 from krause_dynamics.mean_field.density import Density
@@ -32,8 +32,7 @@ def check_resolution(rule: Interaction, cells: Cells) -> None:
 
 def check_types(dynamics: Any, density: Any) -> None:
     """Raise TypeError unless the arguments are a `Dynamics` and a `Density`."""
-    if not isinstance(dynamics, Dynamics):
-        raise TypeError(f"dynamics must be a kd.Dynamics (rule and space), got {type(dynamics).__name__}")
+    check_dynamics(dynamics)
     if not isinstance(density, Density):
         raise TypeError(
             f"density must be a Density, got {type(density).__name__}; take mean_field.from_particles or from_function"

@@ -17,7 +17,7 @@ from krause_dynamics.mean_field.diffusion import diffusion
 from krause_dynamics.mean_field.finite_volumes import SHARE_PER_STEP, Rates, Transport, largest_step
 from krause_dynamics.mean_field.runs import OnSave, StopRule, run_file, run_of, trajectory_of, words
 from krause_dynamics.mean_field.velocity import Velocity
-from krause_dynamics.runs.arguments import asked_times
+from krause_dynamics.runs.arguments import STATES, STEPS, asked_times, check_affordable, check_callables
 from krause_dynamics.runs.loop import StepFailed, Stepper
 from krause_dynamics.runs.progress import Progress
 from krause_dynamics.runs.recording import AtTimes, Record
@@ -81,6 +81,7 @@ def solve(
     """
     check_types(dynamics, density)
     _check_times(t_end, dt, max_dt)
+    check_callables(stop=stop, on_save=on_save, progress=progress)
     cells = density.cells
     cells.check_space(dynamics.space)
     check_rule(dynamics, cells)
@@ -200,6 +201,7 @@ def _targets(save_at: int | Sequence[float], t_end: float) -> list[float]:
     if isinstance(save_at, int | np.integer):
         if save_at < 2:
             raise ValueError(f"save_at must be at least 2 (first and last) or a list of times, got {save_at}")
+        check_affordable("states to keep (save_at)", float(save_at), STATES)
         return [float(t) for t in np.linspace(0.0, t_end, save_at)[1:]]
     return asked_times(save_at, t_end)
 
@@ -209,3 +211,4 @@ def _check_times(t_end: float, dt: float | None, max_dt: float) -> None:
     check_number("max_dt", max_dt, positive=True)
     if dt is not None:
         check_number("dt", dt, positive=True)
+    check_affordable("steps", t_end / (max_dt if dt is None else dt), STEPS)

@@ -20,6 +20,7 @@ from krause_dynamics.opinions.result import ending
 from krause_dynamics.opinions.rounding import share_at_radius, warn_of_rounding
 from krause_dynamics.opinions.schedules import Deffuant, Schedule, Sequential
 from krause_dynamics.opinions.stepping import identity, stepper_of, translator
+from krause_dynamics.runs.arguments import check_callables
 from krause_dynamics.runs.description import memories, meta, seed_of
 from krause_dynamics.runs.fingerprints import functions_in
 from krause_dynamics.runs.loop import OnSave, Run, Stop
@@ -120,6 +121,7 @@ def hegselmann_krause(
         >>> run.steps, run.meta["clusters"]["sizes"]
         (6, [3, 3])
     """
+    check_callables(on_save=on_save, progress=progress)
     given = as_floating("x0", x0) if not hasattr(x0, "detach") else x0
     x = opinions(given)
     rule = interaction(
@@ -166,6 +168,7 @@ def hegselmann_krause(
 
 
 def _check(model: Model, max_steps: int | None, save_every: int | None, stop: Stop | None) -> None:
+    check_callables(stop=stop)
     for name, value in (("max_steps", max_steps), ("save_every", save_every)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

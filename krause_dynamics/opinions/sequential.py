@@ -15,6 +15,10 @@ from krause_dynamics.opinions import sequential_kernels
 from krause_dynamics.opinions.model import Model
 from krause_dynamics.opinions.schedules import Deffuant, Sequential
 from krause_dynamics.opinions.stepwise import Stepwise, motion
+from krause_dynamics.runs import interrupting
+from krause_dynamics.runs.loop import GivenUp
+
+PER_CALL = 1 << 26  # coordinates looked at in one compiled call, some tenths of a second
 
 
 class OneByOne(Stepwise):
@@ -36,17 +40,21 @@ class OneByOne(Stepwise):
         if not self._by_kernel:
             self._move_by_plan(new)
             return self._disturb(x, new)
-        sequential_kernels.move_agents(
-            new,
-            self._draw(x.shape[0]),
-            self._limits,
-            self._mass,
-            self._fixed,
-            self._bounds,
-            self._heard,
-            include_self,
-            np.empty(x.shape[1]),
-        )
+        drawn, few = self._draw(len(x)), max(1, PER_CALL // x.size)
+        for start in range(0, len(drawn), few):
+            if interrupting.asked():
+                raise GivenUp
+            sequential_kernels.move_agents(
+                new,
+                drawn[start : start + few],
+                self._limits,
+                self._mass,
+                self._fixed,
+                self._bounds,
+                self._heard,
+                include_self,
+                np.empty(x.shape[1]),
+            )
         return self._disturb(x, new)
 
     def _move_by_plan(self, x: np.ndarray) -> None:
@@ -55,6 +63,8 @@ class OneByOne(Stepwise):
         for i in self._draw(x.shape[0]):
             if self._fixed[i]:
                 continue
+            if interrupting.asked():
+                raise GivenUp
             here = slice(i, i + 1)
             hear = self._listeners[i % len(self._listeners)]
             heard = hear(x[here], x, log_mass=log_mass, query_index=index[here], source_index=index)

@@ -12,7 +12,8 @@ from krause_dynamics.dynamics import target
 from krause_dynamics.forms.near.ball import Ball
 from krause_dynamics.opinions.disturbances import TruthSeeking
 from krause_dynamics.opinions.model import Model
-from krause_dynamics.runs.loop import StepFailed, Stepper
+from krause_dynamics.runs.loop import GivenUp, StepFailed, Stepper
+from krause_dynamics.runs.resuming import random_state, restore_random_state
 
 
 class Stepwise(Stepper):
@@ -32,7 +33,13 @@ class Stepwise(Stepper):
 
     def step(self, t: float, x: Array, limit: float) -> tuple[float, Array]:
         """One unit of time; of a deterministic run, one in which nothing moves ends it and is not counted."""
-        new = self._unit(t, x)
+        before = random_state(self.rng)
+        try:
+            new = self._unit(t, x)
+        except GivenUp:  # as if the unit had never begun: the run goes on from here to the same numbers
+            restore_random_state(self.rng, before)
+            self.ended = "interrupted"
+            return t, x
         moved = motion(new, x)
         if moved <= self._tolerance and self.model.is_deterministic and self._rests(t, new):
             self.ended = "frozen"

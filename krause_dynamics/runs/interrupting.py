@@ -27,6 +27,14 @@ class Terminated(SystemExit):
         self.told, self.result = told, result
 
 
+_open: list[Interrupts] = []  # those that listen, the latest last
+
+
+def asked() -> bool:
+    """Whether a signal waits for the end of a step: a long step asks, so that it may be given up."""
+    return bool(_open) and _open[-1].reason is not None
+
+
 class Interrupts:
     """While open, the first Ctrl-C or SIGTERM only sets `reason`, so that a loop ends with what it has; a next raises.
 
@@ -46,6 +54,7 @@ class Interrupts:
             for number, usual in _USUAL.items():
                 if signal.getsignal(number) in usual:
                     self._old[number] = signal.signal(number, self._note)
+            _open.append(self)
         return self
 
     def __exit__(
@@ -53,6 +62,8 @@ class Interrupts:
     ) -> None:
         for number, old in self._old.items():
             signal.signal(number, old)
+        if self in _open:
+            _open.remove(self)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.reason is not None:

@@ -26,6 +26,10 @@ Stop = Callable[[float, Array, Array], str | None]
 OnSave = Callable[[float, Array], None]
 
 
+class GivenUp(Exception):
+    """A signal came inside a long step; the stepper stays where it was and ends the run as interrupted."""
+
+
 class StepFailed(RuntimeError):
     """A step could not be taken; the loop turns it into `SimulationDiverged` with what was computed so far.
 

@@ -27,6 +27,16 @@ class Weighted:
         """`directions` of the points, (..., n, d)."""
         return units(self.xp, self.points)
 
+    def doubled(self, x: Array) -> Array:
+        """An array in float64, for sums that a theorem bounds; where a device has none (MPS), as it is."""
+        return x if str(getattr(x, "device", "")).startswith("mps") else self.xp.astype(x, self.xp.float64, copy=False)
+
+    @property
+    def doubled_share(self) -> Array:
+        """The shares in float64, where they sum to 1 as well."""
+        share = self.doubled(self.share)
+        return share if share.dtype == self.share.dtype else share / self.xp.sum(share, axis=-1, keepdims=True)
+
     def on_host(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Points, shares and presence as numpy arrays."""
         if type(self.points) is np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 from krause_dynamics._arguments import Entries, reads
 from krause_dynamics._array import Array
-from krause_dynamics.analysis.observables._state import Weighted, mean, ratio, weighted
+from krause_dynamics.analysis.observables._state import Weighted, mean, ratio, units, weighted
 from krause_dynamics.spaces import Euclidean, Space
 
 BLOCK = 2**22  # entries of the largest intermediate of `diameter`, 32 MiB in float64
@@ -28,7 +28,9 @@ def order_parameter(points: Array, *, log_mass: Array | None = None) -> Array:
         (...), between 0 and 1.
     """
     state = weighted(points, log_mass)
-    return state.xp.linalg.vector_norm(mean(state.xp, state.share, state.directions), axis=-1)
+    share, unit = state.doubled_share, state.doubled(state.directions)
+    length = state.xp.linalg.vector_norm(mean(state.xp, share, unit), axis=-1)
+    return state.xp.astype(state.xp.minimum(length, state.xp.ones_like(length)), state.points.dtype)
 
 
 def mean_cosine(points: Array, *, log_mass: Array | None = None) -> Array:
@@ -45,13 +47,15 @@ def mean_cosine(points: Array, *, log_mass: Array | None = None) -> Array:
         (...), between -1/(n - 1) and 1.
     """
     state = weighted(points, log_mass)
-    xp, share = state.xp, state.share
-    unit = state.directions
+    # Sums in float64 with the lengths that the units really have: in float32 equal tokens would pass the bound.
+    xp, share = state.xp, state.doubled_share
+    unit = units(xp, state.doubled(state.points))
     own = xp.sum(share**2 * xp.sum(unit * unit, axis=-1), axis=-1)
     alone = xp.sum(xp.astype(state.present, share.dtype), axis=-1) < 2
     pairs = xp.where(alone, xp.zeros_like(own), 1 - xp.sum(share**2, axis=-1))
     total = xp.sum(mean(xp, share, unit) ** 2, axis=-1)
-    return ratio(xp, total - own, pairs, float("nan"))
+    cosine = ratio(xp, total - own, pairs, float("nan"))
+    return xp.astype(xp.where(cosine > 1, xp.ones_like(cosine), cosine), state.points.dtype)
 
 
 def dispersion(points: Array, *, log_mass: Array | None = None, space: Space | None = None) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from krause_dynamics.forms.near.cloud import Cloud
 from krause_dynamics.forms.near.line import SortedLine, symmetry
 from krause_dynamics.interaction.neighbourhoods import Within
 
+PER_CALL = 1 << 18  # opinions of the runs in one compiled call, some tenths of a second
 MergingRun = SortedLine | Cloud
 
 
@@ -56,7 +58,7 @@ class Ends(NamedTuple):
 
 
 def merging_ends(states: np.ndarray, within: Within, tolerances: np.ndarray, max_steps: int) -> Ends:
-    """The ends of the merging runs from every row of ``states`` with every radius, in one call.
+    """The ends of the merging runs from every row of ``states`` with every radius, some at a time for Ctrl-C.
 
     Args:
         states: Opinions (S, n), each row sorted, finite float64.
@@ -68,5 +70,11 @@ def merging_ends(states: np.ndarray, within: Within, tolerances: np.ndarray, max
     mirrored, middles = np.array([m for m, _ in found]), np.array([e for _, e in found])
     shape = tolerances.shape
     ends = Ends(np.empty(shape), np.empty(shape, int), np.empty(shape, int), np.empty(shape, bool))
-    line_kernels.run_batch(states, mirrored, middles, tolerances, effective_radius(within), max_steps, *ends)
+    radii, few = np.atleast_1d(effective_radius(within)), max(1, PER_CALL // states.shape[1])
+    for row, start in itertools.product(range(shape[0]), range(0, shape[1], few)):
+        part, here = slice(start, start + few), (slice(row, row + 1), slice(start, start + few))
+        line_kernels.run_batch(
+            states[part], mirrored[part], middles[part], tolerances[here], radii[row : row + 1], max_steps,
+            *(kept[here] for kept in ends),
+        )  # fmt: skip
     return ends
