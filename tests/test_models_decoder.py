@@ -174,5 +174,9 @@ def test_a_pass_refuses_what_does_not_fit():
         model(x, attention_mask=torch.ones(2, 29))
     with pytest.raises(TypeError, match="new_cache"), torch.no_grad():
         model(x, past_key_values=transformers.DynamicCache())
+    with pytest.raises(ValueError, match="must hold 2 caches, one a layer, got 1"), torch.no_grad():
+        model(x, past_key_values=type(model.new_cache())(model.new_cache()[:1]))
+    with pytest.raises(ValueError, match="assisted generation is not supported"):
+        model.generate(x, assistant_model=model, max_new_tokens=2)
     with pytest.raises(ValueError, match="passes no gradients"):
         model(x, use_cache=True)

@@ -23,6 +23,7 @@ _EXPORTS: dict[str, str] = {
     "from_published": "weights",
     "generate_pictures": "pictures",
     "krausify": "krausified",
+    "parameter_groups": "training",
     "published": "settings",
     "unkrausify": "krausified",
 }

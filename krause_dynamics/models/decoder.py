@@ -155,6 +155,7 @@ class KrauseLM(KrauseModel, GenerationMixin):
 
     config_class = KrauseLMConfig
     config: KrauseLMConfig
+    _is_stateful = True  # a window cannot take tokens back, which assisted generation would ask for
     _tied_weights_keys = {"head.weight": "token_embedding.weight"}
 
     def __init__(self, config: KrauseLMConfig) -> None:
@@ -252,6 +253,8 @@ class KrauseLM(KrauseModel, GenerationMixin):
             return self.new_cache()
         if not isinstance(given, Caches):
             raise TypeError(f"past_key_values must come from this model's new_cache(), got {type(given).__name__}")
+        if len(given) != len(self.layers):
+            raise ValueError(f"past_key_values must hold {len(self.layers)} caches, one a layer, got {len(given)}")
         return given
 
     def _places(

@@ -39,8 +39,8 @@ def convert(path: str | Path, folder: str | Path | None = None, **keys: Any) -> 
         ValueError: An unknown file, missing or disagreeing keys, weights or buffers that are not those of the module.
 
     Example:
-        >>> convert("best_krause_vit_cifar10_vits16.pth", "kvit", num_attention_heads=6, attention_top_k=2, window=1,
-        ...         metric="manhattan")  # doctest: +SKIP
+        ``convert("best_krause_vit_cifar10_vits16.pth", "kvit", num_attention_heads=6, attention_top_k=2, window=1,
+        metric="manhattan")``
     """
     model = from_published(_read(Path(path)), **keys)
     if folder is not None:
