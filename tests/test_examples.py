@@ -68,5 +68,17 @@ def test_the_layer_of_the_readme():
     assert bool(torch.isfinite(names["y"]).all())
 
 
+def test_the_models_of_the_readme():
+    """Arms of KViT differ in the learned temperature alone; a digit begins with its first row of 28 pixels."""
+    pytest.importorskip("transformers")
+    names: dict[str, object] = {}
+    exec(blocks()[2], names)
+    learned = {
+        arm: sum(p.numel() for p in names[arm].parameters() if p.requires_grad) for arm in ("model", "twin", "window")
+    }
+    assert learned["model"] == learned["window"] == learned["twin"] + 12
+    assert names["pixels"].shape == (4, 28)
+
+
 def test_the_readme_holds_no_other_code():
-    assert len(blocks()) == 2
+    assert len(blocks()) == 3
