@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from krause_dynamics.forms.attention import kernel_steps
+from krause_dynamics.forms.attention.call import Call, split_heads
 from krause_dynamics.forms.attention.triton import launch
 from krause_dynamics.forms.attention.triton.primitives import INTERPRETED
 from krause_dynamics.forms.attention.triton.tiling import Tiling
@@ -66,6 +68,57 @@ def test_outputs_and_gradients(name):
     k[:, :, 5] = math.nan
     v[:, :, 5] = math.inf
     compare(q, k, v, scale, bias, 5e-6, **where)
+
+
+# Rows that are held, rows of all keys, the walk along short windows (half types), patches of a picture, several passes.
+DISTANCES = {
+    "causal window": torch.float32,
+    "plain softmax": torch.float32,
+    "window 12": torch.float16,
+    "grid with token": torch.float32,
+    "wide grid neighbourhood": torch.float32,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "together"),
+    [
+        ("causal window", True),
+        ("plain softmax", False),
+        ("window 12", False),
+        ("window 12", True),
+        ("grid with token", True),
+        ("wide grid neighbourhood", False),
+    ],
+)
+def test_distances(name, together):
+    """Keys and scale have a second gradient, through -scale |k|^2 / 2; tokens apart, or parts of one tensor.
+
+    In one case a scale for each head, then one for all heads three times: the third call repeats what the second
+    recorded.
+    """
+    where = {"window 12": {"left": 11, "right": 0, "top_k": 5}}.get(name) or NEIGHBOURHOODS[name][0]
+    dtype, kv_heads, reach = DISTANCES[name], 2 if name == "window 12" else 1, launched(**where)["reach"]
+    generator = torch.Generator().manual_seed(3)
+    whole = torch.randn(2, 37, 2 + 2 * kv_heads, 16, generator=generator).to(dtype).requires_grad_()
+    g = torch.randn(2, 2, 37, 16, generator=generator).to(dtype)
+    scales = [torch.tensor([[0.3, 0.5]]), *[torch.tensor([[0.4]])] * 3]
+    for scale in scales if name == "causal window" else scales[:1] if together else scales[1:2]:
+        scale.requires_grad_()
+        q, k, v = split_heads(whole, kv_heads)
+        call = Call(q, k, v, scale, True, reach, joint=whole if together else None)
+        out, _ = kernel_steps.attend(call, tracked=True)
+        found = torch.autograd.grad(out, (whole, scale), g)
+        exact, wide = whole.detach().double().requires_grad_(), scale.detach().double().requires_grad_()
+        q, k, v = split_heads(exact, kv_heads)
+        bias = -0.5 * wide[..., None] * k.square().sum(-1).repeat_interleave(2 // kv_heads, 1)
+        expected, *_ = dense(q, k, v, scale=wide, key_bias=bias, **where)
+        # A sum over all pairs, whose terms cancel, loses a digit more than others do.
+        tolerance, of_sum = (5e-6, 5e-5) if dtype == torch.float32 else (2e-3, 2e-2)
+        assert torch.allclose(out.double(), expected, atol=tolerance, rtol=tolerance)
+        theirs = torch.autograd.grad(expected, (exact, wide), g.double())
+        assert (found[0].double() - theirs[0]).norm() / theirs[0].norm() < tolerance
+        assert (found[1].double() - theirs[1]).norm() / theirs[1].norm() < of_sum
 
 
 @pytest.mark.parametrize(

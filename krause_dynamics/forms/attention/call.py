@@ -35,6 +35,8 @@ class Call(NamedTuple):
         mask_only: Whether the masses are 0 and -inf only, so that they may join before the ranking too.
         mean_only: Whether the log-partition is not asked for, so that its last terms may be left out.
         ranked: Whether the masses are part of the score: then they join before the ranking.
+        joint: Tensor (b, n, h + 2 h_kv, d) of which q, k and v are the parts (`split_heads`), where they were projected
+            together; a form that knows it gives one gradient instead of three. ``None``: they stand alone.
     """
 
     q: Tensor
@@ -52,6 +54,7 @@ class Call(NamedTuple):
     mask_only: bool = False
     mean_only: bool = False
     ranked: bool = False
+    joint: Tensor | None = None
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
@@ -97,13 +100,13 @@ class Call(NamedTuple):
             return "transforms of torch.func beyond vmap and one gradient, and dropout under any, run on the reference"
         return None
 
-    def coefficients(self) -> Tensor:
-        """The scale as (b, h), in the dtype of the scores."""
+    def coefficients(self, *, spread: bool = True) -> Tensor:
+        """The scale in the dtype of the scores, as (b, h), or (b or 1, h or 1) as given unless ``spread``."""
         scale = self.scale
         if not isinstance(scale, Tensor):
             # Filled on the device: a copy of one number from the host would make the host wait for a GPU.
             scale = torch.full((1, 1), scale, dtype=score_dtype(self.q), device=self.q.device)
-        return scale.expand(self.q.shape[0], self.q.shape[1])
+        return scale.expand(self.q.shape[0], self.q.shape[1]) if spread else scale
 
     def key_bias(self) -> Tensor | None:
         """``c |k|^2 + log_mass``, (b, h, m): what is added to ``a <q, k>``; computed from k as rounded."""
@@ -179,6 +182,13 @@ def _is_recorded_below(x: Tensor | None) -> bool:
     while x is not None and torch._C._functorch.is_functorch_wrapped_tensor(x):
         x = torch._C._functorch.get_unwrapped(x)
     return x is not None and x.requires_grad
+
+
+def split_heads(x: Tensor, kv_heads: int) -> tuple[Tensor, ...]:
+    """Queries (b, h, n, d), keys and values (b, h_kv, n, d) as parts of x (b, n, h + 2 h_kv, d)."""
+    heads = x.shape[2] - 2 * kv_heads
+    parts = (slice(heads), slice(heads, heads + kv_heads), slice(heads + kv_heads, None))
+    return tuple(x[:, :, part].transpose(1, 2) for part in parts)
 
 
 def _squares(x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from krause_dynamics.forms.attention.call import Call
+from krause_dynamics.forms.attention.call import Call, split_heads
 from krause_dynamics.interaction.reach import Reach
 
 
@@ -36,30 +36,38 @@ def _recorded() -> Any:
     return importlib.import_module("krause_dynamics.forms.attention.triton.replay").recorded
 
 
+def parts(q: Tensor, k: Tensor | None, v: Tensor | None, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (b, h, n, d), keys and values (b, h_kv, m, d), of themselves or of q (b, n, h + 2 h_kv, d) alone."""
+    return (q, k, v) if k is not None and v is not None else split_heads(q, kv_heads)  # type: ignore[return-value]
+
+
 def forward(
     q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    k: Tensor | None,
+    v: Tensor | None,
     scale: Tensor | None,
     mass: Tensor | None,
     reach: Reach,
     distance: bool,
     offset: int,
+    kv_heads: int,
     number: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """Output, log-partition without the query's term, key bias (b, h, m), selected set.
 
     Args:
-        q: (b, h, n, d).
-        k: (b, h_kv, m, d).
+        q: (b, h, n, d); or queries, keys and values as one tensor (b, n, h + 2 h_kv, d), where there is no k.
+        k: (b, h_kv, m, d), or ``None``.
         v: As k.
-        scale: (b, h) float32, or ``None`` for ``number``.
+        scale: (b or 1, h or 1) float32, or ``None`` for ``number``.
         mass: (b, h, m) float32, or ``None``.
         reach: Index rules and rank.
         distance: Whether the key bias -a/2 |k|^2 joins the masses.
         offset: Position of the first query among the keys.
+        kv_heads: h_kv.
         number: The coefficient a where it is no tensor.
     """
+    q, k, v = parts(q, k, v, kv_heads)
     a = number if scale is None else scale
     bias = terms().key_bias(k, a, mass, q.shape[1]) if distance else mass
     out, log_partition, selected = launch().forward(
@@ -70,8 +78,8 @@ def forward(
 
 def backward(
     q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    k: Tensor | None,
+    v: Tensor | None,
     scale: Tensor | None,
     bias: Tensor | None,
     out: Tensor,
@@ -82,22 +90,26 @@ def backward(
     reach: Reach,
     distance: bool,
     offset: int,
+    kv_heads: int,
     number: float = 1.0,
     need_scale: bool = True,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of q, k, v and the masses (b, h, m); and what sums over tokens to the gradient of the scale."""
-    a = number if scale is None else scale
-    dq, dk, dv, dbias, rows = launch().backward(
+    need_mass: bool = True,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of q, k and v as given, and of the masses (b, h, m); and what `scale_gradient` sums."""
+    joint, a = k is None, number if scale is None else scale
+    q, k, v = parts(q, k, v, kv_heads)
+    result: tuple[Tensor | None, ...] = launch().backward(
         torch.zeros_like(out) if grad_out is None else grad_out, q, k, v, out, log_partition, selected, scale=a,
         key_bias=bias, reach=reach, query_offset=offset, grad_log_partition=grad_log, need_scale=need_scale,
+        need_key_bias=need_mass, distance=distance, joint=joint,
     )  # fmt: skip
-    parts = terms().add_key_gradient(dk, dbias, k, a, need_scale=need_scale) if distance else None
-    return dq, dk, dv, dbias, rows, parts
+    return result
 
 
-def scale_gradient(rows: Tensor, parts: Tensor | None) -> Tensor:
-    """(b, h) from the shares of queries and of keys."""
-    return rows.sum(-1) if parts is None else rows.sum(-1) + parts.sum(-1)
+def scale_gradient(slopes: Tensor, scale: Tensor) -> Tensor:
+    """Gradient of a scale (b or 1, h or 1) from the shares of queries and keys (b, h, tokens), in one sum."""
+    shared = [axis for axis in (0, 1) if scale.shape[axis] == 1]
+    return slopes.sum([*shared, 2], keepdim=True)[..., 0]
 
 
 def alone(call: Call) -> bool:
@@ -110,11 +122,12 @@ def alone(call: Call) -> bool:
 def _given(call: Call) -> tuple[tuple[Tensor | None, ...], tuple[Any, ...]]:
     """Tensors of a call and the rest, as the passes take them."""
     number = 1.0 if isinstance(call.scale, Tensor) else float(call.scale)
-    return call.tensors[:5], (call.reach, call.distance, call.offset, number)
+    tensors = call.tensors[:5] if call.joint is None else (call.joint, None, None, *call.tensors[3:5])
+    return tensors, (call.reach, call.distance, call.offset, call.k.shape[1], number)
 
 
 def attend(call: Call, *, tracked: bool) -> tuple[Tensor, Tensor]:
-    """Output and log-partition without the query's term; a scale that is a tensor is (b, h), masses are (b, h, m)."""
+    """Output and log-partition without the query's term; masses are (b, h, m)."""
     tensors, rest = _given(call)
     if tracked:
         result: tuple[Tensor, Tensor] = _Attend.apply(*tensors, rest)
@@ -132,6 +145,7 @@ def decode(
     reach: Reach,
     distance: bool,
     offset: int,
+    kv_heads: int,
     number: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Output and log-partition without the query's term of one query, which hears all keys given."""
@@ -145,14 +159,36 @@ def decode(
 
 def attend_once(call: Call) -> tuple[Tensor, Tensor]:
     """As `attend` for one query and the keys that it hears, few enough for one program; not differentiable."""
-    out, log_partition = _recorded()(decode, *_given(call))
+    out, log_partition = _recorded()(decode, *_given(call._replace(joint=None)))
     return out, log_partition
+
+
+def forward_recorded(
+    q: Tensor, k: Tensor | None, v: Tensor | None, scale: Tensor | None, mass: Tensor | None, rest: tuple[Any, ...]
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """`forward`, its launches repeated from a record."""
+    result: tuple[Tensor, Tensor, Tensor | None, Tensor] = _recorded()(forward, (q, k, v, scale, mass), rest)
+    return result
+
+
+def backward_recorded(
+    saved: tuple[Tensor | None, ...], grad_out: Tensor | None, grad_log: Tensor | None, rest: tuple[Any, ...]
+) -> tuple[Tensor | None, ...]:
+    """`backward`, its launches repeated from a record.
+
+    Gradients of sums are one number seen many times; a copy made here does not keep the rest from being repeated.
+    """
+    if grad_out is not None and grad_out.stride(-1) != 1:
+        grad_out = grad_out.contiguous()
+    tensors = (*saved, grad_out, None if grad_log is None else grad_log.contiguous())
+    result: tuple[Tensor | None, ...] = _recorded()(backward, tensors, rest)
+    return result
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: Any, mass: Any, rest: Any) -> tuple[Tensor, Tensor]:
-        out, log_partition, bias, selected = _recorded()(forward, (q, k, v, scale, mass), rest)
+        out, log_partition, bias, selected = forward_recorded(q, k, v, scale, mass, rest)
         ctx.rest = rest
         ctx.save_for_backward(q, k, v, scale, bias, out, log_partition, selected)
         ctx.set_materialize_grads(False)
@@ -162,9 +198,6 @@ class _Attend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor | None, grad_log: Tensor | None) -> tuple[Any, ...]:
         needs = ctx.needs_input_grad
-        # Gradients of sums are one number seen many times; a copy made here does not keep the rest from being repeated.
-        if grad_out is not None and grad_out.stride(-1) != 1:
-            grad_out = grad_out.contiguous()
-        tensors = (*ctx.saved_tensors, grad_out, None if grad_log is None else grad_log.contiguous())
-        dq, dk, dv, dmass, rows, parts = _recorded()(backward, tensors, (*ctx.rest, needs[3]))
-        return dq, dk, dv, scale_gradient(rows, parts) if needs[3] else None, dmass if needs[4] else None, None
+        saved = ctx.saved_tensors
+        dq, dk, dv, dmass, slopes = backward_recorded(saved, grad_out, grad_log, (*ctx.rest, *needs[3:5]))
+        return dq, dk, dv, scale_gradient(slopes, saved[3]) if needs[3] else None, dmass, None

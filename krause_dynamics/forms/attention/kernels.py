@@ -108,8 +108,9 @@ def _attend(call: Call) -> tuple[Tensor, Tensor]:
     squares = operators.squared_norms
     if not alone:
         out, log_partition, *_ = operators.kernels(
-            call.q, call.k, call.v, call.coefficients(), call.log_mass, call.reach.numbers, call.distance, call.offset
-        )
+            *(call.tensors[:3] if call.joint is None else (call.joint, None, None)), call.coefficients(spread=False),
+            call.log_mass, call.reach.numbers, call.distance, call.offset, call.k.shape[1],
+        )  # fmt: skip
     else:
         squares = squares if tracked else steps.terms().squared_norms
         once = decodes and _fits_decode(call)
@@ -118,11 +119,9 @@ def _attend(call: Call) -> tuple[Tensor, Tensor]:
 
 
 def _spread(call: Call) -> Call:
-    """Scale (b, h) and masses (b, h, m), where they are tensors."""
-    (batch, heads), scale, mass = call.q.shape[:2], call.scale, call.log_mass
-    if isinstance(scale, Tensor):
-        call = call._replace(scale=scale.expand(batch, heads))
-    return call if mass is None else call._replace(log_mass=mass.expand(batch, heads, call.k.shape[2]))
+    """Masses (b, h, m), where they are tensors."""
+    mass = call.log_mass
+    return call if mass is None else call._replace(log_mass=mass.expand(*call.q.shape[:2], call.k.shape[2]))
 
 
 def _centred(call: Call, alone: bool) -> Call:
@@ -134,7 +133,8 @@ def _centred(call: Call, alone: bool) -> Call:
     find = steps.terms().centre if alone else operators.centre
     centre = find(k.detach(), None if mass is None else mass.detach(), q.shape[1])
     group = q.shape[1] // k.shape[1]
-    return call._replace(q=q - (centre if group == 1 else centre.repeat_interleave(group, 1)), k=k - centre)
+    q, k = q - (centre if group == 1 else centre.repeat_interleave(group, 1)), k - centre
+    return call._replace(q=q, k=k, joint=None)
 
 
 def _within_reach(call: Call) -> Call:
@@ -146,7 +146,7 @@ def _within_reach(call: Call) -> Call:
         return call
     k, v = call.k[:, :, first:last], call.v[:, :, first:last]
     mass = None if mass is None else mass[..., first:last]
-    return call._replace(k=k, v=v, log_mass=mass, offset=call.offset - first)
+    return call._replace(k=k, v=v, log_mass=mass, offset=call.offset - first, joint=None)
 
 
 def _fits_decode(call: Call) -> bool:

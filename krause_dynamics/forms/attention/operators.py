@@ -173,38 +173,46 @@ def banded(call: Call) -> tuple[Tensor, Tensor]:
 @torch.library.custom_op("krause_dynamics::kernels", mutates_args=())
 def _kernels(
     q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    k: Tensor | None,
+    v: Tensor | None,
     scale: Tensor,
     log_mass: Tensor | None,
     numbers: Sequence[int],
     distance: bool,
     offset: int,
+    kv_heads: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    reach = Reach.from_numbers(numbers)
-    out, log_partition, bias, selected = steps.forward(q, k, v, scale, log_mass, reach, distance, offset)
+    rest = (Reach.from_numbers(numbers), distance, offset, kv_heads)
+    out, log_partition, bias, selected = steps.forward_recorded(q, k, v, scale, log_mass, rest)
     return out, log_partition, bias if distance and bias is not None else scale.new_empty(0), selected
 
 
 @_kernels.register_fake
 def _(
-    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, log_mass: Tensor | None, numbers: Sequence[int], distance: bool,
-    offset: int,
+    q: Tensor, k: Tensor | None, v: Tensor | None, scale: Tensor, log_mass: Tensor | None, numbers: Sequence[int],
+    distance: bool, offset: int, kv_heads: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    q, k, _ = steps.parts(q, k, v, kv_heads)
     selected = steps.launch().selected_shape(q.shape, k.shape, reach=Reach.from_numbers(numbers))
     return (
-        q.new_empty(q.shape),
+        _token_major(q),
         q.new_empty(q.shape[:3], dtype=torch.float32),
         scale.new_empty((*q.shape[:2], k.shape[2]) if distance else 0),
         q.new_empty(selected, dtype=torch.int32),
     )
 
 
+def _token_major(x: Tensor) -> Tensor:
+    """As the kernels allocate what has tokens."""
+    batch, heads, n, d = x.shape
+    return x.new_empty(batch, n, heads, d).transpose(1, 2)
+
+
 @torch.library.custom_op("krause_dynamics::kernels_backward", mutates_args=())
 def _kernels_backward(
     q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    k: Tensor | None,
+    v: Tensor | None,
     scale: Tensor,
     bias: Tensor | None,
     out: Tensor,
@@ -215,24 +223,30 @@ def _kernels_backward(
     numbers: Sequence[int],
     distance: bool,
     offset: int,
+    kv_heads: int,
     need_scale: bool,
+    need_mass: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    dq, dk, dv, dbias, rows, parts = steps.backward(
-        q, k, v, scale, bias, out, log_partition, selected, grad_out, grad_log, Reach.from_numbers(numbers), distance,
-        offset, need_scale=need_scale,
-    )  # fmt: skip
-    dscale = scale.new_empty(0) if rows is None else steps.scale_gradient(rows, parts)
-    return dq, dk, dv, dscale, scale.new_empty(0) if dbias is None else dbias
+    rest = (Reach.from_numbers(numbers), distance, offset, kv_heads, 1.0, need_scale, need_mass)
+    saved = (q, k, v, scale, bias, out, log_partition, selected)
+    nothing = scale.new_empty(0)
+    dq, *others = steps.backward_recorded(saved, grad_out, grad_log, rest)
+    dk, dv, dmass, slopes = (nothing.new_empty(0) if x is None else x for x in others)
+    return dq, dk, dv, slopes, dmass
 
 
 @_kernels_backward.register_fake
 def _(
-    q: Tensor, k: Tensor, v: Tensor, scale: Tensor, bias: Any, out: Any, log: Any, selected: Any, grad_out: Any,
-    grad_log: Any, numbers: Any, distance: bool, offset: int, need_scale: bool,
+    q: Tensor, k: Any, v: Any, scale: Tensor, bias: Any, out: Any, log: Any, selected: Any, grad_out: Any,
+    grad_log: Any, numbers: Any, distance: bool, offset: int, kv_heads: int, need_scale: bool, need_mass: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    dscale = scale.new_empty(q.shape[:2] if need_scale else 0)
-    dbias = scale.new_empty(0 if bias is None else (*q.shape[:2], k.shape[2]))
-    return (*(x.new_empty(x.shape) for x in (q, k, v)), dscale, dbias)
+    heads, n = out.shape[1:3]
+    m = n if k is None else k.shape[2]
+    slopes = scale.new_empty((q.shape[0], heads, n + m if distance else n) if need_scale else 0)
+    dmass = scale.new_empty((q.shape[0], heads, m) if need_mass and bias is not None else 0)
+    if k is None:
+        return q.new_empty(q.shape), scale.new_empty(0), scale.new_empty(0), slopes, dmass
+    return _token_major(q), _token_major(k), _token_major(v), slopes, dmass
 
 
 def _keep_kernels(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -245,11 +259,13 @@ def _keep_kernels(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...])
 
 
 def _differentiate_kernels(ctx: Any, grad_out: Tensor | None, grad_log: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    needs = ctx.needs_input_grad
-    *grads, dscale, dmass = torch.ops.krause_dynamics.kernels_backward(
-        *ctx.saved_tensors, grad_out, grad_log, *ctx.rest, needs[3]
+    saved, needs = ctx.saved_tensors, ctx.needs_input_grad
+    dq, dk, dv, slopes, dmass = torch.ops.krause_dynamics.kernels_backward(
+        *saved, grad_out, grad_log, *ctx.rest, needs[3], needs[4]
     )
-    return (*grads, dscale if needs[3] else None, dmass if needs[4] else None, None, None, None)
+    tokens = (dq, None, None) if saved[1] is None else (dq, dk, dv)
+    dscale = steps.scale_gradient(slopes, saved[3]) if needs[3] else None
+    return (*tokens, dscale, dmass if needs[4] else None, None, None, None, None)
 
 
 _kernels.register_autograd(_differentiate_kernels, setup_context=_keep_kernels)
@@ -296,10 +312,10 @@ def _register_flops(forward: Any, backward: Any, place: int, place_backward: int
     """
 
     def count(q: Any, k: Any, v: Any, *rest: Any, **_: Any) -> int:
-        return _pair_flops(q, k, v, rest[place])
+        return _pair_flops(*_shapes(q, k, v, rest[place + 3 :]), rest[place])
 
     def count_backward(q: Any, k: Any, v: Any, *rest: Any, **_: Any) -> int:
-        return 5 * _pair_flops(q, k, v, rest[place_backward]) // 2
+        return 5 * _pair_flops(*_shapes(q, k, v, rest[place_backward + 3 :]), rest[place_backward]) // 2
 
     register_flop_formula(forward)(count)
     register_flop_formula(backward)(count_backward)
@@ -314,6 +330,16 @@ for _operator, _shared in (
     (_centre, ()),
 ):
     _operator.register_vmap(batched.rule(_operator, _shared))
+
+
+def _shapes(q: Any, k: Any, v: Any, rest: Sequence[Any]) -> tuple[Any, Any, Any]:
+    """Shapes of queries, keys and values, which may be parts of one tensor; `rest` begins with the heads of keys."""
+    if k is not None:
+        return q, k, v
+    batch, n, heads, d = q
+    each = (batch, rest[0], n, d)
+    return (batch, heads - 2 * rest[0], n, d), each, each
+
 
 _register_flops(torch.ops.krause_dynamics.banded, torch.ops.krause_dynamics.banded_backward, 5, 9)
 _register_flops(torch.ops.krause_dynamics.kernels, torch.ops.krause_dynamics.kernels_backward, 2, 7)

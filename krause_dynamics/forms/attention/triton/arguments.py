@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from krause_dynamics.forms.attention.call import split_heads
+
 from .primitives import INTERPRETED
 from .tiling import NO_BOUND
 
@@ -55,6 +57,34 @@ def bias_arguments(key_bias: torch.Tensor | None, q: torch.Tensor, keys: int) ->
     if wide.stride(-1) != 1 and keys > 1:
         wide = wide.contiguous()
     return wide, wide.stride(0), wide.stride(1)
+
+
+def token_major(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """An empty tensor (b, h, n, d) laid out as projections of tokens are, (b, n, h, d)."""
+    _, heads, n, d = shape
+    return torch.empty_strided(shape, (n * heads * d, d, heads * d, 1), dtype=like.dtype, device=like.device)
+
+
+def gradients_like(q: torch.Tensor, k: torch.Tensor, joint: bool) -> tuple[torch.Tensor | None, ...]:
+    """Empty gradients of queries, keys and values, and the tensor (b, n, h + 2 h_kv, d) whose parts they are if `joint`.
+
+    Args:
+        q: (b, h, n, d).
+        k: (b, h_kv, m, d); m = n where joint.
+        joint: Whether the three were projected together, so that one product takes their gradients as they lie.
+    """
+    if not joint:
+        return token_major(q.shape, q), token_major(k.shape, k), token_major(k.shape, k), None
+    (batch, heads, n, d), kv_heads = q.shape, k.shape[1]
+    whole = torch.empty((batch, n, heads + 2 * kv_heads, d), dtype=q.dtype, device=q.device)
+    dq, dk, dv = split_heads(whole, kv_heads)
+    return dq, dk, dv, whole
+
+
+def slopes_like(delta: torch.Tensor, keys: int, distance: bool) -> torch.Tensor:
+    """Empty (b, h, n) or, where keys have their share, (b, h, n + m): what sums to the gradient of the scale."""
+    batch, heads, n = delta.shape
+    return torch.empty((batch, heads, n + keys if distance else n), dtype=torch.float32, device=delta.device)
 
 
 def launch_options(warps: int, stages: int = 1, registers: int | None = None) -> dict[str, Any]:

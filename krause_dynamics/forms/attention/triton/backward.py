@@ -6,6 +6,8 @@ With weights p_ij = exp(s_ij - log Z_i) on the selected set, dp_ij = <do_i, v_j>
     dv_j = sum_i p_ij do_i,
     dbias_j = sum_i ds_ij,            dscale_i = sum_j ds_ij <q_i, k_j>.
 
+Where the key bias holds -scale |k_j|^2 / 2 (a distance), dk_j -= scale dbias_j k_j and dscale_j = -dbias_j |k_j|^2 / 2.
+
 Every sum is taken by one program in a fixed order, so results do not vary from run to run.
 """
 
@@ -15,7 +17,17 @@ from typing import Any
 import torch
 import triton
 
-from .arguments import bias_arguments, is_hopper, launch_options, on_device, padded, rows_contiguous, scale_arguments
+from .arguments import (
+    bias_arguments,
+    gradients_like,
+    is_hopper,
+    launch_options,
+    on_device,
+    padded,
+    rows_contiguous,
+    scale_arguments,
+    slopes_like,
+)
 from .backward_blocks import backward_keys_kernel, backward_queries_kernel
 from .backward_repair import SPAN, repair_kernel
 from .backward_sweep import sweep_kernel
@@ -76,24 +88,25 @@ def _strides(letter: str, x: torch.Tensor) -> dict[str, int]:
 
 
 def _written(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, need_bias: bool, need_scale: bool, zeros: bool
-) -> dict[str, torch.Tensor | None]:
+    q: torch.Tensor, k: torch.Tensor, z: torch.Tensor, *, need_bias: bool, need_scale: bool, zeros: bool,
+    distance: bool, joint: bool,
+) -> dict[str, torch.Tensor | None]:  # fmt: skip
     """What the kernels write, by the names of their arguments; zeroed where they do not come by every key."""
     rows, columns = q.shape[:3], k.shape[:3]
-    new = torch.zeros if zeros else torch.empty
-    single: dict[str, Any] = {"dtype": torch.float32, "device": q.device}
     # Marks of rows and of keys in one buffer, both aligned.
     begin = triton.cdiv(rows.numel(), 16) * 16
-    flags = new(begin + columns.numel(), dtype=torch.int8, device=q.device)
+    flags = torch.empty(begin + columns.numel(), dtype=torch.int8, device=q.device)
+    dq, dk, dv, whole = gradients_like(q, k, joint)
+    dbias = z.new_empty((*rows[:2], columns[2])) if need_bias else None
+    slopes = slopes_like(z, columns[2], distance) if need_scale else None
+    if zeros:
+        for x in (dq, dk, dv, dbias, slopes, flags):
+            if x is not None:
+                x.zero_()
     return {
-        "DQ": new(q.shape, dtype=q.dtype, device=q.device),
-        "DK": new(k.shape, dtype=k.dtype, device=q.device),
-        "DV": new(v.shape, dtype=v.dtype, device=q.device),
-        "DBIAS": new((*rows[:2], columns[2]), **single) if need_bias else None,
-        "DSCALE": new(rows, **single) if need_scale else None,
-        "ROW_FLAGS": flags,
-        "KEY_FLAGS": flags[begin:],
-    }
+        "DQ": dq, "DK": dk, "DV": dv, "DBIAS": dbias, "DSCALE": slopes, "ROW_FLAGS": flags, "KEY_FLAGS": flags[begin:],
+        "whole": whole,
+    }  # fmt: skip
 
 
 def _read(
@@ -132,14 +145,10 @@ def backward(
     grad_log_partition: torch.Tensor | None = None,
     need_key_bias: bool = True,
     need_scale: bool = True,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-    """Gradients of `forward` for the same arguments, on the set that it selected.
-
-    Returns:
-        dq, dk, dv in the dtypes of q, k, v; dkey_bias (batch, heads, m) float32 or None; and, where `need_scale`, the
-        rows of the scale's gradient, (batch, heads, n) float32: the gradient of a scale per head is their sum over n
-        (and batch).
-    """
+    distance: bool = False,
+    joint: bool = False,
+) -> tuple[torch.Tensor | None, ...]:
+    """`launch.backward` for windows, rows that hear all, and everything that the patches of grids do not serve."""
     q, k, v, grad_out, out = (_token_rows(x) for x in (q, k, v, grad_out, out))
     n, keys, group = q.shape[2], k.shape[2], q.shape[1] // k.shape[1]
     registers, full = hood.registers(keys)
@@ -151,15 +160,22 @@ def backward(
     # The walk along the queries comes by the keys that these may hear.
     missed = short and (first > 0 or first + SWEEP_BLOCK * (triton.cdiv(n, SWEEP_BLOCK) + 1) < keys)
     need_bias = need_key_bias and key_bias is not None
-    written = _written(q, k, v, need_bias=need_bias, need_scale=need_scale, zeros=nothing or missed)
-    gradients = tuple(written[name] for name in ("DQ", "DK", "DV", "DBIAS", "DSCALE"))
+    written = _written(
+        q, k, log_partition, need_bias=need_bias, need_scale=need_scale, zeros=nothing or missed, distance=distance,
+        joint=joint,
+    )  # fmt: skip
+    whole, slopes = written.pop("whole"), written["DSCALE"]
+    gradients = (written["DQ"], written["DK"], written["DV"]) if whole is None else (whole, None, None)
+    gradients = (*gradients, written["DBIAS"], slopes)
     if nothing:
-        return gradients  # type: ignore[return-value]
+        return gradients
     shared = {
         "Q": q, "K": k, "V": v, "OUT": out, "LOGZ": log_partition, "BITS": selected, "DOUT": grad_out,
         **{name: log_partition if x is None else x for name, x in written.items()},
         **_read(q, k, scale, key_bias, grad_log_partition), "offset": query_offset,
         **_strides("q", q), **_strides("k", k), **_strides("v", v), **_strides("o", out), **_strides("g", grad_out),
+        **_strides("dq", written["DQ"]), **_strides("dk", written["DK"]),
+        "slopes": 0 if slopes is None else slopes.shape[2], "DISTANCE": distance,
         **hood.constants, "SELECT": select, "FULL": full, "WORDS": selected.shape[2],
         "NEED_DBIAS": need_bias, "NEED_DSCALE": need_scale,
     }  # fmt: skip
@@ -170,7 +186,7 @@ def backward(
         else:
             _launch_blocks(shared, q.shape[0], shift)
         _launch_repair(shared, q.shape[0], shift)
-    return gradients  # type: ignore[return-value]
+    return gradients
 
 
 def _launch_sweep(shared: dict[str, Any], batch: int) -> None:

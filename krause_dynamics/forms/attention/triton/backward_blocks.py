@@ -8,7 +8,9 @@ from .backward_tiles import (
     load_delta,
     load_marks,
     not_a_number,
+    of_distance,
     of_scale,
+    scale_of_distance,
     store_rows,
     walk_keys,
     walk_rows,
@@ -21,9 +23,9 @@ def backward_queries_kernel(
     Q, K, V, BIAS, SCALE, OUT, LOGZ, BITS, DOUT, DLOGZ, DELTA, DQ, DSCALE, FLAGS,
     scale_value, n, m, heads, group, offset,
     stride_qb, stride_qh, stride_kb, stride_kh, stride_vb, stride_vh, stride_bb, stride_bh, stride_sb, stride_sh,
-    stride_ob, stride_oh, stride_gb, stride_gh,
+    stride_ob, stride_oh, stride_gb, stride_gh, stride_dqb, stride_dqh, slopes,
     stride_qn: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_on: tl.constexpr,
-    stride_gn: tl.constexpr,
+    stride_gn: tl.constexpr, stride_dqn: tl.constexpr,
     SELECT: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, HAS_DLOGZ: tl.constexpr,
@@ -53,12 +55,12 @@ def backward_queries_kernel(
         scale, n, m, offset, stride_kn, stride_vn, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), SELECT,
         HAS_BIAS, FULL, WORDS, D, DP, B, T, STAGES, False,
     )  # fmt: skip
-    store_rows(DQ + unit * n * D, dq * scale, block * B, r, i < n, D, DP)
+    store_rows(DQ + batch * stride_dqb + head * stride_dqh, dq * scale, block * B, r, i < n, stride_dqn, D, DP)
     if NEED_DSCALE:
         # Read again: kept, q would take registers all along.
         q = load_rows(Q + batch * stride_qb + head * stride_qh, block * B, r, n, stride_qn, D, DP, "")
         dscale = of_scale(dq, q)
-        tl.store(DSCALE + unit * n + i, dscale, mask=i < n)
+        tl.store(DSCALE + unit * slopes + i, dscale, mask=i < n)
         tl.store(FLAGS + unit * n + i, (dscale != dscale).to(tl.int8), mask=i < n)
     else:
         tl.store(FLAGS + unit * n + i, not_a_number(dq), mask=i < n)
@@ -66,15 +68,17 @@ def backward_queries_kernel(
 
 @triton.jit(do_not_specialize=RUN_TIME)
 def backward_keys_kernel(
-    Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS, FLAGS,
+    Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS, DSCALE, FLAGS,
     scale_value, n, m, heads, group, offset, shift, first_block, blocks,
     stride_qb, stride_qh, stride_kb, stride_kh, stride_vb, stride_vh, stride_bb, stride_bh, stride_sb, stride_sh,
-    stride_gb, stride_gh,
+    stride_gb, stride_gh, stride_dkb, stride_dkh, slopes,
     stride_qn: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_gn: tl.constexpr,
+    stride_dkn: tl.constexpr,
     SELECT: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, NEED_DBIAS: tl.constexpr,
-    FULL: tl.constexpr, WORDS: tl.constexpr, B: tl.constexpr, T: tl.constexpr, STAGES: tl.constexpr,
+    DISTANCE: tl.constexpr, NEED_DSCALE: tl.constexpr, FULL: tl.constexpr, WORDS: tl.constexpr, B: tl.constexpr,
+    T: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Gradients of T keys and values of one key head, summed over its query heads, and of the bias of each of those.
 
@@ -101,11 +105,16 @@ def backward_keys_kernel(
             k, v, Q + batch * stride_qb + head * stride_qh, DOUT + batch * stride_gb + head * stride_gh, DOUT,
             LOGZ + row * n, LOGZ, DELTA + row * n, BITS + row * n * WORDS, BIAS + batch * stride_bb + head * stride_bh,
             position, shift, scale, n, m, offset, stride_qn, stride_gn, stride_gn, dk, dv,
-            (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), SELECT, HAS_BIAS, False, NEED_DBIAS,
+            (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), SELECT, HAS_BIAS, False, NEED_DBIAS or DISTANCE,
             FULL, WORDS, D, DP, B, T, STAGES, False,
         )  # fmt: skip
         if NEED_DBIAS:
             tl.store(DBIAS + row * m + j, dbias, mask=inside)
-    store_rows(DK + unit * m * D, dk, first, c, inside, D, DP)
-    store_rows(DV + unit * m * D, dv, first, c, inside, D, DP)
+        if DISTANCE:
+            dk = of_distance(dk, k, dbias, scale)
+            if NEED_DSCALE:
+                tl.store(DSCALE + row * slopes + n + j, scale_of_distance(k, dbias), mask=inside)
+    place = batch * stride_dkb + kv_head * stride_dkh
+    store_rows(DK + place, dk, first, c, inside, stride_dkn, D, DP)
+    store_rows(DV + place, dv, first, c, inside, stride_dkn, D, DP)
     tl.store(FLAGS + unit * m + j, not_a_number(dk + dv), mask=inside)

@@ -8,13 +8,15 @@ from .backward_tiles import (
     load_delta,
     load_marks,
     load_operand,
+    of_distance,
     of_scale,
     poison,
+    scale_of_distance,
     store_rows,
     walk_keys,
     walk_rows,
 )
-from .primitives import RUN_TIME, load_scale
+from .primitives import RUN_TIME, load_rows, load_scale
 
 # Rows whose marks one program reads.
 SPAN = 1024
@@ -25,13 +27,14 @@ def repair_kernel(
     Q, K, V, BIAS, SCALE, OUT, LOGZ, BITS, DOUT, DLOGZ, DQ, DK, DV, DBIAS, DSCALE, ROW_FLAGS, KEY_FLAGS,
     scale_value, n, m, heads, group, offset, shift, first_block, row_programs,
     stride_qb, stride_qh, stride_kb, stride_kh, stride_vb, stride_vh, stride_bb, stride_bh, stride_sb, stride_sh,
-    stride_ob, stride_oh, stride_gb, stride_gh,
+    stride_ob, stride_oh, stride_gb, stride_gh, stride_dqb, stride_dqh, stride_dkb, stride_dkh, slopes,
     stride_qn: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_on: tl.constexpr,
-    stride_gn: tl.constexpr,
+    stride_gn: tl.constexpr, stride_dqn: tl.constexpr, stride_dkn: tl.constexpr,
     SELECT: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, HAS_DLOGZ: tl.constexpr,
-    NEED_DBIAS: tl.constexpr, NEED_DSCALE: tl.constexpr, FULL: tl.constexpr, WORDS: tl.constexpr,
+    NEED_DBIAS: tl.constexpr, DISTANCE: tl.constexpr, NEED_DSCALE: tl.constexpr, FULL: tl.constexpr,
+    WORDS: tl.constexpr,
     SPAN: tl.constexpr, OWN: tl.constexpr, MET: tl.constexpr,
 ):  # fmt: skip
     """The first `row_programs` programs look after SPAN queries each, the others after SPAN keys, OWN at a time."""
@@ -68,9 +71,10 @@ def repair_kernel(
                         stride_vn, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), SELECT, HAS_BIAS,
                         FULL, WORDS, D, DP, OWN, MET, 1, True,
                     )  # fmt: skip
-                    store_rows(DQ + unit * n * D, dq * scale, start, r, marked, D, DP)
+                    place = batch * stride_dqb + head * stride_dqh
+                    store_rows(DQ + place, dq * scale, start, r, marked, stride_dqn, D, DP)
                     if NEED_DSCALE:
-                        tl.store(DSCALE + unit * n + i, of_scale(dq, q), mask=marked)
+                        tl.store(DSCALE + unit * slopes + i, of_scale(dq, q), mask=marked)
     else:
         kv_heads = heads // group
         spans = tl.cdiv(m - shift - first_block * OWN, SPAN)
@@ -101,9 +105,16 @@ def repair_kernel(
                             BITS + row * n * WORDS, BIAS + batch * stride_bb + head * stride_bh, position, shift, scale,
                             n, m, offset, stride_qn, stride_gn, stride_on, dk, dv,
                             (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), SELECT, HAS_BIAS, HAS_DLOGZ,
-                            NEED_DBIAS, FULL, WORDS, D, DP, MET, OWN, 1, True,
+                            NEED_DBIAS or DISTANCE, FULL, WORDS, D, DP, MET, OWN, 1, True,
                         )  # fmt: skip
                         if NEED_DBIAS:
                             tl.store(DBIAS + row * m + j, dbias, mask=marked)
-                    store_rows(DK + unit * m * D, dk, first, r, marked, D, DP)
-                    store_rows(DV + unit * m * D, dv, first, r, marked, D, DP)
+                        if DISTANCE:
+                            # Keys as given: one that is heard and holds NaN has NaN for a gradient.
+                            given = load_rows(K + batch * stride_kb + kv_head * stride_kh, first, r, m, stride_kn, D, DP, "")  # fmt: skip  # noqa: E501
+                            dk = of_distance(dk, given, dbias, scale)
+                            if NEED_DSCALE:
+                                tl.store(DSCALE + row * slopes + n + j, scale_of_distance(given, dbias), mask=marked)
+                    place = batch * stride_dkb + kv_head * stride_dkh
+                    store_rows(DK + place, dk, first, r, marked, stride_dkn, D, DP)
+                    store_rows(DV + place, dv, first, r, marked, stride_dkn, D, DP)

@@ -11,7 +11,16 @@ Both score tiles of a row being at hand, delta_i = sum_j p_ij <do_i, v_j> - d(lo
 import triton
 import triton.language as tl
 
-from .backward_tiles import load_cleared, load_words, not_a_number, of_scale, selected, store_rows
+from .backward_tiles import (
+    load_cleared,
+    load_words,
+    not_a_number,
+    of_distance,
+    of_scale,
+    scale_of_distance,
+    selected,
+    store_rows,
+)
 from .primitives import LOG2E, RUN_TIME, load_bias, load_rows, load_scale, within
 
 
@@ -38,11 +47,12 @@ def sweep_kernel(
     Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DLOGZ, DQ, DK, DV, DBIAS, DSCALE, ROW_FLAGS, KEY_FLAGS,
     scale_value, n, m, heads, offset, chunks, length,
     stride_qb, stride_qh, stride_kb, stride_kh, stride_vb, stride_vh, stride_bb, stride_bh, stride_sb, stride_sh,
-    stride_gb, stride_gh,
+    stride_gb, stride_gh, stride_dqb, stride_dqh, stride_dkb, stride_dkh, slopes,
     stride_qn: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_gn: tl.constexpr,
+    stride_dqn: tl.constexpr, stride_dkn: tl.constexpr,
     SELECT: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, D: tl.constexpr, DP: tl.constexpr,
     HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, HAS_DLOGZ: tl.constexpr, NEED_DBIAS: tl.constexpr,
-    NEED_DSCALE: tl.constexpr, WORDS: tl.constexpr, B: tl.constexpr, STAGES: tl.constexpr,
+    DISTANCE: tl.constexpr, NEED_DSCALE: tl.constexpr, WORDS: tl.constexpr, B: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """All gradients of `length` blocks of B queries and keys of one head."""
     chunk = tl.program_id(0) % chunks
@@ -55,6 +65,10 @@ def sweep_kernel(
     V += batch * stride_vb + head * stride_vh
     BIAS += batch * stride_bb + head * stride_bh
     DOUT += batch * stride_gb + head * stride_gh
+    DQ += batch * stride_dqb + head * stride_dqh
+    DK += batch * stride_dkb + head * stride_dkh
+    DV += batch * stride_dkb + head * stride_dkh
+    DSCALE += unit * slopes
     LOGZ += unit * n
     BITS += unit * n * WORDS
     begin = chunk * length
@@ -98,11 +112,19 @@ def sweep_kernel(
         zero = tl.zeros([B, DP], tl.float32)
         dv = tl.dot(p0.to(do.dtype), do, dv, input_precision="ieee")
         dk = tl.dot(half0, q, dk, input_precision="ieee")
-        store_rows(DV + unit * m * D, dv, first, c, complete, D, DP)
-        store_rows(DK + unit * m * D, dk * scale, first, c, complete, D, DP)
+        dk = dk * scale
+        if NEED_DBIAS or DISTANCE:
+            dbias += tl.sum(ds0, 1)
+        if DISTANCE:
+            dk = of_distance(dk, k0, dbias, scale)
+            if NEED_DSCALE:
+                tl.store(DSCALE + n + j, scale_of_distance(k0, dbias), mask=complete)
+        store_rows(DV, dv, first, c, complete, stride_dkn, D, DP)
+        store_rows(DK, dk, first, c, complete, stride_dkn, D, DP)
         tl.store(KEY_FLAGS + unit * m + j, not_a_number(dk + dv), mask=complete)
         if NEED_DBIAS:
-            tl.store(DBIAS + unit * m + j, dbias + tl.sum(ds0, 1), mask=complete)
+            tl.store(DBIAS + unit * m + j, dbias, mask=complete)
+        if NEED_DBIAS or DISTANCE:
             dbias = tl.sum(ds1, 1)
         dv = tl.dot(p1.to(do.dtype), do, zero, input_precision="ieee")
         dk = tl.dot(half1, q, zero, input_precision="ieee")
@@ -110,11 +132,11 @@ def sweep_kernel(
         own = (i < n) & (c * 0 + r < end)
         dq = tl.dot(tl.trans(half0), k0, input_precision="ieee")
         dq = tl.dot(tl.trans(half1), k1, dq, input_precision="ieee")
-        store_rows(DQ + unit * n * D, dq * scale, r * B, c, own, D, DP)
+        store_rows(DQ, dq * scale, r * B, c, own, stride_dqn, D, DP)
         if NEED_DSCALE:
             # Read again: kept, q would take registers all along.
             dscale = of_scale(dq, load_rows(Q, r * B, c, n, stride_qn, D, DP, ""))
-            tl.store(DSCALE + unit * n + i, dscale, mask=own)
+            tl.store(DSCALE + i, dscale, mask=own)
             tl.store(ROW_FLAGS + unit * n + i, (dscale != dscale).to(tl.int8), mask=own)
         else:
             tl.store(ROW_FLAGS + unit * n + i, not_a_number(dq), mask=own)

@@ -203,11 +203,25 @@ def load_marks(BITS, i, n, SELECT: tl.constexpr):
 
 
 @triton.jit
-def store_rows(OUT, x, start, local, mask, D: tl.constexpr, DP: tl.constexpr):
-    """Rows of a dense matrix (., D)."""
+def store_rows(OUT, x, start, local, mask, stride, D: tl.constexpr, DP: tl.constexpr):
+    """Rows of a matrix (., D)."""
     d = tl.arange(0, DP)
-    place = local[:, None] * D + d[None, :]
-    tl.store(OUT + start.to(tl.int64) * D + place, x.to(OUT.dtype.element_ty), mask=mask[:, None] & (d < D)[None, :])
+    place = OUT + start.to(tl.int64) * stride + (local[:, None] * stride + d[None, :])
+    tl.store(place, x.to(OUT.dtype.element_ty), mask=mask[:, None] & (d < D)[None, :])
+
+
+@triton.jit
+def of_distance(dk, k, dbias, scale):
+    """Gradient of keys with the share of the key bias -scale |k|^2 / 2; a key that nobody hears may hold NaN."""
+    slope = dbias * scale
+    return dk - tl.where((slope == 0.0)[:, None], 0.0, slope[:, None] * k.to(tl.float32))
+
+
+@triton.jit
+def scale_of_distance(k, dbias):
+    """Gradient of the scale through the key bias -scale |k|^2 / 2, by keys."""
+    k = k.to(tl.float32)
+    return tl.where(dbias == 0.0, 0.0, -0.5 * dbias * tl.sum(k * k, 1))
 
 
 @triton.jit

@@ -7,7 +7,7 @@ a fixed order.
 
 import torch
 
-from .arguments import bias_arguments, on_device, padded, rows_contiguous, scale_arguments
+from .arguments import bias_arguments, gradients_like, on_device, padded, rows_contiguous, scale_arguments, slopes_like
 from .grid_keys import grid_keys_kernel
 from .grid_queries import grid_queries_kernel
 from .grid_sizes import Sizes, launches_of
@@ -30,17 +30,20 @@ def backward_grid(
     grad_log_partition: torch.Tensor | None = None,
     need_key_bias: bool = True,
     need_scale: bool = True,
+    distance: bool = False,
+    joint: bool = False,
     chosen: Sizes | None = None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+) -> tuple[torch.Tensor | None, ...]:
     """`backward` for what `launch_grid` computed; arguments and results as there."""
     batch, heads, n, d = q.shape
     keys, kv_heads = k.shape[-2], k.shape[1]
     q, k, v, grad_out, out = (rows_contiguous(x) for x in (q, k, v, grad_out, out))
-    dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
+    dq, dk, dv, whole = gradients_like(q, k, joint)
     delta = torch.empty((batch, heads, n), dtype=torch.float32, device=q.device)
     need_key_bias = need_key_bias and key_bias is not None
     dbias = delta.new_empty((batch, heads, keys)) if need_key_bias else None
-    rows = torch.empty_like(delta) if need_scale else None
+    slopes = slopes_like(delta, keys, distance) if need_scale else None
+    sums, length = (delta, 0) if slopes is None else (slopes, slopes.shape[2])
     scale_tensor, scale_value, *scale_strides, is_tensor = scale_arguments(scale, q)
     bias, *bias_strides = bias_arguments(key_bias, q, keys)
     dlog = grad_log_partition.to(torch.float32).contiguous() if grad_log_partition is not None else delta
@@ -56,15 +59,16 @@ def backward_grid(
         for one in launches_of(hood, query_offset + n, leading, keys, d, q.dtype, True, chosen):
             grid_queries_kernel[(batch * heads * one.programs,)](
                 q, k, v, bias, scale_tensor, out, log_partition, selected, grad_out, dlog, delta, dq,
-                delta if rows is None else rows, *numbers, batch * heads, one.patches, stored, *inputs,
+                sums, *numbers, batch * heads, one.patches, stored, length, *inputs,
                 *out.stride()[:3], *outer, *dq.stride()[:3], **common, **one.constants, **one.options,
                 HAS_DLOGZ=grad_log_partition is not None, NEED_DSCALE=need_scale,
             )  # fmt: skip
         for one in launches_of(hood, keys, min(hood.prefix, keys), n, d, q.dtype, True, chosen):
             grid_keys_kernel[(batch * kv_heads * one.programs,)](
                 q, k, v, bias, scale_tensor, log_partition, selected, grad_out, delta, dk, dv,
-                delta if dbias is None else dbias, *numbers, batch * kv_heads, one.patches, stored, *inputs, *outer,
+                delta if dbias is None else dbias, sums, *numbers, batch * kv_heads, one.patches, stored, length,
+                *inputs, *outer,
                 *dk.stride()[:3], *dv.stride()[:3], **common, **one.constants, **one.options, NEED_DBIAS=need_key_bias,
-                ONE=heads == kv_heads,
+                DISTANCE=distance, NEED_DSCALE=need_scale, ONE=heads == kv_heads,
             )  # fmt: skip
-    return dq, dk, dv, dbias, rows
+    return (dq, dk, dv, dbias, slopes) if whole is None else (whole, None, None, dbias, slopes)

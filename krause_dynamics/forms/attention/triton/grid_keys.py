@@ -7,6 +7,7 @@ order of `candidates`. Prefix keys meet all queries.
 import triton
 import triton.language as tl
 
+from .backward_tiles import of_distance, scale_of_distance
 from .grid_geometry import (
     NOBODY,
     candidates,
@@ -23,10 +24,10 @@ from .primitives import LOG2E, RUN_TIME, load_rows, load_scale, opaque
 
 @triton.jit
 def _keys_of_head(
-    Q, K, V, BIAS, LOGZ, SAVED, DOUT, DELTA, DBIAS, a, b, j, there, k, v, dk, dv, pr, pc, scale, n, m, offset,
+    Q, K, V, BIAS, LOGZ, SAVED, DOUT, DELTA, DBIAS, DSCALE, a, b, j, there, k, v, dk, dv, pr, pc, scale, n, m, offset,
     stride_qn, stride_kn, stride_vn, stride_gn, SELECT: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr,
     MANHATTAN: tl.constexpr, PREFIX: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr,
-    NEED_DBIAS: tl.constexpr,
+    NEED_DBIAS: tl.constexpr, DISTANCE: tl.constexpr, NEED_DSCALE: tl.constexpr,
     HIDE: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
     WORDS: tl.constexpr,
 ):  # fmt: skip
@@ -78,20 +79,24 @@ def _keys_of_head(
         dp = products(v, do, V, j, there, stride_vn, DOUT, i, inside, stride_gn, D, DP)
         ds = tl.where(keep, p * (dp - delta[None, :]), 0.0)
         dk = tl.dot((ds * scale).to(q.dtype), q, dk, input_precision="ieee")
-        if NEED_DBIAS:
+        if NEED_DBIAS or DISTANCE:
             dbias += tl.sum(ds, 1)
     if NEED_DBIAS:
         tl.store(DBIAS + j, dbias, mask=there)
+    if DISTANCE:
+        dk = of_distance(dk, k, dbias, scale)
+        if NEED_DSCALE:
+            tl.store(DSCALE + n + j, scale_of_distance(k, dbias), mask=there)
     return dk, dv
 
 
 @triton.jit
 def _keys_of_patch(
-    Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS, pr, pc, scale_value, n, m, group, offset, stored,
-    stride_qh, stride_qn, stride_kn, stride_vn, stride_bh, stride_sh, stride_gh, stride_gn, stride_dkn, stride_dvn,
+    Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS, DSCALE, pr, pc, scale_value, n, m, group, offset,
+    stored, slopes, stride_qh, stride_qn, stride_kn, stride_vn, stride_bh, stride_sh, stride_gh, stride_gn, stride_dkn, stride_dvn,
     SELECT: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, NEED_DBIAS: tl.constexpr,
-    ONE: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
+    DISTANCE: tl.constexpr, NEED_DSCALE: tl.constexpr, ONE: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
     WORDS: tl.constexpr,
 ):  # fmt: skip
     """dk, dv of the keys of one patch of one key head, and their bias in each of its query heads.
@@ -106,9 +111,9 @@ def _keys_of_patch(
     if ONE:
         scale = load_scale(SCALE, scale_value, 0, 0, 0, 0, SCALE_TENSOR)
         dk, dv = _keys_of_head(
-            Q, K, V, BIAS, LOGZ, BITS, DOUT, DELTA, DBIAS, a, b, j, there, k, v, dk, dv, pr, pc, scale, n, m, offset,
-            stride_qn, stride_kn, stride_vn, stride_gn, SELECT, WIDTH, RADIUS, MANHATTAN, PREFIX, D, DP, HAS_BIAS,
-            NEED_DBIAS, False, PH, PW, B, T, NT, WORDS,
+            Q, K, V, BIAS, LOGZ, BITS, DOUT, DELTA, DBIAS, DSCALE, a, b, j, there, k, v, dk, dv, pr, pc, scale, n, m,
+            offset, stride_qn, stride_kn, stride_vn, stride_gn, SELECT, WIDTH, RADIUS, MANHATTAN, PREFIX, D, DP,
+            HAS_BIAS, NEED_DBIAS, DISTANCE, NEED_DSCALE, False, PH, PW, B, T, NT, WORDS,
         )  # fmt: skip
     else:
         for g in range(group):
@@ -116,9 +121,9 @@ def _keys_of_patch(
             dk, dv = _keys_of_head(
                 Q + g * stride_qh.to(tl.int64), K, V, BIAS + g * stride_bh.to(tl.int64), LOGZ + g * n.to(tl.int64),
                 BITS + g * stored.to(tl.int64), DOUT + g * stride_gh.to(tl.int64), DELTA + g * n.to(tl.int64),
-                DBIAS + g * m.to(tl.int64), a, b, j, there, k, v, dk, dv, pr, pc, scale, n, m, offset, stride_qn,
-                stride_kn, stride_vn, stride_gn, SELECT, WIDTH, RADIUS, MANHATTAN, PREFIX, D, DP, HAS_BIAS, NEED_DBIAS,
-                True, PH, PW, B, T, NT, WORDS,
+                DBIAS + g * m.to(tl.int64), DSCALE + g * slopes.to(tl.int64), a, b, j, there, k, v, dk, dv, pr, pc,
+                scale, n, m, offset, stride_qn, stride_kn, stride_vn, stride_gn, SELECT, WIDTH, RADIUS, MANHATTAN,
+                PREFIX, D, DP, HAS_BIAS, NEED_DBIAS, DISTANCE, NEED_DSCALE, True, PH, PW, B, T, NT, WORDS,
             )  # fmt: skip
     d = tl.arange(0, DP)
     mask = there[:, None] & (d < D)[None, :]
@@ -129,10 +134,11 @@ def _keys_of_patch(
 
 @triton.jit
 def _key_of_prefix(
-    Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS, j, scale_value, n, m, group, offset, stored,
-    stride_qh, stride_qn, stride_kn, stride_vn, stride_bh, stride_sh, stride_gh, stride_gn, stride_dkn, stride_dvn,
+    Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS, DSCALE, j, scale_value, n, m, group, offset, stored,
+    slopes, stride_qh, stride_qn, stride_kn, stride_vn, stride_bh, stride_sh, stride_gh, stride_gn, stride_dkn, stride_dvn,
     SELECT: tl.constexpr, PREFIX: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr,
-    SCALE_TENSOR: tl.constexpr, NEED_DBIAS: tl.constexpr, KEYS: tl.constexpr, WORDS: tl.constexpr,
+    SCALE_TENSOR: tl.constexpr, NEED_DBIAS: tl.constexpr, DISTANCE: tl.constexpr, NEED_DSCALE: tl.constexpr,
+    KEYS: tl.constexpr, WORDS: tl.constexpr,
 ):  # fmt: skip
     """dk, dv and the bias of key j, which all queries hear."""
     d = tl.arange(0, DP)
@@ -141,6 +147,7 @@ def _key_of_prefix(
     v = tl.load(V + row * stride_vn + d, mask=d < D, other=0.0).to(tl.float32)
     dk = tl.zeros([KEYS, DP], tl.float32)
     dv = tl.zeros([KEYS, DP], tl.float32)
+    change = tl.zeros([DP], tl.float32)
     for g in range(group):
         scale = load_scale(SCALE, scale_value, 0, g, 0, stride_sh, SCALE_TENSOR)
         bias = tl.zeros([KEYS], tl.float32)
@@ -168,22 +175,29 @@ def _key_of_prefix(
             dv += tl.where(keep[:, None], p[:, None] * do, 0.0)
             dk += tl.where(keep[:, None], (ds * scale)[:, None] * q, 0.0)
             dbias += tl.where(keep, ds, 0.0)
+        slope = tl.sum(dbias, 0)
         if NEED_DBIAS:
-            tl.store(DBIAS + g * m.to(tl.int64) + j, tl.sum(dbias, 0))
-    tl.store(DK + row * stride_dkn + d, tl.sum(dk, 0).to(DK.dtype.element_ty), mask=d < D)
+            tl.store(DBIAS + g * m.to(tl.int64) + j, slope)
+        if DISTANCE:
+            # As `of_distance`, for one key.
+            change += tl.where(slope == 0.0, 0.0, slope * scale * k)
+            if NEED_DSCALE:
+                part = tl.where(slope == 0.0, 0.0, -0.5 * slope * tl.sum(k * k, 0))
+                tl.store(DSCALE + g * slopes.to(tl.int64) + n + j, part)
+    tl.store(DK + row * stride_dkn + d, (tl.sum(dk, 0) - change).to(DK.dtype.element_ty), mask=d < D)
     tl.store(DV + row * stride_dvn + d, tl.sum(dv, 0).to(DV.dtype.element_ty), mask=d < D)
 
 
 @triton.jit(do_not_specialize=(*RUN_TIME, "units", "patches", "stored"))
 def grid_keys_kernel(
-    Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS,
-    scale_value, n, m, heads, group, offset, units, patches, stored,
+    Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS, DSCALE,
+    scale_value, n, m, heads, group, offset, units, patches, stored, slopes,
     stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
     stride_bb, stride_bh, stride_sb, stride_sh, stride_gb, stride_gh, stride_gn,
     stride_dkb, stride_dkh, stride_dkn, stride_dvb, stride_dvh, stride_dvn,
     SELECT: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, NEED_DBIAS: tl.constexpr,
-    ONE: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
+    DISTANCE: tl.constexpr, NEED_DSCALE: tl.constexpr, ONE: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
     WORDS: tl.constexpr, LEADING: tl.constexpr, PATCHES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """Programs of the first LEADING keys of every key head, then (if PATCHES) those of patches of keys."""
@@ -209,20 +223,22 @@ def grid_keys_kernel(
     LOGZ += rows * n
     DELTA += rows * n
     DBIAS += rows * m
+    DSCALE += rows * slopes
     BITS += rows * stored
     if LEADING > 0:
         if program < first:
             _key_of_prefix(
-                Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS, patch, scale_value, n, m, group, offset,
-                stored, stride_qh, stride_qn, stride_kn, stride_vn, stride_bh, stride_sh, stride_gh, stride_gn,
-                stride_dkn, stride_dvn, SELECT, PREFIX, D, DP, HAS_BIAS, SCALE_TENSOR, NEED_DBIAS, KEYS, WORDS,
+                Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS, DSCALE, patch, scale_value, n, m, group,
+                offset, stored, slopes, stride_qh, stride_qn, stride_kn, stride_vn, stride_bh, stride_sh, stride_gh, stride_gn,
+                stride_dkn, stride_dvn, SELECT, PREFIX, D, DP, HAS_BIAS, SCALE_TENSOR, NEED_DBIAS, DISTANCE,
+                NEED_DSCALE, KEYS, WORDS,
             )  # fmt: skip
     if PATCHES:
         if program >= first:
             across: tl.constexpr = (WIDTH + PW - 1) // PW
             _keys_of_patch(
-                Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS, patch // across, patch % across,
-                scale_value, n, m, group, offset, stored, stride_qh, stride_qn, stride_kn, stride_vn, stride_bh,
+                Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS, DSCALE, patch // across, patch % across,
+                scale_value, n, m, group, offset, stored, slopes, stride_qh, stride_qn, stride_kn, stride_vn, stride_bh,
                 stride_sh, stride_gh, stride_gn, stride_dkn, stride_dvn, SELECT, WIDTH, RADIUS, MANHATTAN, PREFIX, D,
-                DP, HAS_BIAS, SCALE_TENSOR, NEED_DBIAS, ONE, PH, PW, B, T, NT, WORDS,
+                DP, HAS_BIAS, SCALE_TENSOR, NEED_DBIAS, DISTANCE, NEED_DSCALE, ONE, PH, PW, B, T, NT, WORDS,
             )  # fmt: skip

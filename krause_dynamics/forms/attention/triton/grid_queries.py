@@ -129,7 +129,7 @@ def _query_of_prefix(
 @triton.jit(do_not_specialize=(*RUN_TIME, "units", "patches", "stored"))
 def grid_queries_kernel(
     Q, K, V, BIAS, SCALE, OUT, LOGZ, BITS, DOUT, DLOGZ, DELTA, DQ, DSCALE,
-    scale_value, n, m, heads, group, offset, units, patches, stored,
+    scale_value, n, m, heads, group, offset, units, patches, stored, slopes,
     stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
     stride_bb, stride_bh, stride_sb, stride_sh, stride_ob, stride_oh, stride_on, stride_gb, stride_gh, stride_gn,
     stride_dqb, stride_dqh, stride_dqn,
@@ -156,11 +156,12 @@ def grid_queries_kernel(
     DOUT += batch * stride_gb + head * stride_gh
     DQ += batch * stride_dqb + head * stride_dqh
     BITS += unit.to(tl.int64) * stored
+    DSCALE += unit.to(tl.int64) * slopes
     scale = load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
     if LEADING > 0:
         if program < first:
             _query_of_prefix(
-                Q, K, V, BIAS, OUT, LOGZ + rows, BITS, DOUT, DLOGZ + rows, DELTA + rows, DQ, DSCALE + rows, patch,
+                Q, K, V, BIAS, OUT, LOGZ + rows, BITS, DOUT, DLOGZ + rows, DELTA + rows, DQ, DSCALE, patch,
                 scale, n, m, stride_qn, stride_kn, stride_vn, stride_on, stride_gn, stride_dqn, SELECT, D, DP, HAS_BIAS,
                 HAS_DLOGZ, NEED_DSCALE, KEYS, WORDS,
             )  # fmt: skip
@@ -168,7 +169,7 @@ def grid_queries_kernel(
         if program >= first:
             across: tl.constexpr = (WIDTH + PW - 1) // PW
             _queries_of_patch(
-                Q, K, V, BIAS, OUT, LOGZ + rows, BITS, DOUT, DLOGZ + rows, DELTA + rows, DQ, DSCALE + rows,
+                Q, K, V, BIAS, OUT, LOGZ + rows, BITS, DOUT, DLOGZ + rows, DELTA + rows, DQ, DSCALE,
                 patch // across, patch % across, scale, n, m, offset, stride_qn, stride_kn, stride_vn, stride_on,
                 stride_gn, stride_dqn, SELECT, WIDTH, RADIUS, MANHATTAN, PREFIX, D, DP, HAS_BIAS, HAS_DLOGZ,
                 NEED_DSCALE, PH, PW, B, T, NT, WORDS,

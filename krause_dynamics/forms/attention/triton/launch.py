@@ -24,7 +24,7 @@ import torch
 
 from krause_dynamics.interaction.reach import Reach
 
-from .arguments import bias_arguments, on_device, padded, rows_contiguous, scale_arguments, supports
+from .arguments import bias_arguments, on_device, padded, rows_contiguous, scale_arguments, supports, token_major
 from .backward import backward as backward_of_bands
 from .decode import LARGEST_CACHE, decode
 from .forward import Tiles, launch_registers
@@ -64,7 +64,7 @@ def forward(
         tiles: Tile sizes of the register kernel instead of the tabulated ones; for measurements.
 
     Returns:
-        out (batch, heads, n, d) in the dtype of q, log_partition (batch, heads, n) float32, and the selected set for
+        out (batch, heads, n, d) in the dtype of q, laid out as (batch, n, heads, d), log_partition (batch, heads, n) float32, and the selected set for
         `backward` (int32, `selected_shape`).
     """
     batch, heads, n, d = q.shape
@@ -73,7 +73,7 @@ def forward(
     hood = tiling(reach, keys, prefix)
     registers, full = hood.registers(keys)
     shape = selected_shape(q.shape, k.shape, reach=reach, prefix=prefix)
-    out = torch.empty((batch, heads, n, d), dtype=q.dtype, device=q.device)
+    out = token_major(q.shape, q)
     log_partition = torch.empty((batch, heads, n), dtype=torch.float32, device=q.device)
     selected = torch.empty(shape, dtype=torch.int32, device=q.device)
     if out.numel() == 0 or keys == 0:
@@ -116,16 +116,19 @@ def backward(
     reach: Reach,
     prefix: int = 0,
     **rest: Any,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+) -> tuple[torch.Tensor | None, ...]:
     """Gradients of `forward` for the same arguments, on the set that it selected.
 
     Beside the arguments of `forward` (`rest`: scale, key_bias, query_offset): grad_log_partition, the gradient of the
-    log-partition or None; need_key_bias and need_scale, whether these gradients are asked for (default true).
+    log-partition or None; need_key_bias and need_scale, whether these gradients are asked for (default true); distance,
+    whether the key bias holds -scale |k|^2 / 2, through which keys and scale have a gradient too (default false);
+    joint, whether dq, dk and dv are asked for as parts of one tensor (n = m; default false).
 
     Returns:
-        dq, dk, dv in the dtypes of q, k, v; dkey_bias (batch, heads, m) float32 or None; and, where `need_scale`, the
-        rows of the scale's gradient, (batch, heads, n) float32: the gradient of a scale per head is their sum over n
-        (and batch).
+        dq, dk, dv in the dtypes of q, k, v, laid out as (batch, tokens, heads, d), or, where `joint`, the tensor
+        (batch, n, heads + 2 kv_heads, d) of `split_heads` and twice None; dkey_bias (batch, heads, m) float32 or None;
+        and, where `need_scale`, the parts of the scale's gradient, (batch, heads, n), or (batch, heads, n + m) of a
+        distance, float32: the gradient of a scale per head is their sum over tokens (and batch).
     """
     tensors = (grad_out, q, k, v, out, log_partition, selected)
     hood = tiling(reach, k.shape[-2], prefix)

@@ -15,7 +15,7 @@ INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 # Arguments that vary from call to call: one compiled kernel serves all their values.
 RUN_TIME = (
     "n", "m", "heads", "group", "offset", "shift", "first_block", "blocks", "first", "last", "scale_value", "z_score",
-    "slope_unit", "stride_bb", "stride_bh", "stride_sb", "stride_sh",
+    "slope_unit", "slopes", "stride_bb", "stride_bh", "stride_sb", "stride_sh",
 )  # fmt: skip
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)

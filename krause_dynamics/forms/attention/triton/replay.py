@@ -34,6 +34,7 @@ _VIEWS = {
     _aten.expand.default,
     _aten.select.int,
     _aten.slice.Tensor,
+    _aten.transpose.int,
     _aten.view.default,
 }
 _KERNEL: Any = InterpretedFunction if INTERPRETED.value else JITFunction
@@ -54,12 +55,13 @@ class _Launch(NamedTuple):
 class _Recording(NamedTuple):
     """Tensors to allocate after those given, launches, and which tensors are returned; numbers count all tensors."""
 
-    allocations: list[tuple[torch.Size, torch.dtype]]
+    allocations: list[tuple[torch.Size, tuple[int, ...], torch.dtype]]
     launches: list[_Launch]
     returned: list[int | None]
 
     def repeat(self, tensors: tuple[Tensor | None, ...], device: torch.device) -> tuple[Any, ...]:
-        held = [*tensors, *[torch.empty(shape, dtype=dtype, device=device) for shape, dtype in self.allocations]]
+        new = torch.empty_strided
+        held = [*tensors, *[new(shape, strides, dtype=dtype, device=device) for shape, strides, dtype in self.allocations]]
         with _reaching(device):
             _launch_on(device, self.launches, held)
         return tuple([None if which is None else held[which] for which in self.returned])
@@ -132,7 +134,6 @@ class _Watch(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if func in _ALLOCATIONS:
             self.allocated.append(result)
-            self.clean &= result.is_contiguous()
         elif func not in _VIEWS:
             self.clean = False
         return result
@@ -168,16 +169,18 @@ def _recording(
     held = [*tensors, *watch.allocated]
 
     def find(x: Tensor) -> tuple[int, int]:
-        """Number of the tensor that x is, or is a part of, and the offset; parts only of what the call allocated."""
+        """Number of the tensor that x is, or else is a part of, and the offset."""
+        parts = []
         for number, y in enumerate(held):
             if y is None or y.dtype != x.dtype:
                 continue
             offset = (x.data_ptr() - y.data_ptr()) // x.itemsize
             if offset == 0 and (x.numel() > 0 or y.shape == x.shape):
                 return number, 0
-            if number >= len(tensors) and 0 < offset < y.numel():
-                return number, offset
-        return -1, 0
+            # Parts of what was given only where it has no holes, in which another tensor might lie.
+            if 0 < offset < y.numel() and (number >= len(tensors) or y.is_contiguous()):
+                parts.append((number, offset))
+        return parts[0] if parts else (-1, 0)
 
     steps = []
     for kernel, compiled, grid, arguments in launches:
@@ -187,10 +190,15 @@ def _recording(
     returned = [None if x is None else find(x) for x in result]
     used = [number for step in steps for _, number, _ in step.places]
     used += [-1 if found[1] else found[0] for found in returned if found is not None]
-    if not watch.clean or min(used, default=-1) < 0:
+    given = [None if found is None else held[found[0]] for found in returned]
+    whole = all(
+        x is None or (y is not None and (x.shape, x.stride()) == (y.shape, y.stride()))
+        for x, y in zip(result, given, strict=True)
+    )
+    if not watch.clean or min(used, default=-1) < 0 or not whole:
         return None
     return _Recording(
-        [(x.shape, x.dtype) for x in watch.allocated], steps, [None if x is None else x[0] for x in returned]
+        [(x.shape, x.stride(), x.dtype) for x in watch.allocated], steps, [None if x is None else x[0] for x in returned]
     )
 
 

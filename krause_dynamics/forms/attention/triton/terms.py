@@ -1,4 +1,4 @@
-"""Terms of a distance that depend on one token only, each token read once: norms, the key bias, their gradients.
+"""Terms of a distance that depend on one token only, each token read once: norms and the key bias.
 
     -a/2 |q - k|^2 = a <q, k> - a/2 |k|^2 - a/2 |q|^2
 
@@ -56,35 +56,6 @@ def key_bias_kernel(
             mass = tl.load(MASS + batch * stride_mb + head * stride_mh + j, mask=j < m, other=0.0)
             bias = tl.where(mass == float("-inf"), mass, bias + mass)  # an absent key may hold NaN
         tl.store(OUT + (batch * heads + head) * m + j, bias, mask=j < m)
-
-
-@triton.jit
-def key_gradient_kernel(
-    K, DK, DBIAS, SCALE, PARTS, scale_value, m, heads, group, stride_kb, stride_kh, stride_kn, stride_sb, stride_sh,
-    NEED_SCALE: tl.constexpr, SCALE_TENSOR: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, B: tl.constexpr,
-):  # fmt: skip
-    """What the key bias adds: dk_j -= sum_h a_h dbias_hj k_j; parts_hj = -dbias_hj |k_j|^2 / 2, to sum to da_h."""
-    blocks = tl.cdiv(m, B)
-    unit = (tl.program_id(0) // blocks).to(tl.int64)
-    j = (tl.program_id(0) % blocks) * B + tl.arange(0, B)
-    batch = unit // (heads // group)
-    kv_head = unit % (heads // group)
-    k = _rows(K + batch * stride_kb + kv_head * stride_kh, j, m, stride_kn, D, DP)
-    total = tl.zeros([B], tl.float32)
-    squared = tl.sum(k * k, 1)
-    for g in range(group):
-        head = kv_head * group + g
-        row = (batch * heads + head) * m + j
-        slope = tl.load(DBIAS + row, mask=j < m, other=0.0)
-        total += slope * load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
-        if NEED_SCALE:
-            tl.store(PARTS + row, tl.where(slope == 0.0, 0.0, -0.5 * slope * squared), mask=j < m)
-    d = tl.arange(0, DP)
-    place = DK + (unit * m + j)[:, None] * D + d[None, :]
-    inside = (j < m)[:, None] & (d < D)[None, :]
-    change = tl.where((total == 0.0)[:, None], 0.0, total[:, None] * k)  # a key nobody hears may hold NaN
-    dk = tl.load(place, mask=inside, other=0.0).to(tl.float32) - change
-    tl.store(place, dk.to(DK.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -159,35 +130,6 @@ def key_bias(k: torch.Tensor, scale: float | torch.Tensor, mass: torch.Tensor | 
             HAS_MASS=mass is not None, SCALE_TENSOR=given[4],
         )  # fmt: skip
     return out
-
-
-def add_key_gradient(
-    dk: torch.Tensor, dbias: torch.Tensor, k: torch.Tensor, scale: float | torch.Tensor, *, need_scale: bool
-) -> torch.Tensor | None:
-    """Add to dk, in place, what it owes to the gradient of the key bias.
-
-    Args:
-        dk: (b, h_kv, m, d), dense.
-        dbias: (b, h, m) float32, dense.
-        k: As dk, any strides.
-        scale: A number, or (b, h) float32.
-        need_scale: Whether the gradient of the scale is wanted.
-
-    Returns:
-        (b, h, m) whose sum over m is the gradient of the scale through the key bias; or None.
-    """
-    k = rows_contiguous(k)
-    batch, kv_heads, m, d = k.shape
-    heads = dbias.shape[1]
-    parts = torch.empty_like(dbias) if need_scale else None
-    if dbias.numel():
-        given = scale_arguments(scale, dbias)
-        _launch(
-            key_gradient_kernel, batch * kv_heads, m, d, k, dk, dbias, given[0], dbias if parts is None else parts,
-            given[1], m, heads, heads // kv_heads, *k.stride()[:3], *given[2:4], NEED_SCALE=need_scale,
-            SCALE_TENSOR=given[4],
-        )  # fmt: skip
-    return parts
 
 
 def centre(k: torch.Tensor, mass: torch.Tensor | None, heads: int) -> torch.Tensor:
