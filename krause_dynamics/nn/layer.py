@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from krause_dynamics.aggregate.calls import IMPLEMENTATIONS
 from krause_dynamics.errors import UnsupportedImplementation
+from krause_dynamics.forms.attention.call import split_heads
 from krause_dynamics.interaction import DotProduct, Gaussian, Grid, Interaction, Segments
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.interaction.reach import UNBOUNDED
@@ -18,7 +19,7 @@ from krause_dynamics.nn.arguments import call_of
 from krause_dynamics.nn.attention import answer, with_sink
 from krause_dynamics.nn.cache import WindowCache
 from krause_dynamics.nn.hearing import hearing, within
-from krause_dynamics.nn.parts import LogSigma, PerHead, Rotary
+from krause_dynamics.nn.parts import LogSigma, PerHead, Rotary, projected_together
 from krause_dynamics.nn.sparse import weights_of
 from krause_dynamics.nn.static_cache import StaticWindowCache
 
@@ -204,16 +205,23 @@ class KrauseAttention(nn.Module):
             x: Tokens.
             positions: (n,) or (b, n) integers for rotary positions; default 0, 1, ...
         """
-        q, k, v = (
-            projection(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        return self._projected(x, positions)[:3]
+
+    def _projected(self, x: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """As `project`, and the tensor (b, n, h + 2 h_kv, d) of which the three are parts, or ``None``."""
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        joint = projected_together(x, layers)
+        if joint is None:
+            q, k, v = (layer(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for layer in layers)
+        else:
+            joint = joint.unflatten(-1, (-1, self.head_dim))
+            q, k, v = split_heads(joint, self.kv_heads)
         if self.rotary is not None:
             positions = torch.arange(x.shape[1], device=x.device) if positions is None else positions
-            q, k = self.rotary(q, positions), self.rotary(k, positions)
+            q, k, joint = self.rotary(q, positions), self.rotary(k, positions), None
         if self.project_scale != 1.0:
-            q, k = q * self.project_scale, k * self.project_scale
-        return q, k, v
+            q, k, joint = q * self.project_scale, k * self.project_scale, None
+        return q, k, v, joint
 
     def forward(
         self,
@@ -251,16 +259,19 @@ class KrauseAttention(nn.Module):
             raise ValueError(f"x must be (batch, tokens, {self.dim}), got {tuple(x.shape)}")
         if self.rotary is not None and cache is not None and positions is None:
             positions = torch.arange(x.shape[1], device=x.device) + cache.seen
-        q, k, v = self.project(x, positions)
+        q, k, v, joint = self._projected(x, positions)
         offset = None
         if cache is not None:
             k, v, key_valid, offset = cache.update(k, v, key_valid)
+            joint = None
         call = call_of(
             q, k, v, self._reach, self._packed(segments, old), sigma=self.sigma, score=self.score,
             norm=None if self.key_norm is None else self.key_norm(), key_bias=key_bias, pair_bias=pair_bias,
             key_valid=key_valid, query_offset=offset, dropout=self.dropout if self.training else 0.0,
             mean_only=self.sink is None,
         )  # fmt: skip
+        if joint is not None and joint.dtype == call.q.dtype:
+            call = call._replace(joint=joint)
         out, log_partition = answer(call, self.impl)
         sink = None if self.sink is None else self.sink()
         if sink is not None:

@@ -1,12 +1,14 @@
-"""Small modules of a layer: the learned bandwidth and rotary positions."""
+"""Small parts of a layer: the learned bandwidth, rotary positions, projections in one product."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class PerHead(nn.Module):
@@ -75,3 +77,24 @@ class Rotary(nn.Module):
         cos, sin = angle.cos(), angle.sin()
         first, second = x.to(dtype).chunk(2, dim=-1)
         return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(x.dtype)
+
+
+def projected_together(x: Tensor, layers: Sequence[nn.Module]) -> Tensor | None:
+    """Outputs of linear layers that meet the same tokens, side by side in the last axis, in one product; or ``None``.
+
+    Of nine products of a training step three are left, and tokens are cast once. Without gradients the layers are
+    called one by one: a step of generation reads each weight once, and joining the weights would double that. So is a
+    layer that is no longer plain: replaced (peft, quantisation), parametrised, sharded, or looked at by hooks.
+    """
+    if not torch.is_grad_enabled() or not all(_is_plain(layer) for layer in layers):
+        return None
+    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+    if len({weight.dtype for weight in weights}) > 1 or len({bias is None for bias in biases}) > 1:
+        return None
+    return functional.linear(x, torch.cat(weights), None if biases[0] is None else torch.cat(biases))
+
+
+def _is_plain(layer: Any) -> bool:
+    """Whether calling a layer is one product with its weight."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return type(layer) is nn.Linear and type(layer.weight) in (Tensor, nn.Parameter) and not any(hooks)

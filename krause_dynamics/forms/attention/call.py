@@ -186,9 +186,8 @@ def _is_recorded_below(x: Tensor | None) -> bool:
 
 def split_heads(x: Tensor, kv_heads: int) -> tuple[Tensor, ...]:
     """Queries (b, h, n, d), keys and values (b, h_kv, n, d) as parts of x (b, n, h + 2 h_kv, d)."""
-    heads = x.shape[2] - 2 * kv_heads
-    parts = (slice(heads), slice(heads, heads + kv_heads), slice(heads + kv_heads, None))
-    return tuple(x[:, :, part].transpose(1, 2) for part in parts)
+    parts = x.split([x.shape[2] - 2 * kv_heads, kv_heads, kv_heads], 2)
+    return tuple([part.transpose(1, 2) for part in parts])
 
 
 def _squares(x: Tensor) -> Tensor:

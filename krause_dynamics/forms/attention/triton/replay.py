@@ -34,6 +34,7 @@ _VIEWS = {
     _aten.expand.default,
     _aten.select.int,
     _aten.slice.Tensor,
+    _aten.split_with_sizes.default,
     _aten.transpose.int,
     _aten.view.default,
 }
@@ -61,7 +62,10 @@ class _Recording(NamedTuple):
 
     def repeat(self, tensors: tuple[Tensor | None, ...], device: torch.device) -> tuple[Any, ...]:
         new = torch.empty_strided
-        held = [*tensors, *[new(shape, strides, dtype=dtype, device=device) for shape, strides, dtype in self.allocations]]
+        held = [
+            *tensors,
+            *[new(shape, strides, dtype=dtype, device=device) for shape, strides, dtype in self.allocations],
+        ]
         with _reaching(device):
             _launch_on(device, self.launches, held)
         return tuple([None if which is None else held[which] for which in self.returned])
@@ -198,7 +202,9 @@ def _recording(
     if not watch.clean or min(used, default=-1) < 0 or not whole:
         return None
     return _Recording(
-        [(x.shape, x.stride(), x.dtype) for x in watch.allocated], steps, [None if x is None else x[0] for x in returned]
+        [(x.shape, x.stride(), x.dtype) for x in watch.allocated],
+        steps,
+        [None if x is None else x[0] for x in returned],
     )
 
 
