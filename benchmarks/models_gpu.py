@@ -134,7 +134,7 @@ class Step:
         return graph.replay
 
 
-def milliseconds(step, seconds=1.0):
+def milliseconds(step, seconds=0.7):
     """Median of seven rounds of at least two steps, and the spread of the rounds."""
 
     def rounds(count):
@@ -183,8 +183,6 @@ def child(name, krause, profiled):
         found[column] = milliseconds(step)
         # What the other model holds does not count.
         found[column + " MiB"] = (torch.cuda.max_memory_allocated() - before) / 2**20
-        if profiled and column == "eager":
-            found["eager kernels"] = kernels(step)
     replay = compiled.captured()
     found["captured"] = milliseconds(replay)
     if profiled:
@@ -237,9 +235,8 @@ def report(found, names):
             cells = [*(f"{mine[c]:.2f}" for c in COLUMNS), *(f"{r:.2f}" for r in ratios)]
             print(f"| {name} | {side} | " + " | ".join(cells) + " |", flush=True)
     for key, figures in found.items():
-        for part in ("eager kernels", "kernels"):
-            for kernel, count, time_ in figures.get(part, ()):
-                print(f"{key[0]}, {key[1]}, {part}: {time_:9.1f} us {count:5d} x {kernel}")
+        for kernel, count, microseconds in figures.get("kernels", ()):
+            print(f"{key[0]}, {key[1]}: {microseconds:9.1f} us {count:5d} x {kernel}")
 
 
 def main():

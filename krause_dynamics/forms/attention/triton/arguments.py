@@ -36,6 +36,11 @@ def rows_contiguous(x: torch.Tensor) -> torch.Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
+def single(x: torch.Tensor) -> torch.Tensor:
+    """In float32; the tensor itself where it is that, so that a recorded call (`replay`) sees no conversion."""
+    return x if x.dtype == torch.float32 else x.to(torch.float32)
+
+
 def padded(d: int) -> int:
     """Head dimension of the tiles: the next power of two, at least 16."""
     return 1 << (max(16, d) - 1).bit_length()
@@ -44,7 +49,7 @@ def padded(d: int) -> int:
 def scale_arguments(scale: float | torch.Tensor, q: torch.Tensor) -> tuple[torch.Tensor, float, int, int, bool]:
     """Pointer, number and strides of the scale; a number needs no tensor."""
     if isinstance(scale, torch.Tensor):
-        wide = scale.to(torch.float32).expand(q.shape[0], q.shape[1])
+        wide = single(scale).expand(q.shape[0], q.shape[1])
         return wide, 1.0, wide.stride(0), wide.stride(1), True
     return q, float(scale), 0, 0, False
 
@@ -53,7 +58,7 @@ def bias_arguments(key_bias: torch.Tensor | None, q: torch.Tensor, keys: int) ->
     """Pointer and strides over batch and heads of the key bias, float32 and dense along the keys."""
     if key_bias is None:
         return q, 0, 0
-    wide = rows_contiguous(key_bias.to(torch.float32)).expand(q.shape[0], q.shape[1], keys)
+    wide = rows_contiguous(single(key_bias)).expand(q.shape[0], q.shape[1], keys)
     if wide.stride(-1) != 1 and keys > 1:
         wide = wide.contiguous()
     return wide, wide.stride(0), wide.stride(1)
@@ -66,7 +71,7 @@ def token_major(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
 
 
 def gradients_like(q: torch.Tensor, k: torch.Tensor, joint: bool) -> tuple[torch.Tensor | None, ...]:
-    """Empty gradients of queries, keys and values, and the tensor (b, n, h + 2 h_kv, d) whose parts they are if `joint`.
+    """Empty gradients of queries, keys and values, and the tensor (b, n, h + 2 h_kv, d) of which they are parts.
 
     Args:
         q: (b, h, n, d).

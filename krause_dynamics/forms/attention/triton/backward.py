@@ -26,6 +26,7 @@ from .arguments import (
     padded,
     rows_contiguous,
     scale_arguments,
+    single,
     slopes_like,
 )
 from .backward_blocks import backward_keys_kernel, backward_queries_kernel
@@ -121,7 +122,7 @@ def _read(
     bias, stride_bb, stride_bh = bias_arguments(key_bias, q, k.shape[2])
     dlog = grad_log_partition
     return {
-        "BIAS": bias, "SCALE": scale_tensor, "DLOGZ": q if dlog is None else dlog.to(torch.float32).contiguous(),
+        "BIAS": bias, "SCALE": scale_tensor, "DLOGZ": q if dlog is None else single(dlog).contiguous(),
         "scale_value": scale_value, "n": q.shape[2], "m": k.shape[2], "heads": q.shape[1],
         "group": q.shape[1] // k.shape[1], "stride_bb": stride_bb, "stride_bh": stride_bh, "stride_sb": stride_sb,
         "stride_sh": stride_sh, "D": q.shape[3], "DP": padded(q.shape[3]), "HAS_BIAS": key_bias is not None,

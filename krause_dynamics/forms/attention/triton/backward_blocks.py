@@ -11,6 +11,7 @@ from .backward_tiles import (
     of_distance,
     of_scale,
     scale_of_distance,
+    squares,
     store_rows,
     walk_keys,
     walk_rows,
@@ -95,6 +96,10 @@ def backward_keys_kernel(
     inside = within(first, c, m)
     k = load_rows(K + batch * stride_kb + kv_head * stride_kh, first, c, m, stride_kn, D, DP, "")
     v = load_rows(V + batch * stride_vb + kv_head * stride_vh, first, c, m, stride_vn, D, DP, "")
+    squared = tl.zeros([T], tl.float32)
+    if DISTANCE and NEED_DSCALE:
+        squared = squares(k)
+    slope = tl.zeros([T], tl.float32)
     dk = tl.zeros([T, DP], tl.float32)
     dv = tl.zeros([T, DP], tl.float32)
     for g in range(group):
@@ -111,10 +116,15 @@ def backward_keys_kernel(
         if NEED_DBIAS:
             tl.store(DBIAS + row * m + j, dbias, mask=inside)
         if DISTANCE:
-            dk = of_distance(dk, k, dbias, scale)
+            slope += dbias * scale
             if NEED_DSCALE:
-                tl.store(DSCALE + row * slopes + n + j, scale_of_distance(k, dbias), mask=inside)
+                tl.store(DSCALE + row * slopes + n + j, scale_of_distance(squared, dbias), mask=inside)
     place = batch * stride_dkb + kv_head * stride_dkh
-    store_rows(DK + place, dk, first, c, inside, stride_dkn, D, DP)
+    marked = not_a_number(dk + dv)
     store_rows(DV + place, dv, first, c, inside, stride_dkn, D, DP)
-    tl.store(FLAGS + unit * m + j, not_a_number(dk + dv), mask=inside)
+    if DISTANCE:
+        # Read again, once dv is away: kept beside both sums, k would take registers all along.
+        k = load_rows(K + batch * stride_kb + kv_head * stride_kh, first, c, m, stride_kn, D, DP, "")
+        dk = of_distance(dk, k, slope)
+    store_rows(DK + place, dk, first, c, inside, stride_dkn, D, DP)
+    tl.store(FLAGS + unit * m + j, marked, mask=inside)

@@ -12,6 +12,7 @@ from .backward_tiles import (
     of_scale,
     poison,
     scale_of_distance,
+    squares,
     store_rows,
     walk_keys,
     walk_rows,
@@ -71,8 +72,8 @@ def repair_kernel(
                         stride_vn, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), SELECT, HAS_BIAS,
                         FULL, WORDS, D, DP, OWN, MET, 1, True,
                     )  # fmt: skip
-                    place = batch * stride_dqb + head * stride_dqh
-                    store_rows(DQ + place, dq * scale, start, r, marked, stride_dqn, D, DP)
+                    rows = DQ + batch * stride_dqb + head * stride_dqh
+                    store_rows(rows, dq * scale, start, r, marked, stride_dqn, D, DP)
                     if NEED_DSCALE:
                         tl.store(DSCALE + unit * slopes + i, of_scale(dq, q), mask=marked)
     else:
@@ -112,9 +113,11 @@ def repair_kernel(
                         if DISTANCE:
                             # Keys as given: one that is heard and holds NaN has NaN for a gradient.
                             given = load_rows(K + batch * stride_kb + kv_head * stride_kh, first, r, m, stride_kn, D, DP, "")  # fmt: skip  # noqa: E501
-                            dk = of_distance(dk, given, dbias, scale)
+                            dk = of_distance(dk, given, dbias * scale)
                             if NEED_DSCALE:
-                                tl.store(DSCALE + row * slopes + n + j, scale_of_distance(given, dbias), mask=marked)
-                    place = batch * stride_dkb + kv_head * stride_dkh
-                    store_rows(DK + place, dk, first, r, marked, stride_dkn, D, DP)
-                    store_rows(DV + place, dv, first, r, marked, stride_dkn, D, DP)
+                                tl.store(
+                                    DSCALE + row * slopes + n + j, scale_of_distance(squares(given), dbias), mask=marked
+                                )
+                    columns = batch * stride_dkb + kv_head * stride_dkh
+                    store_rows(DK + columns, dk, first, r, marked, stride_dkn, D, DP)
+                    store_rows(DV + columns, dv, first, r, marked, stride_dkn, D, DP)

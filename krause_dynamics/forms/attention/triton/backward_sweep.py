@@ -19,9 +19,10 @@ from .backward_tiles import (
     of_scale,
     scale_of_distance,
     selected,
+    squares,
     store_rows,
 )
-from .primitives import LOG2E, RUN_TIME, load_bias, load_rows, load_scale, within
+from .primitives import LOG2E, RUN_TIME, load_bias, load_rows, load_scale, opaque, within
 
 
 @triton.jit
@@ -115,13 +116,15 @@ def sweep_kernel(
         dk = dk * scale
         if NEED_DBIAS or DISTANCE:
             dbias += tl.sum(ds0, 1)
-        if DISTANCE:
-            dk = of_distance(dk, k0, dbias, scale)
-            if NEED_DSCALE:
-                tl.store(DSCALE + n + j, scale_of_distance(k0, dbias), mask=complete)
-        store_rows(DV, dv, first, c, complete, stride_dkn, D, DP)
-        store_rows(DK, dk, first, c, complete, stride_dkn, D, DP)
         tl.store(KEY_FLAGS + unit * m + j, not_a_number(dk + dv), mask=complete)
+        store_rows(DV, dv, first, c, complete, stride_dkn, D, DP)
+        if DISTANCE:
+            # Read again: kept, k0 would take registers all along.
+            k = load_rows(K, opaque(first), c, m, stride_kn, D, DP, "")
+            dk = of_distance(dk, k, dbias * scale)
+            if NEED_DSCALE:
+                tl.store(DSCALE + n + j, scale_of_distance(squares(k), dbias), mask=complete)
+        store_rows(DK, dk, first, c, complete, stride_dkn, D, DP)
         if NEED_DBIAS:
             tl.store(DBIAS + unit * m + j, dbias, mask=complete)
         if NEED_DBIAS or DISTANCE:

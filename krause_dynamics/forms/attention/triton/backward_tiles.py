@@ -211,17 +211,25 @@ def store_rows(OUT, x, start, local, mask, stride, D: tl.constexpr, DP: tl.const
 
 
 @triton.jit
-def of_distance(dk, k, dbias, scale):
-    """Gradient of keys with the share of the key bias -scale |k|^2 / 2; a key that nobody hears may hold NaN."""
-    slope = dbias * scale
+def of_distance(dk, k, slope):
+    """Gradient of keys with the share of the bias -scale |k|^2 / 2, of which `slope` is scale times its gradient.
+
+    A key that nobody hears may hold NaN.
+    """
     return dk - tl.where((slope == 0.0)[:, None], 0.0, slope[:, None] * k.to(tl.float32))
 
 
 @triton.jit
-def scale_of_distance(k, dbias):
-    """Gradient of the scale through the key bias -scale |k|^2 / 2, by keys."""
+def squares(k):
+    """|k|^2 by keys."""
     k = k.to(tl.float32)
-    return tl.where(dbias == 0.0, 0.0, -0.5 * dbias * tl.sum(k * k, 1))
+    return tl.sum(k * k, 1)
+
+
+@triton.jit
+def scale_of_distance(squared, dbias):
+    """Gradient of the scale through the key bias -scale |k|^2 / 2, by keys."""
+    return tl.where(dbias == 0.0, 0.0, -0.5 * dbias * squared)
 
 
 @triton.jit

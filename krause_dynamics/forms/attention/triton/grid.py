@@ -1,9 +1,9 @@
 """Forward kernel for neighbourhoods on grids: a program owns a patch of the grid and meets its halo, nothing else.
 
 The queries of a patch of PH x PW cells (at most 16, the rows of one matrix product) hear cells of the patch enlarged by
-the radius, HH x HW with HH = PH + 2 radius, HW = PW + 2 radius, and the PREFIX first keys. These candidates, prefix
-first, then the halo row by row, are in the order of their keys; 4 x 4 cells and radius 2 have 64 for the 25 that a
-query hears, where a band of the flattened grid holds 4 radius width.
+the radius, at most PH + 2 radius rows and PW + 2 radius columns, HW where the grid ends before, and the PREFIX first
+keys. These candidates, prefix first, then the halo row by row, are in the order of their keys; 4 x 4 cells and radius 2
+have 64 for the 25 that a query hears (36 on a grid of 8 x 8), where a band of the flattened grid holds 4 radius width.
 
 One warp keeps the scores of its 16 rows in registers. The k-th score is bracketed by counting passes (`kth_scores`) on
 float32, so that ranks are those of the scores themselves; equal scores are cut by the order of candidates.
@@ -35,12 +35,14 @@ SHARED = (
 @triton.jit
 def _values(
     V, pr, pc, m, stride, WIDTH: tl.constexpr, RADIUS: tl.constexpr, PREFIX: tl.constexpr, D: tl.constexpr,
-    DP: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
+    DP: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, HW: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
 ):  # fmt: skip
     """Values of the candidates, a tile each."""
     values = ()
     for t in tl.static_range(NT):
-        j, inside, halo_row, halo_column = candidates(t * T + tl.arange(0, T), pr, pc, m, PREFIX, WIDTH, RADIUS, PH, PW)
+        j, inside, halo_row, halo_column = candidates(
+            t * T + tl.arange(0, T), pr, pc, m, PREFIX, WIDTH, RADIUS, PH, PW, HW
+        )
         values = values + (load_listed(V, j, inside, stride, D, DP),)
     return values
 
@@ -48,11 +50,12 @@ def _values(
 @triton.jit
 def _finite_values(
     s, V, pr, pc, threshold, cleared, m, stride, WIDTH: tl.constexpr, RADIUS: tl.constexpr, PREFIX: tl.constexpr,
-    D: tl.constexpr, DP: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr,
+    D: tl.constexpr, DP: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, HW: tl.constexpr, B: tl.constexpr,
+    T: tl.constexpr,
     NT: tl.constexpr,
 ):  # fmt: skip
     """Weighted values once more: where not finite, 0 if not selected (0 * NaN is NaN) and NaN if selected."""
-    values = _values(V, pr, pc, m, stride, WIDTH, RADIUS, PREFIX, D, DP, PH, PW, T, NT)
+    values = _values(V, pr, pc, m, stride, WIDTH, RADIUS, PREFIX, D, DP, PH, PW, HW, T, NT)
     out = tl.zeros([B, DP], tl.float32)
     poison = tl.zeros([B, DP], tl.float32)
     for t in tl.static_range(NT):
@@ -70,7 +73,8 @@ def _patch(
     Q, K, V, BIAS, OUT, LOGZ, BITS, pr, pc, scale, n, m, offset, stride_qn, stride_kn, stride_vn, stride_on,
     TOP_K: tl.constexpr, KEEP_TIES: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr,
     PREFIX: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr,
-    PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr, WORDS: tl.constexpr,
+    PH: tl.constexpr, PW: tl.constexpr, HW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
+    WORDS: tl.constexpr,
 ):  # fmt: skip
     """Output, log-partition and bits of the queries of one patch of one head."""
     a, b, i, there = cells_of_patch(pr, pc, n, offset, PREFIX, WIDTH, PH, PW, B)
@@ -78,13 +82,15 @@ def _patch(
     # All loads before the first product waits for one.
     keys = ()
     for t in tl.static_range(NT):
-        j, inside, halo_row, halo_column = candidates(t * T + tl.arange(0, T), pr, pc, m, PREFIX, WIDTH, RADIUS, PH, PW)
+        j, inside, halo_row, halo_column = candidates(
+            t * T + tl.arange(0, T), pr, pc, m, PREFIX, WIDTH, RADIUS, PH, PW, HW
+        )
         keys = keys + (load_listed(K, j, inside, stride_kn, D, DP),)
     q = load_listed(Q, i, there, stride_qn, D, DP)
     s = ()
     for t in tl.static_range(NT):
         c = t * T + tl.arange(0, T)
-        j, inside, halo_row, halo_column = candidates(c, pr, pc, m, PREFIX, WIDTH, RADIUS, PH, PW)
+        j, inside, halo_row, halo_column = candidates(c, pr, pc, m, PREFIX, WIDTH, RADIUS, PH, PW, HW)
         x = products(q, keys[t], Q, i, there, stride_qn, K, j, inside, stride_kn, D, DP) * scale
         if HAS_BIAS:
             bias = tl.load(BIAS + j.to(tl.int64), mask=inside, other=float("-inf"))
@@ -114,7 +120,7 @@ def _patch(
         hi = float_of_ordinal(ordinal_of_float(top) + 1)
         settled = (number <= TOP_K) | ~there | (top != top) | (lo >= top)
         threshold = kth_scores(s, lo, hi, number, settled, TOP_K, NT)
-        words = words_of_scores(s, threshold, a, b, PREFIX, RADIUS, PW, B, T, NT, WORDS)
+        words = words_of_scores(s, threshold, a, b, pr, pc, PREFIX, RADIUS, PH, PW, HW, B, T, NT, WORDS)
         if not KEEP_TIES:
             chosen = population(words[0])
             for w in tl.static_range(1, WORDS):
@@ -122,13 +128,13 @@ def _patch(
             excess = (chosen > TOP_K) & there
             if tl.max(excess.to(tl.int32), 0) > 0:
                 s = cut_ties(s, threshold, excess, TOP_K, NT, B, T)
-                words = words_of_scores(s, threshold, a, b, PREFIX, RADIUS, PW, B, T, NT, WORDS)
+                words = words_of_scores(s, threshold, a, b, pr, pc, PREFIX, RADIUS, PH, PW, HW, B, T, NT, WORDS)
         for w in tl.static_range(WORDS):
             tl.store(BITS + w * n.to(tl.int64) + i, words[w], mask=there)
 
     base = tl.where(top == float("-inf"), 0.0, top)
     cleared = -base * LOG2E
-    values = _values(V, pr, pc, m, stride_vn, WIDTH, RADIUS, PREFIX, D, DP, PH, PW, T, NT)
+    values = _values(V, pr, pc, m, stride_vn, WIDTH, RADIUS, PREFIX, D, DP, PH, PW, HW, T, NT)
     weights = tl.zeros([B, T], tl.float32)
     out = tl.zeros([B, DP], tl.float32)
     for t in tl.static_range(NT):
@@ -137,7 +143,7 @@ def _patch(
         out = tl.dot(p.to(values[t].dtype), values[t], out, input_precision="ieee")
     broken = (out != out) & (top == top)[:, None]
     if tl.max(tl.max(broken.to(tl.int32), 1), 0) > 0:
-        out = _finite_values(s, V, pr, pc, threshold, cleared, m, stride_vn, WIDTH, RADIUS, PREFIX, D, DP, PH, PW, B, T, NT)  # fmt: skip  # noqa: E501
+        out = _finite_values(s, V, pr, pc, threshold, cleared, m, stride_vn, WIDTH, RADIUS, PREFIX, D, DP, PH, PW, HW, B, T, NT)  # fmt: skip  # noqa: E501
     weight = tl.where(top == top, tl.sum(weights, 1), top)
     out = out / tl.where(weight == 0.0, 1.0, weight)[:, None]
     logz = tl.where(weight == 0.0, float("-inf"), base + tl.log2(tl.where(weight == 0.0, 1.0, weight)) * LN2)
@@ -158,7 +164,8 @@ def grid_kernel(
     stride_bb, stride_bh, stride_sb, stride_sh, stride_ob, stride_oh, stride_on,
     TOP_K: tl.constexpr, KEEP_TIES: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr,
     PREFIX: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr,
-    PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr, WORDS: tl.constexpr,
+    PH: tl.constexpr, PW: tl.constexpr, HW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
+    WORDS: tl.constexpr,
     LEADING: tl.constexpr, PATCHES: tl.constexpr, KEYS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Programs of the first LEADING queries of every head, which take longest, then (if PATCHES) those of patches."""
@@ -195,7 +202,7 @@ def grid_kernel(
             _patch(
                 Q, K, V, BIAS, OUT, LOGZ, BITS, patch // across, patch % across, scale, n, m, offset, stride_qn,
                 stride_kn, stride_vn, stride_on, TOP_K, KEEP_TIES, WIDTH, RADIUS, MANHATTAN, PREFIX, D, DP, HAS_BIAS,
-                PH, PW, B, T, NT, WORDS,
+                PH, PW, HW, B, T, NT, WORDS,
             )  # fmt: skip
 
 

@@ -7,7 +7,16 @@ a fixed order.
 
 import torch
 
-from .arguments import bias_arguments, gradients_like, on_device, padded, rows_contiguous, scale_arguments, slopes_like
+from .arguments import (
+    bias_arguments,
+    gradients_like,
+    on_device,
+    padded,
+    rows_contiguous,
+    scale_arguments,
+    single,
+    slopes_like,
+)
 from .grid_keys import grid_keys_kernel
 from .grid_queries import grid_queries_kernel
 from .grid_sizes import Sizes, launches_of
@@ -46,7 +55,7 @@ def backward_grid(
     sums, length = (delta, 0) if slopes is None else (slopes, slopes.shape[2])
     scale_tensor, scale_value, *scale_strides, is_tensor = scale_arguments(scale, q)
     bias, *bias_strides = bias_arguments(key_bias, q, keys)
-    dlog = grad_log_partition.to(torch.float32).contiguous() if grad_log_partition is not None else delta
+    dlog = single(grad_log_partition).contiguous() if grad_log_partition is not None else delta
     numbers = (scale_value, n, keys, heads, heads // kv_heads, query_offset)
     inputs = (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *bias_strides, *scale_strides)
     outer = grad_out.stride()[:3]

@@ -15,19 +15,24 @@ CLAMP_HALF = tl.constexpr(CLAMP.value % ("0x7BFF7BFF", "f16x2", "0xFBFFFBFF", "f
 
 
 @triton.jit
+def halo(
+    c, pr, pc, PREFIX: tl.constexpr, RADIUS: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, HW: tl.constexpr
+):  # fmt: skip
+    """Row and column in the halo of candidate c >= PREFIX; rows and columns before the grid's first are passed over."""
+    place = c - PREFIX
+    return place // HW + tl.maximum(RADIUS - pr * PH, 0), place % HW + tl.maximum(RADIUS - pc * PW, 0)
+
+
+@triton.jit
 def candidates(
     c, pr, pc, m, PREFIX: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr,
-    PH: tl.constexpr, PW: tl.constexpr,
+    PH: tl.constexpr, PW: tl.constexpr, HW: tl.constexpr,
 ):  # fmt: skip
     """Candidates c of the patch (pr, pc): (key, whether there is one, row and column in the halo)."""
-    HW: tl.constexpr = PW + 2 * RADIUS
-    place = c - PREFIX
-    halo_row = place // HW
-    halo_column = place % HW
-    row = pr * PH - RADIUS + halo_row
+    halo_row, halo_column = halo(c, pr, pc, PREFIX, RADIUS, PH, PW, HW)
     column = pc * PW - RADIUS + halo_column
-    j = PREFIX + row * WIDTH + column
-    inside = (halo_row < PH + 2 * RADIUS) & (row >= 0) & (column >= 0) & (column < WIDTH)
+    j = PREFIX + (pr * PH - RADIUS + halo_row) * WIDTH + column
+    inside = (halo_row < PH + 2 * RADIUS) & (halo_column < PW + 2 * RADIUS) & (column < WIDTH)
     if PREFIX > 0:
         leading = c < PREFIX
         j = tl.where(leading, c, j)
@@ -55,12 +60,10 @@ def heard(column_code, row_code, RADIUS: tl.constexpr):
 
 
 @triton.jit
-def bits_of(c, a, b, PREFIX: tl.constexpr, RADIUS: tl.constexpr, PW: tl.constexpr):
+def bits_of(c, halo_row, halo_column, a, b, PREFIX: tl.constexpr, RADIUS: tl.constexpr):
     """Number of the bit in which cell (a, b) of the patch saves candidate c."""
     SIDE: tl.constexpr = 2 * RADIUS + 1
-    HW: tl.constexpr = PW + 2 * RADIUS
-    place = c - PREFIX
-    bit = (PREFIX + place // HW * SIDE + place % HW)[None, :] - (a * SIDE + b)[:, None]
+    bit = (PREFIX + halo_row * SIDE + halo_column)[None, :] - (a * SIDE + b)[:, None]
     if PREFIX > 0:
         bit = tl.where((c < PREFIX)[None, :], c[None, :], bit)
     return bit

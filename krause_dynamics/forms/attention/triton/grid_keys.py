@@ -7,7 +7,7 @@ order of `candidates`. Prefix keys meet all queries.
 import triton
 import triton.language as tl
 
-from .backward_tiles import of_distance, scale_of_distance
+from .backward_tiles import of_distance, scale_of_distance, squares
 from .grid_geometry import (
     NOBODY,
     candidates,
@@ -28,7 +28,8 @@ def _keys_of_head(
     stride_qn, stride_kn, stride_vn, stride_gn, SELECT: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr,
     MANHATTAN: tl.constexpr, PREFIX: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr,
     NEED_DBIAS: tl.constexpr, DISTANCE: tl.constexpr, NEED_DSCALE: tl.constexpr,
-    HIDE: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
+    HIDE: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, HW: tl.constexpr, B: tl.constexpr, T: tl.constexpr,
+    NT: tl.constexpr,
     WORDS: tl.constexpr,
 ):  # fmt: skip
     """Sums dk and dv with the share of one query head, whose bias is done; pointers are those of that head."""
@@ -45,7 +46,7 @@ def _keys_of_head(
         if HIDE:
             # In a loop over heads geometry is cheaper computed for each than kept in registers.
             c = opaque(c)
-        i, inside, halo_row, halo_column = candidates(c, pr, pc, n + offset, PREFIX, WIDTH, RADIUS, PH, PW)
+        i, inside, halo_row, halo_column = candidates(c, pr, pc, n + offset, PREFIX, WIDTH, RADIUS, PH, PW, HW)
         i = i - offset
         inside = inside & (i >= 0)
         q = finite(load_listed(Q, i, inside, stride_qn, D, DP))
@@ -84,19 +85,21 @@ def _keys_of_head(
     if NEED_DBIAS:
         tl.store(DBIAS + j, dbias, mask=there)
     if DISTANCE:
-        dk = of_distance(dk, k, dbias, scale)
+        dk = of_distance(dk, k, dbias * scale)
         if NEED_DSCALE:
-            tl.store(DSCALE + n + j, scale_of_distance(k, dbias), mask=there)
+            tl.store(DSCALE + n + j, scale_of_distance(squares(k), dbias), mask=there)
     return dk, dv
 
 
 @triton.jit
 def _keys_of_patch(
     Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS, DSCALE, pr, pc, scale_value, n, m, group, offset,
-    stored, slopes, stride_qh, stride_qn, stride_kn, stride_vn, stride_bh, stride_sh, stride_gh, stride_gn, stride_dkn, stride_dvn,
+    stored, slopes, stride_qh, stride_qn, stride_kn, stride_vn, stride_bh, stride_sh, stride_gh, stride_gn, stride_dkn,
+    stride_dvn,
     SELECT: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, NEED_DBIAS: tl.constexpr,
-    DISTANCE: tl.constexpr, NEED_DSCALE: tl.constexpr, ONE: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
+    DISTANCE: tl.constexpr, NEED_DSCALE: tl.constexpr, ONE: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
+    HW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
     WORDS: tl.constexpr,
 ):  # fmt: skip
     """dk, dv of the keys of one patch of one key head, and their bias in each of its query heads.
@@ -113,7 +116,7 @@ def _keys_of_patch(
         dk, dv = _keys_of_head(
             Q, K, V, BIAS, LOGZ, BITS, DOUT, DELTA, DBIAS, DSCALE, a, b, j, there, k, v, dk, dv, pr, pc, scale, n, m,
             offset, stride_qn, stride_kn, stride_vn, stride_gn, SELECT, WIDTH, RADIUS, MANHATTAN, PREFIX, D, DP,
-            HAS_BIAS, NEED_DBIAS, DISTANCE, NEED_DSCALE, False, PH, PW, B, T, NT, WORDS,
+            HAS_BIAS, NEED_DBIAS, DISTANCE, NEED_DSCALE, False, PH, PW, HW, B, T, NT, WORDS,
         )  # fmt: skip
     else:
         for g in range(group):
@@ -123,7 +126,7 @@ def _keys_of_patch(
                 BITS + g * stored.to(tl.int64), DOUT + g * stride_gh.to(tl.int64), DELTA + g * n.to(tl.int64),
                 DBIAS + g * m.to(tl.int64), DSCALE + g * slopes.to(tl.int64), a, b, j, there, k, v, dk, dv, pr, pc,
                 scale, n, m, offset, stride_qn, stride_kn, stride_vn, stride_gn, SELECT, WIDTH, RADIUS, MANHATTAN,
-                PREFIX, D, DP, HAS_BIAS, NEED_DBIAS, DISTANCE, NEED_DSCALE, True, PH, PW, B, T, NT, WORDS,
+                PREFIX, D, DP, HAS_BIAS, NEED_DBIAS, DISTANCE, NEED_DSCALE, True, PH, PW, HW, B, T, NT, WORDS,
             )  # fmt: skip
     d = tl.arange(0, DP)
     mask = there[:, None] & (d < D)[None, :]
@@ -135,7 +138,8 @@ def _keys_of_patch(
 @triton.jit
 def _key_of_prefix(
     Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS, DSCALE, j, scale_value, n, m, group, offset, stored,
-    slopes, stride_qh, stride_qn, stride_kn, stride_vn, stride_bh, stride_sh, stride_gh, stride_gn, stride_dkn, stride_dvn,
+    slopes, stride_qh, stride_qn, stride_kn, stride_vn, stride_bh, stride_sh, stride_gh, stride_gn, stride_dkn,
+    stride_dvn,
     SELECT: tl.constexpr, PREFIX: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr,
     SCALE_TENSOR: tl.constexpr, NEED_DBIAS: tl.constexpr, DISTANCE: tl.constexpr, NEED_DSCALE: tl.constexpr,
     KEYS: tl.constexpr, WORDS: tl.constexpr,
@@ -197,7 +201,8 @@ def grid_keys_kernel(
     stride_dkb, stride_dkh, stride_dkn, stride_dvb, stride_dvh, stride_dvn,
     SELECT: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, NEED_DBIAS: tl.constexpr,
-    DISTANCE: tl.constexpr, NEED_DSCALE: tl.constexpr, ONE: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
+    DISTANCE: tl.constexpr, NEED_DSCALE: tl.constexpr, ONE: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
+    HW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
     WORDS: tl.constexpr, LEADING: tl.constexpr, PATCHES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """Programs of the first LEADING keys of every key head, then (if PATCHES) those of patches of keys."""
@@ -229,7 +234,8 @@ def grid_keys_kernel(
         if program < first:
             _key_of_prefix(
                 Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS, DSCALE, patch, scale_value, n, m, group,
-                offset, stored, slopes, stride_qh, stride_qn, stride_kn, stride_vn, stride_bh, stride_sh, stride_gh, stride_gn,
+                offset, stored, slopes, stride_qh, stride_qn, stride_kn, stride_vn, stride_bh, stride_sh, stride_gh,
+                stride_gn,
                 stride_dkn, stride_dvn, SELECT, PREFIX, D, DP, HAS_BIAS, SCALE_TENSOR, NEED_DBIAS, DISTANCE,
                 NEED_DSCALE, KEYS, WORDS,
             )  # fmt: skip
@@ -240,5 +246,5 @@ def grid_keys_kernel(
                 Q, K, V, BIAS, SCALE, LOGZ, BITS, DOUT, DELTA, DK, DV, DBIAS, DSCALE, patch // across, patch % across,
                 scale_value, n, m, group, offset, stored, slopes, stride_qh, stride_qn, stride_kn, stride_vn, stride_bh,
                 stride_sh, stride_gh, stride_gn, stride_dkn, stride_dvn, SELECT, WIDTH, RADIUS, MANHATTAN, PREFIX, D,
-                DP, HAS_BIAS, SCALE_TENSOR, NEED_DBIAS, DISTANCE, NEED_DSCALE, ONE, PH, PW, B, T, NT, WORDS,
+                DP, HAS_BIAS, SCALE_TENSOR, NEED_DBIAS, DISTANCE, NEED_DSCALE, ONE, PH, PW, HW, B, T, NT, WORDS,
             )  # fmt: skip

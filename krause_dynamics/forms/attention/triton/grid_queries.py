@@ -33,7 +33,8 @@ def _queries_of_patch(
     stride_qn, stride_kn, stride_vn, stride_on, stride_gn, stride_dqn,
     SELECT: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_DLOGZ: tl.constexpr, NEED_DSCALE: tl.constexpr,
-    PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr, WORDS: tl.constexpr,
+    PH: tl.constexpr, PW: tl.constexpr, HW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
+    WORDS: tl.constexpr,
 ):  # fmt: skip
     """dq, delta and the scale's gradient of the queries of one patch of one head."""
     a, b, i, there = cells_of_patch(pr, pc, n, offset, PREFIX, WIDTH, PH, PW, B)
@@ -54,7 +55,7 @@ def _queries_of_patch(
     dscale = tl.zeros([B], tl.float32)
     for t in range(NT):
         c = t * T + tl.arange(0, T)
-        j, inside, halo_row, halo_column = candidates(c, pr, pc, m, PREFIX, WIDTH, RADIUS, PH, PW)
+        j, inside, halo_row, halo_column = candidates(c, pr, pc, m, PREFIX, WIDTH, RADIUS, PH, PW, HW)
         k = finite(load_listed(K, j, inside, stride_kn, D, DP))
         v = load_listed(V, j, inside, stride_vn, D, DP)
         product = products(q, k, Q, i, there, stride_qn, K, j, inside, stride_kn, D, DP)
@@ -69,7 +70,7 @@ def _queries_of_patch(
         if PREFIX > 0:
             keep = keep | ((c < PREFIX) & valid)[None, :]
         if SELECT:
-            bit = bits_of(c, a, b, PREFIX, RADIUS, PW)
+            bit = bits_of(c, halo_row, halo_column, a, b, PREFIX, RADIUS)
             keep = keep & _bit_set(words, bit, WORDS)
         p = tl.where(keep, tl.exp2(tl.fma(s, LOG2E, cleared[:, None])), 0.0)
         dp = products(do, v, DOUT, i, there, stride_gn, V, j, inside, stride_vn, D, DP)
@@ -135,7 +136,7 @@ def grid_queries_kernel(
     stride_dqb, stride_dqh, stride_dqn,
     SELECT: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, HAS_DLOGZ: tl.constexpr,
-    NEED_DSCALE: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr,
+    NEED_DSCALE: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, HW: tl.constexpr, B: tl.constexpr, T: tl.constexpr,
     NT: tl.constexpr, WORDS: tl.constexpr, LEADING: tl.constexpr, PATCHES: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """Programs of the first LEADING queries of every head, then (if PATCHES) those of patches of queries."""
@@ -172,5 +173,5 @@ def grid_queries_kernel(
                 Q, K, V, BIAS, OUT, LOGZ + rows, BITS, DOUT, DLOGZ + rows, DELTA + rows, DQ, DSCALE,
                 patch // across, patch % across, scale, n, m, offset, stride_qn, stride_kn, stride_vn, stride_on,
                 stride_gn, stride_dqn, SELECT, WIDTH, RADIUS, MANHATTAN, PREFIX, D, DP, HAS_BIAS, HAS_DLOGZ,
-                NEED_DSCALE, PH, PW, B, T, NT, WORDS,
+                NEED_DSCALE, PH, PW, HW, B, T, NT, WORDS,
             )  # fmt: skip

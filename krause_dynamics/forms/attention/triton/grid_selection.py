@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .grid_geometry import bits_of
+from .grid_geometry import bits_of, halo
 from .primitives import (
     FAR,
     float_of_ordinal,
@@ -107,8 +107,8 @@ def cut_ties(s, threshold, excess, K: tl.constexpr, NT: tl.constexpr, B: tl.cons
 
 @triton.jit
 def words_of_scores(
-    s, threshold, a, b, PREFIX: tl.constexpr, RADIUS: tl.constexpr, PW: tl.constexpr, B: tl.constexpr, T: tl.constexpr,
-    NT: tl.constexpr, WORDS: tl.constexpr,
+    s, threshold, a, b, pr, pc, PREFIX: tl.constexpr, RADIUS: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
+    HW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr, WORDS: tl.constexpr,
 ):  # fmt: skip
     """Words (B,) of the bits of all scores that reach the threshold."""
     words = ()
@@ -116,7 +116,8 @@ def words_of_scores(
         word = tl.zeros([B, T], tl.int32)
         for t in tl.static_range(NT):
             c = t * T + tl.arange(0, T)
-            bit = bits_of(c, a, b, PREFIX, RADIUS, PW)
+            row, column = halo(c, pr, pc, PREFIX, RADIUS, PH, PW, HW)
+            bit = bits_of(c, row, column, a, b, PREFIX, RADIUS)
             keep = s[t] >= threshold[:, None]
             if WORDS > 1:
                 keep = keep & (bit >> 5 == w)

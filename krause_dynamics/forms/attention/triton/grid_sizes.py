@@ -15,6 +15,18 @@ ROWS = 16
 LARGEST_PREFIX_ROW = 512
 
 
+def halo_extent(extent: int, patch: int, radius: int) -> int:
+    """Rows (columns) of a grid that the patches of so many rows meet at most: no more than the grid has.
+
+    Args:
+        extent: Rows of the grid.
+        patch: Rows of a patch.
+        radius: Rows on each side that its cells hear.
+    """
+    starts = range(0, max(extent, 1), patch)
+    return max(min(extent, start + patch + radius) - max(start - radius, 0) for start in starts)
+
+
 def patch_shape(
     height: int, width: int, radius: int, prefix: int, tiles: tuple[int, ...] = (64, 32, 16)
 ) -> tuple[int, int, int]:
@@ -27,7 +39,7 @@ def patch_shape(
     def cost(choice: tuple[int, int, int]) -> tuple[int, int, int]:
         rows, columns, tile = choice
         programs = -(-height // rows) * -(-width // columns)
-        candidates = prefix + (rows + 2 * radius) * (columns + 2 * radius)
+        candidates = prefix + halo_extent(height, rows, radius) * halo_extent(width, columns, radius)
         return programs * (48 + -(-candidates // tile) * tile), -tile, abs(rows - columns)
 
     shapes = ((rows, columns) for rows in range(1, ROWS + 1) for columns in range(1, ROWS // rows + 1))
@@ -71,7 +83,7 @@ def _sizes(hood: Tiling, height: int, d: int, dtype: torch.dtype, backward: bool
         tiles, warps = ((64, 32, 16), 1) if d <= 64 else ((64,), 2) if d <= 128 else ((32,), 4)
     width, radius = hood.width, hood.radius
     rows, columns, tile = patch_shape(height, width, radius, hood.prefix, tiles)
-    held = hood.prefix + (rows + 2 * radius) * (columns + 2 * radius)
+    held = hood.prefix + halo_extent(hood.height, rows, radius) * halo_extent(width, columns, radius)
     # With 64 candidates all fits 168 registers; twelve warps share a multiprocessor then, not eight.
     return Sizes(rows, columns, tile, warps, registers=168 if warps == 1 and held <= 64 else None)
 
@@ -99,8 +111,12 @@ def launches_of(
     height = -(-max(positions - hood.prefix, 0) // width)
     size = chosen or _sizes(hood, height, d, dtype, backward)
     patches = -(-height // size.rows) * -(-width // size.columns)
-    tiles = -(-(hood.prefix + (size.rows + 2 * radius) * (size.columns + 2 * radius)) // size.tile)
-    constants = {"PH": size.rows, "PW": size.columns, "B": ROWS, "T": size.tile, "NT": tiles, "WORDS": hood.patch_words}
+    down, across = halo_extent(hood.height, size.rows, radius), halo_extent(width, size.columns, radius)
+    tiles = -(-(hood.prefix + down * across) // size.tile)
+    constants = {
+        "PH": size.rows, "PW": size.columns, "HW": across, "B": ROWS, "T": size.tile, "NT": tiles,
+        "WORDS": hood.patch_words,
+    }  # fmt: skip
     launches = []
     if leading and walked > LARGEST_PREFIX_ROW:
         special = {"LEADING": leading, "PATCHES": False, "KEYS": 8 * numbers // d}

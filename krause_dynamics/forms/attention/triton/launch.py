@@ -64,8 +64,8 @@ def forward(
         tiles: Tile sizes of the register kernel instead of the tabulated ones; for measurements.
 
     Returns:
-        out (batch, heads, n, d) in the dtype of q, laid out as (batch, n, heads, d), log_partition (batch, heads, n) float32, and the selected set for
-        `backward` (int32, `selected_shape`).
+        out (batch, heads, n, d) in the dtype of q, laid out as (batch, n, heads, d), log_partition (batch, heads, n)
+        float32, and the selected set for `backward` (int32, `selected_shape`).
     """
     batch, heads, n, d = q.shape
     keys = k.shape[-2]

@@ -46,6 +46,11 @@ class Tiling(NamedTuple):
         return bool(self.reach.grid)
 
     @property
+    def height(self) -> int:
+        """Rows of the picture; 1 without one."""
+        return self.reach.grid[0] if self.reach.grid else 1
+
+    @property
     def width(self) -> int:
         """Columns of the picture; 1 without one."""
         return self.reach.grid[1] if self.reach.grid else 1
