@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
-from krause_dynamics.forms.attention import kernel_steps
+from krause_dynamics.forms.attention import kernel_steps, operators
 from krause_dynamics.forms.attention.call import Call, split_heads
-from krause_dynamics.forms.attention.triton import launch
+from krause_dynamics.forms.attention.triton import launch, replay
 from krause_dynamics.forms.attention.triton.primitives import INTERPRETED
 from krause_dynamics.forms.attention.triton.tiling import Tiling
+from krause_dynamics.interaction.reach import Reach
 from tests.triton_oracle import dense, launched
 
 assert INTERPRETED.value, "run with TRITON_INTERPRET=1"
@@ -119,6 +120,22 @@ def test_distances(name, together):
         theirs = torch.autograd.grad(expected, (exact, wide), g.double())
         assert (found[0].double() - theirs[0]).norm() / theirs[0].norm() < tolerance
         assert (found[1].double() - theirs[1]).norm() / theirs[1].norm() < of_sum
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_operators(together):
+    """What the compiler is told of shapes, strides and gradients holds, and later calls are repeated from a record."""
+    whole = torch.randn(1, 9, 4, 16, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    scale = torch.tensor([[0.3]]).requires_grad_()
+    tokens = (whole, None, None) if together else [x.detach().requires_grad_() for x in split_heads(whole, 1)]
+    arguments = (*tokens, scale, None, Reach(3, 0, top_k=2).numbers, True, 0, 1)
+    checks = ("test_schema", "test_faketensor", "test_autograd_registration")
+    torch.library.opcheck(torch.ops.krause_dynamics.kernels.default, arguments, test_utils=checks)
+    replay._RECORDINGS.clear()
+    for _ in range(3):
+        out, *_ = operators.kernels(*arguments)
+        out.backward(torch.ones(out.shape))
+    assert [type(found).__name__ for found in replay._RECORDINGS.values()] == ["_Recording", "_Recording"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torch
 import krause_dynamics as kd
 from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.nn import KrauseAttention, LogSigma, Rotary, StaticWindowCache, WindowCache, krause_attention
+from krause_dynamics.nn.parts import projected_together
 
 OPTIONS = {
     "window": {"window": 16, "top_k": 6},
@@ -241,6 +242,45 @@ def test_layer_trains():
         optimiser.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"kv_heads": 2, "bias": False}, {"rotary": 100.0, "project_scale": 0.5}])
+def test_projections_in_one_product_equal_three(options):
+    """In float64, gradients of all parameters too; a hook keeps them apart, as do replaced layers."""
+    together = KrauseAttention(32, 4, window=8, **options).double()
+    apart = copy.deepcopy(together)
+    seen = []
+    apart.k_proj.register_forward_hook(lambda *call: seen.append(call[2].shape))
+    x = tokens(dtype=torch.float64).requires_grad_()
+    weights = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
+    found = [
+        (out := layer(x), *torch.autograd.grad((out * weights).sum(), [x, *layer.parameters()]))
+        for layer in (together, apart)
+    ]
+    assert len(seen) == 1
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("change", ["dtype", "bias", "frozen"])
+def test_projections_that_differ(change):
+    """Layers that cannot be joined are called one by one; a frozen one takes no gradient."""
+    layers = [torch.nn.Linear(8, 8) for _ in range(3)]
+    if change == "dtype":
+        layers[1].double()
+    elif change == "bias":
+        layers[1].bias = None
+    else:
+        layers[1].requires_grad_(False)
+    x = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+    joint = projected_together(x, layers)
+    assert (joint is None) == (change != "frozen")
+    if joint is not None:
+        joint.sum().backward()
+        assert layers[1].weight.grad is None
+        torch.testing.assert_close(layers[2].weight.grad, x.sum(0).expand(8, 8))
+    with torch.no_grad():
+        assert projected_together(x, layers) is None
 
 
 def test_log_sigma_is_trained_saved_and_reloaded_by_peft(tmp_path):

@@ -79,7 +79,7 @@ class Rotary(nn.Module):
         return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(x.dtype)
 
 
-def projected_together(x: Tensor, layers: Sequence[nn.Module]) -> Tensor | None:
+def projected_together(x: Tensor, layers: Sequence[Any]) -> Tensor | None:
     """Outputs of linear layers that meet the same tokens, side by side in the last axis, in one product; or ``None``.
 
     Of nine products of a training step three are left, and tokens are cast once. Without gradients the layers are

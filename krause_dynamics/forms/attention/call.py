@@ -63,6 +63,11 @@ class Call(NamedTuple):
         return self.q, self.k, self.v, scale, self.log_mass, self.pair_bias
 
     @property
+    def tokens(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Queries, keys and values as the kernels take them: one by one, or the tensor of which they are parts."""
+        return (self.q, self.k, self.v) if self.joint is None else (self.joint, None, None)
+
+    @property
     def is_tracked(self) -> bool:
         """Whether autograd records the call."""
         if not torch.is_grad_enabled():
@@ -184,10 +189,10 @@ def _is_recorded_below(x: Tensor | None) -> bool:
     return x is not None and x.requires_grad
 
 
-def split_heads(x: Tensor, kv_heads: int) -> tuple[Tensor, ...]:
+def split_heads(x: Tensor, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Queries (b, h, n, d), keys and values (b, h_kv, n, d) as parts of x (b, n, h + 2 h_kv, d)."""
-    parts = x.split([x.shape[2] - 2 * kv_heads, kv_heads, kv_heads], 2)
-    return tuple([part.transpose(1, 2) for part in parts])
+    q, k, v = x.split([x.shape[2] - 2 * kv_heads, kv_heads, kv_heads], 2)
+    return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
 
 def _squares(x: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def _recorded() -> Any:
 
 def parts(q: Tensor, k: Tensor | None, v: Tensor | None, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Queries (b, h, n, d), keys and values (b, h_kv, m, d), of themselves or of q (b, n, h + 2 h_kv, d) alone."""
-    return (q, k, v) if k is not None and v is not None else split_heads(q, kv_heads)  # type: ignore[return-value]
+    return (q, k, v) if k is not None and v is not None else split_heads(q, kv_heads)
 
 
 def forward(
@@ -122,8 +122,7 @@ def alone(call: Call) -> bool:
 def _given(call: Call) -> tuple[tuple[Tensor | None, ...], tuple[Any, ...]]:
     """Tensors of a call and the rest, as the passes take them."""
     number = 1.0 if isinstance(call.scale, Tensor) else float(call.scale)
-    tensors = call.tensors[:5] if call.joint is None else (call.joint, None, None, *call.tensors[3:5])
-    return tensors, (call.reach, call.distance, call.offset, call.k.shape[1], number)
+    return (*call.tokens, *call.tensors[3:5]), (call.reach, call.distance, call.offset, call.k.shape[1], number)
 
 
 def attend(call: Call, *, tracked: bool) -> tuple[Tensor, Tensor]:
@@ -200,4 +199,5 @@ class _Attend(torch.autograd.Function):
         needs = ctx.needs_input_grad
         saved = ctx.saved_tensors
         dq, dk, dv, dmass, slopes = backward_recorded(saved, grad_out, grad_log, (*ctx.rest, *needs[3:5]))
-        return dq, dk, dv, scale_gradient(slopes, saved[3]) if needs[3] else None, dmass, None
+        dscale = None if slopes is None else scale_gradient(slopes, saved[3])
+        return dq, dk, dv, dscale, dmass, None

@@ -66,11 +66,11 @@ def serves(call: Call) -> str | None:
 
 def attend(call: Call) -> tuple[Tensor, Tensor]:
     """Output (b, h, n, d) and log-partition (b, h, n) of a call on a GPU."""
-    reach = call.reach
+    reach, apart = call.reach, call._replace(joint=None)  # of passes over parts of the tokens
     if reach.top_k and reach.exempt > call.offset:
-        return _with_exempt(call, min(reach.exempt - call.offset, call.q.shape[2]))
+        return _with_exempt(apart, min(reach.exempt - call.offset, call.q.shape[2]))
     if reach.first and reach.left != UNBOUNDED:
-        return _with_first(call)
+        return _with_first(apart)
     return _attend(call)
 
 
@@ -108,8 +108,8 @@ def _attend(call: Call) -> tuple[Tensor, Tensor]:
     squares = operators.squared_norms
     if not alone:
         out, log_partition, *_ = operators.kernels(
-            *(call.tensors[:3] if call.joint is None else (call.joint, None, None)), call.coefficients(spread=False),
-            call.log_mass, call.reach.numbers, call.distance, call.offset, call.k.shape[1],
+            *call.tokens, call.coefficients(spread=call.is_transformed), call.log_mass, call.reach.numbers,
+            call.distance, call.offset, call.k.shape[1],
         )  # fmt: skip
     else:
         squares = squares if tracked else steps.terms().squared_norms

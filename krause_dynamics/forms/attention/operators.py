@@ -3,6 +3,10 @@
 Two pairs: `banded` for every device, `kernels` for the Triton kernels. Both take the tensors of a `Call` and its
 numbers; shapes of results follow from shapes of arguments alone, so that a new length needs no recompilation. An
 operator returns tensors of its own: an empty one stands for "no such thing".
+
+The kernels stay opaque to the compiler (no `torch.library.triton_op`): it would compile them with multiplications and
+additions fused, which moves scores by a rounding and so ranks, and it would specialise on every length. Instead a call
+repeats recorded launches, and a CUDA graph around the step leaves nothing of the host's share.
 """
 
 from __future__ import annotations
@@ -230,8 +234,8 @@ def _kernels_backward(
     rest = (Reach.from_numbers(numbers), distance, offset, kv_heads, 1.0, need_scale, need_mass)
     saved = (q, k, v, scale, bias, out, log_partition, selected)
     nothing = scale.new_empty(0)
-    dq, *others = steps.backward_recorded(saved, grad_out, grad_log, rest)
-    dk, dv, dmass, slopes = (nothing.new_empty(0) if x is None else x for x in others)
+    found = steps.backward_recorded(saved, grad_out, grad_log, rest)
+    dq, dk, dv, dmass, slopes = (nothing.new_empty(0) if x is None else x for x in found)
     return dq, dk, dv, slopes, dmass
 
 

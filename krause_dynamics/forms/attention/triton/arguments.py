@@ -70,7 +70,9 @@ def token_major(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     return torch.empty_strided(shape, (n * heads * d, d, heads * d, 1), dtype=like.dtype, device=like.device)
 
 
-def gradients_like(q: torch.Tensor, k: torch.Tensor, joint: bool) -> tuple[torch.Tensor | None, ...]:
+def gradients_like(
+    q: torch.Tensor, k: torch.Tensor, joint: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Empty gradients of queries, keys and values, and the tensor (b, n, h + 2 h_kv, d) of which they are parts.
 
     Args:

@@ -91,7 +91,7 @@ def _strides(letter: str, x: torch.Tensor) -> dict[str, int]:
 def _written(
     q: torch.Tensor, k: torch.Tensor, z: torch.Tensor, *, need_bias: bool, need_scale: bool, zeros: bool,
     distance: bool, joint: bool,
-) -> dict[str, torch.Tensor | None]:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """What the kernels write, by the names of their arguments; zeroed where they do not come by every key."""
     rows, columns = q.shape[:3], k.shape[:3]
     # Marks of rows and of keys in one buffer, both aligned.
@@ -166,8 +166,8 @@ def backward(
         joint=joint,
     )  # fmt: skip
     whole, slopes = written.pop("whole"), written["DSCALE"]
-    gradients = (written["DQ"], written["DK"], written["DV"]) if whole is None else (whole, None, None)
-    gradients = (*gradients, written["DBIAS"], slopes)
+    tokens = (written["DQ"], written["DK"], written["DV"]) if whole is None else (whole, None, None)
+    gradients = (*tokens, written["DBIAS"], slopes)
     if nothing:
         return gradients
     shared = {
