@@ -88,6 +88,22 @@ def test_every_shape_of_log_sigma_is_read():
     compare(flat, x, theirs.karm_forward(state, x, 2, 9, 4), KARM, **KARM_KEYS)
 
 
+def test_one_log_sigma_for_all_heads_says_nothing_of_their_number():
+    state, x = single(theirs.karm_state()), words(27, vocabulary=6)
+    one = {k: v[0, 0, 0] if "log_sigma" in k else v for k, v in state.items()}
+    with pytest.raises(ValueError, match="does not say num_attention_heads"):
+        from_published(one, **KARM_KEYS)
+    compare(one, x, theirs.karm_forward(one, x, 2, 9, 4), KARM, num_attention_heads=2, **KARM_KEYS)
+    each = {k: v.expand(2) if "log_sigma" in k else v for k, v in single(theirs.vit_state()).items()}
+    y = picture(6, 6)
+    keys = {k: v for k, v in VIT.items() if k != "num_attention_heads"}
+    compare(each, y, theirs.vit_forward(single(theirs.vit_state()), y, 2, 2), KrauseViT, **keys)
+    maps = {k: v[:1] if "log_sigma" in k else v for k, v in single(theirs.swin_state()).items()}
+    with pytest.raises(ValueError, match="does not say heads"):
+        from_published(maps, image_size=16)
+    assert from_published(maps, image_size=16, heads=(2, 4, 4), depths=(2, 2, 1)).config.heads == (2, 4, 4)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("ending", [".pt", ".pth", ".safetensors"])
 def test_a_file_becomes_a_folder_of_transformers(tmp_path, ending):

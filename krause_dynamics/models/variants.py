@@ -48,6 +48,12 @@ def projections(theirs: str, ours: str, letters: str = "qkv", form: str = "{}_pr
     return [(rf"{theirs}\.{form.format(x)}\.(\w+)", rf"{ours}.{x}_proj.\2") for x in letters]
 
 
+def heads(log_sigma: Tensor) -> dict[str, Any]:
+    """What log sigma says: the number of heads, unless there is one for all of them."""
+    number = log_sigma.numel()
+    return {"sigma_per_head": number > 1} | ({"num_attention_heads": number} if number > 1 else {})
+
+
 def vit(state: State) -> dict[str, Any]:
     """KViT: all but the heads, k and the neighbourhood; the grid where it is a square."""
     kernel, patches = state["patch_embed.proj.weight"], state["pos_embed"].shape[-2] - CLS
@@ -55,7 +61,8 @@ def vit(state: State) -> dict[str, Any]:
     return {
         "hidden_size": kernel.shape[0], "num_channels": kernel.shape[1], "patch_size": kernel.shape[-1],
         "num_hidden_layers": count(state, "blocks."), "intermediate_size": len(state["blocks.0.ffn.0.weight"]),
-        "num_labels": len(state["head.weight"]), "norm": "post", "sigma_per_head": False, "support": "window+top_k",
+        "num_labels": len(state["head.weight"]), "norm": "post", "support": "window+top_k",
+        **heads(state["blocks.0.attention.log_sigma"]),
     } | ({"image_size": side * kernel.shape[-1]} if side**2 == patches else {})  # fmt: skip
 
 
@@ -82,11 +89,11 @@ def picture(state: State) -> dict[str, Any]:
         "levels": len(state["token_emb.weight"]), "hidden_size": state["token_emb.weight"].shape[1],
         "max_position_embeddings": len(state["pos_emb.weight"]), "num_hidden_layers": count(state, "layers."),
         "intermediate_size": len(state["layers.0.mlp.0.weight"]), "norm": "pre", "head_bias": True,
-        "sigma_per_head": True, "tie_word_embeddings": False,
+        "tie_word_embeddings": False,
     }  # fmt: skip
     if "layers.0.attn.log_sigma" not in state:
         return {**keys, "support": "full"}
-    return {**keys, "support": "window+top_k", "num_attention_heads": state["layers.0.attn.log_sigma"].numel()}
+    return {**keys, "support": "window+top_k", **heads(state["layers.0.attn.log_sigma"])}
 
 
 def picture_names(_: State) -> Names:
@@ -112,7 +119,7 @@ def language(state: State) -> dict[str, Any]:
     return {
         "vocab_size": len(state["token_emb.weight"]), "hidden_size": state["token_emb.weight"].shape[1],
         "max_position_embeddings": len(state["pos_emb.weight"]), "num_hidden_layers": count(state, "blocks."),
-        "num_attention_heads": state["blocks.0.attn.log_sigma"].numel(), "gate": True, "sigma_per_head": True,
+        "gate": True, **heads(state["blocks.0.attn.log_sigma"]),
         "intermediate_size": len(state["blocks.0.ffn.0.weight"]), "norm": "pre", "support": "window+top_k",
         "head_bias": "lm_head.bias" in state, "tie_word_embeddings": True,
     }  # fmt: skip
@@ -148,13 +155,14 @@ def swin(state: State) -> dict[str, Any]:
     """KSwin: all but the size of the picture and k."""
     kernel, depths = state["features.0.0.weight"], swin_depths(state)
     first = [f"features.{2 * stage + 1}.0" for stage in range(len(depths))]
+    sigmas = [state[f"{name}.attn.log_sigma"].numel() for name in first]
     return {
         "hidden_size": len(kernel), "num_channels": kernel.shape[1], "patch_size": kernel.shape[-1], "depths": depths,
-        "heads": [state[f"{name}.attn.log_sigma"].numel() for name in first], "norm": "pre", "sigma_per_head": True,
+        "norm": "pre", "sigma_per_head": sigmas[-1] > 1,
         "window": (math.isqrt(len(state[f"{first[0]}.attn.relative_position_bias_table"])) + 1) // 2,
         "intermediate_size": len(state[f"{first[0]}.mlp.0.weight"]), "num_labels": len(state["head.weight"]),
         "support": "window",
-    }  # fmt: skip
+    } | ({"heads": sigmas} if sigmas[-1] > 1 else {})  # fmt: skip
 
 
 def swin_names(state: State) -> Names:
@@ -182,20 +190,21 @@ def swin_names(state: State) -> Names:
     return names
 
 
-PICTURE = ("image_size", "num_channels")
+PICTURE, HEADS = ("image_size", "num_channels"), ("num_attention_heads",)
 VARIANTS = {
     "KViT": Variant(
         r"blocks\.0\.attention\.W_q\.weight", KrauseViT,
-        ("num_attention_heads", "attention_top_k", "window", "metric", "image_size"), vit, vit_names,
+        (*HEADS, "attention_top_k", "window", "metric", "image_size"), vit, vit_names,
     ),
     "KARM": Variant(
-        r"layers\.0\.attn\.W_q\.weight", KARM, ("window", "attention_top_k", *PICTURE), picture, picture_names
+        r"layers\.0\.attn\.W_q\.weight", KARM, ("window", "attention_top_k", *PICTURE, *HEADS), picture, picture_names
     ),
     "ARM or LARM": Variant(
-        r"layers\.0\.attn\.q_proj\.weight", KARM, ("score", "num_attention_heads", *PICTURE), picture, picture_names
+        r"layers\.0\.attn\.q_proj\.weight", KARM, ("score", *HEADS, *PICTURE), picture, picture_names
     ),
-    "KSwin": Variant(r"features\.1\.0\.attn\.log_sigma", KrauseSwin, ("image_size",), swin, swin_names),
+    "KSwin": Variant(r"features\.1\.0\.attn\.log_sigma", KrauseSwin, ("image_size", "heads"), swin, swin_names),
     "gated language model": Variant(
-        r"blocks\.0\.attn\.q_proj_krause\.weight", KrauseLM, ("window", "attention_top_k"), language, language_names
+        r"blocks\.0\.attn\.q_proj_krause\.weight", KrauseLM, ("window", "attention_top_k", *HEADS), language,
+        language_names,
     ),
 }  # fmt: skip

@@ -109,7 +109,7 @@ def _keys(variant: Variant, state: State, given: dict[str, Any]) -> dict[str, An
             f"convert(path, {missing[0]}=...)"
         )
     for name in sorted(set(held) & set(given) - {"support", "image_size"}):
-        if held[name] != given[name]:
+        if held[name] != (list(given[name]) if isinstance(given[name], tuple) else given[name]):
             raise ValueError(f"{name} is {held[name]!r} in the file, got {given[name]!r}; leave it out")
     if variant.model is KrauseViT:
         held["attention_top_k_last"] = 2 * given["attention_top_k"]
