@@ -54,6 +54,7 @@ def test_names_and_coordinates_that_scripts_rely_on(dataset):
     assert dataset["tokens"].values.tolist() == ["all", "without_first"]
     assert dataset["length"].values.tolist() == [20, 12, 12]
     meta = json.loads(dataset.attrs["meta"])
+    assert list(meta) == sorted(meta)  # two files of one analysis are equal byte for byte
     assert meta["attention_path"] == "registry"
     assert (meta["tokens_shortest"], meta["tokens_longest"]) == (12, 20)
 

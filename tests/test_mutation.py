@@ -67,6 +67,28 @@ def test_a_sample_is_drawn_by_its_seed_and_leaves_no_folder_out(tmp_path):
     assert [folder_of(mutant.path) for mutant in drawn[9:15]] == ["nn", "theory"] * 3
 
 
+def test_a_constant_of_a_module_is_tried_by_the_files_that_name_it(tmp_path):
+    import gzip
+    import json
+
+    tests = {
+        name: {"seconds": 1.0, "passed": True, "lines": {}}
+        for name in ("tests/test_mean_field_maps.py::t", "tests/test_lattices.py::t", "tests/test_moved.py::t")
+    }
+    with gzip.open(tmp_path / "lines.json.gz", "wt") as stream:
+        json.dump(tests, stream)
+    chosen = Map(tmp_path / "lines.json.gz")
+    for path, name, file in (
+        ("theory/freezing.py", "UNIFORM_DENSITY_CLUSTERS", "test_mean_field_maps"),
+        ("forms/lattice/lattices.py", "UNEVEN", "test_lattices"),
+    ):
+        lines = (ROOT / "krause_dynamics" / path).read_text().splitlines()
+        (line,) = (number for number, text in enumerate(lines, 1) if text.startswith(f"{name} = "))
+        fault = Mutant(f"krause_dynamics/{path}", line, 0, 1, "constant", "4", "")
+        assert chosen.choose(fault) == [f"tests/{file}.py::t"]
+        assert chosen.choose(fault._replace(line=1)) == []
+
+
 def test_every_reason_is_of_a_line_that_is_there():
     for reason in REASONS:
         (path,) = (ROOT / "krause_dynamics").rglob(reason.path.split("/")[-1])

@@ -145,12 +145,22 @@ def report(mutants: list[Mutant], out: Path) -> None:
     judged = total["killed"] + total["survived"] + total["no test"]
     print(f"{total['killed']} of {judged} die ({100 * total['killed'] / max(judged, 1):.1f} %); "
           f"{total['timeout']} ran out of time; {len(wanted) - len(lines)} of {len(wanted)} not tried yet")  # fmt: skip
-    for line in lines:
-        if line["outcome"] != "killed":
-            source = (ROOT / str(line["path"])).read_text().splitlines()[int(str(line["line"])) - 1].strip()
-            print(f"{line['outcome']}: {line['path']}:{line['line']} {line['kind']}: {source}  ->  {line['text']}")
-            if reason := reason_of(line, source):
-                print(f"    changes no answer: {reason}")
+    unnoticed = [(line, _source(line)) for line in lines if line["outcome"] != "killed"]
+    reasons = [reason_of(line, source) for line, source in unnoticed]
+    excused = sum(
+        reason is not None and line["outcome"] != "timeout"
+        for reason, (line, _) in zip(reasons, unnoticed, strict=True)
+    )
+    print(f"{excused} of those that live change no answer, for the reasons below; "
+          f"without them {100 * total['killed'] / max(judged - excused, 1):.1f} % die")  # fmt: skip
+    for reason, (line, source) in zip(reasons, unnoticed, strict=True):
+        print(f"{line['outcome']}: {line['path']}:{line['line']} {line['kind']}: {source}  ->  {line['text']}")
+        if reason:
+            print(f"    changes no answer: {reason}")
+
+
+def _source(line: dict[str, object]) -> str:
+    return (ROOT / str(line["path"])).read_text().splitlines()[int(str(line["line"])) - 1].strip()
 
 
 def main() -> None:

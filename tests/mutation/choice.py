@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from tests.mutation.coverage import ROOT
 from tests.mutation.mutants import Mutant
 
 MOST_TESTS, MOST_SECONDS = 300, 90.0
@@ -40,6 +42,7 @@ class Map:
         reached = set(self._by_line.get((mutant.path, mutant.line), []))
         if len(reached) < FEW:
             reached |= set(self._by_file.get(mutant.path, []))
+        reached |= self._naming(mutant)
         queues: dict[str, list[str]] = defaultdict(list)
         for name in sorted(reached, key=lambda name: (self.tests[name]["seconds"], name)):
             queues[name.split("::")[0]].append(name)
@@ -55,6 +58,17 @@ class Map:
             seconds += cost
         unseen = self._unseen(mutant.path) if reached else []
         return chosen + [name for name in unseen if name not in chosen]
+
+    def _naming(self, mutant: Mutant) -> set[str]:
+        """Tests of files that name the constant of the line: it is set at import, and read anywhere."""
+        source = ROOT / mutant.path
+        lines = source.read_text(encoding="utf-8").splitlines() if source.exists() else []
+        names = re.findall(r"^[A-Z][A-Z_]+\b", lines[mutant.line - 1]) if mutant.line <= len(lines) else []
+        if not names:
+            return set()
+        files = {name.split("::")[0] for name in self.tests}
+        naming = {file for file in files if re.search(rf"\b{names[0]}\b", (ROOT / file).read_text(encoding="utf-8"))}
+        return {name for name in self.tests if name.split("::")[0] in naming}
 
     def _unseen(self, path: str) -> list[str]:
         """Tests that may notice a fault in a file and that no tracer saw there."""

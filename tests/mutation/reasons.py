@@ -22,6 +22,11 @@ class Reason(NamedTuple):
 
 
 REASONS = (
+    Reason("opinions/sequential.py", "self._bounds, self._heard =", "constant", "room that nobody reads"),
+    Reason("runs/stopping.py", "rounding = 4 *", "constant", "a few roundings, however many"),
+    Reason("near/cell_lists.py", "limit + 3", "constant", "from where cells are too many for memory"),
+    Reason("clusters/_spanning.py", "both = 2 * len(rows)", "", "both ways find the same edges"),
+    Reason("spaces.py", "if not off < 1e-3", "comparison", "at equality with a tolerance both are right"),
     Reason("observables/rank.py", "share = ratio(", "constant", "of a zero matrix the rank is 0 whatever the shares"),
     Reason(
         "clusters/history.py", "width = int(after.max(", "constant", "any width above the labels numbers pairs apart"
