@@ -35,3 +35,20 @@ def words(n=30, batch=2, vocabulary=23, seed=1):
 def pixels(config, batch=2, seed=1, dtype=torch.float64):
     shape = (batch, config.num_channels, *config.pixels)
     return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def gated_base(family, seed=0, wider=1):
+    """A tiny pretrained decoder of transformers, with weights and biases spread so that layers matter; float64."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(
+        family, vocab_size=23, hidden_size=32 * wider, intermediate_size=48, num_hidden_layers=2,
+        moe_intermediate_size=16, shared_expert_intermediate_size=16, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=8, max_position_embeddings=64, pad_token_id=0, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config, experts_implementation="eager").double().eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(5.0) if weight.ndim > 1 else weight.add_(0.1 * torch.randn_like(weight))
+    return model

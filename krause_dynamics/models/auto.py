@@ -5,6 +5,7 @@ from __future__ import annotations
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageClassification
 
 from krause_dynamics.models.decoder import KARM, KARMConfig, KrauseLM, KrauseLMConfig
+from krause_dynamics.models.gated import FAMILIES, gated_classes
 from krause_dynamics.models.krausified_classes import know_all
 from krause_dynamics.models.swin import KrauseSwin, KrauseSwinConfig
 from krause_dynamics.models.vision import KrauseViT, KrauseViTConfig
@@ -21,3 +22,5 @@ for auto, config, model in MODELS:
     auto.register(config, model)
 
 know_all()
+for family in FAMILIES:
+    gated_classes(family)

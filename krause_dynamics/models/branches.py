@@ -31,9 +31,13 @@ class Gate(nn.Linear):
         odds = math.log(SOFTMAX_SHARE / (1.0 - SOFTMAX_SHARE))
         initialization.copy_(self.bias, torch.tensor([odds, 0.0]))
 
+    def share(self, softmax: Tensor, krause: Tensor) -> Tensor:
+        """Shares (..., 2) of the two branches, which sum to 1."""
+        return super().forward(torch.cat([softmax, krause], -1)).softmax(-1)
+
     def forward(self, softmax: Tensor, krause: Tensor) -> Tensor:  # type: ignore[override]
         """Mix outputs (..., d) of the two branches."""
-        share = super().forward(torch.cat([softmax, krause], -1)).softmax(-1)
+        share = self.share(softmax, krause)
         return share[..., :1] * softmax + share[..., 1:] * krause
 
 

@@ -1,0 +1,227 @@
+"""The Krause branch beside the attention of a pretrained decoder, whose own module stays as it is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_mask
+from transformers.cache_utils import Cache, DynamicSlidingWindowLayer
+
+from krause_dynamics._value import check_count, check_number
+from krause_dynamics.interaction import TopK, Window
+from krause_dynamics.interaction.neighbourhoods import Neighbourhood
+from krause_dynamics.models.branches import Gate
+from krause_dynamics.nn import LogSigma, krause_attention
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+SUFFIX = "_krause"  # names of the published adapters
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Settings of the Krause branch; the defaults are those of Krause-Llama and Krause-Qwen (2602.11534).
+
+    Attributes:
+        window: W keys, the query's own counted.
+        top_k: Keys that stay; ties with the k-th stay too, as published.
+        sigma: Bandwidth of every head at the start.
+        projections: ``"pretrained"``: weights and biases of the base; ``"fresh"``: drawn anew.
+        gate: ``"learned"``, or ``"closed"``: the base alone, bit for bit.
+
+    Raises:
+        ValueError: Naming the setting, what it must be, and what was given.
+    """
+
+    window: int = 32
+    top_k: int = 16
+    sigma: float = 5.5
+    projections: str = "pretrained"
+    gate: str = "learned"
+
+    def __post_init__(self) -> None:
+        check_count("window", self.window)
+        check_count("top_k", self.top_k)
+        check_number("sigma", self.sigma, positive=True)
+        for name, known in (("projections", ("pretrained", "fresh")), ("gate", ("learned", "closed"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+
+    @property
+    def neighbourhood(self) -> Neighbourhood:
+        """Who is heard."""
+        return Window(self.window) & TopK(self.top_k, ties="keep")
+
+
+class KrauseLayer(DynamicSlidingWindowLayer):
+    """Keys and values of the branch in a cache of transformers: the last W - 1, beside the model's own.
+
+    To the mask functions it is no sliding layer and as static as the model's own, since masks follow those.
+    """
+
+    is_sliding = False
+
+    def __init__(self, window: int, is_compileable: bool) -> None:
+        super().__init__(window)
+        self.is_compileable = is_compileable
+
+    def get_max_length(self) -> int:
+        """No limit: the cache of the model decides."""
+        return -1
+
+
+def add_layers(cache: Any, count: int, window: int) -> None:
+    """Append a `KrauseLayer` for each of the `count` layers of a model to its cache, once.
+
+    Raises:
+        TypeError: Not a cache of transformers for a decoder.
+        ValueError: A cache that has seen tokens without the branch, or one that is offloaded.
+    """
+    if not isinstance(cache, Cache):
+        raise TypeError(f"past_key_values must be a Cache of transformers such as DynamicCache, got {type(cache)}")
+    if len(cache.layers) > count:
+        return
+    if cache.offloading:
+        raise ValueError("an offloaded cache does not serve the Krause branch; use DynamicCache or StaticCache")
+    while len(cache.layers) < count and cache.layer_class_to_replicate is not None:
+        cache.layers.append(cache.layer_class_to_replicate())
+    if len(cache.layers) != count:
+        raise ValueError(f"past_key_values must have {count} layers, got {len(cache.layers)}; make it for this model")
+    static = cache.is_compileable
+    cache.layers.extend(KrauseLayer(window, static) for _ in range(count))
+
+
+class KrauseBranch(nn.Module):
+    """Mixed into the class of an attention module by `gated_attention`; adds the branch and the gate to its forward."""
+
+    config: Any
+    layer_idx: int
+    head_dim: int
+    q_proj: Any
+    o_proj_krause: Any
+    gate_proj_krause: Any
+    log_sigma: Any
+
+    def add_branch(self, branch: Branch, width: int) -> None:
+        """The branch's modules, on the device and in the dtype of the base's.
+
+        Args:
+            branch: Settings.
+            width: Of the tokens.
+        """
+        like = self.q_proj.weight
+        place: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
+        for name in PROJECTIONS:
+            base = getattr(self, name)
+            fresh = nn.Linear(base.in_features, base.out_features, bias=name != "o_proj", **place)
+            setattr(self, name + SUFFIX, fresh)
+        self.gate_proj_krause = Gate(width).to(**place)
+        heads = self.q_proj.out_features // self.head_dim
+        self.log_sigma = LogSigma(branch.sigma, heads).to(like.device)
+
+    @torch.no_grad()
+    def copy_projections(self) -> None:
+        """Weights and biases of the base into the branch; zero biases where the base has none."""
+        for name in PROJECTIONS:
+            base, own = getattr(self, name), getattr(self, name + SUFFIX)
+            own.weight.copy_(base.weight)
+            if own.bias is not None:
+                own.bias.zero_() if base.bias is None else own.bias.copy_(base.bias)
+
+    @property
+    def branch(self) -> Branch:
+        """Settings, as the configuration has them now."""
+        return Branch(**self.config.krause_branch)
+
+    @property
+    def sigma(self) -> Tensor:
+        """Bandwidth (heads,); read without a call, which peft's wrapper of saved modules would want an input for."""
+        return self.log_sigma.weight.exp()
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: Any = None,
+        attention_mask: Any = None,
+        past_key_values: Any = None,
+        **rest: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The base's forward, then the branch and the gate; returned weights are those of the softmax branch."""
+        branch = self.branch
+        closed = branch.gate == "closed"
+        if past_key_values is not None and not closed:
+            add_layers(past_key_values, self.config.num_hidden_layers, branch.window)
+        softmax, weights = super().forward(
+            hidden_states,
+            position_embeddings=position_embeddings,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            **rest,
+        )
+        if closed:
+            return softmax, weights
+        call = self.krause_call(hidden_states, position_embeddings, attention_mask, past_key_values)
+        krause: Any = krause_attention(*call[:3], branch.neighbourhood, **call[3])
+        krause = self.o_proj_krause(krause.transpose(1, 2).flatten(2))
+        return self.gate_proj_krause(softmax, krause), weights
+
+    def krause_call(self, x: Tensor, positions: Any, mask: Any, cache: Any) -> tuple[Tensor, Tensor, Tensor, Any]:
+        """Queries, keys, values and options of `krause_attention` for tokens x (batch, n, width)."""
+        q, k, v = (
+            getattr(self, name + SUFFIX)(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for name in PROJECTIONS[:3]
+        )
+        q, k = rotation_of(type(self))(q, k, *positions)
+        seen = x.shape[1]
+        if cache is not None:
+            layer = cache.layers[self.config.num_hidden_layers + self.layer_idx]
+            k, v = layer.update(k, v)
+            seen = layer.get_seq_length()
+        return q, k, v, {"sigma": self.sigma, **heard_of(mask, q, k, seen)}
+
+
+def rotation_of(attention: type) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The rotary positions of the base's own file."""
+    files = (sys.modules[base.__module__] for base in attention.__mro__)
+    found: Callable[..., tuple[Tensor, Tensor]] = next(
+        file.apply_rotary_pos_emb for file in files if hasattr(file, "apply_rotary_pos_emb")
+    )
+    return found
+
+
+@lru_cache(maxsize=64)
+def gated_attention(base: type[nn.Module]) -> type[nn.Module]:
+    """The class of an attention module with the branch; still an instance of the base's, so that recorders find it."""
+    return type(f"KrauseGated{base.__name__}", (KrauseBranch, base), {"__doc__": f"`{base.__name__}` with the branch."})
+
+
+def heard_of(mask: Any, q: Tensor, k: Tensor, seen: int) -> dict[str, Tensor]:
+    """The model's mask for the branch's keys, which are the last ones, as options of `krause_attention`.
+
+    Args:
+        mask: ``None``, booleans or log weights (batch, 1, n, keys), a `BlockMask`, or padding (batch, keys).
+        q: Queries (batch, heads, n, d).
+        k: Keys of the branch (batch, kv_heads, m, d): the last m up to now.
+        seen: Number of tokens up to now; a static cache has columns for later ones.
+    """
+    if mask is None:
+        return {}
+    n, m = q.shape[2], k.shape[2]
+    if isinstance(mask, BlockMask):
+        mask = create_mask(mask.mask_mod, mask.shape[0], 1, *mask.seq_lengths, device=q.device)
+    visible = mask if mask.dtype == torch.bool else (mask >= 0 if mask.is_floating_point() else mask != 0)
+    end = min(seen, visible.shape[-1])
+    visible = visible[..., max(end - m, 0) : end]
+    # A model whose own window is narrower than the branch's hides what lies before it.
+    visible = nn.functional.pad(visible, (m - visible.shape[-1], 0))
+    if visible.ndim == 2:
+        return {"key_valid": visible.expand(q.shape[0], m)}
+    if n == 1:
+        return {"key_valid": visible[:, 0, 0].expand(q.shape[0], m)}
+    nothing = torch.zeros((), dtype=torch.promote_types(q.dtype, torch.float32), device=q.device)
+    return {"pair_bias": torch.where(visible[:, :, -n:], nothing, -torch.inf)}

@@ -1,0 +1,219 @@
+"""Pretrained decoders with a Krause branch: the base untouched, the branch as a formula, caches, saving, refusals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers")
+
+from torch.nn.attention.flex_attention import create_block_mask  # noqa: E402
+
+from krause_dynamics import UnsupportedModel  # noqa: E402
+from krause_dynamics.models import add_krause_branch, branch_weights  # noqa: E402
+from krause_dynamics.models.gated import FAMILIES  # noqa: E402
+from krause_dynamics.models.gated_attention import heard_of  # noqa: E402
+from tests.model_sizes import gated_base, words  # noqa: E402
+
+# Compiling FlexAttention takes minutes.
+IMPLEMENTATIONS = ["eager", "sdpa", pytest.param("flex_attention", marks=pytest.mark.slow)]
+SETTINGS = {"window": 6, "top_k": 3, "sigma": 1.5}
+
+
+def gated(family="llama", seed=0, **settings):
+    """A tiny model of a family with the branch, its gate and projections spread so that they matter."""
+    torch.manual_seed(seed)
+    model = add_krause_branch(gated_base(family, seed), **{**SETTINGS, **settings}).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "_krause" in name:
+                weight.add_(0.2 * torch.randn_like(weight))
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_closed_gate_is_the_base_bit_for_bit_and_an_open_one_is_not(family):
+    x, base = words(20), gated_base(family)
+    expected = base(x).logits
+    model = add_krause_branch(base, **SETTINGS, gate="closed")
+    assert torch.equal(model(x).logits, expected)
+    model.config.krause_branch["gate"] = "learned"
+    assert not torch.allclose(model(x).logits, expected, atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_branch_is_the_published_formula():
+    """Variant 4, written out with loops over heads in float64: distance, window, ties kept, softmax, gate."""
+    model = gated("qwen2")
+    part, x = model.model.layers[0].self_attn, words(12)
+    caught = {}
+    hook = part.register_forward_pre_hook(lambda m, a, k: caught.update(k), with_kwargs=True)
+    outputs = branch_weights(model, x)
+    hook.remove()
+    hidden, (cos, sin) = caught["hidden_states"], caught["position_embeddings"]
+
+    def turned(y):
+        half = torch.cat([-y[..., 4:], y[..., :4]], -1)
+        return y * cos[:, None] + half * sin[:, None]
+
+    q, k, v = (p(hidden).unflatten(-1, (-1, 8)).transpose(1, 2) for p in
+               (part.q_proj_krause, part.k_proj_krause, part.v_proj_krause))  # fmt: skip
+    q, k, v = turned(q), turned(k).repeat_interleave(2, 1), v.repeat_interleave(2, 1)
+    score = -torch.cdist(q, k).square() / (2 * 1.5**2)
+    i = torch.arange(12)
+    score.masked_fill_((i[None] > i[:, None]) | (i[None] < i[:, None] - 5), -torch.inf)
+    score.masked_fill_(score < score.topk(3).values[..., -1:], -torch.inf)
+    weights = score.softmax(-1)
+    # log sigma is float32, so that sigma is known to 6e-8.
+    torch.testing.assert_close(outputs.krause[0], weights, rtol=1e-5, atol=1e-7)
+    softmax = outputs.softmax[0] @ turned_values(part, hidden)
+    both = [o(y.transpose(1, 2).flatten(2)) for o, y in ((part.o_proj, softmax), (part.o_proj_krause, weights @ v))]
+    share = torch.nn.functional.linear(torch.cat(both, -1), part.gate_proj_krause.weight, part.gate_proj_krause.bias)
+    torch.testing.assert_close(outputs.gate[0], share.softmax(-1), rtol=1e-5, atol=1e-6)
+    mixed = (share.softmax(-1)[..., None, :] * torch.stack(both, -1)).sum(-1)
+    torch.testing.assert_close(part(**caught)[0], mixed, rtol=1e-5, atol=1e-6)
+
+
+def turned_values(part, hidden):
+    return part.v_proj(hidden).unflatten(-1, (-1, 8)).transpose(1, 2).repeat_interleave(2, 1)
+
+
+def test_it_starts_at_the_published_shares_with_the_bases_projections():
+    torch.manual_seed(0)
+    model = add_krause_branch(gated_base("qwen2"))
+    for part in (layer.self_attn for layer in model.model.layers):
+        assert torch.equal(part.k_proj_krause.weight, part.k_proj.weight)
+        assert torch.equal(part.k_proj_krause.bias, part.k_proj.bias)
+        assert part.o_proj_krause.bias is None
+        torch.testing.assert_close(part.gate_proj_krause.bias.softmax(0), part.gate_proj_krause.bias.new([0.8, 0.2]))
+        assert 0.005 < part.gate_proj_krause.weight.std() < 0.015
+        torch.testing.assert_close(part.sigma, torch.full((4,), 5.5))
+    llama = add_krause_branch(gated_base("llama"), projections="fresh").model.layers[0].self_attn
+    assert bool((llama.q_proj_krause.bias == 0).all())
+    assert not torch.equal(llama.q_proj_krause.weight, llama.q_proj.weight)
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:_compile flag:DeprecationWarning")  # of transformers' flex mask
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_every_implementation_is_causal_and_gives_the_same(implementation):
+    model, x = gated().float(), words(20)
+    expected = model(x).logits
+    model.set_attn_implementation(implementation)
+    changed = x.clone()
+    changed[:, 12] = (changed[:, 12] + 1) % 23
+    logits, other = model(x).logits, model(changed).logits
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    assert bool((logits[:, :12] == other[:, :12]).all())
+    assert not torch.equal(logits[:, 12], other[:, 12])
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:_compile flag:DeprecationWarning")  # of transformers' flex mask
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_padding_on_the_left_and_packed_rows_are_not_heard(implementation):
+    model, x = gated().float(), words(20)
+    model.set_attn_implementation(implementation)
+    expected = model(x).logits
+    pad = torch.zeros(2, 5, dtype=x.dtype)
+    mask = torch.cat([pad, torch.ones_like(x)], 1)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    padded = model(torch.cat([pad + 7, x], 1), attention_mask=mask, position_ids=positions).logits
+    torch.testing.assert_close(padded[:, 5:], expected, rtol=1e-4, atol=1e-5)
+    packed = torch.cat([x[:1, :8], x[1:, :12]], 1)
+    places = torch.cat([torch.arange(8), torch.arange(12)])[None]
+    logits = model(packed, position_ids=places, use_cache=False).logits
+    torch.testing.assert_close(logits[:, :8], model(x[:1, :8]).logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits[:, 8:], model(x[1:, :12]).logits, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["dynamic", "static", "without configuration"])
+def test_decoding_in_any_portions_equals_the_full_pass(kind):
+    model, x = gated(), words(30)
+    expected = model(x).logits
+    for portions in ([1] * 30, [13, 1, 1, 15]):
+        cache = {
+            "dynamic": lambda: transformers.DynamicCache(config=model.config),
+            "static": lambda: transformers.StaticCache(config=model.config, max_cache_len=40),
+            "without configuration": transformers.DynamicCache,
+        }[kind]()
+        logits = torch.cat([model(part, past_key_values=cache).logits for part in x.split(portions, 1)], 1)
+        torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
+    assert max(layer.keys.shape[2] for layer in cache.layers[2:]) == 6 - 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_beams": 3}, {"prompt_lookup_num_tokens": 3}, {"cache_implementation": "static"}],
+    ids=["greedy", "beams", "assisted", "static"],
+)
+def test_generation_with_the_cache_is_that_without(family, options):
+    model, x = gated(family), words(9, batch=1 if "prompt_lookup_num_tokens" in options else 2)
+    rest = {"max_new_tokens": 14, "do_sample": False, "pad_token_id": 0}
+    again = {name: value for name, value in options.items() if name == "num_beams"}
+    expected = model.generate(x, **rest, **again, use_cache=False)
+    assert torch.equal(model.generate(x, **rest, **options), expected)
+    if not options:
+        padded = torch.cat([torch.zeros(2, 4, dtype=x.dtype), x], 1)
+        mask = torch.cat([torch.zeros(2, 4, dtype=x.dtype), torch.ones_like(x)], 1)
+        assert torch.equal(model.generate(padded, attention_mask=mask, **rest)[:, 4:], expected)
+
+
+def test_a_mask_of_flex_attention_is_read_as_pairs():
+    """The last 4 of 7 keys, of which padding is taken out, for 3 queries at the end."""
+    mask = create_block_mask(lambda b, h, i, j: (j <= i + 4) & (j != 5 - b), 2, None, 3, 7, device="cpu")
+    q, k = torch.zeros(2, 4, 3, 8), torch.zeros(2, 2, 4, 8)
+    i, j = torch.arange(3)[:, None], torch.arange(3, 7)
+    expected = torch.stack([(j <= i + 4) & (j != 5 - b) for b in range(2)])[:, None]
+    assert torch.equal(heard_of(mask, q, k, 7)["pair_bias"] == 0, expected)
+
+
+@torch.no_grad()
+def test_a_saved_folder_loads_by_the_auto_classes_and_a_base_folder_does_not(tmp_path):
+    model = gated("qwen2")
+    model.save_pretrained(tmp_path / "gated")
+    back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "gated", dtype=torch.float64)
+    assert type(back) is type(model)
+    assert back.config.krause_branch == model.config.krause_branch
+    # Rotary frequencies and log sigma are float32 in one, float64 in the other.
+    torch.testing.assert_close(back(words()).logits, model(words()).logits, rtol=1e-6, atol=1e-6)
+    half = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "gated", dtype=torch.bfloat16)
+    assert {p.dtype for name, p in half.named_parameters() if "log_sigma" in name} == {torch.float32}
+    assert half(words()).logits.isfinite().all()
+    gated_base("qwen2").save_pretrained(tmp_path / "base")
+    with pytest.raises(ValueError, match="add_krause_branch"):
+        type(model).from_pretrained(tmp_path / "base")
+
+
+def test_what_cannot_be_served_is_refused_and_left_as_it_was():
+    base = gated_base("llama")
+    kind, config = type(base), base.config
+    for settings, says in (({"windwo": 3}, "window"), ({"top_k": 0}, "top_k"), ({"gate": "open"}, "gate")):
+        with pytest.raises(ValueError, match=says):
+            add_krause_branch(base, **settings)
+    assert (type(base), base.config) == (kind, config)
+    with pytest.raises(UnsupportedModel, match="has a Krause branch already"):
+        add_krause_branch(add_krause_branch(base))
+    other = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=5, n_embd=8, n_layer=1, n_head=2))
+    with pytest.raises(UnsupportedModel, match="gpt2"):
+        add_krause_branch(other)
+    with pytest.raises(TypeError, match="branch"):
+        branch_weights(other, words(3))
+
+
+def test_checkpointed_gradients_are_the_plain_ones_and_reach_log_sigma():
+    model, x = gated().train(), words(12)
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        model.zero_grad()
+        model(x, labels=x, use_cache=False).loss.backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
+    assert all(grad.abs().max() > 0 for name, grad in gradients[0].items() if "sigma" in name or "gate" in name)
+    for name, plain in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], plain, rtol=1e-9, atol=1e-12)
