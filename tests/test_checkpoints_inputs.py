@@ -126,3 +126,18 @@ def test_bad_files_are_named(tmp_path):
         prepare(str(tmp_path / "latin.txt"))
     with pytest.raises(ValueError, match="text needs a tokenizer"):
         prepare("水。" * 100)  # longer in bytes than a file's name may be
+
+
+def test_of_a_long_text_no_more_is_read_than_two_sequences_need():
+    read = []
+
+    class Counting(Letters):
+        def __call__(self, text, **options):
+            read.append(len(text))
+            return super().__call__(text, **options)
+
+    text = "inthebeginningwastheword" * 200_000
+    few = prepare(text, Counting(), sequence_length=7, max_sequences=2)
+    assert few.left_out == -1
+    assert max(read) < len(text) // 10
+    assert few.sequences == prepare(text[:30_000], Letters(), sequence_length=7, max_sequences=2).sequences

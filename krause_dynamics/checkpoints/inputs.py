@@ -15,6 +15,9 @@ import torch
 
 from krause_dynamics.checkpoints.blocks import device_of
 
+LONG_TEXT = 1 << 20  # characters: shorter texts are read whole, in a second
+UNCOUNTED = -1
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -23,7 +26,8 @@ class Tokens:
     Attributes:
         sequences: One tuple of ids a sequence; only real tokens.
         source: ``"text"`` or ``"token ids"``.
-        left_out: Tokens that did not fill a sequence, lie beyond ``max_sequences``, or were cut because that was asked.
+        left_out: Tokens that did not fill a sequence, lie beyond ``max_sequences``, or were cut because that was asked;
+            -1 where they were not counted, as of a long text only its first sequences are asked for.
     """
 
     sequences: tuple[tuple[int, ...], ...]
@@ -102,13 +106,14 @@ def prepare(
     if limit is not None and context is not None and limit > context:
         raise ValueError(f"sequence_length={limit} is longer than the context of the model, {context} tokens")
     if texts is not None:
-        tokens = _tokenize(texts, tokenizer, limit)
+        tokens = _tokenize(texts, tokenizer, limit, max_sequences)
         _check_vocabulary(tokens, tokenizer, vocabulary)
     else:
         tokens = Tokens(tuple(piece for row in ids for piece in _pieces(row, limit)), "token ids", _rest(ids, limit))
     if max_sequences is not None:
         dropped = sum(map(len, tokens.sequences[max_sequences:]))
-        tokens = replace(tokens, sequences=tokens.sequences[:max_sequences], left_out=tokens.left_out + dropped)
+        left_out = UNCOUNTED if tokens.left_out == UNCOUNTED else tokens.left_out + dropped
+        tokens = replace(tokens, sequences=tokens.sequences[:max_sequences], left_out=left_out)
     return _check(tokens, context, vocabulary, truncate, limit)
 
 
@@ -240,19 +245,41 @@ def _rest(rows: list[list[int]], length: int | None) -> int:
     return 0 if length is None else sum(len(row) % length for row in rows)
 
 
-def _tokenize(texts: list[str], tokenizer: Any, length: int | None) -> Tokens:
+def _tokenize(texts: list[str], tokenizer: Any, length: int | None, most: int | None) -> Tokens:
     if tokenizer is None:
         raise ValueError(
             "inputs: text needs a tokenizer and this model came without one; pass tokenizer=, or token ids"
         )
     before, after = _special_tokens(tokenizer)
-    # verbose=False: a text longer than the context is judged in _check, with our own message
-    plain = [list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) for text in texts]
     inner = None if length is None else length - len(before) - len(after)
     if inner is not None and inner < 1:
         raise ValueError(f"sequence_length={length} leaves no room beside {len(before) + len(after)} special tokens")
-    sequences = tuple((*before, *piece, *after) for ids in plain for piece in _pieces(ids, inner))
-    return Tokens(sequences, "text", _rest(plain, inner))
+    wanted = None if inner is None or most is None else most * inner
+    plain = [_ids(text, tokenizer, wanted) for text in texts]
+    sequences = tuple((*before, *piece, *after) for ids, _ in plain for piece in _pieces(ids, inner))
+    counted = all(whole for _, whole in plain)
+    return Tokens(sequences, "text", _rest([ids for ids, _ in plain], inner) if counted else UNCOUNTED)
+
+
+def _ids(text: str, tokenizer: Any, wanted: int | None) -> tuple[list[int], bool]:
+    """Ids of a text, and whether of all of it: of a long one no more is read than the first ``wanted`` ids need.
+
+    Those are settled when twice as much text begins with the same ids.
+    """
+
+    def ids_of(part: str) -> list[int]:
+        # verbose=False: a text longer than the context is judged in _check, with our own message
+        return list(tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"])
+
+    if wanted is None or len(text) <= LONG_TEXT:
+        return ids_of(text), True
+    size, before = max(LONG_TEXT // 16, 8 * wanted), ids_of("")
+    while size < len(text):
+        ids = ids_of(text[:size])
+        if len(before) >= wanted and ids[:wanted] == before[:wanted]:
+            return ids[:wanted], False
+        size, before = 2 * size, ids
+    return ids_of(text), True
 
 
 def _check_vocabulary(tokens: Tokens, tokenizer: Any, vocabulary: int | None) -> None:
