@@ -130,7 +130,9 @@ class Sphere(Space):
     def check(self, x: Array) -> None:
         xp = namespace(x=x)
         off = float(xp.max(xp.abs(xp.sum(x * x, axis=-1) - 1)))
-        if not off < 1e-3:  # float32 inputs normalised by others are off by 1e-6; anything larger is no unit vector
+        # float32 inputs normalised by others are off by 1e-6; half precision cannot be nearer than its own rounding,
+        # of each coordinate and of their sum. Anything larger is no unit vector.
+        if not off < max(1e-3, 4 * float(xp.finfo(x.dtype).eps)):
             raise ValueError(
                 f"x0 must hold unit vectors on {type(self).__name__}, |x|^2 is off by {off:.3g}; use space.retract(x0)"
             )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import weakref
 
 import numpy as np
@@ -237,3 +239,26 @@ def test_the_stream_tells_each_layer_in_order_after_the_attention_of_its_block(m
     for block in (1, 2, 3):
         expected += [("attention", block, *attention), ("state", block, *state)]
     assert told == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_analysis_holds_its_finished_sequences(number, model, tmp_path, monkeypatch):
+    def tell(done, total):
+        if done == 2:
+            os.kill(os.getpid(), number)
+
+    whole = analyze(model, IDS, batch_size=1)
+    before = signal.getsignal(signal.SIGTERM)
+    if number == signal.SIGINT:
+        part = analyze(model, IDS, batch_size=1, progress=tell)
+    else:
+        with pytest.raises(SystemExit) as ended:
+            analyze(model, IDS, batch_size=1, progress=tell)
+        assert ended.value.code == 143
+        part = ended.value.result
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert json.loads(part.attrs["meta"])["stopped"] == "interrupted"
+    finished = [whole.length.values.tolist().index(length) for length in part.length.values]
+    assert part.sizes["sequence"] < len(IDS)
+    np.testing.assert_array_equal(part.mean_cosine, whole.mean_cosine[finished])
+    assert report.findings(part)

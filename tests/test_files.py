@@ -122,6 +122,19 @@ def test_bfloat16_runs_are_saved_and_go_on(tmp_path):
     assert loaded.meta["dtype"] == "bfloat16"
 
 
+def test_unit_vectors_of_half_precision_may_start_a_run():
+    import torch
+
+    x0 = torch.from_numpy(kd.Sphere().sample(8, 3, 0))
+    expected = kd.simulate(kd.Dynamics(kd.softmax(1.0), kd.Sphere()), x0, 0.5, dt=0.1).final
+    for dtype, eps in ((torch.bfloat16, 2**-7), (torch.float16, 2**-10)):
+        run = kd.simulate(kd.Dynamics(kd.softmax(1.0), kd.Sphere()), x0.to(dtype), 0.5, dt=0.1)
+        # Five steps of four stages, each rounded once; the flow contracts.
+        torch.testing.assert_close(run.final.double(), expected, atol=20 * eps, rtol=0)
+        with pytest.raises(ValueError, match="must hold unit vectors"):
+            kd.simulate(kd.Dynamics(kd.softmax(1.0), kd.Sphere()), (1.1 * x0).to(dtype), 0.5, dt=0.1)
+
+
 def test_a_folder_of_the_cache_is_made_by_one_and_found_by_the_others(tmp_path):
     pytest.importorskip("filelock")
     from krause_dynamics.checkpoints.bundled import make_once

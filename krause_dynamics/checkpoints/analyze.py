@@ -133,15 +133,17 @@ def analyze(
     finished = np.zeros(number, bool)
     with Interrupts() as interrupts:
         for members, batch in run.batches():
+            if interrupts.reason is not None:
+                break
             layers = measures.Measuring(measures.MEASURES, radius_values)
             run.stream(batch, layers)
             for name, values in layers.arrays().items():
                 target = arrays.setdefault(name, np.empty((number, *values.shape[1:]), dtype=values.dtype))
                 target[members] = values
             finished[members] = True
-            if interrupts.reason is not None:
-                break
     meta = describe(run) | {"min_queries": min_queries, "distance": "chord"}
+    if not finished.any():
+        raise Terminated if interrupts.terminated else KeyboardInterrupt
     if not finished.all():
         meta |= {"stopped": "interrupted", "sequences": int(finished.sum())}
         logger.warning("interrupted after %d of %d sequences; the result holds those", finished.sum(), number)

@@ -332,6 +332,8 @@ def _check(
         lost = tokens.left_out + int(np.maximum(tokens.lengths - context, 0).sum())
         tokens = replace(tokens, sequences=cut, left_out=lost)
     smallest, largest = min(map(min, tokens.sequences)), max(map(max, tokens.sequences))
+    if largest >= 2**63:
+        raise ValueError(f"inputs: token ids must be below 2^63, received {largest}")
     if smallest < 0 or (vocabulary is not None and largest >= vocabulary):
         wrong = smallest if smallest < 0 else largest
         raise ValueError(

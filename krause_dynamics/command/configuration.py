@@ -22,6 +22,7 @@ from krause_dynamics.interaction.scores import Score
 from krause_dynamics.opinions import TruthSeeking, hegselmann_krause
 from krause_dynamics.opinions.disturbances import Noise
 from krause_dynamics.opinions.schedules import Schedule
+from krause_dynamics.runs.arguments import check_affordable
 from krause_dynamics.runs.stopping import StopRule
 from krause_dynamics.simulate import simulate
 from krause_dynamics.spaces import Circle, Euclidean, Space, Sphere
@@ -30,6 +31,7 @@ from krause_dynamics.trajectory import Trajectory
 _RULES: dict[str, Callable[..., Interaction]] = {f.__name__: f for f in (softmax, krause, bounded_confidence)}
 
 
+PARTICLES = 1e9  # 8 GB a coordinate
 _ARRAYS = ("graph", "weights", "fixed")  # keys of [opinions] that hold arrays, or the names of files
 
 
@@ -137,6 +139,7 @@ def _initial(table: Mapping[str, Any], space: Space, files: Mapping[str, str]) -
     """Initial positions: the space's own sample, a file, or a function of `krause_dynamics.initial`."""
     kind, n = table["type"], table["n"]
     check_count("initial.n", n)
+    check_affordable("particles (initial.n)", n, PARTICLES)
     if kind == "file":
         if not isinstance(table["path"], str):
             raise ValueError(f"initial.path must name a file of positions, such as start.npy, got {table['path']!r}")
