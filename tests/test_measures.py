@@ -148,6 +148,15 @@ def test_exact_against_assignment_and_the_line() -> None:
     assert measures.sliced(x, y) <= measures.exact(x, y)
 
 
+def test_entropic_says_where_it_did_not_converge(monkeypatch) -> None:
+    from krause_dynamics.analysis.measures import clouds
+
+    monkeypatch.setattr(clouds, "ITERATIONS", 200)
+    x, y = 100 * np.random.default_rng(0).normal(size=(2, 9, 2))
+    with pytest.raises(RuntimeError, match="epsilon = 0.1 is too small for 200 iterations"):
+        measures.entropic(x, y, epsilon=0.1)
+
+
 def test_entropic_between_exact_and_product() -> None:
     pytest.importorskip("ot")
     rng = np.random.default_rng(7)

@@ -116,3 +116,31 @@ def test_pairs_of_the_tree_are_those_of_all_pairs(rng):
             for closed in (True, False):
                 found = kd.clusters.find(x, radius, closed=closed, period=period)
                 np.testing.assert_array_equal(found.labels, curve.at(radius, closed=closed).labels)
+
+
+def test_statistics_of_the_command_line_ask_the_space():
+    """Ten opinions across the cut of a torus: one cluster, whose diameter is what it is elsewhere."""
+    from krause_dynamics.command.sweep import _statistic
+
+    x = 0.4 + 0.02 * np.arange(10.0)[:, None]
+    cut = T.retract(x - 0.5)
+    for name in ("clusters", "largest_cluster", "diameter", "dispersion"):
+        assert _statistic(name, cut, 0.05, T) == pytest.approx(float(_statistic(name, x, 0.05, kd.Euclidean())))
+        assert _statistic(name, cut, 0.05, kd.Euclidean()) != pytest.approx(float(_statistic(name, cut, 0.05, T)))
+
+
+def test_lines_of_a_figure_take_the_short_way():
+    run = kd.simulate(D, PAIR, 0.6, dt=0.2)
+    moving = kd.simulate(kd.Dynamics(RULE, T, external=lambda t, x: np.ones_like(x)), PAIR, 0.6, dt=0.1)
+    for trajectory in (run, moving):
+        (lines,) = kd.plots.opinions(trajectory).collections
+        ends = np.array([line[:, 1] for line in lines.get_segments()])
+        assert np.abs(np.diff(ends, axis=1)).max() < 0.2
+    assert len(lines.get_segments()) > 2 * 6  # those that cross are drawn twice
+    flat = kd.simulate(kd.Dynamics(kd.bounded_confidence(0.2), kd.Torus((1.0, 1.0))), np.hstack([PAIR, PAIR]), 0.6)
+    assert np.isfinite(kd.plots.overview(flat).lines[0].get_ydata()).all()
+
+
+def test_energies_know_no_border():
+    with pytest.raises(ValueError, match="no images behind a"):
+        kd.energies.along(RULE, kd.simulate(D, PAIR, 0.1))

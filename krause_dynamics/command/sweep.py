@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from krause_dynamics._array import Array
+    from krause_dynamics.spaces import Space
 
 OF_CLUSTERS = ("clusters", "largest_cluster")  # statistics with a radius, besides the names of kd.observables
 
@@ -79,16 +81,18 @@ def evaluate_point(
     for label, value in point.items():
         changed = tables.assign(changed, names[label], value)
     changed = tables.assign(changed, "initial.seed", int(rng.integers(2**63)))
-    final = configuration.run(changed, final_only=True).final
+    run = configuration.run(changed, final_only=True)
     radius = described["sweep"]["cluster_radius"]
-    return {name: _statistic(name, final, radius) for name in described["sweep"]["statistics"]}
+    return {name: _statistic(name, run.final, radius, run.space) for name in described["sweep"]["statistics"]}
 
 
-def _statistic(name: str, final: Array, radius: float) -> Any:
+def _statistic(name: str, final: Array, radius: float, space: Space) -> Any:
     from krause_dynamics.analysis import observables
     from krause_dynamics.analysis.clusters import find
 
     if name not in OF_CLUSTERS:
-        return getattr(observables, name)(final)
-    found = find(final, radius)
+        function = getattr(observables, name)
+        asks = space.period is not None and "space" in inspect.signature(function).parameters
+        return function(final, space=space) if asks else function(final)
+    found = find(final, radius, period=space.period)
     return found.count if name == "clusters" else found.sizes[0] / len(final)

@@ -17,6 +17,7 @@ from krause_dynamics._arguments import FILE, Called, Maybe, Real, Whole, reads
 from krause_dynamics._files import check_target, replacing
 from krause_dynamics.plots.angles import angles
 from krause_dynamics.plots.style import A_RUN, ON, new_axes
+from krause_dynamics.spaces import Space
 from krause_dynamics.trajectory import Trajectory
 
 SAME = 1e-6  # of the extent: closer opinions are drawn as one
@@ -28,6 +29,8 @@ DRAWN = 200  # particles drawn singly at most, so that a figure stays readable
 @reads(trajectory=A_RUN, ax=ON)
 def opinions(trajectory: Trajectory, *, ax: Axes | None = None, **lines: Any) -> Axes:
     """Positions on a line over time; those that agree are one line, as wide as their mass.
+
+    On a torus a line leaves at one border and enters at the other.
 
     Args:
         trajectory: Positions (T, n, 1).
@@ -46,11 +49,14 @@ def opinions(trajectory: Trajectory, *, ax: Axes | None = None, **lines: Any) ->
         ends = np.round(x[k : k + 2].T / cell)
         _, first, group = np.unique(ends, axis=0, return_index=True, return_inverse=True)
         together = np.bincount(group.ravel(), weights=masses)
-        segments += [[(run.times[k], x[k, i]), (run.times[k + 1], x[k + 1, i])] for i in first]
-        widths += list(0.4 + WIDEST * together)
+        for before, after in _ways(run.space, x[k, first], x[k + 1, first]):
+            segments += [[(run.times[k], a), (run.times[k + 1], b)] for a, b in zip(before, after, strict=True)]
+            widths += list(0.4 + WIDEST * together)
     options: dict[str, Any] = {"color": "C0", "capstyle": "round", "linewidths": widths} | lines
     ax.add_collection(LineCollection(segments, **options))
     ax.autoscale()
+    if run.space.period is not None:
+        ax.set_ylim(0.0, float(np.max(run.space.period)))
     ax.set(xlabel="time", ylabel="opinion")
     return ax
 
@@ -131,7 +137,7 @@ def overview(trajectory: Trajectory, *, ax: Axes | None = None) -> Axes:
     if units and d in (2, 3):
         return angles(run, ax=ax) if d == 2 else sphere(run, ax=ax)
     ax = new_axes(ax)
-    ax.plot(run.times, run.positions[:, :DRAWN, 0], color="C0", linewidth=0.8, alpha=0.7)
+    ax.plot(run.times, _broken(run.space, run.positions[:, :DRAWN, 0]), color="C0", linewidth=0.8, alpha=0.7)
     ax.set(xlabel="time", ylabel="first coordinate")
     return ax
 
@@ -197,6 +203,20 @@ def _opinions_until(run: Trajectory, index: int, *, ax: Axes) -> Axes:
     ax.set_xlim(float(run.times[0]), float(run.times[-1]) or 1.0)
     ax.set_ylim(float(low - margin), float(high + margin))
     return ax
+
+
+def _ways(space: Space, x: np.ndarray, y: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Ends of the ways from x to y (n,): as they leave, and, where they cross a border, as they arrive."""
+    there = space.image(y[:, None], x[:, None])[:, 0]
+    return [(x, there)] if np.array_equal(there, y) else [(x, there), (x + (y - there), y)]
+
+
+def _broken(space: Space, x: np.ndarray) -> np.ndarray:
+    """Paths (T, n) of first coordinates with a gap where they cross a border."""
+    if space.period is None:
+        return x
+    jumps = np.abs(np.diff(x, axis=0, prepend=x[:1])) > np.ravel(space.period)[0] / 2
+    return np.where(jumps, np.nan, x)
 
 
 def _single(trajectory: Trajectory, d: int | None) -> Trajectory:

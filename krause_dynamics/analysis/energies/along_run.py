@@ -144,6 +144,11 @@ def _arrays(run: Any) -> tuple[np.ndarray, np.ndarray | None]:
     positions, log_mass = to_numpy(getattr(run, "positions", run)), getattr(run, "log_mass", None)
     if positions.ndim < 3:
         raise ValueError(f"run must have positions (T, *batch, n, d), got {positions.shape}")
+    if getattr(getattr(run, "space", None), "period", None) is not None:
+        raise ValueError(
+            f"run must live where pairs are met once, got {run.space!r}: these energies know no images behind a "
+            "border; where nothing comes near it pass run.positions (with times=)"
+        )
     if log_mass is None:
         return positions, None
     return positions, np.broadcast_to(to_numpy(log_mass), positions.shape[:-1])

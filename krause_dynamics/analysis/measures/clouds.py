@@ -13,6 +13,8 @@ from krause_dynamics.analysis.measures.line import line_cost, mean_power
 
 TOGETHER = 10  # directions projected at once: 10 doubles a point, whatever their number
 
+ITERATIONS, CLOSE = 20_000, 1e-10  # of Sinkhorn, some six seconds; distance of the marginals at which it ends
+
 
 @reads(x=Entries((1, 2)), y=Entries((1, 2)), p=Real(1.0), directions=Whole(most=10**7))
 def sliced(
@@ -117,6 +119,7 @@ def entropic(
     Raises:
         ModuleNotFoundError: POT is not installed (extra ``transport``).
         ValueError: epsilon not positive, p < 1, NaN, or no mass.
+        RuntimeError: The iterations did not converge within their bound.
 
     Source: Cuturi, NIPS 2013.
     """
@@ -124,9 +127,15 @@ def entropic(
         raise ValueError(f"epsilon must be positive, got {epsilon}; for 0 use measures.exact")
     first, second = two(x, y, x_log_mass, y_log_mass, p)
     costs = _costs(first, second, p)
-    plan = _pot().sinkhorn(
-        first.share, second.share, costs, reg=epsilon, method="sinkhorn_log", numItermax=100_000, stopThr=1e-10
-    )
+    plan, log = _pot().sinkhorn(
+        first.share, second.share, costs, reg=epsilon, method="sinkhorn_log", numItermax=ITERATIONS, stopThr=CLOSE,
+        log=True, warn=False,
+    )  # fmt: skip
+    if not log["err"][-1] <= CLOSE:
+        raise RuntimeError(
+            f"epsilon = {epsilon:g} is too small for {ITERATIONS} iterations at costs up to {costs.max():.3g}: "
+            f"marginals are off by {log['err'][-1]:.2g}; take a larger epsilon, or measures.exact for 0"
+        )
     return float(np.sum(plan * costs)) ** (1 / p)
 
 
