@@ -149,6 +149,7 @@ def analyze(
         logger.warning("interrupted after %d of %d sequences; the result holds those", finished.sum(), number)
         arrays = {name: values[finished] for name, values in arrays.items()}
     dataset = _dataset(arrays, lengths[finished], eps_values, radius_values, meta)
+    dataset = dataset.assign_coords(sequence=np.flatnonzero(finished))  # of a part those that it holds
     if interrupts.terminated:
         raise Terminated(result=dataset)
     return dataset
