@@ -155,6 +155,13 @@ def test_a_configuration_refuses_what_no_model_can_be(change, says):
         KrauseLMConfig(**{**WORDS, **change})
 
 
+def test_a_configuration_that_was_changed_is_checked_again():
+    config = KrauseLMConfig(**WORDS)
+    config.num_attention_heads = 3
+    with pytest.raises(ValueError, match="num_attention_heads must divide hidden_size, got 3 and 16"):
+        KrauseLM(config)
+
+
 def test_a_picture_gives_vocabulary_and_length():
     config = KARMConfig(**{**PICTURES, "image_size": [4, 5]})
     assert (config.vocab_size, config.max_position_embeddings) == (16, 60)

@@ -166,13 +166,10 @@ def export(model, strict):
     assert torch.equal(model(other).logits, expected), "exporting leaves the model as it was"
 
 
-def test_an_exported_model_gives_the_same_logits_for_any_batch(model):
-    export(model, strict=False)
-
-
-def test_a_strictly_exported_model_does_too():
-    kind, config, small = ARMS["KViT"]
-    export(seeded(kind, config(**small)), strict=True)
+@pytest.mark.parametrize(("name", "strict"), [("KViT", False), ("KViT", True), ("KSwin", False)])
+def test_an_exported_model_gives_the_same_logits_for_any_batch(name, strict):
+    kind, config, small = ARMS[name]
+    export(seeded(kind, config(**small)), strict)
 
 
 @torch.no_grad()

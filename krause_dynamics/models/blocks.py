@@ -111,6 +111,10 @@ class KrauseModel(PreTrainedModel):
     _no_split_modules = ["Block"]
     _keep_in_fp32_modules_strict = ["log_sigma", "key_norm"]
 
+    def __init__(self, config: KrauseConfig) -> None:
+        config.check()  # attributes may have been set since it was built
+        super().__init__(config)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Fresh weights of one module; the library guards `torch.nn.init`, so that what a file held is left alone."""
