@@ -9,8 +9,15 @@ import torch
 
 import krause_dynamics as kd
 from krause_dynamics.errors import UnsupportedImplementation
-from krause_dynamics.nn import KrauseAttention, LogSigma, Rotary, StaticWindowCache, WindowCache, krause_attention
-from krause_dynamics.nn.parts import projected_together
+from krause_dynamics.nn import (
+    KrauseAttention,
+    LogSigma,
+    Rotary,
+    StaticWindowCache,
+    WindowCache,
+    krause_attention,
+    parts,
+)
 
 OPTIONS = {
     "window": {"window": 16, "top_k": 6},
@@ -245,8 +252,9 @@ def test_layer_trains():
 
 
 @pytest.mark.parametrize("options", [{}, {"kv_heads": 2, "bias": False}, {"rotary": 100.0, "project_scale": 0.5}])
-def test_projections_in_one_product_equal_three(options):
+def test_projections_in_one_product_equal_three(options, monkeypatch):
     """In float64, gradients of all parameters too; a hook keeps them apart, as do replaced layers."""
+    monkeypatch.setattr(parts, "APART", ())
     together = KrauseAttention(32, 4, window=8, **options).double()
     apart = copy.deepcopy(together)
     seen = []
@@ -263,8 +271,9 @@ def test_projections_in_one_product_equal_three(options):
 
 
 @pytest.mark.parametrize("change", ["dtype", "bias", "frozen"])
-def test_projections_that_differ(change):
+def test_projections_that_differ(change, monkeypatch):
     """Layers that cannot be joined are called one by one; a frozen one takes no gradient."""
+    monkeypatch.setattr(parts, "APART", ())
     layers = [torch.nn.Linear(8, 8) for _ in range(3)]
     if change == "dtype":
         layers[1].double()
@@ -273,14 +282,14 @@ def test_projections_that_differ(change):
     else:
         layers[1].requires_grad_(False)
     x = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
-    joint = projected_together(x, layers)
+    joint = parts.projected_together(x, layers)
     assert (joint is None) == (change != "frozen")
     if joint is not None:
         joint.sum().backward()
         assert layers[1].weight.grad is None
         torch.testing.assert_close(layers[2].weight.grad, x.sum(0).expand(8, 8))
     with torch.no_grad():
-        assert projected_together(x, layers) is None
+        assert parts.projected_together(x, layers) is None
 
 
 def test_log_sigma_is_trained_saved_and_reloaded_by_peft(tmp_path):
