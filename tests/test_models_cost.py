@@ -91,6 +91,11 @@ def test_useful_pairs_are_the_selected_ones():
     assert result.executed - result.useful == result.interaction - 2 * 16 * (scored + selected)
 
 
+def test_a_layer_may_be_called_by_keyword():
+    layer, x = kd.nn.KrauseAttention(8, 2, window=3), torch.zeros(2, 7, 8)
+    assert cost(layer, {"x": x}, repeats=1).useful == cost(layer, x, repeats=1).useful
+
+
 def test_memory_is_that_of_the_tensors_kept_for_gradients():
     """A linear layer keeps its input, a GELU its own: 5 x 7 and 5 x 11 numbers of four bytes."""
     model = torch.nn.Sequential(torch.nn.Linear(7, 11), torch.nn.GELU())

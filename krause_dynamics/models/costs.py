@@ -127,10 +127,11 @@ def _multiply_adds(model: nn.Module, run: Any) -> tuple[int, int, int]:
     """Executed, between pairs, and useful multiply-adds of a pass."""
     heard: list[tuple[KrauseAttention, int, int]] = []
     layers = [module for module in model.modules() if isinstance(module, KrauseAttention)]
-    hooks = [
-        layer.register_forward_pre_hook(lambda layer, args: heard.append((layer, *args[0].shape[:2])))
-        for layer in layers
-    ]
+
+    def note(layer: Any, args: Any, keywords: Any) -> None:
+        heard.append((layer, *(args[0] if args else keywords["x"]).shape[:2]))
+
+    hooks = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
     try:
         with FlopCounterMode(display=False) as counter:
             run()
