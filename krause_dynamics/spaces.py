@@ -225,7 +225,10 @@ class Torus(Space):
 
     def _sides(self, x: Array) -> Any:
         """The period as something that broadcasts against ``x``."""
-        return like(self.length, x) if isinstance(self.length, tuple) else self.length
+        if not isinstance(self.length, tuple):
+            return self.length
+        self.check_dimension(x.shape[-1])  # one coordinate would broadcast to as many as there are sides
+        return like(self.length, x)
 
     def retract(self, x: Array) -> Array:
         sides = self._sides(x)

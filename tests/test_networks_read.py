@@ -110,6 +110,11 @@ def test_weights_and_signs_are_used_or_refused():
     for bad, message in ((np.full((3, 3), np.nan), "finite weights"), (np.ones((2, 3)), "square"), ("abc", "network")):
         with pytest.raises((ValueError, TypeError), match=message):
             step(O, bad)
+    for bad in (nx.Graph([(0, 1, {"weight": "much"})]), [(0, 1, "much")]):
+        with pytest.raises(TypeError, match="numbers as weights"):
+            kd.Graph(bad)
+    with pytest.raises(ValueError, match="rows of one length"):
+        kd.Graph([[0, 1], [1]])
     absent = np.ma.array(np.ones((3, 3)), mask=[[0, 1, 1], [1, 0, 0], [1, 0, 0]])
     np.testing.assert_allclose(step(O, absent), [0.0, 0.75, 0.75])
 

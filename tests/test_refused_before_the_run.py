@@ -70,6 +70,7 @@ def test_what_cannot_be_called_is_found_before_the_run():
             lambda **more: kd.simulate(D, O, 1.0, **more),
             lambda **more: kd.hegselmann_krause(O, 0.3, **more),
             lambda **more: mf.solve(LINE, GRID, 0.1, **more),
+            lambda **more: mf.iterate(LINE, GRID, 2, **more),
         ):
             with pytest.raises(TypeError, match=f"{name} must be a function, got 3"):
                 call(**{name: 3})

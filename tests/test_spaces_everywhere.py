@@ -42,6 +42,8 @@ def test_a_rectangular_box_is_its_periods(rng):
     for points in (rng.random((3, 1)), rng.random((3, 3))):
         with pytest.raises(ValueError, match="2 sides"):
             kd.Dynamics(kd.krause(0.1), box).drift(0.0, points)
+        with pytest.raises(ValueError, match="2 sides"):
+            kd.simulate(kd.Dynamics(kd.krause(0.1), box), points, 1.0)
     for length in ((2.0, 0.0), ((1.0,), (2.0,)), (1.0, np.inf)):
         with pytest.raises(ValueError, match="length must be"):
             kd.Torus(length)

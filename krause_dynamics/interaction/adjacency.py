@@ -73,7 +73,10 @@ def read(network: Any, order: Sequence[Hashable] | None = None, nodes: int | Non
     if hasattr(network, "tocoo"):
         entries = network.tocoo()
         return _of_entries(network.shape, entries.row, entries.col, entries.data)
-    matrix = network.filled(0) if isinstance(network, np.ma.MaskedArray) else to_numpy(network)
+    try:
+        matrix = network.filled(0) if isinstance(network, np.ma.MaskedArray) else to_numpy(network)
+    except ValueError:
+        raise ValueError("a network given by lists of rows must have rows of one length, as many as rows") from None
     if matrix.dtype.kind not in "biuf":
         raise TypeError(
             "a network must be a networkx graph, a square array (dense, sparse or pandas) or a list of tuples (i, j), "
@@ -129,10 +132,10 @@ def _named(
     agent, given = agents_of(names, order), list(edges)
     key = _key if order is not None else _itself
     pairs = np.array([(agent[key(i)], agent[key(j)]) for i, j, _ in given], np.int64).reshape(-1, 2)
-    weights = np.array([1.0 if weight is None else weight for _, _, weight in given], np.float64)
+    weights: Any = [1.0 if weight is None else weight for _, _, weight in given]
     if mutual:
         loops = pairs[:, 0] == pairs[:, 1]
-        pairs, weights = np.vstack([pairs, pairs[~loops, ::-1]]), np.append(weights, weights[~loops])
+        pairs, weights = np.vstack([pairs, pairs[~loops, ::-1]]), [*weights, *np.array(weights, object)[~loops]]
     return _of_entries((len(names), len(names)), pairs[:, 0], pairs[:, 1], weights)
 
 
@@ -166,14 +169,17 @@ def _of_pairs(pairs: Sequence[tuple[Any, ...]], nodes: int | None) -> Adjacency:
     ]
     if outside:
         raise ValueError(f"pairs must name agents 0 .. {count - 1} by number, got {outside[0]!r}")
-    weights = np.array([pair[2] if len(pair) == 3 else 1.0 for pair in pairs], np.float64)
+    weights = [pair[2] if len(pair) == 3 else 1.0 for pair in pairs]
     return _of_entries((count, count), ends[:, 0], ends[:, 1], weights)
 
 
 def _of_entries(shape: tuple[int, ...], rows: Any, columns: Any, values: Any) -> Adjacency:
     if len(shape) != 2 or shape[0] != shape[1]:
         raise ValueError(f"Graph adjacency must be a square (N, N) array, got shape {tuple(shape)}")
-    weights = np.asarray(values, dtype=np.float64)
+    try:
+        weights = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"a network must have numbers as weights, got {values!r}") from None
     if not np.isfinite(weights).all():
         raise ValueError("a network must have finite weights, got NaN or infinity; put 0 where there is no link")
     linked = weights != 0

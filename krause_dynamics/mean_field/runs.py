@@ -11,6 +11,7 @@ import numpy as np
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.mean_field.cells import Cells
 from krause_dynamics.mean_field.density import Density, log_of
+from krause_dynamics.runs.arguments import check_callables
 from krause_dynamics.runs.description import identity, memories, meta
 from krause_dynamics.runs.loop import Run, Stepper
 from krause_dynamics.runs.progress import Progress
@@ -57,6 +58,7 @@ def run_of(
     **rest: Any,
 ) -> Run:
     """A run whose state is the masses of the cells, (count,), and whose callbacks are handed densities."""
+    check_callables(stop=stop, on_save=on_save, progress=progress)
     asked: Any = None if stop is None else lambda t, x, before: stop(t, Density(cells, x), Density(cells, before))
     told: Any = None if on_save is None else lambda t, x: on_save(t, Density(cells, x))
     return Run(

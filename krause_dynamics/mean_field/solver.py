@@ -17,7 +17,7 @@ from krause_dynamics.mean_field.diffusion import diffusion
 from krause_dynamics.mean_field.finite_volumes import SHARE_PER_STEP, Rates, Transport, largest_step
 from krause_dynamics.mean_field.runs import OnSave, StopRule, run_file, run_of, trajectory_of, words
 from krause_dynamics.mean_field.velocity import Velocity
-from krause_dynamics.runs.arguments import STATES, STEPS, asked_times, check_affordable, check_callables
+from krause_dynamics.runs.arguments import STATES, STEPS, asked_times, check_affordable
 from krause_dynamics.runs.loop import StepFailed, Stepper
 from krause_dynamics.runs.progress import Progress
 from krause_dynamics.runs.recording import AtTimes, Record
@@ -81,7 +81,6 @@ def solve(
     """
     check_types(dynamics, density)
     _check_times(t_end, dt, max_dt)
-    check_callables(stop=stop, on_save=on_save, progress=progress)
     cells = density.cells
     cells.check_space(dynamics.space)
     check_rule(dynamics, cells)

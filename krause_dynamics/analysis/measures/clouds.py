@@ -127,10 +127,11 @@ def entropic(
         raise ValueError(f"epsilon must be positive, got {epsilon}; for 0 use measures.exact")
     first, second = two(x, y, x_log_mass, y_log_mass, p)
     costs = _costs(first, second, p)
-    plan, log = _pot().sinkhorn(
-        first.share, second.share, costs, reg=epsilon, method="sinkhorn_log", numItermax=ITERATIONS, stopThr=CLOSE,
-        log=True, warn=False,
-    )  # fmt: skip
+    with np.errstate(over="ignore"):  # of iterations that run away: they are reported below
+        plan, log = _pot().sinkhorn(
+            first.share, second.share, costs, reg=epsilon, method="sinkhorn_log", numItermax=ITERATIONS, stopThr=CLOSE,
+            log=True, warn=False,
+        )  # fmt: skip
     if not log["err"][-1] <= CLOSE:
         raise RuntimeError(
             f"epsilon = {epsilon:g} is too small for {ITERATIONS} iterations at costs up to {costs.max():.3g}: "
