@@ -130,7 +130,10 @@ def _of_artist(artist: Any) -> str:
     name = artist.get_label()
     about = [type(artist).__name__, "" if str(name).startswith("_") else repr(name), artist.get_gid() or ""]
     if hasattr(artist, "get_drawstyle"):
-        about += [artist.get_drawstyle(), f"{len(artist.get_xdata())} points"]
+        points = artist.get_xydata()
+        about += [artist.get_drawstyle(), f"{len(points)} points"]
+        if len(points):
+            about += [f"from {_few(points[0])} to {_few(points[-1])}"]
     elif type(artist).__name__ == "PathCollection":
         about += [f"{len(artist.get_offsets())} dots, areas {_few(np.unique(artist.get_sizes()))}"]
     elif type(artist).__name__ == "LineCollection":
@@ -143,7 +146,7 @@ def _of_artist(artist: Any) -> str:
 
 
 def _few(numbers: Any) -> str:
-    return "[" + ", ".join(f"{float(number):.3g}" for number in np.ravel(numbers)) + "]"
+    return "[" + ", ".join(f"{round(float(number), 9) + 0.0:.3g}" for number in np.ravel(numbers)) + "]"
 
 
 if __name__ == "__main__":

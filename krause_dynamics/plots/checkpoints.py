@@ -174,7 +174,7 @@ def sink_map(dataset: xarray.Dataset, *, ax: Axes | None = None, eps: float | No
     ax.set_xticks(range(0, len(heads), max(1, len(heads) // 12)), heads[:: max(1, len(heads) // 12)])
     ax.set(xlabel="head", ylabel="block")
     label = f"sequences in which the first token receives\nmore than {100 * chosen:.0f} % of the attention (%)"
-    ax.figure.colorbar(picture, ax=ax, label=label)
+    ax.figure.colorbar(picture, label=label)
     return ax
 
 

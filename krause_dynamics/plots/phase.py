@@ -30,7 +30,7 @@ def order_over_beta(data: xarray.Dataset, *, ax: Axes | None = None, **mesh: Any
     ax = new_axes(ax)
     options: dict[str, Any] = {"vmin": 0.0, "vmax": 1.0, "shading": "nearest"} | mesh
     picture = ax.pcolormesh(data.beta, data.time, data.particles.T, **options)
-    ax.figure.colorbar(picture, ax=ax, label="order parameter (particles)")
+    ax.figure.colorbar(picture, label="order parameter (particles)")
     ax.contour(data.beta, data.time, data.density.T, levels=[0.5], colors="white")
     ax.plot(data.beta, data.linear_time, "--", color="C1", label="r = 1/2, linear theory")
     ax.plot([], [], color="white", label="r = 1/2, mean field")
@@ -121,7 +121,7 @@ def order_over_noise(data: xarray.Dataset, *, ax: Axes | None = None, **mesh: An
     ax = new_axes(ax)
     options: dict[str, Any] = {"vmin": 0.0, "vmax": 1.0, "shading": "nearest"} | mesh
     picture = ax.pcolormesh(data.noise, data.radius, data.density, **options)
-    ax.figure.colorbar(picture, ax=ax, label="order parameter")
+    ax.figure.colorbar(picture, label="order parameter")
     if "particles" in data:
         noise, radius = np.meshgrid(data.noise, data.radius)
         shades = {name: options[name] for name in ("vmin", "vmax")}
