@@ -66,6 +66,8 @@ def simulate(
         on_save: ``on_save(t, x)``, called at every saved state.
         progress: ``True`` draws a bar with the time left; or a function ``progress(t, t_end)`` called after every step.
         checkpoint: A file to resume from when it exists, and to write: a killed run then ends with the same numbers.
+            One of another run (other values, data, or code behind a drift, score, event, stop rule or ``save``) is
+            refused, and the message names what differs.
             ``stop``, ``save`` or their values with memory offer ``state()`` (JSON-ready) and ``restore(state)``.
         checkpoint_every: Seconds between two writings.
         impl: How the interaction is computed; ``"auto"`` chooses once for the run.
