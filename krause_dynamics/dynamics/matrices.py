@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from krause_dynamics._arguments import Entries, Whole, reads
 from krause_dynamics._array import as_generator
 
 __all__ = ["gaussian", "goe", "gradient_flow", "orthogonal"]
 
+LARGEST_SIDE = 1e4  # a matrix of 800 MB
 
+
+@reads(d=Whole(1, LARGEST_SIDE))
 def gaussian(d: int, rng: int | np.random.Generator, *, leading: tuple[int, ...] = ()) -> np.ndarray:
     """Independent N(0, 1/d) entries (Ginibre): eigenvalues fill the unit disc; the usual initialisation of a layer.
 
@@ -23,6 +27,7 @@ def gaussian(d: int, rng: int | np.random.Generator, *, leading: tuple[int, ...]
     return as_generator(rng).standard_normal((*leading, d, d)) / np.sqrt(d)
 
 
+@reads(d=Whole(1, LARGEST_SIDE))
 def goe(d: int, rng: int | np.random.Generator, *, leading: tuple[int, ...] = ()) -> np.ndarray:
     """Gaussian orthogonal ensemble, scaled so that eigenvalues fill [-2, 2]: symmetric, variance 1/d off the diagonal.
 
@@ -32,6 +37,7 @@ def goe(d: int, rng: int | np.random.Generator, *, leading: tuple[int, ...] = ()
     return (square + np.swapaxes(square, -1, -2)) / np.sqrt(2.0)
 
 
+@reads(d=Whole(1, LARGEST_SIDE))
 def orthogonal(d: int, rng: int | np.random.Generator, *, leading: tuple[int, ...] = ()) -> np.ndarray:
     """Haar-distributed orthogonal matrices (QR of `gaussian` with the signs of R's diagonal fixed; Mezzadri 2007).
 
@@ -41,6 +47,7 @@ def orthogonal(d: int, rng: int | np.random.Generator, *, leading: tuple[int, ..
     return q * np.sign(np.diagonal(r, axis1=-2, axis2=-1))[..., None, :]
 
 
+@reads(query=Entries((2, 2)), key=Entries((2, 2)))
 def gradient_flow(query: np.ndarray, key: np.ndarray) -> np.ndarray:
     """The value matrix that makes per-capita softmax a gradient flow: V = Q^T K where that is symmetric.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from krause_dynamics._arguments import Is, Maybe, Real, reads
 from krause_dynamics._array import Array, like, to_numpy
 from krause_dynamics.aggregate import as_points
 from krause_dynamics.dynamics import Dynamics
@@ -13,6 +14,7 @@ from krause_dynamics.integrators import Integrator
 from krause_dynamics.spaces import Sphere
 
 
+@reads(dynamics=Is(Dynamics, "kd.Dynamics(kd.softmax(1.0))"), t=Real(), integrator=Maybe(Is(Integrator, "kd.Euler()")))
 def jacobian(
     dynamics: Dynamics,
     x: Array,
@@ -57,6 +59,7 @@ def jacobian(
     return basis.mT @ result @ basis
 
 
+@reads(dynamics=Is(Dynamics, "kd.Dynamics(kd.softmax(1.0))"))
 def spectrum(dynamics: Dynamics, x: Array, **rest: object) -> np.ndarray:
     """Eigenvalues of `jacobian` in tangent coordinates, by falling real part; arguments as there.
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from krause_dynamics._arguments import Is, reads
 from krause_dynamics._value import check_count
 from krause_dynamics.forms.attention import tiles
 from krause_dynamics.interaction.reach import Reach
@@ -50,6 +51,7 @@ class Cost:
     step_seconds: float
 
 
+@reads(model=Is(nn.Module, "a model of transformers"))
 def cost(
     model: nn.Module,
     inputs: Tensor | Mapping[str, Any],

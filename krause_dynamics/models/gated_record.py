@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from krause_dynamics._arguments import Is, reads
 from krause_dynamics.models.gated_attention import KrauseBranch
 from krause_dynamics.nn import sparse_weights
 
@@ -27,6 +28,7 @@ class BranchWeights(NamedTuple):
 
 
 @torch.no_grad()
+@reads(model=Is(torch.nn.Module, "a model of transformers"))
 def branch_weights(model: Any, *args: Any, **inputs: Any) -> BranchWeights:
     """Attention weights of the softmax branch and of the Krause branch, and the gate, of one pass.
 

@@ -6,7 +6,10 @@ from typing import Any
 
 from torch import nn
 
+from krause_dynamics._arguments import Is, Real, reads
 
+
+@reads(model=Is(nn.Module, "a model of this package"), weight_decay=Real(0.0))
 def parameter_groups(model: nn.Module, weight_decay: float = 0.05) -> list[dict[str, Any]]:
     """Groups for an optimiser: matrices decay; biases, norms and learned numbers of a score (log sigma) do not.
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from krause_dynamics._arguments import FILE, Is, Maybe, reads
 from krause_dynamics.models.blocks import KrauseModel
 from krause_dynamics.models.swin import KrauseSwin, relative_positions
 from krause_dynamics.models.variants import VARIANTS, State, Variant
@@ -20,6 +21,7 @@ WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # of DistributedDataParallel
 NESTS = ("state_dict", "model_state_dict", "model")  # under which training scripts keep the weights
 
 
+@reads(path=FILE, folder=Maybe(FILE))
 def convert(path: str | Path, folder: str | Path | None = None, **keys: Any) -> KrauseModel:
     """The model whose weights a published file holds: KViT, KSwin, KARM and its twins, the gated language model.
 
@@ -48,6 +50,7 @@ def convert(path: str | Path, folder: str | Path | None = None, **keys: Any) -> 
     return model
 
 
+@reads(state=Is(Mapping, "model.state_dict()"))
 def from_published(state: Mapping[str, Tensor], **keys: Any) -> KrauseModel:
     """As `convert`, of a state dictionary in memory.
 

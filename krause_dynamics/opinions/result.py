@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from krause_dynamics._arguments import Is, reads
 from krause_dynamics.analysis import clusters
 from krause_dynamics.opinions.model import Model
 from krause_dynamics.trajectory import Trajectory
@@ -30,6 +31,7 @@ class FinalClusters(NamedTuple):
     labels: np.ndarray
 
 
+@reads(run=Is(Trajectory, "kd.hegselmann_krause(...)"))
 def final_clusters(run: Trajectory, radius: float | None = None) -> FinalClusters:
     """Clusters of the last state of a run.
 

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from krause_dynamics._arguments import Holds, Maybe, Real, reads
+from krause_dynamics._arguments import Holds, Is, Maybe, Real, reads
 from krause_dynamics.plots.angles import angles
 from krause_dynamics.plots.checkpoints import clusters, norm_ratio, sink_map, synchronization
 from krause_dynamics.trajectory import Trajectory
@@ -64,6 +64,7 @@ def clusters_and_sinks_figure(dataset: xarray.Dataset, eps: float | None = None)
     return fig
 
 
+@reads(runs=Is(Mapping, "{'softmax': kd.simulate(...)}"), titles=Is(Mapping, "{'softmax': 'a title'}"))
 def particles_figure(runs: Mapping[str, Trajectory], titles: Mapping[str, str]) -> Figure:
     """Angles of particles on the circle, one panel a run, and their order parameters below.
 

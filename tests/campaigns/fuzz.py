@@ -109,6 +109,8 @@ def judged(error: BaseException, names: list[str]) -> str:
         ours or words & set(names)
     ):
         return "refused"
+    if "the function failed at" in str(error):  # the caller's own function, and where
+        return "refused"
     own = type(error).__module__.startswith("krause_dynamics")
     return "refused" if own else "unclear"
 
