@@ -129,6 +129,20 @@ def test_bandwidths_stay_float32_in_half_precision(tmp_path):
     assert torch.equal(logits(loaded), logits(model))
 
 
+def test_the_trainer_moves_the_bandwidths_and_saves_them(tmp_path):
+    model = krausified()
+    how = {"max_steps": 6, "per_device_train_batch_size": 2, "learning_rate": 0.02, "lr_scheduler_type": "constant"}
+    quiet = {"report_to": [], "use_cpu": True, "logging_steps": 1, "save_steps": 6, "disable_tqdm": True, "seed": 0}
+    data = [{"input_ids": x, "labels": x} for x in X]
+    trainer = hf.Trainer(model, hf.TrainingArguments(str(tmp_path), **how, **quiet), train_dataset=data)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert float(losses[-1]) < float(losses[0]) - 0.5
+    loaded = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint-6")
+    assert torch.equal(logits(loaded), logits(model.eval()))
+    assert all(abs(float(part.log_sigma().detach()) - 1.5) > 1e-3 for part in parts(loaded))
+
+
 def test_adapters_train_and_keep_the_bandwidths(tmp_path):
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(target_modules=["q_proj"], modules_to_save=["log_sigma"], task_type="CAUSAL_LM")

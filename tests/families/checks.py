@@ -12,6 +12,7 @@ from tests.families.table import Family, inputs
 
 KRAUSE = kd.softmax(1.0).to_dict()
 TOLERANCE = 1e-5
+GRADIENT_TOLERANCE = 1e-4  # sums of many more float32 roundings
 
 
 def models(family: Family) -> tuple[Any, Any]:
@@ -46,6 +47,18 @@ def weights(family: Family) -> float:
         return 0.0 if not mine.get(key) else float("nan")
     assert len(mine[key]) == len(theirs[key])
     return max(distance(a, b) for a, b in zip(mine[key], theirs[key], strict=True))
+
+
+def gradients(family: Family) -> float:
+    """Of a random linear function of the output (its square is constant after a LayerNorm), all weights at once."""
+    found = []
+    with torch.enable_grad():
+        for model in models(family):
+            out = main(model(**inputs(family.kind)))
+            (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(1))).mean().backward()
+            grads = [w.grad.flatten() for w in model.parameters() if w.grad is not None]
+            found.append(torch.cat(grads))
+    return distance(*found)
 
 
 def left_padding(family: Family) -> float:
@@ -95,6 +108,7 @@ def generated(family: Family, **how: Any) -> float:
 
 CHECKS: dict[str, Any] = {
     "forward": (("text", "encoder", "pair", "picture"), forward),
+    "gradients": (("text", "encoder", "pair", "picture"), gradients),
     "weights": (("text", "encoder", "pair", "picture"), weights),
     "left padding": (("text", "encoder", "pair"), left_padding),
     "packed rows": (("text",), packed),
