@@ -68,11 +68,18 @@ def test_the_layer_of_the_readme():
     assert bool(torch.isfinite(names["y"]).all())
 
 
+def test_the_krausified_model_of_the_readme():
+    pytest.importorskip("transformers")
+    names: dict[str, object] = {"kd": kd}
+    exec(blocks()[2], names)
+    assert type(names["model"]) is names["LlamaForCausalLM"]
+
+
 def test_the_models_of_the_readme():
     """Arms of KViT differ in the learned temperature alone; a digit begins with its first row of 28 pixels."""
     pytest.importorskip("transformers")
     names: dict[str, object] = {}
-    exec(blocks()[2], names)
+    exec(blocks()[3], names)
     learned = {
         arm: sum(p.numel() for p in names[arm].parameters() if p.requires_grad) for arm in ("model", "twin", "window")
     }
@@ -81,4 +88,4 @@ def test_the_models_of_the_readme():
 
 
 def test_the_readme_holds_no_other_code():
-    assert len(blocks()) == 3
+    assert len(blocks()) == 4
