@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_torch_array
+from array_api_compat import array_namespace
 from array_api_compat import device as device  # other modules take it from here
 
 Array = Any  # jaxtyping's Float[Array, "*batch n d"] then accepts every library
@@ -16,7 +17,14 @@ _MET: dict[type, Any] = {np.ndarray: array_namespace(np.empty(0))}  # namespaces
 
 def is_torch(x: object) -> bool:
     """Whether ``x`` is a torch tensor, without importing torch."""
-    return type(x) is not np.ndarray and "torch" in sys.modules and bool(is_torch_array(x))
+    kind = type(x)
+    return kind is not np.ndarray and _is_tensor_type(kind)
+
+
+@lru_cache(maxsize=256)
+def _is_tensor_type(kind: type) -> bool:
+    # By name: while another thread imports torch, `sys.modules` holds a module that has no Tensor yet.
+    return any(c.__name__ == "Tensor" and c.__module__ == "torch" for c in kind.__mro__)
 
 
 def namespace(**arrays: Array) -> Any:
@@ -69,7 +77,7 @@ def _checked_namespace(given: dict[str, Array]) -> Any:
 
 
 def _check_is_array(name: str, x: object) -> None:
-    if not (isinstance(x, np.ndarray | np.generic) or is_torch(x)):
+    if not (isinstance(x, np.ndarray | np.generic) or is_torch(x) or hasattr(x, "to_numpy")):  # tables of pandas
         raise TypeError(f"{name} must be a numpy array or a torch tensor, got {type(x).__name__}")
 
 
@@ -77,16 +85,54 @@ def _kind(x: object) -> str:
     return "torch.Tensor" if is_torch(x) else "numpy.ndarray"
 
 
-def as_floating(name: str, x: Any) -> Array:
-    """``x`` as a floating array: lists and integers become float64, floating arrays are returned as they are."""
+def is_floating(x: Any) -> bool:
+    """Whether ``x`` is an array as the operation takes it: floating, in the machine's byte order, no subclass."""
+    if type(x) is np.ndarray:
+        return x.dtype.kind == "f" and x.dtype.isnative
+    return is_torch(x) and bool(x.is_floating_point())
+
+
+def as_floating(name: str, x: Any, dtype: Any = None) -> Array:
+    """``x`` as a floating array of its library; floating arrays are returned as they are.
+
+    Lists, integers, booleans, matrices, other byte orders, numbers as objects and tables of pandas are converted.
+
+    Args:
+        name: For messages.
+        x: The numbers.
+        dtype: What becomes of numbers that are not floating; ``None``: float64.
+
+    Raises:
+        TypeError: No real numbers.
+    """
+    if is_floating(x):
+        return x
     if is_torch(x):
-        return x if x.is_floating_point() else x.double()
+        if x.is_complex():
+            raise TypeError(f"{name} must hold real numbers, got {x.dtype}")
+        return x.to(dtype) if dtype is not None else x.double()
     array = np.asarray(x)
-    if array.dtype.kind in "iub":
-        return array.astype(np.float64)
-    if array.dtype.kind != "f":
+    if array.dtype.kind == "O" and not any(isinstance(item, str | bytes | complex) for item in array.flat):
+        try:
+            array = array.astype(np.float64)
+        except (TypeError, ValueError):
+            raise TypeError(f"{name} must hold real numbers, got objects such as {array.flat[0]!r}") from None
+    if array.dtype.kind not in "iubf":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-    return array
+    return np.asarray(array, array.dtype.newbyteorder("=") if array.dtype.kind == "f" else dtype or np.float64)
+
+
+def as_one_kind(**arrays: Any) -> list[Array | None]:
+    """Named arrays as floating ones, where integers and booleans take the dtype of those that are floating.
+
+    Raises:
+        TypeError: An argument is no array, or holds no real numbers.
+    """
+    found = {name: x for name, x in arrays.items() if x is not None}
+    for name, x in found.items():
+        _check_is_array(name, x)
+    dtype = next((x.dtype for x in found.values() if is_floating(x)), None)
+    return [None if x is None else as_floating(name, x, dtype) for name, x in arrays.items()]
 
 
 def like(x: Any, reference: Array) -> Array:

@@ -184,6 +184,16 @@ def check_number(name: str, value: Any, *, positive: bool) -> None:
         raise ValueError(f"{name} must be finite, got {value!r}")
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Switches are true or false: a number in the place of another argument would pass as one.
+
+    Raises:
+        TypeError: Another type.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
 def check_count(name: str, value: Any, least: int = 1) -> None:
     """Sizes such as k and W are whole numbers, of at least one where ``least`` says nothing else.
 

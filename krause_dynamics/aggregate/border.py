@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from krause_dynamics._array import Array, all_finite, as_floating, is_torch
+import numpy as np
+
+from krause_dynamics._array import Array, all_finite, as_floating, is_torch, may_look, to_numpy
 from krause_dynamics.interaction import Interaction, Request, reference
 
 
@@ -32,6 +34,34 @@ def check_parameters(interaction: Interaction, request: Request) -> None:
         given, shape = tuple(value.shape), tuple(request.queries.shape[:-1])
         if not _broadcasts(given, shape):
             raise ValueError(f"{name} must be a number or broadcast against (*batch, n) = {shape}, got {given}")
+
+
+def check_coefficients(interaction: Interaction, request: Request) -> None:
+    """Scores stay within the dtype that computes them, whatever the form: infinity minus infinity is NaN.
+
+    Raises:
+        ValueError: A parameter, or positions, at which they could leave it.
+    """
+    q, score = request.queries, interaction.score
+    form = score.coefficients()
+    if form is None or score.is_flat or not all(may_look(x) for x in (q, *form)):
+        return
+    limits = request.xp.finfo(request.xp.float32 if q.dtype.itemsize < 4 else q.dtype)
+    steepest = max(float(np.max(np.abs(to_numpy(c).astype(float)), initial=0.0)) for c in form)
+    size = max(_largest(request, name, x) for name, x in (("queries", q), ("sources", request.sources)))
+    # |x - y|^2 is at most 4 d times the square of the largest coordinate.
+    if steepest < float(limits.max) and size < (float(limits.max) / 4 / q.shape[-1] / max(steepest, 1.0)) ** 0.5:
+        return
+    given = ", ".join(f"{name}={x!r}" for name, x in vars(score).items())
+    raise ValueError(
+        f"scores must stay below {float(limits.max):.1e}, the largest number of {q.dtype}, got {given} at positions of "
+        f"up to {size:.1e}; rescale positions and parameter, or compute in float64"
+    )
+
+
+def _largest(request: Request, name: str, x: Array) -> float:
+    there = reference.present(request, x) if name == "sources" or x is request.sources else x
+    return float(abs(there).max())
 
 
 def _broadcasts(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from krause_dynamics._array import Array
-from krause_dynamics.aggregate.border import check_finite
-from krause_dynamics.aggregate.registry import FORMS, choose, form, refusal
+from krause_dynamics.aggregate.border import check_coefficients, check_finite, check_parameters
+from krause_dynamics.aggregate.registry import FORMS, bound, choose, refusal
 from krause_dynamics.interaction import Aggregate, Interaction, Request, reference
+from krause_dynamics.interaction.rules import check_rule
 
 
 def aggregate(
@@ -49,12 +50,13 @@ def aggregate(
         >>> kd.aggregate(kd.bounded_confidence(radius=1.0), x).mean[:, 0].tolist()
         [0.5, 0.5, 5.0]
     """
+    check_rule(interaction)
     request = Request.of(
         queries, sources, values, log_mass=log_mass, query_index=query_index, source_index=source_index
     )
     check_finite(request)
-    name, _ = choose(interaction, request, impl)
-    return form(name).prepare(interaction, request)(request)
+    check_coefficients(interaction, request)
+    return bound(interaction, request, choose(interaction, request, impl))(request)
 
 
 def weights(interaction: Interaction, queries: Array, sources: Array | None = None, **rest: Any) -> Array:
@@ -72,12 +74,16 @@ def weights(interaction: Interaction, queries: Array, sources: Array | None = No
     Raises:
         TypeError, ValueError: As `aggregate`.
     """
+    check_rule(interaction)
     request = Request.of(queries, sources, **rest)
     check_finite(request)
+    check_parameters(interaction, request)
+    check_coefficients(interaction, request)
     return reference.weights(interaction, request)
 
 
 def supported(interaction: Interaction, queries: Array, *arrays: Array | None, **rest: Any) -> dict[str, str | None]:
     """For every form ``None`` if it computes this, else the reason why not; arguments as in `aggregate`."""
+    check_rule(interaction)
     request = Request.of(queries, *arrays, **rest)
     return {name: refusal(name, interaction, request) for name in FORMS}

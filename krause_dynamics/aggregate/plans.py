@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from krause_dynamics._array import Array, is_torch
-from krause_dynamics.aggregate.registry import ASKED, choose, form
+from krause_dynamics.aggregate.registry import ASKED, Choice, bound, choose, form
 from krause_dynamics.interaction import Aggregate, Interaction, Prepared, Request
+from krause_dynamics.interaction.request import as_floats
+from krause_dynamics.interaction.rules import check_rule
 from krause_dynamics.interaction.steps import ManySteps, Steps
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ class Plan:
         """`aggregate` with fresh arrays of the planned kind; arguments as there, without the search and its checks."""
         sources = queries if sources is None else sources
         values = sources if values is None else values
+        queries, sources, values, log_mass = as_floats(queries, sources, values, log_mass)
         default = query_index is None and source_index is None
         return self.prepared(Request(self.xp, queries, sources, values, log_mass, query_index, source_index, default))
 
@@ -60,7 +63,7 @@ class Plan:
             return self
         request = replace(request, repeated=True)
         if form(self.impl).supports(interaction, request) is None:
-            prepared = form(self.impl).prepare(interaction, request)
+            prepared = bound(interaction, request, Choice(self.impl, self.reason))
             return Plan(interaction, self.impl, self.reason, prepared, self.xp)
         return plan_request(interaction, request, self.impl if self.reason == ASKED else "auto")
 
@@ -72,15 +75,16 @@ class Plan:
 
 def plan(interaction: Interaction, queries: Array, *arrays: Array | None, impl: str = "auto", **rest: Any) -> Plan:
     """Choose the implementation once for arrays of this kind; arguments as in `aggregate`."""
+    check_rule(interaction)
     return plan_request(interaction, Request.of(queries, *arrays, **rest), impl)
 
 
 def plan_request(interaction: Interaction, request: Request, impl: str) -> Plan:
     """The plan for requests like this one, for callers that hold one; see `choose` for what it raises."""
     request = replace(request, repeated=True)
-    name, reason = choose(interaction, request, impl)
-    logger.debug("aggregate: %s (%s)", name, reason)
-    return Plan(interaction, name, reason, form(name).prepare(interaction, request), request.xp)
+    choice = choose(interaction, request, impl)
+    logger.debug("aggregate: %s (%s)", *choice)
+    return Plan(interaction, *choice, bound(interaction, request, choice), request.xp)
 
 
 def is_same_rule(one: Interaction, other: Interaction) -> bool:

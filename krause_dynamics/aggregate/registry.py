@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, Protocol, cast
 from krause_dynamics._array import is_torch
 from krause_dynamics.aggregate.border import check_parameters
 from krause_dynamics.errors import UnsupportedImplementation
-from krause_dynamics.interaction import Interaction, Prepared, Request
+from krause_dynamics.interaction import Aggregate, Interaction, Prepared, Request
 
 
 class Form(Protocol):
@@ -27,7 +27,10 @@ class Form(Protocol):
         """Whether it is expected to beat the forms that are asked after it; asked before ``supports``."""
 
     def prepare(self, interaction: Interaction, request: Request) -> Prepared:
-        """The operation for requests like this one; called only where ``supports`` has no objection."""
+        """The operation for requests like this one; called only where ``supports`` has no objection.
+
+        A form that finds out only when it computes sets ``may_refuse`` and raises `UnsupportedImplementation` then.
+        """
 
 
 class Entry(NamedTuple):
@@ -88,6 +91,35 @@ def refusal(name: str, interaction: Interaction, request: Request) -> str | None
     return form(name).supports(interaction, request)
 
 
+def bound(interaction: Interaction, request: Request, choice: Choice) -> Prepared:
+    """The chosen form, prepared; one that nobody asked for goes on to the next where it refuses at a call."""
+    prepared = form(choice.impl).prepare(interaction, request)
+    if choice.reason == ASKED or not getattr(form(choice.impl), "may_refuse", False):
+        return prepared
+
+    def go_on(request: Request) -> Aggregate:
+        try:
+            return prepared(request)
+        except UnsupportedImplementation:
+            other = _first_of(_after(choice.impl, request), interaction, request)
+            return bound(interaction, request, other)(request)
+
+    return go_on
+
+
+def _after(impl: str, request: Request) -> list[str]:
+    names = AUTO["torch" if is_torch(request.queries) else "numpy"]
+    return names[names.index(impl) + 1 :]
+
+
+def _first_of(names: list[str], interaction: Interaction, request: Request) -> Choice:
+    for name in names:
+        candidate = form(name)
+        if candidate.pays(interaction, request) and candidate.supports(interaction, request) is None:
+            return Choice(name, "fastest known for this rule and size")
+    return Choice("reference", "small, or no faster form supports this rule")
+
+
 def choose(interaction: Interaction, request: Request, impl: str) -> Choice:
     """The form that computes this.
 
@@ -97,11 +129,7 @@ def choose(interaction: Interaction, request: Request, impl: str) -> Choice:
     """
     check_parameters(interaction, request)
     if impl == "auto":
-        for name in AUTO["torch" if is_torch(request.queries) else "numpy"]:
-            candidate = form(name)
-            if candidate.pays(interaction, request) and candidate.supports(interaction, request) is None:
-                return Choice(name, "fastest known for this rule and size")
-        return Choice("reference", "small, or no faster form supports this rule")
+        return _first_of(AUTO["torch" if is_torch(request.queries) else "numpy"], interaction, request)
     if impl not in FORMS:
         raise UnsupportedImplementation(f"impl must be 'auto' or one of {sorted(FORMS)}, got {impl!r}")
     reason = refusal(impl, interaction, request)

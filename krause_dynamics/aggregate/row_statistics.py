@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from krause_dynamics._array import Array, device, is_torch, without_gradients
-from krause_dynamics.aggregate.border import check_finite, check_parameters
+from krause_dynamics.aggregate.border import check_coefficients, check_finite, check_parameters
 from krause_dynamics.aggregate.weight_blocks import Block, blocks
 from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.interaction import Interaction, Request
+from krause_dynamics.interaction.rules import check_rule
 
 
 class Statistics(NamedTuple):
@@ -81,9 +82,11 @@ def statistics(
     """
     if impl not in ("auto", "blocked", "reference"):
         raise UnsupportedImplementation(f"impl must be 'auto', 'blocked' or 'reference', got {impl!r}")
+    check_rule(interaction)
     request = Request.of(queries, sources, log_mass=log_mass, query_index=query_index, source_index=source_index)
     check_finite(request)
     check_parameters(interaction, request)
+    check_coefficients(interaction, request)
     sums = RowSums(request, groups=groups, distances=distances)
     with without_gradients(queries):
         for block in blocks(interaction, request, whole=impl == "reference"):

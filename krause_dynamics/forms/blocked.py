@@ -48,14 +48,44 @@ def supports(interaction: Interaction, request: Request) -> str | None:
 def pays(interaction: Interaction, request: Request) -> bool:
     """Where the score separates, and else from the size at which all pairs no longer fit a cache."""
     pairs = request.queries.shape[-2] * request.sources.shape[-2]
+    if _is_uniform(interaction):
+        return True
     return pairs > 4 * BLOCK_PAIRS or (_separates(interaction, request) and not _needs_gradient(interaction, request))
 
 
 def prepare(interaction: Interaction, request: Request) -> Prepared:
     """`reference.aggregate` within rounding; memory O(block) and, without gradients, never all pairs at once."""
+    if _is_uniform(interaction):
+        return uniform
     if _separates(interaction, request):
         return Separable(interaction, request)
     return partial(by_rows, interaction)
+
+
+# --- one mean for all
+
+
+def _is_uniform(interaction: Interaction) -> bool:
+    """Whether all hear the same: every source, each alike but for its mass."""
+    everyone = interaction.neighbourhood.reach == EVERYONE
+    return interaction.score.is_flat and everyone and interaction.pair_bias is None
+
+
+def uniform(request: Request) -> Aggregate:
+    """The mean of the values in O(m), for everybody."""
+    xp, single = request.xp, reference.accumulating(request)
+    values = reference.present(single, single.values)
+    masses = single.log_mass
+    if masses is None:
+        masses = xp.zeros_like(single.sources[..., 0])
+    shares, shift, some = reference.exponentials(xp, masses)
+    total = xp.sum(shares, axis=-1)
+    total = xp.where(some, total, xp.ones_like(total))
+    mean = xp.sum(shares[..., None] * values, axis=-2) / total[..., None]
+    log_partition = xp.where(some, xp.log(total) + shift, xp.full_like(total, reference.NEVER))
+    own = 0 * single.queries[..., 0]  # everybody's row, and the batch of the queries
+    mean = mean[..., None, :] + own[..., None]
+    return Aggregate(xp.astype(mean, request.queries.dtype, copy=False), log_partition[..., None] + own)
 
 
 # --- separable scores
@@ -107,7 +137,7 @@ class Separable:
         """The separated form, or ``None`` where an exponent might exceed `STEEPEST` (or is NaN)."""
         xp, x, y, v, masses = request.xp, request.queries, request.sources, request.values, request.log_mass
         if masses is not None:
-            y, v = reference.present(request, y), reference.present(request, v)
+            y, v = reference.stand_ins(request, y), reference.present(request, v)
         inner, query, source = self.numbers or self._factors(x)
         if self.interaction.score.of_distance:
             centre = y.mean(-2)[..., None, :]  # translation-invariant: centring keeps the digits of the expansion

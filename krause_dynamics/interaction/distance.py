@@ -46,10 +46,28 @@ def _central_source(xp: Any, sources: Array) -> Array:
     """
     finite = xp.isfinite(sources)
     known = xp.where(finite, sources, xp.zeros_like(sources))
-    off = xp.sum((known - xp.mean(known, axis=-2, keepdims=True)) ** 2, axis=-1)
+    count = xp.sum(xp.astype(finite, known.dtype), axis=-2, keepdims=True)
+    mean = xp.sum(known / xp.where(count > 0, count, xp.ones_like(count)), axis=-2, keepdims=True)
+    off = xp.sum(xp.abs(known - mean), axis=-1)  # a square could overflow
     off = xp.where(xp.all(finite, axis=-1), off, xp.full_like(off, float("inf")))
     index = xp.broadcast_to(xp.argmin(off, axis=-1)[..., None, None], (*sources.shape[:-2], 1, sources.shape[-1]))
     return xp.take_along_axis(known, index, axis=-2)
+
+
+def products(queries: Array, sources: Array) -> Array:
+    """``<x_i, y_j>``, one coordinate at a time: equal sources have equal products, as in no matrix product.
+
+    Args:
+        queries: (..., n, d).
+        sources: (..., m, d).
+
+    Returns:
+        (..., n, m).
+    """
+    total: Any = 0
+    for axis in range(queries.shape[-1]):
+        total = total + queries[..., :, None, axis] * sources[..., None, :, axis]
+    return total
 
 
 def squared_distances(xp: Any, queries: Array, sources: Array) -> Array:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from krause_dynamics._array import Array, device, may_look
-from krause_dynamics._value import check_count, later
+from krause_dynamics._value import check_count, check_flag, later
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood, Pairs
 from krause_dynamics.interaction.reach import CHEBYSHEV, MANHATTAN, Reach
 
@@ -46,6 +46,8 @@ class Window(Neighbourhood):
 
     def __post_init__(self) -> None:
         check_count("Window size", self.size)
+        check_flag("Window two_sided", self.two_sided)
+        check_flag("Window periodic", self.periodic)
         check_count("Window prefix_tokens", self.prefix_tokens, least=0)
         if self.periodic and self.prefix_tokens:
             raise ValueError(f"a Window on a ring has no first tokens, got prefix_tokens={self.prefix_tokens}; use 0")
@@ -107,11 +109,21 @@ class Grid(Neighbourhood):
     def admits(self, pairs: Pairs) -> Array:
         xp = pairs.xp
         i, j = pairs.query_index[..., :, None], pairs.source_index[..., None, :]
+        self._check_places(i, j)
         cell_i, cell_j = i - self.prefix, j - self.prefix
         rows = xp.abs(cell_i // self.width - cell_j // self.width)
         columns = xp.abs(cell_i % self.width - cell_j % self.width)
         distance = rows + columns if self.metric == "manhattan" else xp.maximum(rows, columns)
         return (distance <= self.radius) | (i < self.prefix) | (j < self.prefix)
+
+    def _check_places(self, *index: Array) -> None:
+        cells = self.height * self.width + self.prefix
+        largest = max(int(places.max()) for places in index) if all(may_look(places) for places in index) else -1
+        if largest >= cells:
+            raise ValueError(
+                f"Grid of {self.height} x {self.width} with prefix={self.prefix} has {cells} tokens, but token "
+                f"{largest} takes part; give the grid of this picture"
+            )
 
     @property
     def reach(self) -> Reach:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from krause_dynamics._array import Array, like
-from krause_dynamics._value import Value, check_count, check_number, later
+from krause_dynamics._value import Value, check_count, check_flag, check_number, later
 from krause_dynamics.interaction.distance import direct
 from krause_dynamics.interaction.reach import Reach
 
@@ -107,6 +107,7 @@ class Within(Neighbourhood):
 
     def __post_init__(self) -> None:
         check_number("radius", self.radius, positive=True)
+        check_flag("Within closed", self.closed)
 
     def admits(self, pairs: Pairs) -> Array:
         radius = like(self.radius, pairs.queries)

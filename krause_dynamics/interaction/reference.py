@@ -42,7 +42,7 @@ def log_weights(interaction: Interaction, request: Request) -> Array:
 
 def weights(interaction: Interaction, request: Request) -> Array:
     """The row-stochastic matrix, dense: (..., n, m); a row that admits nobody is 0."""
-    shifted, _, _ = _exponentials(request.xp, log_weights(interaction, accumulating(request)))
+    shifted, _, _ = exponentials(request.xp, log_weights(interaction, accumulating(request)))
     total = request.xp.sum(shifted, axis=-1, keepdims=True)
     result = shifted / request.xp.where(total > 0, total, request.xp.ones_like(total))
     return request.xp.astype(result, request.queries.dtype, copy=False)
@@ -52,10 +52,10 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
     """Mean A (..., n, d_v) and log Z (..., n) of the module's rule, with all pairs in memory."""
     xp, dtype = request.xp, request.queries.dtype
     request = accumulating(request)
-    exponentials, shift, some = _exponentials(xp, log_weights(interaction, request))
-    total = xp.sum(exponentials, axis=-1)
+    affinities, shift, some = exponentials(xp, log_weights(interaction, request))
+    total = xp.sum(affinities, axis=-1)
     safe = xp.where(some, total, xp.ones_like(total))
-    mean = (exponentials @ present(request, request.values)) / safe[..., None]
+    mean = (affinities @ present(request, request.values)) / safe[..., None]
     log_partition = xp.where(some, xp.log(safe) + shift, xp.full_like(total, NEVER))
     return Aggregate(xp.astype(mean, dtype, copy=False), log_partition)
 
@@ -81,11 +81,24 @@ def present(request: Request, points: Array) -> Array:
     return request.xp.where(there, points, request.xp.zeros_like(points))
 
 
+def stand_ins(request: Request, points: Array) -> Array:
+    """Sources without mass are replaced by the first that has some, so that they move no centre of the cloud."""
+    if request.log_mass is None:
+        return points
+    xp, there = request.xp, request.log_mass > NEVER
+    points, _ = xp.broadcast_arrays(points, there[..., None])
+    first = xp.argmax(xp.astype(there, xp.int32), axis=-1)[..., None, None]
+    first = xp.broadcast_to(first, (*points.shape[:-2], 1, points.shape[-1]))
+    known = xp.take_along_axis(present(request, points), first, axis=-2)
+    return xp.where(there[..., None], points, known.detach() if is_torch(known) else known)
+
+
 def _scores(interaction: Interaction, request: Request) -> Array:
     """Score plus pair bias on admitted pairs, -inf elsewhere; `TopK` applied last."""
     xp = request.xp
-    sources = present(request, request.sources)
-    scores = interaction.score(xp, request.queries, sources)
+    sources = stand_ins(request, request.sources)
+    score = interaction.score if interaction.top_k is None else interaction.score.for_ranks
+    scores = score(xp, request.queries, sources)
     if interaction.pair_bias is not None:
         scores = scores + _pair_bias(interaction, request)
     if request.log_mass is None and isinstance(interaction.neighbourhood, Everyone):
@@ -110,7 +123,7 @@ def _pair_bias(interaction: Interaction, request: Request) -> Array:
     return bias[..., request.query_index[..., :, None], request.source_index[..., None, :]]
 
 
-def _exponentials(xp: Any, logs: Array) -> tuple[Array, Array, Array]:
+def exponentials(xp: Any, logs: Array) -> tuple[Array, Array, Array]:
     """``exp(logs - shift)``, the shift (row maximum, 0 where the row is empty) and whether the row admits anyone."""
     largest = xp.max(logs.detach() if is_torch(logs) else logs, axis=-1)
     some = largest > NEVER

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from krause_dynamics._array import Array, is_torch, namespace
+import numpy as np
+
+from krause_dynamics._array import Array, as_one_kind, is_floating, is_torch, namespace
 
 
 class Aggregate(NamedTuple):
@@ -83,9 +85,13 @@ class Request:
         """
         sources = queries if sources is None else sources
         values = sources if values is None else values
+        queries, sources, values, log_mass = as_floats(queries, sources, values, log_mass)
         xp = namespace(queries=queries, sources=sources, values=values, log_mass=log_mass)
         default = query_index is None and source_index is None
-        return cls(xp, queries, sources, values, log_mass, query_index, source_index, default).checked()
+        request = cls(xp, queries, sources, values, log_mass, query_index, source_index, default).checked()
+        if default:
+            return request
+        return replace(request, query_places=_whole(query_index), source_places=_whole(source_index))
 
     def checked(self) -> Request:
         """Itself.
@@ -119,6 +125,17 @@ class Request:
         )
 
 
+def as_floats(
+    queries: Array, sources: Array, values: Array, log_mass: Array | None
+) -> tuple[Array, Array, Array, Array | None]:
+    """The same as floating arrays of one kind; what is one array stays one, since forms look at that."""
+    if all(x is None or is_floating(x) for x in (queries, sources, values, log_mass)):
+        return queries, sources, values, log_mass
+    q, s, v, mass = as_one_kind(queries=queries, sources=sources, values=values, log_mass=log_mass)
+    s = q if sources is queries else s
+    return q, s, s if values is sources else v, mass
+
+
 Prepared = Callable[[Request], Aggregate]  # what a form makes of a rule: all that depends on the rule alone is done
 
 
@@ -134,15 +151,40 @@ def _check_shapes(queries: Array, sources: Array, values: Array, log_mass: Array
         )
     if sources.shape[-2] != values.shape[-2]:
         raise ValueError(f"values must have one row per source, got {tuple(values.shape)} for {tuple(sources.shape)}")
-    if log_mass is not None and log_mass.shape[-1] != sources.shape[-2]:
+    if log_mass is not None and (log_mass.ndim == 0 or log_mass.shape[-1] != sources.shape[-2]):
         raise ValueError(
             f"log_mass must have shape (..., m) with m = {sources.shape[-2]} sources, got {tuple(log_mass.shape)}"
         )
+    if queries.ndim > 2 or sources.ndim > 2 or values.ndim > 2 or (log_mass is not None and log_mass.ndim > 1):
+        _check_batch(queries, sources, values, log_mass)
+
+
+def _check_batch(queries: Array, sources: Array, values: Array, log_mass: Array | None) -> None:
+    named = {"queries": queries.shape[:-2], "sources": sources.shape[:-2], "values": values.shape[:-2]}
+    if log_mass is not None:
+        named["log_mass"] = log_mass.shape[:-1]
+    try:
+        np.broadcast_shapes(*(tuple(shape) for shape in named.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in named.items())
+        raise ValueError(f"leading axes must broadcast, got {shapes}; insert axes of length 1") from None
 
 
 def _check_index(name: str, index: Array | None, points: Array) -> None:
-    if index is not None and index.shape[-1] != points.shape[-2]:
-        raise ValueError(f"{name} must have one entry per row, {points.shape[-2]}, got shape {tuple(index.shape)}")
+    if index is None:
+        return
+    shape, kind = tuple(getattr(index, "shape", ())), str(getattr(index, "dtype", type(index).__name__))
+    if "int" not in kind:
+        raise TypeError(f"{name} must be an array of whole numbers, got {kind}; places are counted 0, 1, ...")
+    if not shape or shape[-1] != points.shape[-2]:
+        raise ValueError(f"{name} must have one entry per row, {points.shape[-2]}, got shape {shape}")
+
+
+def _whole(index: Array | None) -> Array | None:
+    """Places as 64-bit integers: differences of unsigned ones would wrap around."""
+    if index is None:
+        return None
+    return index.long() if is_torch(index) else np.asarray(index, np.int64)
 
 
 def _places(xp: Any, points: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 
 from krause_dynamics._arguments import Is
 from krause_dynamics._array import to_numpy
-from krause_dynamics._value import Value
+from krause_dynamics._value import Value, check_flag
 from krause_dynamics.interaction.neighbourhoods import Everyone, Neighbourhood, TopK, Within
 from krause_dynamics.interaction.scores import DotProduct, Flat, Gaussian, Score
 
@@ -39,6 +39,9 @@ class Interaction(Value):
             raise TypeError(f"score must be a Score such as kd.Gaussian(sigma=1.0), got {self.score!r}")
         if not isinstance(self.neighbourhood, Neighbourhood):
             raise TypeError(f"neighbourhood must be one such as kd.Within(0.5), got {self.neighbourhood!r}")
+        check_flag("normalised", self.normalised)
+        if self.pair_bias is not None:
+            _check_bias(self.pair_bias)
 
     @property
     def is_exchangeable(self) -> bool:
@@ -93,6 +96,25 @@ class Interaction(Value):
         return self.pair_bias is None and self.score.hears_itself and self.neighbourhood.hears_itself
 
 
+def _check_bias(bias: Any) -> None:
+    if not hasattr(bias, "dtype") or not getattr(bias, "shape", ()) or "bool" in str(bias.dtype):
+        raise TypeError(
+            f"pair_bias must be an array of log-weights of pairs (..., n, m), got {bias!r}; a mask of booleans is "
+            "np.where(mask, 0.0, -np.inf)"
+        )
+
+
+def check_rule(rule: Any) -> None:
+    """A rule is an `Interaction`.
+
+    Raises:
+        TypeError: It is something else; the message says what to pass.
+    """
+    if not isinstance(rule, Interaction):
+        way = "pass its .rule" if hasattr(rule, "rule") else "build one with kd.softmax, kd.krause or kd.Interaction"
+        raise TypeError(f"the rule must be an Interaction such as kd.krause(1.0), got {rule!r}; {way}")
+
+
 def softmax(
     beta: Any = 1.0, neighbourhood: Neighbourhood | None = None, *, normalised: bool = True, pair_bias: Any = None
 ) -> Interaction:
@@ -107,7 +129,7 @@ def softmax(
     Raises:
         ValueError: beta is NaN or infinite.
     """
-    return Interaction(DotProduct(beta), neighbourhood or Everyone(), normalised, pair_bias)
+    return Interaction(DotProduct(beta), Everyone() if neighbourhood is None else neighbourhood, normalised, pair_bias)
 
 
 def krause(
@@ -125,7 +147,7 @@ def krause(
     Raises:
         ValueError: sigma is not positive.
     """
-    return Interaction(Gaussian(sigma), neighbourhood or Everyone(), normalised, pair_bias)
+    return Interaction(Gaussian(sigma), Everyone() if neighbourhood is None else neighbourhood, normalised, pair_bias)
 
 
 def bounded_confidence(

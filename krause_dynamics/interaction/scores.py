@@ -11,7 +11,7 @@ import numpy as np
 
 from krause_dynamics._array import Array, like, to_numpy
 from krause_dynamics._value import Value, check_number, later
-from krause_dynamics.interaction.distance import direct, squared_distances
+from krause_dynamics.interaction.distance import direct, products, squared_distances
 
 
 class Coefficients(NamedTuple):
@@ -59,6 +59,10 @@ class Score(Value, ABC):
     def __call__(self, xp: Any, queries: Array, sources: Array) -> Array:
         """Scores of all pairs: queries (..., n, d), sources (..., m, d) -> (..., n, m)."""
 
+    def for_ranks(self, xp: Any, queries: Array, sources: Array) -> Array:
+        """The same scores, where equal sources have equal ones to the last bit: what a rank needs."""
+        return self(xp, queries, sources)
+
     @property
     def parameters(self) -> tuple[Any, ...]:
         """The fields: numbers, arrays or functions."""
@@ -83,6 +87,14 @@ class Score(Value, ABC):
     def hears_itself(self) -> bool:
         """Whether a point at distance 0 is surely heard: true of finite scores."""
         return self.coefficients() is not None
+
+
+def inverse_square(x: Any) -> Any:
+    """``x^-2``, infinite where it is beyond floats, as arrays have it."""
+    try:
+        return x**-2
+    except (OverflowError, ZeroDivisionError):
+        return float("inf")
 
 
 def _column(parameter: Any, reference: Array) -> Array:
@@ -128,10 +140,16 @@ class DotProduct(Score):
         return float(np.exp(sum(np.max(np.abs(to_numpy(x))) for x in (self.beta, self.norm))))
 
     def __call__(self, xp: Any, queries: Array, sources: Array) -> Array:
-        products = _column(self.beta, queries) * (queries @ xp.matrix_transpose(sources))
+        return self._of_products(xp, queries @ xp.matrix_transpose(sources), queries, sources)
+
+    def for_ranks(self, xp: Any, queries: Array, sources: Array) -> Array:
+        return self._of_products(xp, products(queries, sources), queries, sources)
+
+    def _of_products(self, xp: Any, inner: Array, queries: Array, sources: Array) -> Array:
+        scores = _column(self.beta, queries) * inner
         if not self._has_norm:
-            return products
-        return products - _column(self.norm, queries) * xp.sum(sources * sources, axis=-1)[..., None, :]
+            return scores
+        return scores - _column(self.norm, queries) * xp.sum(sources * sources, axis=-1)[..., None, :]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +167,7 @@ class Gaussian(Score):
         check_number("sigma", self.sigma, positive=True)
 
     def coefficients(self) -> Coefficients:
-        inverse = self.sigma**-2
+        inverse = inverse_square(self.sigma)
         return Coefficients(inverse, -0.5 * inverse, -0.5 * inverse)
 
     @property
@@ -162,6 +180,9 @@ class Gaussian(Score):
 
     def __call__(self, xp: Any, queries: Array, sources: Array) -> Array:
         return squared_distances(xp, queries, sources) * (-0.5 * _column(self.sigma, queries) ** -2)
+
+    def for_ranks(self, xp: Any, queries: Array, sources: Array) -> Array:
+        return direct(queries, sources) * (-0.5 * _column(self.sigma, queries) ** -2)
 
 
 @dataclass(frozen=True, eq=False)

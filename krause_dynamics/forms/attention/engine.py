@@ -18,7 +18,8 @@ from krause_dynamics.forms.attention.cpu import by_blocks, by_rows
 def forward(call: Call, *, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Output (b, h, n, d_v), log-partition (b, h, n) and packed selection (b h, bytes; no bytes when not saved)."""
     if call.q.device.type == "cpu":
-        return (by_blocks if by_blocks.pays(call) else by_rows).forward(call, save)
+        blocks = by_blocks.pays(call) and not (call.reach.top_k and by_blocks.has_equal_keys(call.k))
+        return (by_blocks if blocks else by_rows).forward(call, save)
     out, log_partition = by_tiles.forward(call)
     return out, log_partition, torch.empty(0, dtype=torch.uint8, device=call.q.device)
 

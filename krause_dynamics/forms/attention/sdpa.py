@@ -56,7 +56,7 @@ def prepare(interaction: Interaction, request: Request) -> Prepared:
 def aggregate(interaction: Interaction, request: Request) -> Aggregate:
     """`reference.aggregate` within the rounding of the dtype, O(n + m) memory."""
     inner, query, source = (_factor(c, request.queries) for c in interaction.score.coefficients() or ())
-    x, y = request.queries.float(), reference.present(request, request.sources).float()
+    x, y = request.queries.float(), reference.stand_ins(request, request.sources).float()
     radial = _is_radial(interaction)
     if interaction.score.of_distance:
         centre = y.mean(-2, keepdim=True)  # translation-invariant: centring keeps the digits of the expansion

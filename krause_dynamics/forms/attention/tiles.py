@@ -219,7 +219,7 @@ def slopes(
     nothing on.
     """
     logs, chosen, spoilt = _log_weights(tile, allowed, rule)
-    q, k, raw = _measure(*_clean(tile), rule.distance)
+    q, k, raw = _measure(tile, *_clean(tile), rule.distance)
     log_partition = logs.masked_fill(~chosen.any(-1, keepdim=True), 0.0).logsumexp(-1, keepdim=True)
     weights = (logs - log_partition).exp().masked_fill(spoilt, 0.0)
     grad_out, grad_log = (g.masked_fill(spoilt if g.ndim == 5 else spoilt[..., 0], 0.0) for g in grads)
@@ -249,7 +249,7 @@ def _log_weights(tile: Tile, allowed: Tensor, rule: Rule) -> tuple[Tensor, Tenso
     # A key may hold NaN or infinity as long as nobody hears it: it is set to 0 and only those who hear it get NaN.
     # Likewise a padded query may: its own row is NaN, and no gradient flows through it.
     q, k, lame, broken = _clean(tile)
-    scores = tile.scale[..., None, None, None] * _measure(q, k, lame, broken, rule.distance)[2]
+    scores = tile.scale[..., None, None, None] * _measure(tile, q, k, lame, broken, rule.distance)[2]
     scores = scores if tile.pair_bias is None else scores + tile.pair_bias
     mass = None if tile.log_mass is None else tile.log_mass[..., None, :]
     if mass is not None and rule.ranked:
@@ -263,11 +263,14 @@ def _log_weights(tile: Tile, allowed: Tensor, rule: Rule) -> tuple[Tensor, Tenso
     return logs.masked_fill(~chosen, NEVER), chosen, spoilt
 
 
-def _measure(q: Tensor, k: Tensor, lame: Tensor, broken: Tensor, distance: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _measure(
+    tile: Tile, q: Tensor, k: Tensor, lame: Tensor, broken: Tensor, distance: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Centred queries and keys, and what the scale multiplies: ``-|q - k|^2 / 2`` or ``<q, k>`` (b, h, T, B, S)."""
     if not distance:
         return q, k, q @ k.mT
-    centre = _centre(k.detach(), broken)
+    absent = broken if tile.log_mass is None else broken | (tile.log_mass == NEVER)
+    centre = _centre(k.detach().masked_fill(absent[..., None], 0.0), absent)
     q, k = q - centre, k - centre
     squared = q.square().sum(-1, keepdim=True) + k.square().sum(-1)[..., None, :] - 2 * q @ k.mT
     return q, k, -0.5 * squared.clamp(min=0)

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.interaction import Aggregate, Interaction, Prepared, Request, Within
 
 CPU_PAIRS, DEVICE_PAIRS = 1 << 18, 1 << 26  # looked at together; more would leave a CPU's cache, or a GPU's memory
 WORTH, DEVICE_WORTH = 1 << 19, 1 << 24  # pairs in all from which sorting pays
 STEEPEST = 60.0  # largest exponent of a Gaussian at the radius: beyond, single-precision sums could vanish
 MOST_CELLS = 1 << 62
+may_refuse = True  # padding is known only when it has been taken out
 
 
 def supports(interaction: Interaction, request: Request) -> str | None:
@@ -117,7 +119,7 @@ def _stretches(x: Tensor, y: Tensor, radius: float) -> tuple[Tensor, Tensor, Ten
     side = radius * (1 + 1e-6) + 8 * torch.finfo(x.dtype).eps * extent
     limits = [int(float(width) / side) + 1 for width in high - low]
     if np.prod([float(limit + 3) for limit in limits]) > MOST_CELLS:
-        raise ValueError("the radius is too small for the extent of the data: cells cannot be numbered")
+        raise UnsupportedImplementation("the radius is too small for the extent of the data: cells cannot be numbered")
     cells_y, cells_x = ((torch.floor((z - low) / side)).long() for z in (y, x))
     # Queries outside the box of the sources may be clamped: one cell beyond it they already meet nobody else.
     bounds = torch.tensor(limits, device=x.device)

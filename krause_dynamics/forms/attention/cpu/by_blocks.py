@@ -56,6 +56,17 @@ def finite(*tensors: Tensor) -> bool:
     return True
 
 
+def has_equal_keys(k: Tensor) -> bool:
+    """Whether two keys of a head may be the same: then products of matrices could break their tie by rounding.
+
+    Equal keys have equal sums of their bits (whole numbers, exact in any order); others rarely do, which costs time only.
+    """
+    k = (k.detach().double() + 0.0).contiguous()  # -0 becomes 0
+    odd = torch.arange(1, 2 * k.shape[-1], 2)
+    marks = (k.view(torch.int64) * (odd * 0x9E3779B97F4A7C1)).sum(-1).sort(-1).values
+    return bool((marks[..., 1:] == marks[..., :-1]).any())
+
+
 class _Chunk(NamedTuple):
     """Tiles [begin, end) of the list of a `Tiles`."""
 
