@@ -42,26 +42,36 @@ def check_coefficients(interaction: Interaction, request: Request) -> None:
     Raises:
         ValueError: A parameter, or positions, at which they could leave it.
     """
-    q, score = request.queries, interaction.score
-    form = score.coefficients()
-    if form is None or score.is_flat or not all(may_look(x) for x in (q, *form)):
+    q, score, form = request.queries, interaction.score, interaction.score.coefficients()
+    if form is None or score.is_flat or (type(q) is not np.ndarray and not may_look(q)):
         return
-    limits = request.xp.finfo(request.xp.float32 if q.dtype.itemsize < 4 else q.dtype)
-    steepest = max(float(np.max(np.abs(to_numpy(c).astype(float)), initial=0.0)) for c in form)
-    size = max(_largest(request, name, x) for name, x in (("queries", q), ("sources", request.sources)))
+    steepest = 0.0
+    for c in form:
+        if isinstance(c, int | float):
+            steepest = max(steepest, abs(c))
+        elif may_look(c):
+            steepest = max(steepest, float(np.max(np.abs(to_numpy(c)), initial=0.0)))
+    dtype = request.xp.float32 if q.dtype.itemsize < 4 else q.dtype
+    largest, size = float(request.xp.finfo(dtype).max), _size(request)
     # |x - y|^2 is at most 4 d times the square of the largest coordinate.
-    if steepest < float(limits.max) and size < (float(limits.max) / 4 / q.shape[-1] / max(steepest, 1.0)) ** 0.5:
+    if steepest < largest and size < (largest / 4 / q.shape[-1] / max(steepest, 1.0)) ** 0.5:
         return
     given = ", ".join(f"{name}={x!r}" for name, x in vars(score).items())
     raise ValueError(
-        f"scores must stay below {float(limits.max):.1e}, the largest number of {q.dtype}, got {given} at positions of "
-        f"up to {size:.1e}; rescale positions and parameter, or compute in float64"
+        f"scores must stay below {largest:.1e}, the largest number of {q.dtype}, got {given} at positions of up to "
+        f"{size:.1e}; rescale positions and parameter, or compute in float64"
     )
 
 
-def _largest(request: Request, name: str, x: Array) -> float:
-    there = reference.present(request, x) if name == "sources" or x is request.sources else x
-    return float(abs(there).max())
+def _size(request: Request) -> float:
+    """Largest coordinate of queries and sources that have mass."""
+    size = 0.0
+    for x in (request.queries, None if request.sources is request.queries else request.sources):
+        if x is not None:
+            there = x if request.log_mass is None else reference.present(request, x) if x is request.sources else x
+            there = there if type(there) is np.ndarray else there.detach()
+            size = max(size, float(abs(there).max()))
+    return size
 
 
 def _broadcasts(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:

@@ -101,7 +101,7 @@ def bound(interaction: Interaction, request: Request, choice: Choice) -> Prepare
         try:
             return prepared(request)
         except UnsupportedImplementation:
-            other = _first_of(_after(choice.impl, request), interaction, request)
+            other = choose(interaction, request, "auto", after=choice.impl)
             return bound(interaction, request, other)(request)
 
     return go_on
@@ -112,16 +112,8 @@ def _after(impl: str, request: Request) -> list[str]:
     return names[names.index(impl) + 1 :]
 
 
-def _first_of(names: list[str], interaction: Interaction, request: Request) -> Choice:
-    for name in names:
-        candidate = form(name)
-        if candidate.pays(interaction, request) and candidate.supports(interaction, request) is None:
-            return Choice(name, "fastest known for this rule and size")
-    return Choice("reference", "small, or no faster form supports this rule")
-
-
-def choose(interaction: Interaction, request: Request, impl: str) -> Choice:
-    """The form that computes this.
+def choose(interaction: Interaction, request: Request, impl: str, *, after: str | None = None) -> Choice:
+    """The form that computes this; of those that stand after another in the table, where one has refused.
 
     Raises:
         ValueError: Parameters of the rule that do not fit the arrays.
@@ -129,7 +121,12 @@ def choose(interaction: Interaction, request: Request, impl: str) -> Choice:
     """
     check_parameters(interaction, request)
     if impl == "auto":
-        return _first_of(AUTO["torch" if is_torch(request.queries) else "numpy"], interaction, request)
+        names = AUTO["torch" if is_torch(request.queries) else "numpy"] if after is None else _after(after, request)
+        for name in names:
+            candidate = form(name)
+            if candidate.pays(interaction, request) and candidate.supports(interaction, request) is None:
+                return Choice(name, "fastest known for this rule and size")
+        return Choice("reference", "small, or no faster form supports this rule")
     if impl not in FORMS:
         raise UnsupportedImplementation(f"impl must be 'auto' or one of {sorted(FORMS)}, got {impl!r}")
     reason = refusal(impl, interaction, request)

@@ -48,14 +48,14 @@ def supports(interaction: Interaction, request: Request) -> str | None:
 def pays(interaction: Interaction, request: Request) -> bool:
     """Where the score separates, and else from the size at which all pairs no longer fit a cache."""
     pairs = request.queries.shape[-2] * request.sources.shape[-2]
-    if _is_uniform(interaction):
+    if interaction.score.is_flat and _is_uniform(interaction):
         return True
     return pairs > 4 * BLOCK_PAIRS or (_separates(interaction, request) and not _needs_gradient(interaction, request))
 
 
 def prepare(interaction: Interaction, request: Request) -> Prepared:
     """`reference.aggregate` within rounding; memory O(block) and, without gradients, never all pairs at once."""
-    if _is_uniform(interaction):
+    if interaction.score.is_flat and _is_uniform(interaction):
         return uniform
     if _separates(interaction, request):
         return Separable(interaction, request)
@@ -66,9 +66,8 @@ def prepare(interaction: Interaction, request: Request) -> Prepared:
 
 
 def _is_uniform(interaction: Interaction) -> bool:
-    """Whether all hear the same: every source, each alike but for its mass."""
-    everyone = interaction.neighbourhood.reach == EVERYONE
-    return interaction.score.is_flat and everyone and interaction.pair_bias is None
+    """Whether all hear the same of a flat score: every source, each alike but for its mass."""
+    return interaction.neighbourhood.reach == EVERYONE and interaction.pair_bias is None
 
 
 def uniform(request: Request) -> Aggregate:
@@ -83,7 +82,7 @@ def uniform(request: Request) -> Aggregate:
     total = xp.where(some, total, xp.ones_like(total))
     mean = xp.sum(shares[..., None] * values, axis=-2) / total[..., None]
     log_partition = xp.where(some, xp.log(total) + shift, xp.full_like(total, reference.NEVER))
-    own = 0 * single.queries[..., 0]  # everybody's row, and the batch of the queries
+    own = xp.zeros_like(single.queries[..., 0])  # everybody's row, and the batch of the queries
     mean = mean[..., None, :] + own[..., None]
     return Aggregate(xp.astype(mean, request.queries.dtype, copy=False), log_partition[..., None] + own)
 

@@ -129,7 +129,12 @@ def as_floats(
     queries: Array, sources: Array, values: Array, log_mass: Array | None
 ) -> tuple[Array, Array, Array, Array | None]:
     """The same as floating arrays of one kind; what is one array stays one, since forms look at that."""
-    if all(x is None or is_floating(x) for x in (queries, sources, values, log_mass)):
+    known = True
+    for x in (queries, sources, values, log_mass):  # the common case without a call
+        if x is None or (type(x) is np.ndarray and x.dtype.kind == "f" and x.dtype.isnative):
+            continue
+        known = known and is_floating(x)
+    if known:
         return queries, sources, values, log_mass
     q, s, v, mass = as_one_kind(queries=queries, sources=sources, values=values, log_mass=log_mass)
     s = q if sources is queries else s
@@ -173,8 +178,8 @@ def _check_batch(queries: Array, sources: Array, values: Array, log_mass: Array 
 def _check_index(name: str, index: Array | None, points: Array) -> None:
     if index is None:
         return
-    shape, kind = tuple(getattr(index, "shape", ())), str(getattr(index, "dtype", type(index).__name__))
-    if "int" not in kind:
+    shape, kind = tuple(getattr(index, "shape", ())), getattr(index, "dtype", type(index).__name__)
+    if "int" not in str(kind) and getattr(kind, "kind", "") not in ("i", "u"):
         raise TypeError(f"{name} must be an array of whole numbers, got {kind}; places are counted 0, 1, ...")
     if not shape or shape[-1] != points.shape[-2]:
         raise ValueError(f"{name} must have one entry per row, {points.shape[-2]}, got shape {shape}")

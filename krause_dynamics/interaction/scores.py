@@ -92,7 +92,8 @@ class Score(Value, ABC):
 def inverse_square(x: Any) -> Any:
     """``x^-2``, infinite where it is beyond floats, as arrays have it."""
     try:
-        return x**-2
+        with np.errstate(over="ignore"):
+            return x**-2
     except (OverflowError, ZeroDivisionError):
         return float("inf")
 
@@ -122,13 +123,9 @@ class DotProduct(Score):
         check_number("beta", self.beta, positive=False)
         check_number("norm", self.norm, positive=False)
 
-    @property
-    def _has_norm(self) -> bool:
-        """Whether lengths of sources join the score: a norm that is an array or not 0."""
-        return bool(getattr(self.norm, "shape", ())) or hasattr(self.norm, "requires_grad") or self.norm != 0
-
     def coefficients(self) -> Coefficients:
-        return Coefficients(self.beta, 0.0, -self.norm if self._has_norm else 0.0)
+        norm = self.norm
+        return Coefficients(self.beta, 0.0, 0.0 if isinstance(norm, int | float) and norm == 0 else -norm)
 
     @property
     def length(self) -> float:
@@ -147,7 +144,7 @@ class DotProduct(Score):
 
     def _of_products(self, xp: Any, inner: Array, queries: Array, sources: Array) -> Array:
         scores = _column(self.beta, queries) * inner
-        if not self._has_norm:
+        if isinstance(self.norm, int | float) and self.norm == 0:
             return scores
         return scores - _column(self.norm, queries) * xp.sum(sources * sources, axis=-1)[..., None, :]
 
@@ -179,10 +176,14 @@ class Gaussian(Score):
         return 8.7 * float(np.max(to_numpy(self.sigma)))
 
     def __call__(self, xp: Any, queries: Array, sources: Array) -> Array:
-        return squared_distances(xp, queries, sources) * (-0.5 * _column(self.sigma, queries) ** -2)
+        return squared_distances(xp, queries, sources) * self._factor(queries)
 
     def for_ranks(self, xp: Any, queries: Array, sources: Array) -> Array:
-        return direct(queries, sources) * (-0.5 * _column(self.sigma, queries) ** -2)
+        return direct(queries, sources) * self._factor(queries)
+
+    def _factor(self, queries: Array) -> Array:
+        # Squared before it takes the dtype of the positions, which the bandwidth itself may exceed.
+        return _column(-0.5 * inverse_square(self.sigma), queries)
 
 
 @dataclass(frozen=True, eq=False)

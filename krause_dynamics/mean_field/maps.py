@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 
 import numpy as np
-from numba import njit
 
+from krause_dynamics._compiled import njit
 from krause_dynamics._value import check_count, check_number
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.mean_field.cells import LineCells
@@ -130,7 +130,7 @@ def _checked(dynamics: Dynamics, density: Density) -> LineCells:
     return cells
 
 
-@njit(cache=True)
+@njit()
 def _hat_integral(s: float) -> float:
     """Integral from -infinity of the hat function of unit half-width."""
     if s <= -1.0:
@@ -140,7 +140,7 @@ def _hat_integral(s: float) -> float:
     return 0.5 * (s + 1.0) ** 2 if s < 0 else 0.5 + s - 0.5 * s * s
 
 
-@njit(cache=True)
+@njit()
 def _share(a: float, b: float, k: float) -> float:
     """Mean over [a, b] of the hat function about k; its value where a = b."""
     if b > a:
@@ -148,7 +148,7 @@ def _share(a: float, b: float, k: float) -> float:
     return max(1.0 - abs(a - k), 0.0)
 
 
-@njit(cache=True)
+@njit()
 def _deposit(mass: np.ndarray, images: np.ndarray, periodic: bool) -> np.ndarray:
     """Share the masses out: cell i, spread evenly over ``images[i]..images[i + 1]`` (in cells, centres at integers)."""
     n = len(mass)

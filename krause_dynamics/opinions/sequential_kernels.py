@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from numba import njit
-
+from krause_dynamics._compiled import njit
 from krause_dynamics.forms.near.network_kernels import hears
 
 
-@njit(cache=True)
+@njit()
 def move_agents(x, agents, limits, mass, fixed, bounds, heard, include_self, step):
     """Move each of ``agents`` in turn to the mean of those it hears at that moment, in place.
 
@@ -39,7 +38,7 @@ def move_agents(x, agents, limits, mass, fixed, bounds, heard, include_self, ste
                 x[i, k] += step[k] / total
 
 
-@njit(cache=True)
+@njit()
 def meet(x, first, second, limits, fixed, forward, backward, mu):
     """Pairs meet in turn, in place: i moves towards j where it hears j (``forward``), and j towards i likewise."""
     for t in range(first.size):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from krause_dynamics._compiled import njit
 
 CHUNK = 64  # coordinates summed before asking whether the pair is already too far apart
 REASSOCIATE = {"reassoc", "contract"}  # lets the sum be vectorised; NaN and infinity keep their meaning
 
 
-@njit(cache=True, nogil=True, fastmath=REASSOCIATE)
+@njit(nogil=True, fastmath=REASSOCIATE)
 def squared_distance(points, i, j, limit):
     """``|x_i - x_j|^2`` by direct differences in float64, or a partial sum above ``limit`` once it is passed."""
     x, y = points[i], points[j]
@@ -26,7 +27,7 @@ def squared_distance(points, i, j, limit):
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def root(parent, i):
     """The representative of i's set, halving the path on the way."""
     while parent[i] != i:
@@ -35,7 +36,7 @@ def root(parent, i):
     return i
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def merge_tile(points, gram, squares, norms, first, limits, parent, budget):
     """Join the pairs of one tile that are within the radius; the gram decides unless rounding could.
 
@@ -75,7 +76,7 @@ def merge_tile(points, gram, squares, norms, first, limits, parent, budget):
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def nearest_tile(points, gram, squares, norms, rows, column, unit, component, both, best, edge, budget):
     """Shortest edge out of each component, among the pairs of one tile; the gram only says which pairs to measure.
 
@@ -122,7 +123,7 @@ def nearest_tile(points, gram, squares, norms, rows, column, unit, component, bo
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def join_components(component, best, edge, edges, squares, found):
     """Add the shortest edges out of the components to the tree and renumber the components in place.
 
@@ -162,7 +163,7 @@ def join_components(component, best, edge, edges, squares, found):
     return found, fresh
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def is_joined(parent, rows, columns):
     """Whether the points of two ranges (first, last + 1) are all in one component."""
     one = root(parent, rows[0])
@@ -173,7 +174,7 @@ def is_joined(parent, rows, columns):
     return others == 0
 
 
-@njit(cache=True, nogil=True, fastmath=REASSOCIATE)
+@njit(nogil=True, fastmath=REASSOCIATE)
 def grow(outside, nearest, partner, index, place, steps, period, edges, squares):
     """Some steps of Prim's algorithm in few dimensions, for `_spanning.prim`: O(n d) time each.
 
@@ -225,7 +226,7 @@ def grow(outside, nearest, partner, index, place, steps, period, edges, squares)
     return place
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def merge_statistics(edges, masses, least):
     """Follow the partition while the edges join it in the given order.
 
@@ -260,7 +261,7 @@ def merge_statistics(edges, masses, least):
     return squares, groups, np.maximum(noise, 0.0), largest
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def forest_labels(edges, count, n):
     """Representative of every point after the first ``count`` edges joined it: (n,)."""
     parent = np.arange(n)

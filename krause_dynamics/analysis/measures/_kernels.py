@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from krause_dynamics._compiled import njit
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def power(distance, p):
     """``|distance|^p`` without ``pow`` for the common exponents."""
     distance = abs(distance)
@@ -19,7 +20,7 @@ def power(distance, p):
     return distance**p
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def sortable_keys(x, bits, keys):
     """Fill ``keys`` (n,) with integers in the order of the doubles x; their last ``bits`` bits hold the index."""
     raw = x.view(np.int64)
@@ -30,7 +31,7 @@ def sortable_keys(x, bits, keys):
         keys[i] = ((key >> bits) << bits) | i
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def take_in_order(keys, bits, x, mass, places, masses):
     """Fill ``places`` and ``masses`` in the order of sorted keys; neighbours that the cut bits confused are put right.
 
@@ -55,7 +56,7 @@ def take_in_order(keys, bits, x, mass, places, masses):
     return moves > 0
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def cumulate(masses):
     """Cumulated masses in place, at most 1 and 1 at the end whatever the rounding."""
     total = 0.0
@@ -65,7 +66,7 @@ def cumulate(masses):
     masses[-1] = 1.0
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def coupled_cost(x, x_levels, y, y_levels, p):
     """``int_0^1 |F^-1(s) - G^-1(s)|^p ds`` for sorted atoms.
 
@@ -88,7 +89,7 @@ def coupled_cost(x, x_levels, y, y_levels, p):
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def rotated_cost(x, x_levels, y, y_levels, shift, p):
     """``int_0^1 |F^-1(s) - G^-1(s - shift)|^p ds`` on a circle of period 1; lifted quantiles, ``Q(s + 1) = Q(s) + 1``.
 

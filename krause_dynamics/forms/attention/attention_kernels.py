@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.core.extending import intrinsic
+
+from krause_dynamics._compiled import njit
 
 SMALLEST_EXPONENT = -708.0  # below, exp is a denormal number
 SHIFTER = 6755399441055744.0  # 1.5 * 2^52: adding it leaves the nearest integer in the last bits
@@ -31,7 +33,7 @@ def _number(typingctx: Any, bits: Any) -> Any:
     return types.float64(types.int64), codegen
 
 
-@njit(cache=True)
+@njit()
 def exponentials(x, count, shift):
     """``x <- exp(x - shift)`` in place, for arguments at most about 700 after the shift: relative error below 4e-16.
 
@@ -60,7 +62,7 @@ def exponentials(x, count, shift):
         x[j] = p * _number((_bits(rounded) + 1023) << 52)  # type: ignore[call-arg]  # intrinsics lose the typing context
 
 
-@njit(cache=True, fastmath={"reassoc", "contract", "nsz"})
+@njit(fastmath={"reassoc", "contract", "nsz"})
 def scores(x, i, first, last, inner, column, out):
     """``out[j - first] = inner <x_i, x_j> + column_j``, and the largest of them."""
     count = last - first
@@ -76,7 +78,7 @@ def scores(x, i, first, last, inner, column, out):
     return largest
 
 
-@njit(cache=True, fastmath={"reassoc", "contract", "nsz"})
+@njit(fastmath={"reassoc", "contract", "nsz"})
 def weighted_sum(x, c, weights, first, count):
     """``sum_j weights_j x[c, first + j]``."""
     total = 0.0
@@ -85,7 +87,7 @@ def weighted_sum(x, c, weights, first, count):
     return total
 
 
-@njit(cache=True, fastmath={"reassoc", "contract", "nsz"})
+@njit(fastmath={"reassoc", "contract", "nsz"})
 def plain_sum(weights, count):
     """``sum_j weights_j``."""
     total = 0.0
@@ -94,7 +96,7 @@ def plain_sum(weights, count):
     return total
 
 
-@njit(cache=True)
+@njit()
 def hear(x, rule, log_mass, mean, log_partition, column, buffer):
     """Means (d, n) and log-partitions (n,) of positions x (d, n); rule = (inner, radial, low, high)."""
     d, n = x.shape
@@ -117,7 +119,7 @@ def hear(x, rule, log_mass, mean, log_partition, column, buffer):
                 log_partition[i] -= 0.5 * inner * x[c, i] * x[c, i]
 
 
-@njit(cache=True)
+@njit()
 def drift(x, rule, form, log_mass, out, log_partition, column, buffer):
     """Velocity (d, n); form = (normalised, relative, sphere, project)."""
     d, n = x.shape
@@ -135,7 +137,7 @@ def drift(x, rule, form, log_mass, out, log_partition, column, buffer):
                 out[c, i] -= along * x[c, i]
 
 
-@njit(cache=True)
+@njit()
 def move(x, velocity, dt, sphere, out):
     """``out = x + dt velocity``, normalised on spheres."""
     d, n = x.shape
@@ -152,7 +154,7 @@ def move(x, velocity, dt, sphere, out):
                 out[c, i] *= scale
 
 
-@njit(cache=True)
+@njit()
 def advance(x, rule, form, log_mass, dt, steps, method):
     """``steps`` steps of Euler or RK4 in place on x (d, n)."""
     d, n = x.shape

@@ -66,7 +66,7 @@ def aggregate(interaction: Interaction, request: Request) -> Aggregate:
         masses = request.log_mass.float().clamp(min=NOTHING)
         bias = masses if bias is None else bias + masses
     values = reference.present(request, request.values)
-    if isinstance(inner, float) and inner != 0:
+    if isinstance(inner, float) and abs(inner) >= torch.finfo(torch.float32).tiny:
         # The kernel scales in float32 after the product, by a positive number: it takes the maximum of a row before.
         scale, scaled = abs(inner), x if inner > 0 else -x
     else:

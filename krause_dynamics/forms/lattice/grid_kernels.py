@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from krause_dynamics._compiled import njit
 
 BLOCK = 64  # sources whose largest weight is bounded at once
 NEGLIGIBLE = 42.0  # a weight e^-42 = 6e-19 below the largest adds less than a rounding even 100 times over
 
 
-@njit(cache=True)
+@njit()
 def _add(top, total, weighted, log_mass, values):
     """Add one source to a sum kept as ``exp(top) * total`` and ``exp(top) * weighted``; returns the new top, total."""
     if log_mass == -np.inf:
@@ -28,7 +29,7 @@ def _add(top, total, weighted, log_mass, values):
     return top, total + share
 
 
-@njit(cache=True)
+@njit()
 def _running(log_mass, values, size, backward):
     """Running sums within blocks of ``size``, from their start, or from their end if ``backward``.
 
@@ -54,7 +55,7 @@ def _running(log_mass, values, size, backward):
     return tops, totals, sums
 
 
-@njit(cache=True)
+@njit()
 def window_sums(log_mass, values, first, size):
     """Mean (n, d_v) and log-sum (n,) over the sources ``first[i] .. first[i] + size - 1`` (those that exist).
 
@@ -89,7 +90,7 @@ def window_sums(log_mass, values, first, size):
     return mean, logs
 
 
-@njit(cache=True)
+@njit()
 def _block_maxima(x):
     count = (len(x) + BLOCK - 1) // BLOCK
     result = np.full(count, -np.inf)
@@ -98,7 +99,7 @@ def _block_maxima(x):
     return result
 
 
-@njit(cache=True)
+@njit()
 def log_sums(rows, log_mass, values, table, cyclic):
     """Mean (rows, d_v) and log-sum (rows,) with weights ``log_mass[j] + table[difference]``, for a few rows.
 
@@ -144,7 +145,7 @@ def log_sums(rows, log_mass, values, table, cyclic):
     return mean, logs
 
 
-@njit(cache=True)
+@njit()
 def _largest(nearest, length, low, high, cyclic):
     """A bound of the table between two places: the maxima of the blocks that they touch."""
     if not cyclic:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit, types
+from numba import types
 from numba.core.extending import intrinsic
+
+from krause_dynamics._compiled import njit
 
 
 @intrinsic
@@ -21,7 +23,7 @@ def _fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
 fma: Any = _fma  # numba's intrinsics carry the typing context in their signature, which callers do not pass
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def two_sum(a: float, b: float) -> tuple[float, float]:
     """``a + b`` as rounded sum and exact error, whatever the order of magnitude (Knuth, TAOCP 2, 4.2.2)."""
     total = a + b
@@ -29,7 +31,7 @@ def two_sum(a: float, b: float) -> tuple[float, float]:
     return total, (a - (total - part)) + (b - part)
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def quotient(high: float, low: float, divisor: float, divisor_low: float) -> float:
     """``(high + low) / (divisor + divisor_low)``, correctly rounded but for ties within 2^-100; odd in the
     numerator.

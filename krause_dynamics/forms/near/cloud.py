@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from krause_dynamics._compiled import njit
 from krause_dynamics.forms.near.ball import Ball
 from krause_dynamics.forms.near.near_means import Entry, flat_means
 
@@ -96,7 +96,7 @@ class Cloud:
         return self._position[self._owner]
 
 
-@njit(cache=True)
+@njit()
 def _same(bits):
     """Number the distinct rows of ``bits`` (n, d) by first appearance: (number of each row, how many)."""
     n, d = bits.shape

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from krause_dynamics._compiled import njit
 from krause_dynamics.forms.near.arithmetic import fma, quotient, two_sum
 
 SAMPLE = 1024
@@ -22,7 +22,7 @@ def limb_bits(terms: int) -> int:
     return 61 - math.ceil(math.log2(terms + 1))
 
 
-@njit(cache=True)
+@njit()
 def split(mass, value, bits, high, low):
     """``mass * value`` as ``(high + low / 2^bits) / scale`` with integer limbs; returns the scale, a power of two.
 
@@ -43,7 +43,7 @@ def split(mass, value, bits, high, low):
     return scale
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def join(high, low, unit):
     """``high + low * unit`` as a rounded number and its rest."""
     first = np.float64(high)  # at most 2^62: the rounding is recovered exactly below
@@ -83,7 +83,7 @@ def columns(mass, values):
     return result[first:], bits, scales
 
 
-@njit(cache=True)
+@njit()
 def means(sums, bits, scales, mean, partition):
     """Means and masses from sums of the limbs of `columns`, (n, K); a row without mass gets 0 and 0."""
     unit = math.ldexp(1.0, -bits)

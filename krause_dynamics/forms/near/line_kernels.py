@@ -8,14 +8,14 @@ rounded, whereas plain prefixes lose so much that lattice starts freeze at the w
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from krause_dynamics._compiled import njit
 from krause_dynamics.forms.near.arithmetic import fma, quotient, two_sum
 
 POLISHING_STEPS = 64  # uncounted steps below the tolerance that let the last roundings merge
 
 
-@njit(cache=True)
+@njit()
 def prefixes(x, mass, atoms, weighted, high, low, total, total_low):
     """Prefix sums of ``mass * x`` and of ``mass``, each as a rounded sum and its error; ``total_low`` only if
     ``weighted``.
@@ -38,7 +38,7 @@ def prefixes(x, mass, atoms, weighted, high, low, total, total_low):
         total[j + 1] = w
 
 
-@njit(cache=True)
+@njit()
 def windows(x, atoms, half, radius, first, last):
     """``first[i]:last[i]`` are the atoms within ``radius`` of atom i < half, by direct differences (monotone in both).
 
@@ -73,7 +73,7 @@ def windows(x, atoms, half, radius, first, last):
         last[i] = right
 
 
-@njit(cache=True)
+@njit()
 def step(x, mass, atoms, radius, weighted, mirrored, ends, high, low, total, total_low, first, last, y):
     """One Hegselmann-Krause step of sorted atoms ``x[:atoms]`` into ``y``: largest move, and whether two new ones
     agree.
@@ -99,7 +99,7 @@ def step(x, mass, atoms, radius, weighted, mirrored, ends, high, low, total, tot
     return settle(x, y, atoms)
 
 
-@njit(cache=True)
+@njit()
 def reflect(y, atoms, ends):
     """Make ``y`` symmetric: the right half is ``ends`` minus the left, up to one rounding."""
     middle = 0.5 * ends
@@ -110,7 +110,7 @@ def reflect(y, atoms, ends):
         y[atoms - 1 - i] = ends - y[i]
 
 
-@njit(cache=True)
+@njit()
 def settle(x, y, atoms):
     """Keep the order through the last rounding; largest move, and whether two neighbours agree."""
     largest, equal, previous = 0.0, False, -np.inf
@@ -123,7 +123,7 @@ def settle(x, y, atoms):
     return largest, equal
 
 
-@njit(cache=True)
+@njit()
 def merge(y, mass, count, atoms, mirrored):
     """Join neighbours at one position into one atom, in place; returns how many atoms are left.
 
@@ -144,7 +144,7 @@ def merge(y, mass, count, atoms, mirrored):
     return kept + 1
 
 
-@njit(cache=True)
+@njit()
 def advance(x, mass, count, atoms, radius, weighted, mirrored, ends, tolerance, steps):
     """At most ``steps`` counted steps in place: (atoms left, steps in which something moved, whether all stand still).
 
@@ -176,7 +176,7 @@ def advance(x, mass, count, atoms, radius, weighted, mirrored, ends, tolerance, 
     return atoms, done, frozen
 
 
-@njit(cache=True)
+@njit()
 def walk(q, radius, y, first, last):
     """``first[i]:last[i]`` are the sorted ``y`` within ``radius`` of the sorted ``q[i]``: two pointers."""
     left, right = 0, 0
@@ -189,7 +189,7 @@ def walk(q, radius, y, first, last):
         first[i], last[i] = left, right
 
 
-@njit(cache=True)
+@njit()
 def search(q, radii, y, first, last):
     """``first[i]:last[i]`` are the sorted ``y`` within ``radii[i]`` of ``q[i]``, each query by bisection on
     differences.
@@ -214,7 +214,7 @@ def search(q, radii, y, first, last):
         last[i] = low
 
 
-@njit(cache=True)
+@njit()
 def window_means(first, last, own, mass, value, weighted, high, low, total, total_low, mean, partition):
     """Mean of ``value`` over each window and its mass; ``own[i] >= 0`` is left out of window i. Empty: 0 and 0."""
     for i in range(first.size):
@@ -246,7 +246,7 @@ def window_means(first, last, own, mass, value, weighted, high, low, total, tota
             mean[i] = quotient(d, e, divisor, divisor_low)
 
 
-@njit(cache=True)
+@njit()
 def run_batch(samples, mirrored, ends, tolerances, radii, max_steps, largest, clusters, steps, frozen):
     """Runs from every sorted sample (S, n) with every radius (R,) to the end; results are (R, S).
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from krause_dynamics._compiled import njit
 
 CHUNK = 256  # candidates judged at once; the buffers stay in the first-level cache
 PAD = 16  # loops run over multiples of this, so that no vector loop has a remainder; arrays are padded accordingly
@@ -14,7 +15,7 @@ def padded(rows: np.ndarray) -> np.ndarray:
     return np.concatenate([rows, np.zeros((rows.shape[0], PAD), rows.dtype)], axis=1)
 
 
-@njit(cache=True)
+@njit()
 def _judge(queries, i, points, first, count, limit, squared, mask):
     """``mask[t]`` is -1 where candidate ``first + t`` is admitted by query i, else 0; returns the padded count.
 
@@ -44,7 +45,7 @@ def _judge(queries, i, points, first, count, limit, squared, mask):
     return full
 
 
-@njit(cache=True)
+@njit()
 def _planar(queries, i, points, first, last, limit, columns, out):
     """`sums` over one range in the case met most, two dimensions and five columns: one loop, all in registers.
 
@@ -71,7 +72,7 @@ def _planar(queries, i, points, first, last, limit, columns, out):
     out[i, 4] += a4
 
 
-@njit(cache=True)
+@njit()
 def sums(queries, points, limits, groups, starts, firsts, lasts, whole, columns, prefixes, own, out):
     """Sum integer ``columns`` (K, m) over the admitted candidates of each query: ``out`` (n, K).
 
@@ -118,7 +119,7 @@ def sums(queries, points, limits, groups, starts, firsts, lasts, whole, columns,
                 out[i, k] -= columns[k, own[i]] & mask[0]
 
 
-@njit(cache=True)
+@njit()
 def pairs(queries, points, limits, groups, starts, firsts, lasts, own):
     """The admitted candidates themselves: ``members[bounds[i]:bounds[i + 1]]`` of query i; ranges as in `sums`."""
     squared, mask = np.empty(CHUNK), np.empty(CHUNK, np.int64)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from numba import njit
+from krause_dynamics._compiled import njit
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def hears(x, i, j, limit):
     """Whether j is in i's ball: the distance in one dimension, its square in more, coordinates in order."""
     if x.shape[1] == 1:
@@ -16,7 +16,7 @@ def hears(x, i, j, limit):
     return square <= limit
 
 
-@njit(cache=True)
+@njit()
 def network_means(x, limits, mass, bounds, heard, mean, total):
     """Means (n, d) and masses (n,) of those on each agent's list who are in its ball.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from krause_dynamics._compiled import njit
 from krause_dynamics.forms.near.near_kernels import padded
 
 WIDER = 1.0 + 2.0**-8  # cells wider than the radius: rounding of a cell number never hides a neighbour
@@ -72,14 +72,14 @@ def sort_queries(pencils: Pencils, queries: np.ndarray) -> tuple[np.ndarray, np.
     return _count(keys, np.argsort(queries[:, pencils.axis]), pencils.starts.size - 1)[:2]
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def _place(coordinate, lower, per_cell, cells):
     """Cell along one axis, with two empty cells before and after for points (queries) outside."""
     place = (coordinate - lower) * per_cell + 2.0
     return np.int64(0) if place < 0.0 else np.int64(place) if place < cells + 3 else cells + 3
 
 
-@njit(cache=True)
+@njit()
 def _keys(points, grid, lower, shape, width):
     """Number of every point's cell: (n,)."""
     keys, per_cell, stride = np.empty(points.shape[0], np.int64), 1.0 / width, shape[1] + 4
@@ -91,7 +91,7 @@ def _keys(points, grid, lower, shape, width):
     return keys
 
 
-@njit(cache=True)
+@njit()
 def _count(keys, along, cells):
     """Stable counting sort of the order ``along`` by cell: (order, sorted keys, start of each cell)."""
     starts = np.zeros(cells + 1, np.int64)
@@ -107,7 +107,7 @@ def _count(keys, along, cells):
     return order, sorted_keys, starts
 
 
-@njit(cache=True)
+@njit()
 def ranges(coordinates, keys, shape, radius, along, starts):
     """Candidate ranges of queries in the order of `sort_queries`, shared by up to `GROUP` queries of one cell.
 

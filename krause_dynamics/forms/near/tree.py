@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from krause_dynamics._compiled import njit
 from krause_dynamics.forms.near.near_kernels import padded
 
 LEAF = 32  # points judged together; fewer cost more in walking than they save
@@ -44,7 +44,7 @@ def build(points: np.ndarray) -> Tree:
     return Tree(order, padded(points[order].T), *nodes)
 
 
-@njit(cache=True)
+@njit()
 def _select(points, order, first, last, middle, axis):
     """Quickselect: ``order[first:middle]`` below and ``order[middle:last]`` above along ``axis``."""
     low, high = first, last - 1
@@ -68,7 +68,7 @@ def _select(points, order, first, last, middle, axis):
             break
 
 
-@njit(cache=True)
+@njit()
 def _build(points, order):
     m, d = points.shape
     capacity = 4 * (m // LEAF + 1) + 1
@@ -104,7 +104,7 @@ def _build(points, order):
     return first[:used], last[:used], right[:used], lower[:used], upper[:used]
 
 
-@njit(cache=True, inline="always")
+@njit(inline="always")
 def _box(queries, i, lower, upper, node):
     """Squared distances from query i to the nearest and the farthest point of a box."""
     nearest, farthest = 0.0, 0.0
@@ -117,7 +117,7 @@ def _box(queries, i, lower, upper, node):
     return nearest, farthest
 
 
-@njit(cache=True)
+@njit()
 def ranges(queries, block, radii, first, last, right, lower, upper):
     """Candidate ranges of ``queries[block]``: (starts (n + 1,), firsts, lasts, whole); ``whole`` ones need no
     judging.

@@ -59,7 +59,7 @@ def finite(*tensors: Tensor) -> bool:
 def has_equal_keys(k: Tensor) -> bool:
     """Whether two keys of a head may be the same: then products of matrices could break their tie by rounding.
 
-    Equal keys have equal sums of their bits (whole numbers, exact in any order); others rarely do, which costs time only.
+    Equal keys have equal sums of their bits, whole numbers; others rarely do, which costs time only.
     """
     k = (k.detach().double() + 0.0).contiguous()  # -0 becomes 0
     odd = torch.arange(1, 2 * k.shape[-1], 2)

@@ -15,6 +15,8 @@ from numba import njit, types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.extending import intrinsic as _intrinsic
 
+from krause_dynamics._compiled import cached
+
 intrinsic: Any = _intrinsic  # its calls lose the typing context, which mypy would ask for
 plain: Any = njit(nogil=True, error_model="numpy")
 # Reassociation lets sums vectorise; "contract" allows fused multiply-adds. NaN and infinities keep their meaning.
@@ -34,7 +36,11 @@ class _FolderCache(FunctionCache):
 def entry(function: Callable[..., Any]) -> Any:
     """A kernel called from Python: releases the interpreter lock and is cached on disk."""
     kernel = plain(function)
-    kernel._cache = _FolderCache(function)
+
+    def enable() -> None:
+        kernel._cache = _FolderCache(function)
+
+    cached(enable)
     return kernel
 
 
