@@ -17,7 +17,7 @@ _MET: dict[type, Any] = {np.ndarray: array_namespace(np.empty(0))}  # namespaces
 
 def is_torch(x: object) -> bool:
     """Whether ``x`` is a torch tensor, without importing torch."""
-    kind = type(x)
+    kind: Any = type(x)
     return kind is not np.ndarray and _is_tensor_type(kind)
 
 

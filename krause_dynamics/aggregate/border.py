@@ -52,7 +52,11 @@ def check_coefficients(interaction: Interaction, request: Request) -> None:
         elif may_look(c):
             steepest = max(steepest, float(np.max(np.abs(to_numpy(c)), initial=0.0)))
     dtype = request.xp.float32 if q.dtype.itemsize < 4 else q.dtype
-    largest, size = float(request.xp.finfo(dtype).max), _size(request)
+    largest, size = float(request.xp.finfo(dtype).max), 0.0
+    for x in (q,) if request.sources is q else (q, request.sources):
+        there = x if request.log_mass is None or x is not request.sources else reference.present(request, x)
+        there = there if type(there) is np.ndarray else there.detach()
+        size = max(size, float(abs(there).max()))
     # |x - y|^2 is at most 4 d times the square of the largest coordinate.
     if steepest < largest and size < (largest / 4 / q.shape[-1] / max(steepest, 1.0)) ** 0.5:
         return
@@ -61,17 +65,6 @@ def check_coefficients(interaction: Interaction, request: Request) -> None:
         f"scores must stay below {largest:.1e}, the largest number of {q.dtype}, got {given} at positions of up to "
         f"{size:.1e}; rescale positions and parameter, or compute in float64"
     )
-
-
-def _size(request: Request) -> float:
-    """Largest coordinate of queries and sources that have mass."""
-    size = 0.0
-    for x in (request.queries, None if request.sources is request.queries else request.sources):
-        if x is not None:
-            there = x if request.log_mass is None else reference.present(request, x) if x is request.sources else x
-            there = there if type(there) is np.ndarray else there.detach()
-            size = max(size, float(abs(there).max()))
-    return size
 
 
 def _broadcasts(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
