@@ -10,9 +10,9 @@ from typing import Any
 _EXPORTS: dict[str, str] = {
     "Cost": "costs",
     "KARM": "decoder",
-    "KARMConfig": "decoder",
+    "KARMConfig": "decoder_configuration",
     "KrauseLM": "decoder",
-    "KrauseLMConfig": "decoder",
+    "KrauseLMConfig": "decoder_configuration",
     "KrauseSwin": "swin",
     "KrauseSwinConfig": "swin",
     "KrauseViT": "vision",

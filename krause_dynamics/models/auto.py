@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageClassification
 
-from krause_dynamics.models.decoder import KARM, KARMConfig, KrauseLM, KrauseLMConfig
+from krause_dynamics.models.decoder import KARM, KrauseLM
+from krause_dynamics.models.decoder_configuration import KARMConfig, KrauseLMConfig
 from krause_dynamics.models.gated import FAMILIES, gated_classes
 from krause_dynamics.models.krausified_classes import know_all
 from krause_dynamics.models.swin import KrauseSwin, KrauseSwinConfig

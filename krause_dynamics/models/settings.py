@@ -6,7 +6,7 @@ from typing import Any
 
 from krause_dynamics._value import check_names
 from krause_dynamics.models.configuration import KrauseConfig
-from krause_dynamics.models.decoder import KARMConfig, KrauseLMConfig
+from krause_dynamics.models.decoder_configuration import KARMConfig, KrauseLMConfig
 from krause_dynamics.models.swin import KrauseSwinConfig
 from krause_dynamics.models.vision import KrauseViTConfig
 
