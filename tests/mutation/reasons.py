@@ -26,7 +26,7 @@ REASONS = (
     Reason("runs/stopping.py", "rounding = 4 *", "constant", "a few roundings, however many"),
     Reason("near/cell_lists.py", "limit + 3", "constant", "from where cells are too many for memory"),
     Reason("clusters/_spanning.py", "both = 2 * len(rows)", "", "both ways find the same edges"),
-    Reason("spaces.py", "if not off < 1e-3", "comparison", "at equality with a tolerance both are right"),
+    Reason("spaces.py", "if not off < max(1e-3", "comparison", "at equality with a tolerance both are right"),
     Reason("observables/rank.py", "share = ratio(", "constant", "of a zero matrix the rank is 0 whatever the shares"),
     Reason(
         "clusters/history.py", "width = int(after.max(", "constant", "any width above the labels numbers pairs apart"
