@@ -330,7 +330,7 @@ LINE = mf.uniform(mf.LineCells(100, 0.0, 5.0))
         (kd.Dynamics(kd.bounded_confidence(np.linspace(1, 2, 100))), "radius differs"),
         (kd.Dynamics(kd.krause(np.linspace(1, 2, 100))), "one parameter for all"),
         (kd.Dynamics(kd.krause(1.0, pair_bias=np.zeros((100, 100)))), "pair_bias"),
-        (kd.Dynamics(kd.krause(1.0), fixed=np.zeros(100)), "fixed"),
+        (kd.Dynamics(kd.krause(1.0), fixed=np.zeros(100, bool)), "fixed"),
         (kd.Dynamics(kd.krause(1.0), value=np.ones((2, 1, 1))), "one head"),
         (kd.Dynamics(kd.krause(1.0), kd.Circle()), "CircleCells"),
         (kd.Dynamics(kd.krause(1.0), kd.Torus(6.0)), "must cover"),
