@@ -9,6 +9,7 @@ transformers = pytest.importorskip("transformers")
 
 from torch.nn.attention.flex_attention import create_block_mask  # noqa: E402
 
+import krause_dynamics as kd  # noqa: E402
 from krause_dynamics import UnsupportedModel  # noqa: E402
 from krause_dynamics.models import add_krause_branch, branch_weights  # noqa: E402
 from krause_dynamics.models.gated import FAMILIES  # noqa: E402
@@ -187,6 +188,16 @@ def test_a_saved_folder_loads_by_the_auto_classes_and_a_base_folder_does_not(tmp
     gated_base("qwen2").save_pretrained(tmp_path / "base")
     with pytest.raises(ValueError, match="add_krause_branch"):
         type(model).from_pretrained(tmp_path / "base")
+
+
+def test_an_analysis_says_that_it_saw_the_softmax_branch():
+    base, ids = gated_base("llama").float(), words(24).tolist()
+    alone = kd.analyze(base, ids)
+    both = kd.analyze(add_krause_branch(base, **SETTINGS, gate="closed"), ids)
+    assert (both["entropy"] == alone["entropy"]).all()
+    lines = [[x for x in kd.report.legend(found) if "softmax branch" in x] for found in (alone, both)]
+    assert [len(found) for found in lines] == [0, 1]
+    assert "branch_weights" in lines[1][0]
 
 
 def test_what_cannot_be_served_is_refused_and_left_as_it_was():

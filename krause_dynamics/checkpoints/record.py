@@ -192,6 +192,8 @@ def describe(run: Passes) -> dict[str, Any]:
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "statistics_dtype": "float32",
         "attention_path": run.path,
+        # A gated model has a Krause branch beside its own attention, which the registry does not see.
+        "attention_branch": "softmax" if getattr(getattr(model, "config", None), "krause_branch", None) else "",
         "inputs": inputs.source,
         "sequences": len(inputs),
         "tokens_shortest": int(inputs.lengths.min()),

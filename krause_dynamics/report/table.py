@@ -104,13 +104,16 @@ def legend(dataset: xarray.Dataset, *, radius: float = RADIUS, eps: float = EPS)
     ]
     if "sink_rate" in dataset:
         eps = float(dataset["eps"].sel(eps=eps, method="nearest"))
-        path = _PATHS[json.loads(dataset.attrs["meta"])["attention_path"]]
+        meta = json.loads(dataset.attrs["meta"])
+        path = _PATHS[meta["attention_path"]]
         lines += [
             "attn to first: share of attention that the first token receives, mean over queries and heads.",
             f"sink rate: (sequence, head) pairs in which that share exceeds {100 * eps:.0f} %.",
             "entropy: of attention rows; 1 = spread evenly over the visible tokens, 0 = all on one.",
             f"Attention was read through {path}; statistics in float32.",
         ]
+        if branch := meta.get("attention_branch"):
+            lines.append(f"It is the {branch} branch's; kd.models.branch_weights has the Krause branch and the gate.")
     return lines
 
 
