@@ -258,3 +258,26 @@ def _options(command):
 def test_a_failing_command_shows_no_values_of_the_user():
     """Locals may hold texts and ids of others: tracebacks stay without them."""
     assert app.pretty_exceptions_show_locals is False
+
+
+def opened(path):
+    tables = {"initial": {"type": "file", "path": str(path)}, "space": {"type": "Euclidean"}}
+    return configuration.build(tables)[1]
+
+
+@pytest.mark.parametrize("mark", [";", ",", "\t", " "])
+def test_columns_of_numbers_are_read_between_comments_and_empty_lines(mark, tmp_path):
+    lines = ["# made by hand", "", "1.0|2.0", "   ", "# and more", '"3.5"|-1e-3', ""]
+    (tmp_path / "x.csv").write_text("\n".join(lines).replace("|", mark), encoding="utf-8")
+    np.testing.assert_array_equal(opened(tmp_path / "x.csv"), [[1.0, 2.0], [3.5, -1e-3]])
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_pickles_are_refused(suffix, tmp_path):
+    content, path = np.array([{"code": 1}], dtype=object), tmp_path / f"x.{suffix}"
+    if suffix == "npy":
+        np.save(path, content, allow_pickle=True)
+    else:
+        np.savez(path, x=content)
+    with pytest.raises(ValueError, match="x.np"):
+        opened(path)
