@@ -112,7 +112,8 @@ class KrauseModel(PreTrainedModel):
     _keep_in_fp32_modules_strict = ["log_sigma", "key_norm"]
 
     def __init__(self, config: KrauseConfig) -> None:
-        config.check()  # attributes may have been set since it was built
+        if isinstance(config, KrauseConfig):  # what is none is refused by transformers
+            config.check()  # attributes may have been set since it was built
         super().__init__(config)
 
     @torch.no_grad()
