@@ -58,7 +58,7 @@ mutation: $(VENV)/.test  ## small faults put in one at a time: how many do the t
 	$(BIN)/python -m tests.mutation --workers 2 --limit-seconds 36000
 
 campaign: $(VENV)/.test  ## kills, damaged files, writers at once, full disks, odd arguments (hours; goes on where it ended)
-	for given in "kills 1100" "damaged 1000" "writers 300" "full 500" "fuzz 100000"; do \
+	for given in "kills 1100" "damaged 1000" "writers 300" "full 500" "fuzz 100000" "forms 100000"; do \
 		$(BIN)/python -m tests.campaigns.$${given% *} --count $${given#* } --out results/campaigns/$${given% *}.jsonl || bad=1; \
 	done; exit $${bad:-0}
 

@@ -9,13 +9,13 @@ import signal
 import numpy as np
 import pytest
 
-from tests.campaigns import damaged, full, kills, writers
+from tests.campaigns import damaged, forms, full, kills, writers
 from tests.campaigns.frame import Campaign, faults, table
 
 
 @pytest.mark.parametrize(
     ("campaign", "count"),
-    [(kills.CAMPAIGN, 3), (damaged.CAMPAIGN, 30), (writers.CAMPAIGN, 3), (full.CAMPAIGN, 16)],
+    [(kills.CAMPAIGN, 3), (damaged.CAMPAIGN, 30), (writers.CAMPAIGN, 3), (full.CAMPAIGN, 16), (forms.CAMPAIGN, 20)],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_a_few_trials(campaign, count, tmp_path):
