@@ -146,6 +146,33 @@ def test_decoding_in_any_portions_equals_the_full_pass(kind):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("window", [4, 9])
+def test_a_models_own_sliding_window_narrows_the_branch(window):
+    """Narrower and wider than the branch's 6: decoding equals the full pass, whose rows end at the narrower one."""
+    model, x = gated("mistral"), words(20)
+    model.config.sliding_window = window
+    full = model(x).logits
+    for cache in (
+        transformers.DynamicCache(config=model.config),
+        transformers.StaticCache(config=model.config, max_cache_len=30),
+    ):
+        logits = torch.cat([model(part, past_key_values=cache).logits for part in x.split([7, 1, 1, 11], 1)], 1)
+        torch.testing.assert_close(logits, full, rtol=1e-9, atol=1e-9)
+    heard = branch_weights(model, x).krause[0] > 0
+    i = torch.arange(20)
+    assert not heard[..., i[:, None] - i >= min(window, 6)].any()
+
+
+@torch.no_grad()
+def test_a_cache_that_the_branch_has_not_seen_is_refused():
+    model, x, cache = gated(gate="closed"), words(8), transformers.DynamicCache()
+    model(x, past_key_values=cache)
+    model.config.krause_branch["gate"] = "learned"
+    with pytest.raises(ValueError, match="holds 8 tokens"):
+        model(x[:, :1], past_key_values=cache)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 @pytest.mark.parametrize(
     "options",

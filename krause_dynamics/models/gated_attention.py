@@ -88,6 +88,8 @@ def add_layers(cache: Any, count: int, window: int) -> None:
         return
     if cache.offloading:
         raise ValueError("an offloaded cache does not serve the Krause branch; use DynamicCache or StaticCache")
+    if seen := int(cache.get_seq_length()):
+        raise ValueError(f"the cache holds {seen} tokens that the Krause branch has not seen; start with an empty one")
     while len(cache.layers) < count and cache.layer_class_to_replicate is not None:
         cache.layers.append(cache.layer_class_to_replicate())
     if len(cache.layers) != count:
