@@ -41,6 +41,11 @@ class Trajectory:
     meta: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("times", "positions"):
+            if not hasattr(getattr(self, name), "ndim"):
+                raise TypeError(
+                    f"{name} must be an array, got {type(getattr(self, name)).__name__}; np.asarray makes one"
+                )
         if self.positions.ndim < 3 or self.times.shape != self.positions.shape[:1]:
             raise ValueError(
                 "positions must have shape (T, *batch, n, d) with T = len(times), got "

@@ -254,3 +254,10 @@ def _runs(number):
         return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def test_what_is_no_executor_and_no_array_is_said():
+    with pytest.raises(TypeError, match=r"executor must be one of concurrent\.futures"):
+        kd.sweep(_square, {"x": [1.0]}, executor=np.zeros(2))
+    with pytest.raises(TypeError, match="positions must be an array, got list"):
+        kd.Trajectory(np.zeros(1), [[[0.0]]])

@@ -76,6 +76,8 @@ def sweep(
     """
     if not callable(function):
         raise TypeError(f"function must be callable as function(**point, rng=generator), got {function!r}")
+    if executor is not None and not hasattr(executor, "submit"):
+        raise TypeError(f"executor must be one of concurrent.futures, or client.get_executor(), got {executor!r}")
     product = Product(parameters, seeds)
     root = rng if isinstance(rng, np.random.SeedSequence) else np.random.SeedSequence(rng)
     children = np.random.SeedSequence(root.entropy, spawn_key=root.spawn_key).spawn(seeds)
