@@ -56,8 +56,12 @@ def _reads_ids(model: Any) -> bool:
 def _numbers_of_layers(model: Any) -> list[int]:
     """How many blocks a configuration may mean: encoders and decoders of one share it and differ in number."""
     names = ("num_hidden_layers", "encoder_layers", "decoder_layers", "num_decoder_layers")
-    found = (getattr(model.config, name, None) for name in names)
-    return list(dict.fromkeys(int(number) for number in found if number is not None))
+    numbers: list[int] = []
+    for name in names:
+        number = getattr(model.config, name, None)
+        if number is not None and int(number) not in numbers:
+            numbers.append(int(number))
+    return numbers
 
 
 def resolved(model: Any, part: str | None) -> Any:

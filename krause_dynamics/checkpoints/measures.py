@@ -225,5 +225,7 @@ class Measuring:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """(b, layers or blocks, ...) by name."""
-        in_order = {name: [layers[i] for i in sorted(layers)] for name, layers in self._found.items()}
-        return {name: np.stack(layers, axis=1) for name, layers in in_order.items()}
+        arrays = {}
+        for name, layers in self._found.items():
+            arrays[name] = np.stack(list(map(layers.__getitem__, sorted(layers))), axis=1)
+        return arrays

@@ -26,8 +26,9 @@ from krause_dynamics.nn.attention import WATCHERS
 
 def is_ours(model: nn.Module) -> bool:
     """Whether a model's attention is ours: layers of it, or a function that transformers finds under a name."""
-    if any(isinstance(module, KrauseAttention) for module in model.modules()):
-        return True
+    for module in model.modules():
+        if isinstance(module, KrauseAttention):
+            return True
     name = getattr(getattr(model, "config", None), "_attn_implementation", None)
     if name is None:
         return False

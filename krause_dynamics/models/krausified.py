@@ -162,6 +162,7 @@ def _become(model: Any, kind: Any) -> None:
     """Another class, with a configuration of its own: configurations are shared between models."""
     shared, config = model.config, copy.deepcopy(model.config)
     config.__class__ = kind.config_class
+    vars(config).pop("model_type", None)  # of a file that was loaded: it would hide the class's own
     for module in model.modules():
         if getattr(module, "config", None) is shared:
             module.config = config

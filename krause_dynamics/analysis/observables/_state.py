@@ -31,7 +31,12 @@ class Weighted:
         """An array in float64, for sums that a theorem bounds; where a device has none (MPS), as it is."""
         return x if str(getattr(x, "device", "")).startswith("mps") else self.xp.astype(x, self.xp.float64, copy=False)
 
-    @property
+    @cached_property
+    def doubled_directions(self) -> Array:
+        """`directions` of the points in float64, (..., n, d)."""
+        return units(self.xp, self.doubled(self.points))
+
+    @cached_property
     def doubled_share(self) -> Array:
         """The shares in float64, where they sum to 1 as well."""
         share = self.doubled(self.share)

@@ -8,7 +8,7 @@ from typing import Any
 
 from krause_dynamics._arguments import Entries, reads
 from krause_dynamics._array import Array
-from krause_dynamics.analysis.observables._state import Weighted, mean, ratio, units, weighted
+from krause_dynamics.analysis.observables._state import Weighted, mean, ratio, weighted
 from krause_dynamics.spaces import Euclidean, Space
 
 BLOCK = 2**22  # entries of the largest intermediate of `diameter`, 32 MiB in float64
@@ -28,7 +28,7 @@ def order_parameter(points: Array, *, log_mass: Array | None = None) -> Array:
         (...), between 0 and 1.
     """
     state = weighted(points, log_mass)
-    share, unit = state.doubled_share, state.doubled(state.directions)
+    share, unit = state.doubled_share, state.doubled_directions
     length = state.xp.linalg.vector_norm(mean(state.xp, share, unit), axis=-1)
     return state.xp.astype(state.xp.minimum(length, state.xp.ones_like(length)), state.points.dtype)
 
@@ -49,7 +49,7 @@ def mean_cosine(points: Array, *, log_mass: Array | None = None) -> Array:
     state = weighted(points, log_mass)
     # Sums in float64 with the lengths that the units really have: in float32 equal tokens would pass the bound.
     xp, share = state.xp, state.doubled_share
-    unit = units(xp, state.doubled(state.points))
+    unit = state.doubled_directions
     own = xp.sum(share**2 * xp.sum(unit * unit, axis=-1), axis=-1)
     alone = xp.sum(xp.astype(state.present, share.dtype), axis=-1) < 2
     pairs = xp.where(alone, xp.zeros_like(own), 1 - xp.sum(share**2, axis=-1))
