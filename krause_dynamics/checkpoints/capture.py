@@ -191,9 +191,9 @@ def recording(model: Any, recorder: AttentionRecorder) -> Iterator[None]:
 def attention_implementation(model: Any, name: str) -> Iterator[None]:
     """Set the attention implementation of a model and all its parts, and restore every configuration afterwards."""
     # Also the configurations that attention modules alone hold, where a model's own was replaced after it was built.
-    configs = {}
+    configs: dict[int, Any] = {}
     for module in model.modules():
-        config = getattr(module, "config", None)
+        config: Any = getattr(module, "config", None)
         if hasattr(config, "_attn_implementation_internal"):
             configs[id(config)] = config
     before = [(config, config._attn_implementation_internal) for config in configs.values()]
