@@ -159,7 +159,7 @@ def test_the_tokenizer_of_reactions_splits_atoms_bonds_and_brackets(tmp_path):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_conversion_is_kept_whole_or_not_at_all(fails, tmp_path, monkeypatch):
-    """Half a model of an earlier attempt gives way; nothing else is left beside the folder."""
+    """Half a model of an earlier attempt gives way; nothing is left beside the folder but the lock, which is empty."""
     from krause_dynamics.checkpoints import bundled
 
     calls = []
@@ -184,7 +184,7 @@ def test_a_conversion_is_kept_whole_or_not_at_all(fails, tmp_path, monkeypatch):
         assert bundled.smollm2_folder() == bundled.smollm2_folder() == half
         assert (half / "model.safetensors").read_text() == "weights"
     assert calls == [tmp_path / "a.gguf"]
-    assert list(tmp_path.iterdir()) == [half]
+    assert sorted(tmp_path.iterdir()) == [half, tmp_path / "converting.lock"]
 
 
 @pytest.mark.parametrize("bars", [True, False])

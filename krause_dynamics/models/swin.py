@@ -31,7 +31,7 @@ class KrauseSwinConfig(PictureConfig):
     measures queries and keys divided by sqrt(d_h), so that its default sigma is d_h^(-1/4).
     """
 
-    model_type = "krause_swin"
+    model_type = "kswin"
     supports: ClassVar[tuple[str, ...]] = ("window", "window+top_k")
 
     hidden_size: int = 96

@@ -83,7 +83,7 @@ class KrauseViTConfig(PictureConfig):
     ``"window+top_k+cls_exempt"``: the row of CLS, which published top-k leaves k of all patches, keeps them all.
     """
 
-    model_type = "krause_vit"
+    model_type = "kvit"
     supports: ClassVar[tuple[str, ...]] = (*SUPPORTS, "window+top_k+cls_exempt")
 
     sigma: float | None = 2.5

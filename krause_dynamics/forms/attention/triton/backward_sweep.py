@@ -22,7 +22,7 @@ from .backward_tiles import (
     squares,
     store_rows,
 )
-from .primitives import LOG2E, RUN_TIME, load_bias, load_rows, load_scale, opaque, within
+from .primitives import LOG2E, RUN_TIME, load_bias, load_rows, load_scale, opaque_once, within
 
 
 @triton.jit
@@ -120,7 +120,7 @@ def sweep_kernel(
         store_rows(DV, dv, first, c, complete, stride_dkn, D, DP)
         if DISTANCE:
             # Read again: kept, k0 would take registers all along.
-            k = load_rows(K, opaque(first), c, m, stride_kn, D, DP, "")
+            k = load_rows(K, opaque_once(first), c, m, stride_kn, D, DP, "")
             dk = of_distance(dk, k, dbias * scale)
             if NEED_DSCALE:
                 tl.store(DSCALE + n + j, scale_of_distance(squares(k), dbias), mask=complete)

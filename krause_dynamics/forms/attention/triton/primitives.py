@@ -52,6 +52,15 @@ def opaque(x):
 
 
 @triton.jit
+def opaque_once(x):
+    """As `opaque`, in a loop that is pipelined, whose operations must be free of effects; two of one x become one."""
+    if INTERPRETED:
+        return x
+    else:
+        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], dtype=tl.int32, is_pure=True, pack=1)
+
+
+@triton.jit
 def ordinal_of_float(x):
     """Ordinal (int32) of a float32; -0.0 takes that of +0.0, as the two compare equal."""
     bits = (x + 0.0).to(tl.int32, bitcast=True)
