@@ -256,3 +256,19 @@ def test_a_tensor_is_known_while_torch_is_half_imported(monkeypatch):
 
 def test_every_form_is_listed_with_what_it_says():
     assert set(kd.supported(kd.krause(1e-300), np.zeros((3, 1)))) == set(FORMS) == set(registry.FORMS)
+
+
+def test_squares_of_distances_beyond_the_dtype_are_refused_in_any_dimension():
+    """|x - y|^2 is at most 4 d times the square of the largest coordinate: near the largest float32 d decides."""
+    edge = (float(np.finfo(np.float32).max) / 16) ** 0.5
+    x = np.array([[1.0] * 4, [-1.0] * 4], np.float32) * np.float32(edge)
+    assert np.isfinite(kd.aggregate(kd.krause(1.0), 0.5 * x).mean).all()
+    with pytest.raises(ValueError, match="positions"):
+        kd.aggregate(kd.krause(1.0), 1.5 * x)
+
+
+def test_netcdf_is_compressed(tmp_path):
+    import xarray
+
+    path = kd.report.write_dataset(xarray.Dataset({"x": ("n", np.zeros(100_000))}), tmp_path / "zeros.nc")
+    assert path.stat().st_size < 40_000

@@ -167,3 +167,14 @@ def test_a_band_that_looks_ahead_becomes_a_pair_bias(low_high):
     assert not call.causal
     weights = kd.weights(call.rule(kd.Flat()), torch.zeros(9, 1))
     np.testing.assert_allclose(weights, visible / visible.sum(-1, keepdim=True), atol=1e-6)
+
+
+def test_a_bias_beside_a_mask_of_numbers_adds_to_it():
+    g = torch.Generator().manual_seed(4)
+    q, k, v = (torch.randn(1, 2, 7, 3, generator=g) for _ in range(3))
+    numbers, bias = torch.randn(1, 1, 7, 7, generator=g), torch.randn(1, 2, 7, 7, generator=g)
+    hidden = torch.ones(7, 7).triu(1).bool()
+    mask = numbers.masked_fill(hidden, torch.finfo(torch.float32).min)
+    _, found = attend(q, k, v, mask, bias=bias, keep_weights=True)
+    scores = (q.double() @ k.double().mT / math.sqrt(3) + numbers + bias).masked_fill(hidden, -torch.inf)
+    np.testing.assert_allclose(found.weights, scores.softmax(-1), atol=1e-6)

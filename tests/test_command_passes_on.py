@@ -13,7 +13,7 @@ import krause_dynamics as kd
 from krause_dynamics import report
 from krause_dynamics.command import configuration
 from krause_dynamics.command.app import app
-from krause_dynamics.command.tables import DEFAULTS, INITIAL, described
+from krause_dynamics.command.tables import DEFAULTS, INITIAL, RULES, described
 
 ANALYZE = kd.checkpoints.analyze  # before it is replaced
 
@@ -142,6 +142,20 @@ def test_what_a_table_leaves_out_is_what_the_call_leaves_out(table, function):
     assert len(same) >= 1
     defaults = defaults_of(function, same - {"seed"})
     assert {name: DEFAULTS[table][name] for name in defaults} == defaults
+
+
+def test_balls_are_closed_unless_a_table_says_otherwise():
+    closed = inspect.signature(kd.bounded_confidence).parameters["closed"].default
+    assert DEFAULTS["opinions"]["closed"] == RULES["bounded_confidence"]["closed"] == closed
+
+
+def test_pictures_are_drawn_with_the_defaults_of_the_function():
+    from krause_dynamics.command.pictures import complete, generate
+
+    for command, function in ((generate, kd.models.generate_pictures), (complete, kd.models.complete_pictures)):
+        known = inspect.signature(function).parameters
+        for name in ("seed", "temperature", "batch_size"):
+            assert inspect.signature(command).parameters[name].default == known[name].default
 
 
 @pytest.mark.parametrize("kind", ["uniform", "gaussian", "equally_spaced", "dumbbell"])

@@ -122,3 +122,9 @@ def test_plots_show_the_data(over_beta, over_noise):
     np.testing.assert_allclose(noise.collections[1].get_array(), over_noise.particles.values.ravel())
     for drawn in (ax, counts, branches, numbers, noise):
         plt.close(drawn.figure)
+
+
+def test_the_discrete_map_runs_until_nothing_moves():
+    """Clusters are points then; a run that is stopped earlier leaves them wide."""
+    for cluster in phase_diagrams.final_clusters(7.0, "discrete", count=501):
+        assert cluster.spread < 1e-9

@@ -9,7 +9,6 @@ import numpy as np
 
 from krause_dynamics._arguments import Entries, Flag, Real, Whole, reads
 from krause_dynamics._array import Array, all_finite, as_generator
-from krause_dynamics._value import check_count
 from krause_dynamics.aggregate import as_points
 
 __all__ = ["dumbbell", "equally_spaced", "from_states", "gaussian", "mixture", "uniform"]
@@ -31,8 +30,6 @@ def uniform(n: int, d: int = 1, *, low: float = 0.0, high: float = 1.0, rng: int
     Raises:
         ValueError: n or d not positive, or ``high`` not above ``low``.
     """
-    check_count("n", n)
-    check_count("d", d)
     _check_interval(low, high)
     return as_generator(rng).uniform(low, high, size=(n, d))
 
@@ -52,7 +49,6 @@ def equally_spaced(n: int, *, low: float = 0.0, high: float = 1.0) -> np.ndarray
     Raises:
         ValueError: n not positive, or ``high`` not above ``low``.
     """
-    check_count("n", n)
     _check_interval(low, high)
     return np.linspace(low, high, n)[:, None]
 
@@ -71,8 +67,6 @@ def gaussian(n: int, d: int = 1, *, mean: Any = 0.0, std: Any = 1.0, rng: int | 
     Raises:
         ValueError: n or d not positive, or a negative ``std``.
     """
-    check_count("n", n)
-    check_count("d", d)
     if (np.asarray(std) < 0).any():
         raise ValueError(f"std must not be negative, got {std!r}")
     return as_generator(rng).normal(mean, std, size=(n, d))
@@ -89,7 +83,6 @@ def dumbbell(n: int) -> np.ndarray:
     Raises:
         ValueError: n not positive.
     """
-    check_count("n", n)
     return np.concatenate([np.full(n, -1 / n), np.arange(n + 1.0), np.full(n, n + 1 / n)])[:, None]
 
 
@@ -114,7 +107,6 @@ def mixture(
     Raises:
         ValueError: n not positive, or weights that are no probabilities of the k centres.
     """
-    check_count("n", n)
     places = as_points("centres", centres)
     k = places.shape[0]
     chances = np.full(k, 1 / k) if weights is None else np.asarray(weights, dtype=float)

@@ -31,6 +31,7 @@ def on_a_fine_grid(first, second):
 
 @row("kd.clusters.density_modes", "period", None, 2 * np.pi, "on a circle the field of softmax attention counts")
 def around(first, second):
+    scaled(2 * np.pi, 3.0)
     nodes = np.linspace(0, 2 * np.pi, 40_001)
     expected = maxima(lambda t: np.exp(40.0 * (np.cos(t[:, None] - X) - 1)).sum(1), nodes)
     np.testing.assert_allclose(kd.clusters.density_modes(X, 40.0, period=second), expected, atol=0.01)
@@ -65,3 +66,11 @@ def strength(first, second):
     x = np.array([0.0, 0.9, 1.5])
     assert kd.clusters.renyi_centres(x, 1.0, strong=first).tolist() == [0, 2]
     assert kd.clusters.renyi_centres(x, 1.0, strong=second).tolist() == [0]
+
+
+def scaled(first, second):
+    angles = np.mod(X, first)
+    turned = kd.clusters.density_modes(angles * second / first, 40.0 * (first / second) ** 2, period=second)
+    np.testing.assert_allclose(
+        turned * first / second, kd.clusters.density_modes(angles, 40.0, period=first), atol=1e-9
+    )

@@ -26,6 +26,29 @@ REASONS = (
     Reason("runs/stopping.py", "rounding = 4 *", "constant", "a few roundings, however many"),
     Reason("near/cell_lists.py", "limit + 3", "constant", "from where cells are too many for memory"),
     Reason("clusters/_spanning.py", "both = 2 * len(rows)", "", "both ways find the same edges"),
+    Reason("near/pencils.py", "WIDER = ", "constant", "wider cells give the same pairs, more slowly"),
+    Reason("_files/formats.py", 'engine="h5netcdf") as', "keyword engine", "the one engine that there is"),
+    Reason("near/cell_lists.py", "limits = [", "arithmetic", "six spare cells keep apart what the numbers keep apart"),
+    Reason("near/cell_lists.py", "extent = float(", "arithmetic", "a few roundings, however many"),
+    Reason("near/cell_lists.py", "side = radius * (1", "constant", "wider cells give the same pairs, more slowly"),
+    Reason(
+        "operators/classes.py", "_, blocks = connected", "constant", "weak components of a directed graph are the same"
+    ),
+    Reason("_files/formats.py", "allow_pickle=False", "keyword allow_pickle", "numpy's own default says the same"),
+    Reason("integrators/derivatives.py", "vectorize=True", "", "one pass or one a column: the same derivatives"),
+    Reason("observables/_state.py", "itemsize < 4", "constant", "float32 converted to float32 is itself"),
+    Reason("theory/causal.py", "t**3 / 18.0", "constant", "below 1e-3 the term is below 1e-10, its change as well"),
+    Reason("theory/noisy_attention.py", "for _ in range(200)", "constant", "one step more towards the same point"),
+    Reason("sweeps/evaluation.py", 'method = "fork"', "", "here both choices are fork"),
+    Reason(
+        "aggregate/weight_blocks.py", "width = left + right + 1", "constant", "rows a block, which changes speed alone"
+    ),
+    Reason(
+        "mean_field/finite_volumes.py",
+        "np.where(rising, left + right, 1.0)",
+        "constant",
+        "what is divided there is left out",
+    ),
     Reason("spaces.py", "if not off < max(1e-3", "comparison", "at equality with a tolerance both are right"),
     Reason("observables/rank.py", "share = ratio(", "constant", "of a zero matrix the rank is 0 whatever the shares"),
     Reason(
