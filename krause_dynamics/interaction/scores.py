@@ -13,6 +13,8 @@ from krause_dynamics._array import Array, like, to_numpy
 from krause_dynamics._value import Value, check_number, later
 from krause_dynamics.interaction.distance import direct, products, squared_distances
 
+NO_NORM = 0.0  # of a dot product: the length of keys does not count
+
 
 class Coefficients(NamedTuple):
     """Coefficients of a quadratic score ``inner <x,y> + query |x|^2 + source |y|^2`` (numbers or parameter arrays)."""
@@ -117,11 +119,12 @@ class DotProduct(Score):
     """
 
     beta: Any = 1.0
-    norm: Any = later(0.0)
+    norm: Any = later(NO_NORM)
 
     def __post_init__(self) -> None:
         check_number("beta", self.beta, positive=False)
-        check_number("norm", self.norm, positive=False)
+        if self.norm is not NO_NORM:
+            check_number("norm", self.norm, positive=False)
 
     def coefficients(self) -> Coefficients:
         norm = self.norm
