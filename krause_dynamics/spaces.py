@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from array_api_compat import device
 
+from krause_dynamics._arguments import Is, Maybe
 from krause_dynamics._array import Array, as_generator, like, namespace, to_numpy
 from krause_dynamics._value import Value, check_number
 from krause_dynamics.interaction import Interaction, Within
@@ -362,3 +363,6 @@ def _ghosts(
             positions.append(xp.take(copy, xp.asarray(keep, device=device(x)), axis=-2))
             owners.append(keep)
     return xp.concat(positions, axis=-2), np.concatenate(owners)
+
+
+SPACE = Maybe(Is(Space, "kd.Torus(1.0)"))  # how every function outside reads its argument ``space``

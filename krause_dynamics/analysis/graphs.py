@@ -12,7 +12,7 @@ from krause_dynamics.analysis import operators
 from krause_dynamics.analysis.clusters import Event, events
 from krause_dynamics.interaction import Interaction
 from krause_dynamics.interaction.rules import RULE
-from krause_dynamics.spaces import Space
+from krause_dynamics.spaces import SPACE, Space
 
 if TYPE_CHECKING:
     import networkx
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["components", "interaction_graph", "merge_tree", "merges_and_splits"]
 
 
-@reads(rule=RULE, x=Points((1, 2)))
+@reads(rule=RULE, x=Points((1, 2)), space=SPACE)
 def interaction_graph(
     rule: Interaction, x: Array, *, log_mass: Array | None = None, space: Space | None = None
 ) -> networkx.DiGraph:
@@ -48,7 +48,7 @@ def interaction_graph(
     return graph
 
 
-@reads(rule=RULE, connection=Word(("weak", "strong")))
+@reads(rule=RULE, connection=Word(("weak", "strong")), space=SPACE)
 def components(rule: Interaction, run: Any, *, connection: str = "weak", space: Space | None = None) -> np.ndarray:
     """Components of the interaction graph at every saved time.
 

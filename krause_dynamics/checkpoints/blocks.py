@@ -121,8 +121,9 @@ def find_blocks(model: Any, blocks: Sequence[nn.Module] | None = None) -> tuple[
     if blocks is not None:
         return list(blocks), len(blocks)
     layers = int(getattr(model.config, "num_hidden_layers", 0) or 0)
-    if model.config.model_type == "albert":
-        shared = [layer for group in model.encoder.albert_layer_groups for layer in group.albert_layers]
+    groups = getattr(getattr(model, "encoder", None), "albert_layer_groups", None)
+    if groups is not None:
+        shared = [layer for group in groups for layer in group.albert_layers]
         return shared, layers * int(model.config.inner_group_num)
     for layers in _numbers_of_layers(model):
         lists = _lists(model, layers)

@@ -72,6 +72,7 @@ def gaussian(n: int, d: int = 1, *, mean: Any = 0.0, std: Any = 1.0, rng: int | 
     return as_generator(rng).normal(mean, std, size=(n, d))
 
 
+@reads(n=COUNT)
 def dumbbell(n: int) -> np.ndarray:
     """Dumbbell: n opinions at -1/n, one at each of 0, 1, ..., n, and n at n + 1/n: (3 n + 1, 1).
 
@@ -118,7 +119,7 @@ def mixture(
     return places[chosen] + spread * generator.normal(size=(n, places.shape[1]))
 
 
-@reads(normalise=Flag())
+@reads(layer=Whole(-(10**9)), normalise=Flag())
 def from_states(states: Array, *, layer: int = 0, normalise: bool = False) -> Array:
     """Initial particles from hidden states (layers, tokens, dim), a `Trajectory`, or any array (n, d) or (n,).
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._arguments import POSITIVE, Is, Maybe, Real, reads
+from krause_dynamics._arguments import POSITIVE, Is, Maybe, Real, Whole, reads
 from krause_dynamics._array import to_numpy
 from krause_dynamics.interaction import from_dict
 from krause_dynamics.mean_field.cells import Cells, CircleCells
@@ -32,7 +32,12 @@ class Cluster:
     spread: float
 
 
-@reads(state=Is((Trajectory, Density), "mean_field.solve(...)"), gap=Maybe(POSITIVE), floor=Real(0.0))
+@reads(
+    state=Is((Trajectory, Density), "mean_field.solve(...)"),
+    index=Whole(-(10**9)),
+    gap=Maybe(POSITIVE),
+    floor=Real(0.0),
+)
 def clusters(
     state: Trajectory | Density, index: int = -1, *, gap: float | None = None, floor: float = 1e-6
 ) -> list[Cluster]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from krause_dynamics._arguments import Is, reads
+from krause_dynamics._arguments import Is, Whole, reads
 from krause_dynamics._value import check_number
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.mean_field.cells import Cells
@@ -177,7 +177,7 @@ def _step(t: float, target: float, bound: float, dt: float | None, max_dt: float
     return (target - t) / np.ceil((target - t) / wanted - 1e-9)
 
 
-@reads(trajectory=Is(Trajectory, "mean_field.solve(...)"))
+@reads(trajectory=Is(Trajectory, "mean_field.solve(...)"), index=Whole(-(10**9)))
 def density_at(trajectory: Trajectory, index: int = -1) -> Density:
     """The density of a mean-field run at one saved time.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from krause_dynamics._arguments import FILE, Is, reads
+from krause_dynamics._arguments import FILE, Is, Real, Whole, reads
 from krause_dynamics.models.gated import FAMILIES, PARTS, PREFIX, add_krause_branch
 from krause_dynamics.models.gated_attention import PROJECTIONS, SUFFIX
 
@@ -20,6 +20,9 @@ SAMPLES, ENTRIES = 8, 4  # of the base's matrices, and of each: enough to tell t
 NOISE = 2e-2  # relative: a base that is loaded in half precision is still the same
 
 
+@reads(
+    model=Is(torch.nn.Module, "kd.models.add_krause_branch(model)"), rank=Whole(), alpha=Whole(), dropout=Real(0.0, 1.0)
+)
 def lora_config(model: Any, *, rank: int = 8, alpha: int = 16, dropout: float = 0.0, **rest: Any) -> Any:
     """LoRA on both branches: the projections of the model, those of its Krause branch, and gate and log sigma whole.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._arguments import Maybe, Real, Whole, reads
+from krause_dynamics._arguments import FILE, Is, Maybe, Real, Whole, reads
 from krause_dynamics._files import check_target, write_bytes
 
 GREY = (192, 192, 192)  # of the gaps, neither the black nor the white of most pictures
@@ -54,7 +54,7 @@ def picture_grid(pictures: Any, *, columns: int | None = None, gap: int = 1, lev
     return grid
 
 
-@reads(scale=Real(1.0))
+@reads(path=FILE, parameters=Is(dict, "{'seed': 0}"), scale=Real(1.0))
 def save_pictures(
     pictures: Any, path: str | os.PathLike[str], parameters: dict[str, Any], *, scale: int = 2, **grid: Any
 ) -> Path:

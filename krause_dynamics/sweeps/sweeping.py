@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from krause_dynamics._arguments import Called, Is, reads
 from krause_dynamics._version import __version__
 from krause_dynamics.runs import interrupting
 from krause_dynamics.runs.fingerprints import marks
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in a repr: another one in every process
 
 
+@reads(
+    function=Called(),
+    parameters=Is(Mapping, "{'beta': [1.0, 2.0]}"),
+    rng=Is((int, np.integer, np.random.SeedSequence), "0"),
+)
 def sweep(
     function: Callable[..., Any],
     parameters: Mapping[str, Sequence[Any]],

@@ -9,6 +9,7 @@ import numpy as np
 from krause_dynamics._arguments import POSITIVE, Entries, Flag, Maybe, reads
 from krause_dynamics._array import Array, to_numpy
 from krause_dynamics._value import check_number
+from krause_dynamics.spaces import SPACE
 
 NODES = 24  # a bandwidth: two maxima are further apart than a bandwidth, so that none falls between the nodes
 BLOCK = 1 << 22  # entries of one block of kernel values, 32 MB
@@ -75,7 +76,7 @@ def _slope(nodes: np.ndarray, points: np.ndarray, beta: float, period: float | N
     return slope
 
 
-@reads(x=Entries((1, 2)), separation=POSITIVE, strong=Flag())
+@reads(x=Entries((1, 2)), separation=POSITIVE, space=SPACE, strong=Flag())
 def renyi_centres(x: Array, separation: float, *, space: Any = None, strong: bool = False) -> np.ndarray:
     """Tokens, in order, that no earlier centre (or, ``strong``, no earlier token) comes near.
 

@@ -9,7 +9,7 @@ from typing import Any
 from krause_dynamics._arguments import Entries, reads
 from krause_dynamics._array import Array
 from krause_dynamics.analysis.observables._state import Weighted, mean, ratio, weighted
-from krause_dynamics.spaces import Euclidean, Space
+from krause_dynamics.spaces import SPACE, Euclidean, Space
 
 BLOCK = 2**22  # entries of the largest intermediate of `diameter`, 32 MiB in float64
 
@@ -58,6 +58,7 @@ def mean_cosine(points: Array, *, log_mass: Array | None = None) -> Array:
     return xp.astype(xp.where(cosine > 1, xp.ones_like(cosine), cosine), state.points.dtype)
 
 
+@reads(space=SPACE)
 def dispersion(points: Array, *, log_mass: Array | None = None, space: Space | None = None) -> Array:
     """Mean squared distance to the mean, ``sum_i p_i |x_i - m|^2`` with ``m = sum_i p_i x_i``.
 
@@ -112,7 +113,7 @@ def norm_ratio(points: Array, token: int = 0, *, log_mass: Array | None = None) 
     return ratio(xp, chosen, (middle[0] + middle[1]) / 2, float("nan"))
 
 
-@reads(positions=Entries((2, 4)))
+@reads(positions=Entries((2, 4)), space=SPACE)
 def mean_step(positions: Array, *, log_mass: Array | None = None, space: Space | None = None) -> Array:
     """Mean relative step between successive states, ``sum_i p_i |x_i(l+1) - x_i(l)| / |x_i(l)|``.
 
@@ -137,6 +138,7 @@ def mean_step(positions: Array, *, log_mass: Array | None = None, space: Space |
     return xp.sum(xp.where(state.present[1:], state.share[1:] * relative, xp.zeros_like(relative)), axis=-1)
 
 
+@reads(space=SPACE)
 def diameter(points: Array, *, log_mass: Array | None = None, space: Space | None = None) -> Array:
     """Largest distance between two points, ``max_ij |x_i - x_j|``.
 

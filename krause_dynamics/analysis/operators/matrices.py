@@ -12,14 +12,14 @@ from krause_dynamics._array import Array, to_numpy
 from krause_dynamics.interaction import Interaction, reference
 from krause_dynamics.interaction.request import Request
 from krause_dynamics.interaction.rules import RULE
-from krause_dynamics.spaces import Space
+from krause_dynamics.spaces import SPACE, Space
 
 ENTRIES = 2**21  # pairs in memory at once while a sparse matrix is built
 
 Matrix = Any  # numpy array or scipy.sparse array, (n, n)
 
 
-@reads(rule=RULE, queries=Points((1, 2)), sources=Maybe(Points((1, 2))), sparse=Flag())
+@reads(rule=RULE, queries=Points((1, 2)), sources=Maybe(Points((1, 2))), sparse=Flag(), space=SPACE)
 def matrix(
     rule: Interaction,
     queries: Array,
@@ -54,7 +54,7 @@ def matrix(
     return next(rows).weights(rule)
 
 
-@reads(rule=RULE, queries=Points((1, 2)), sources=Maybe(Points((1, 2))), sparse=Flag())
+@reads(rule=RULE, queries=Points((1, 2)), sources=Maybe(Points((1, 2))), sparse=Flag(), space=SPACE)
 def support(
     rule: Interaction,
     queries: Array,
