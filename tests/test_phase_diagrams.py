@@ -128,3 +128,12 @@ def test_the_discrete_map_runs_until_nothing_moves():
     """Clusters are points then; a run that is stopped earlier leaves them wide."""
     for cluster in phase_diagrams.final_clusters(7.0, "discrete", count=501):
         assert cluster.spread < 1e-9
+
+
+def test_linear_time_is_that_of_the_first_mode():
+    """The order parameter doubles in log(2)/rate of degree 1: log(0.5 / r_0) over it takes r_0 to a half."""
+    found = phase_diagrams.order_over_beta([1.0, 3.0], [0.5], tokens=20, cells=48, kappa=0.2)
+    rates = [theory.mode_growth(degree=1, beta=beta, dimension=2) for beta in (1.0, 3.0)]
+    start = np.exp(-np.asarray(found.linear_time) * rates) * 0.5
+    np.testing.assert_allclose(start, start[0], rtol=1e-12)
+    assert 0.05 < start[0] < 0.2

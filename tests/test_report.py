@@ -37,3 +37,9 @@ def test_the_bar_of_reports_gives_way_to_that_of_runs(capsys):
     with pytest.warns(DeprecationWarning, match="pass progress=True"), kd.report.progress_bar("words") as bar:
         bar(2, 2)
     assert "words" in capsys.readouterr().err
+
+
+def test_a_folder_may_be_there_already(tmp_path):
+    from krause_dynamics import report
+
+    assert report.check_folder(report.check_folder(tmp_path / "a" / "b")) == tmp_path / "a" / "b"

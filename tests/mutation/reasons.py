@@ -26,6 +26,21 @@ REASONS = (
     Reason("runs/stopping.py", "rounding = 4 *", "constant", "a few roundings, however many"),
     Reason("near/cell_lists.py", "limit + 3", "constant", "from where cells are too many for memory"),
     Reason("clusters/_spanning.py", "both = 2 * len(rows)", "", "both ways find the same edges"),
+    Reason(
+        "attention/tiles.py", "tile.q.masked_fill(lame", "constant", "any finite number: what is put there is not used"
+    ),
+    Reason("opinions/sequential.py", "<= self._tolerance", "comparison", "at equality with a tolerance both are right"),
+    Reason("mean_field/runs.py", "meta(np.empty(0)", "constant", "its dtype alone is read"),
+    Reason(
+        "spaces.py", "namespace(x=x, near=near)", "keyword near", "arrays are told apart; both are of one library there"
+    ),
+    Reason("near/fixed_point.py", "return 61 - math", "constant", "one bit of the two that are spare"),
+    Reason("nn/cache.py", "self._begin = self._end = 0", "constant", "a place that stays empty"),
+    Reason("aggregate/border.py", "steepest = 0.0", "constant", "below 1 it counts as 1"),
+    Reason("attention/by_tiles.py", "if call.dropout > 0", "comparison", "without dropout all factors are 1"),
+    Reason("dynamics/initial.py", "np.asarray(std, dtype=float)", "keyword dtype", "whole numbers deviate as well"),
+    Reason("command/demo.py", "circle.sample(n=PARTICLES, d=2", "keyword d", "the circle's own default"),
+    Reason("energies/along_run.py", "total = np.sum(length", "keyword axis", "of one run, which is what it takes"),
     Reason("near/pencils.py", "WIDER = ", "constant", "wider cells give the same pairs, more slowly"),
     Reason("_files/formats.py", 'engine="h5netcdf") as', "keyword engine", "the one engine that there is"),
     Reason("near/cell_lists.py", "limits = [", "arithmetic", "six spare cells keep apart what the numbers keep apart"),
