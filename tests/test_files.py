@@ -156,3 +156,33 @@ def test_a_folder_of_the_cache_is_made_by_one_and_found_by_the_others(tmp_path):
         list(pool.map(first_use, range(4)))
     assert len(made) == 1
     assert not list(tmp_path.glob("converting-*"))
+
+
+@pytest.mark.parametrize("change", ["a number", "the table"])
+def test_an_entry_that_is_not_what_its_table_says_is_refused(change, tmp_path):
+    """A table of contents with a length and a checksum of 0 fits an empty entry, which numpy hands out as bytes."""
+    import struct
+    import zipfile
+
+    from krause_dynamics.command.inputs import array_of
+
+    path = tmp_path / "start.npz"
+    np.savez(path, x=np.array([0.1, 0.2, 0.3]))
+    content = bytearray(path.read_bytes())
+    if change == "a number":
+        place = content.index(struct.pack("<d", 0.2))
+        content[place : place + 8] = struct.pack("<d", 0.7)
+    else:
+        place = content.index(b"PK\x01\x02")
+        content[place + 16 : place + 24] = bytes(8)  # checksum and compressed length
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"start\.npz"):
+        array_of("initial.path", str(path), {})
+    run = kd.simulate(kd.Dynamics(kd.softmax(1.0)), np.array([[0.1], [0.9]]), 0.1).save(tmp_path / "run.npz")
+    with zipfile.ZipFile(run) as archive:
+        first = archive.infolist()[0].header_offset
+    content = bytearray(run.read_bytes())
+    content[first + 200] ^= 1
+    run.write_bytes(content)
+    with pytest.raises(ValueError, match=r"run\.npz"):
+        kd.Trajectory.load(run)

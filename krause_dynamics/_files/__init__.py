@@ -1,6 +1,7 @@
 """Files of results: one door to write through, never half written, and tried for before anything is computed."""
 
 from krause_dynamics._files.formats import (
+    check_entries,
     read_header,
     read_netcdf,
     read_npz,
@@ -12,6 +13,7 @@ from krause_dynamics._files.replacing import UnwritableTarget, check_target, rep
 
 __all__ = [
     "UnwritableTarget",
+    "check_entries",
     "check_target",
     "read_header",
     "read_netcdf",

@@ -37,6 +37,7 @@ def read_npz(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         ValueError: The file is damaged, or none of ours.
     """
     with reading(path), path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+        check_entries(stored)
         arrays = {name: stored[name] for name in stored.files}
         return _header(arrays.pop("header")), arrays
 
@@ -48,7 +49,27 @@ def read_header(path: Path) -> dict[str, Any]:
         ValueError: The file is damaged, or none of ours.
     """
     with reading(path), path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+        check_entries(stored, "header.npy")
         return _header(stored["header"])
+
+
+def check_entries(stored: Any, *names: str) -> None:
+    """Compare entries of an open ``.npz`` with the lengths and checksums that it holds; all, or those named.
+
+    numpy reads as many bytes as an array has, so that it need not meet the check at the end of an entry, and answers an
+    entry without the head of an array with its bytes.
+
+    Raises:
+        ValueError: An entry is shorter than its table says.
+        zipfile.BadZipFile: Its checksum differs.
+    """
+    for name in names or stored.zip.namelist():
+        length = 0
+        with stored.zip.open(name) as entry:
+            while part := entry.read(1 << 20):
+                length += len(part)
+        if length != stored.zip.getinfo(name).file_size:
+            raise ValueError(f"its entry {name!r} has {length} bytes instead of {stored.zip.getinfo(name).file_size}")
 
 
 def _header(stored: np.ndarray) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._files import reading
+from krause_dynamics._files import check_entries, reading
 
 # Keys whose text is the name of a file.
 INPUTS = (("initial", "path"), ("opinions", "graph"), ("opinions", "weights"), ("opinions", "fixed"))
@@ -96,6 +96,7 @@ def _read(path: Path) -> Any:
 def _one_of(path: Path) -> Any:
     """The one array of an ``.npz``; of a run the last state; of scipy.sparse the matrix."""
     with reading(path), np.load(path, allow_pickle=False) as stored:
+        check_entries(stored)
         names = set(stored.files)
         if len(names) == 1:
             return stored[names.pop()]
