@@ -231,18 +231,18 @@ KILLED = """
 import os, sys, time
 import krause_dynamics as kd
 def point(a, rng):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # in one piece, as both write to one pipe
     time.sleep(60)
 kd.sweep(point, {"a": [1.0, 2.0]}, workers=2)
 """
 
 
 def test_workers_end_with_a_killed_parent():
-    parent = subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True)
-    workers = [int(parent.stdout.readline()) for _ in range(2)]
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
+    with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            workers = [int(parent.stdout.readline()) for _ in range(2)]
+        finally:
+            parent.kill()
     deadline = time.monotonic() + 20
     while any(_runs(number) for number in workers) and time.monotonic() < deadline:
         time.sleep(0.1)
