@@ -23,6 +23,8 @@ from torch import Tensor
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, attend
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.nn.huggingface import options as table
+from krause_dynamics.nn.huggingface.attend import attend as softmax_attend
+from krause_dynamics.nn.huggingface.rules import LayerRule
 
 NAME = "krause_dynamics_record"
 # Implementations that compute plain softmax attention, so that ours may stand in for them.
@@ -102,44 +104,10 @@ def _recording_attention(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
     recorder = _active.get()
-    if recorder is None:
-        return _unrecorded(module, query, key, value, attention_mask, **options), None
+    if recorder is None:  # a pass of another thread goes on as if nobody recorded
+        out, _ = softmax_attend(LayerRule(), module, query, key, value, attention_mask, options)
+        return out, None
     return recorder.attention(module, query, key, value, attention_mask, **options)
-
-
-def _unrecorded(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    softcap: float | None = None,
-    position_bias: Tensor | None = None,
-    s_aux: Tensor | None = None,
-    **_: Any,
-) -> Tensor:
-    """The attention of a pass in another thread, which goes on as if nobody recorded; (batch, T, heads, dv)."""
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    exact = torch.promote_types(query.dtype, torch.float32)
-    scores = query.to(exact) @ key.to(exact).mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    if position_bias is not None:
-        scores = scores + position_bias
-    if mask is None and scores.shape[-2] > 1 and getattr(module, "is_causal", True):
-        # The pass began before the recording did, with a mask function that leaves causality to the attention.
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-    if s_aux is not None:
-        scores = torch.cat([scores, s_aux.to(exact)[:, None, None].expand(*scores.shape[:-1], 1)], dim=-1)
-    weights = scores.softmax(-1)[..., : key.shape[2]].nan_to_num(0.0)  # a row of padding sees nobody
-    if dropout and module.training:
-        weights = torch.nn.functional.dropout(weights, dropout)
-    return (weights.to(value.dtype) @ value).transpose(1, 2).contiguous()
 
 
 def _whole_mask(**arguments: Any) -> Tensor | None:
