@@ -1,0 +1,286 @@
+"""The experiments of `PROTOCOL.md` as data: arms, seeds, schedules, contrasts.
+
+``python -m evidence.experiments`` prints the tables of the protocol. An arm is named by the words in which it
+differs, ``gaussian.window+top_k`` or ``gaussian.window.mean``: score, support, then what else.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Tables = Mapping[str, Mapping[str, Any]]
+Weights = Mapping[str, float]
+
+TUNING_SEED = 100  # learning rates are chosen on this seed, which is not reported
+SIGMA = 64**0.25  # of heads of width 64: the dot product over sigma^2 is softmax attention's, at 1/sqrt(64)
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "mean": {"read_out": "mean"},
+    "post": {"norm": "post"},
+    "gated": {"gate": True, "window": 32, "attention_top_k": 16},
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A model of an experiment.
+
+    Attributes:
+        name: Score, support and variants, joined by points.
+        seeds: How many are reported: 0, 1, ...
+    """
+
+    name: str
+    seeds: int = 3
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Keys of the model's configuration in which this arm differs."""
+        score, support, *variants = self.name.split(".")
+        keys: dict[str, Any] = {"score": score, "support": support}
+        for variant in variants:
+            keys |= VARIANTS[variant]
+        return keys
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Arms that differ in nothing but their rule, and the contrasts between them.
+
+    Attributes:
+        name: Word of the command line.
+        title: What is trained on what.
+        tables: Tables of a training configuration that all arms share.
+        arms: In the order in which they run, seed after seed.
+        metric: Column of the results.
+        scale: Factor to the unit.
+        unit: Of differences.
+        larger_is_better: Of the metric.
+        bound: Half width of the interval of no difference, in the unit.
+        primary: Contrasts that are fixed beforehand and corrected by Holm.
+        exploratory: Further contrasts.
+        tuning_arms: Arms on which the learning rate is chosen.
+        learning_rates: Out of which; the mean of the tuning arms on validation decides, for all arms alike.
+        tuning_epochs: Length of the runs that choose it.
+        beside: Experiment of the same schedule, whose learning rate is taken and whose arms contrasts may name.
+    """
+
+    name: str
+    title: str
+    tables: Tables
+    arms: tuple[Arm, ...]
+    metric: str = "test_accuracy"
+    scale: float = 100.0
+    unit: str = "points"
+    larger_is_better: bool = True
+    bound: float = 0.5
+    primary: Mapping[str, Weights] = field(default_factory=dict)
+    exploratory: Mapping[str, Weights] = field(default_factory=dict)
+    tuning_arms: tuple[str, ...] = ()
+    learning_rates: tuple[float, ...] = ()
+    tuning_epochs: int = 4
+    beside: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        experiment: Name of the experiment.
+        arm: Name of the arm.
+        seed: Of weights, batches and augmentation, and of the random keys.
+        learning_rate: Of a run that chooses it; else ``None``, the chosen one.
+    """
+
+    experiment: str
+    arm: str
+    seed: int
+    learning_rate: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Folder of the run."""
+        rate = "" if self.learning_rate is None else f"-{self.learning_rate:g}"
+        return f"{self.experiment}-{self.arm}-{self.seed}{rate}"
+
+
+def mean_difference(arms: tuple[str, str], others: tuple[str, str]) -> Weights:
+    """Mean of two arms minus the mean of two others."""
+    return dict.fromkeys(arms, 0.5) | dict.fromkeys(others, -0.5)
+
+
+def difference(arm: str, other: str) -> Weights:
+    """``arm`` minus ``other``."""
+    return {arm: 1.0, other: -1.0}
+
+
+T, G, N, S = "dot+temperature", "gaussian", "dot+temperature+key_norm", "dot"
+PRIMARY: Mapping[str, Weights] = {
+    "score: Gaussian - dot product": mean_difference((f"{G}.full", f"{G}.window"), (f"{T}.full", f"{T}.window")),
+    "window - full": mean_difference((f"{T}.window", f"{G}.window"), (f"{T}.full", f"{G}.full")),
+    "top-k inside the window - window": difference(f"{G}.window+top_k", f"{G}.window"),
+    "score x window": {f"{G}.window": 1.0, f"{G}.full": -1.0, f"{T}.window": -1.0, f"{T}.full": 1.0},
+}
+PICTURES: Mapping[str, Weights] = {
+    "the paper's comparison: full rule - softmax": difference(f"{G}.window+top_k", f"{S}.full"),
+    "learned temperature - fixed": difference(f"{T}.full", f"{S}.full"),
+    "random keys - window, equal degree": difference(f"{T}.random", f"{T}.window"),
+    "CLS row exempt - full rule": difference(f"{G}.window+top_k+cls_exempt", f"{G}.window+top_k"),
+    "CLS row exempt - window": difference(f"{G}.window+top_k+cls_exempt", f"{G}.window"),
+}
+CORNERS = (f"{T}.full", f"{T}.window", f"{G}.full", f"{G}.window", f"{G}.window+top_k")
+VIT = {
+    "kind": "kvit", "norm": "pre", "read_out": "cls", "sigma": SIGMA, "window": 1, "metric": "manhattan",
+    "attention_top_k": 2, "attention_top_k_last": 4, "drop_path": 0.1,
+}  # fmt: skip
+TRAINING = {
+    "batch_size": 256, "weight_decay": 0.05, "label_smoothing": 0.1, "clip": 1.0, "precision": "bf16",
+}  # fmt: skip
+FASHION: Tables = {
+    "model": {**VIT, "size": "tiny", "image_size": 28, "num_channels": 1, "num_labels": 10},
+    "data": {"format": "idx", "path": "fashion", "validation": 5000, "split_seed": 0},
+    "training": {**TRAINING, "epochs": 15, "warmup_epochs": 1, "crop": 2, "flip": True, "mixup": 0.0, "cutmix": 0.0},
+}
+CIFAR: Tables = {
+    "model": {**VIT, "size": "small", "image_size": 32, "num_channels": 3, "num_labels": 10},
+    "data": {"format": "cifar", "path": "cifar-10", "validation": 5000, "split_seed": 0},
+    "training": {**TRAINING, "epochs": 12, "warmup_epochs": 1, "crop": 4, "flip": True, "mixup": 0.8, "cutmix": 1.0},
+}
+MNIST: Tables = {
+    "model": {"kind": "karm", "sigma": 32**0.25, "dropout": 0.1},
+    "data": {"format": "mnist", "path": "mnist", "validation": 5000, "split_seed": 0},
+    "training": {"batch_size": 32, "epochs": 5, "warmup_epochs": 0.25, "weight_decay": 0.05, "clip": 1.0,
+                 "precision": "bf16"},
+}  # fmt: skip
+NOVELS: Tables = {
+    "model": {"kind": "lm", "hidden_size": 384, "num_hidden_layers": 8, "num_attention_heads": 6, "vocab_size": 8192,
+              "max_position_embeddings": 512, "sigma": SIGMA, "window": 64, "first_tokens": 4, "dropout": 0.0},
+    "data": {"format": "text", "path": "novels", "sequence": 512},
+    "training": {"batch_size": 64, "epochs": 4, "warmup_epochs": 0.25, "weight_decay": 0.1, "clip": 1.0,
+                 "precision": "bf16"},
+}  # fmt: skip
+
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment
+    for experiment in (
+        Experiment(
+            "fashion", "Fashion-MNIST, ViT-Ti (d 192, 12 layers, 7 x 7 patches)", FASHION,
+            (*(Arm(name, 5) for name in CORNERS), Arm(f"{S}.full"), Arm(f"{T}.random"), Arm(f"{N}.window"),
+             Arm(f"{G}.window+top_k+cls_exempt")),
+            primary=PRIMARY,
+            exploratory={**PICTURES, "learned key norms - none, window": difference(f"{N}.window", f"{T}.window"),
+                         "Gaussian - learned key norms, window": difference(f"{G}.window", f"{N}.window")},
+            tuning_arms=(f"{S}.full", f"{G}.window", f"{G}.window+top_k"), learning_rates=(3e-4, 1e-3, 2e-3),
+        ),
+        Experiment(
+            "cifar", "CIFAR-10 (lossy copy), ViT-S (d 384, 12 layers, 8 x 8 patches), mixup and cutmix", CIFAR,
+            (*map(Arm, CORNERS), Arm(f"{S}.full"), Arm(f"{G}.window+top_k+cls_exempt"), Arm(f"{T}.random")),
+            primary=PRIMARY, exploratory=PICTURES,
+            tuning_arms=(f"{S}.full", f"{G}.window"), learning_rates=(3e-4, 6e-4, 1e-3), tuning_epochs=3,
+        ),
+        Experiment(
+            "fashion-read_out", "Fashion-MNIST, ViT-Ti: mean read-out, and post-norm as published", FASHION,
+            tuple(Arm(f"{name}.{variant}", 3) for variant in ("mean", "post") for name in CORNERS),
+            exploratory={
+                f"{label}, {words}": {f"{name}.{variant}": weight for name, weight in weights.items()}
+                for variant, words in (("mean", "mean read-out"), ("post", "post-norm"))
+                for label, weights in PRIMARY.items()
+            },
+            beside="fashion",
+        ),
+        Experiment(
+            "fashion-more", "Fashion-MNIST, ViT-Ti: further cells of the factorial", FASHION,
+            (Arm(f"{G}.top_k"), Arm(f"{G}.window+first_tokens"), Arm(f"{S}.window"), Arm(f"{N}.full"),
+             Arm(f"{G}.random")),
+            exploratory={
+                "top-k without a window - full": difference(f"{G}.top_k", f"{G}.full"),
+                "window + first tokens - window": difference(f"{G}.window+first_tokens", f"{G}.window"),
+                "learned temperature - fixed, window": difference(f"{T}.window", f"{S}.window"),
+                "learned key norms - none, full": difference(f"{N}.full", f"{T}.full"),
+                "Gaussian - learned key norms, full": difference(f"{G}.full", f"{N}.full"),
+                "random keys - window, Gaussian": difference(f"{G}.random", f"{G}.window"),
+            },
+            beside="fashion",
+        ),
+        Experiment(
+            "novels", "English novels, decoder of 17 million weights, held-out authors", NOVELS,
+            (Arm(f"{S}.full"), Arm(f"{T}.window"), Arm(f"{G}.window+top_k.gated"), Arm(f"{G}.window+first_tokens")),
+            metric="test_bits_per_byte", scale=1.0, unit="bits a byte", larger_is_better=False, bound=0.005,
+            exploratory={
+                "window - full": difference(f"{T}.window", f"{S}.full"),
+                "gated - softmax": difference(f"{G}.window+top_k.gated", f"{S}.full"),
+                "Gaussian window + first tokens - window": difference(f"{G}.window+first_tokens", f"{T}.window"),
+            },
+            tuning_arms=(f"{S}.full",), learning_rates=(3e-4, 1e-3, 2e-3), tuning_epochs=1,
+        ),
+        Experiment(
+            "mnist", "MNIST, all 60 000 digits, one value after the other (d 256, 12 layers, W 128, k 96)", MNIST,
+            (Arm(f"{S}.full"), Arm(f"{G}.window+top_k"), Arm(f"{G}.window"), Arm("linear.full", 1),
+             Arm(f"{G}.full", 1)),
+            metric="test_bits_per_dimension", scale=1.0, unit="bits a dimension", larger_is_better=False, bound=0.01,
+            exploratory={
+                "KARM - ARM": difference(f"{G}.window+top_k", f"{S}.full"),
+                "KARM without top-k - KARM": difference(f"{G}.window", f"{G}.window+top_k"),
+            },
+            tuning_arms=(f"{S}.full",), learning_rates=(3e-4, 6e-4, 1e-3), tuning_epochs=1,
+        ),
+    )
+}  # fmt: skip
+
+
+def runs(experiment: Experiment) -> list[Run]:
+    """Runs that are reported, in order: all arms with seed 0, then with seed 1, ..."""
+    longest = max(arm.seeds for arm in experiment.arms)
+    return [
+        Run(experiment.name, arm.name, seed) for seed in range(longest) for arm in experiment.arms if seed < arm.seeds
+    ]
+
+
+def tuning_runs(experiment: Experiment) -> list[Run]:
+    """Runs that choose the learning rate, on a seed that is not reported."""
+    return [
+        Run(experiment.name, arm, TUNING_SEED, rate)
+        for rate in experiment.learning_rates
+        for arm in experiment.tuning_arms
+    ]
+
+
+def configuration(run: Run, learning_rate: float, folder: str) -> dict[str, dict[str, Any]]:
+    """Tables of a training configuration.
+
+    Args:
+        run: Which.
+        learning_rate: The chosen one.
+        folder: Where the data sets are.
+    """
+    experiment = EXPERIMENTS[run.experiment]
+    tables = {name: dict(table) for name, table in experiment.tables.items()}
+    tables["model"] |= Arm(run.arm).model
+    if "random" in run.arm:
+        tables["model"]["random_seed"] = run.seed
+    tables["data"]["path"] = f"{folder}/{tables['data']['path']}"
+    tables["training"] |= {"seed": run.seed, "learning_rate": learning_rate}
+    if run.learning_rate is not None:
+        tables["training"] |= {"learning_rate": run.learning_rate, "epochs": experiment.tuning_epochs}
+    return tables
+
+
+def table() -> Iterator[str]:
+    """Lines of the tables of `PROTOCOL.md`."""
+    yield from ("| experiment | arm | seeds |", "| --- | --- | --- |")
+    for experiment in EXPERIMENTS.values():
+        for arm in experiment.arms:
+            yield f"| {experiment.name} | `{arm.name}` | {arm.seeds} |"
+    yield from ("", "| experiment | contrast | weights | |", "| --- | --- | --- | --- |")
+    for experiment in EXPERIMENTS.values():
+        for kind in ("primary", "exploratory"):
+            for label, weights in getattr(experiment, kind).items():
+                words = " ".join(f"{weight:+g} `{name}`" for name, weight in weights.items())
+                yield f"| {experiment.name} | {label} | {words} | {kind} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n".join(table()) + "\n")
