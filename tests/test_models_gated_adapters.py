@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,8 +12,9 @@ import torch
 pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 from safetensors.torch import load_file, save_file  # noqa: E402
-from transformers import Trainer, TrainingArguments  # noqa: E402
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments  # noqa: E402
 
+import krause_dynamics as kd  # noqa: E402
 from krause_dynamics.models import add_krause_branch, load_adapter, lora_config  # noqa: E402
 from tests.model_sizes import gated_base, words  # noqa: E402
 
@@ -118,3 +121,83 @@ def test_the_trainer_of_transformers_trains_and_resumes_an_adapter(tmp_path):
     run(tmp_path / "parts", 2)
     parts, _ = run(tmp_path / "parts", 4, resume=str(tmp_path / "parts" / "checkpoint-2"))
     assert all(torch.equal(parts[name], whole[name]) for name in whole)
+
+
+def three_ways(base, folder):
+    """How users load an adapter without asking this package."""
+
+    def by_auto():
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+    def in_place():
+        model = base()
+        model.load_adapter(str(folder))
+        return model
+
+    return [lambda: peft.PeftModel.from_pretrained(base(), folder), in_place, by_auto]
+
+
+@pytest.mark.parametrize("projections", ["pretrained", "fresh"])
+def test_peft_alone_gives_the_base_the_branch_of_the_adapter(tmp_path, projections):
+    model, _ = trained({**SETTINGS, "projections": projections}, steps=3)
+    gated_base("llama").float().save_pretrained(tmp_path / "base")
+    model.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    model.save_pretrained(tmp_path / "adapter")
+    expected = model(words(12)).logits
+    torch.manual_seed(7)
+    for load in three_ways(lambda: gated_base("llama").float(), tmp_path / "adapter"):
+        assert torch.equal(load().eval()(words(12)).logits, expected)
+    two = peft.PeftModel.from_pretrained(gated_base("llama").float(), tmp_path / "adapter")
+    two.load_adapter(tmp_path / "adapter", "second")
+    two.set_adapter("second")
+    assert torch.equal(two(words(12)).logits, expected)
+
+
+def test_peft_alone_refuses_what_it_would_load_without_a_branch(tmp_path):
+    """A published adapter, another base, weights without content, a base that has an adapter already."""
+    model, _ = trained(steps=1)
+    model.save_pretrained(tmp_path / "ours")
+    with pytest.raises(ValueError, match="another base"):
+        peft.PeftModel.from_pretrained(gated_base("llama", seed=5).float(), tmp_path / "ours")
+    with pytest.raises(ValueError, match="low_cpu_mem_usage"):
+        peft.PeftModel.from_pretrained(gated_base("llama").float(), tmp_path / "ours", low_cpu_mem_usage=True)
+    plain = peft.get_peft_model(gated_base("llama").float(), peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    with pytest.raises(kd.UnsupportedModel, match="add the branch to the base first"):
+        plain.load_adapter(tmp_path / "ours", "second")
+    wider = add_krause_branch(gated_base("llama").float(), **{**SETTINGS, "window": 9})
+    with pytest.raises(ValueError, match="window of the Krause branch is 6"):
+        peft.PeftModel.from_pretrained(wider, tmp_path / "ours")
+    ours = model.peft_config["default"]
+    published = peft.LoraConfig(r=ours.r, target_modules=ours.target_modules, modules_to_save=["gate_proj_krause"])
+    published.save_pretrained(tmp_path / "ours")  # with neither settings nor a type of its own
+    for load in three_ways(lambda: gated_base("llama").float(), tmp_path / "ours")[:2]:
+        with pytest.raises(ValueError, match="load_adapter"):
+            load()
+
+
+STRANGER = """
+import sys, peft, transformers
+base, adapter = sys.argv[1:]
+ways = [
+    lambda: peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(base), adapter),
+    lambda: transformers.AutoModelForCausalLM.from_pretrained(base).load_adapter(adapter),
+    lambda: transformers.AutoModelForCausalLM.from_pretrained(adapter),
+]
+for way in ways:
+    try:
+        way()
+    except KeyError as error:
+        print(error)
+assert "krause_dynamics" not in sys.modules
+"""
+
+
+def test_a_process_without_this_package_cannot_load_an_adapter(tmp_path):
+    """A process of its own, since registration in this one cannot be undone."""
+    model, _ = trained(steps=1)
+    gated_base("llama").float().save_pretrained(tmp_path / "base")
+    model.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    model.save_pretrained(tmp_path / "adapter")
+    arguments = [sys.executable, "-c", STRANGER, str(tmp_path / "base"), str(tmp_path / "adapter")]
+    run = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    assert run.stdout.splitlines() == ["'KRAUSE_LORA: import krause_dynamics.models first'"] * 3

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageClassification
 
 from krause_dynamics.models.decoder import KARM, KrauseLM
@@ -25,3 +28,5 @@ for auto, config, model in MODELS:
 know_all()
 for family in FAMILIES:
     gated_classes(family)
+if importlib.util.find_spec("peft") is not None:
+    importlib.import_module("krause_dynamics.models.gated_peft").register()

@@ -35,7 +35,9 @@ from krause_dynamics.nn import LogSigma
 # Families with four plain projections, rotary positions and no other part in their attention.
 FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "gemma", "starcoder2", "granite")
 PREFIX = "krause_gated_"
-PARTS = (*(name + SUFFIX for name in PROJECTIONS), "gate_proj_krause", "log_sigma")
+OWN = tuple(name + SUFFIX for name in PROJECTIONS)
+WHOLE = ("gate_proj_krause", "log_sigma")  # parts that an adapter trains and saves as they are
+PARTS = (*OWN, *WHOLE)
 
 
 def add_krause_branch(model: Any, **settings: Any) -> Any:
