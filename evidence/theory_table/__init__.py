@@ -25,6 +25,7 @@ from evidence.theory_table import (  # noqa: F401  (importing registers the chec
     report,
     spectra,
     sphere,
+    stacks,
 )
 from evidence.theory_table._row import CHECKS, Check, Comparison, Row, run
 

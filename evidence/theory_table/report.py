@@ -19,6 +19,7 @@ SECTIONS = {
     7: "Long context, rank collapse, spectra",
     8: "Krause attention near consensus",
     9: "Causal attention and Renyi centres",
+    10: "How far a stack of layers looks back",
 }
 
 HEADER = "| result | source | setting | predicted | measured | deviation | tolerance | verdict |\n" + "| --- " * 8 + "|"

@@ -105,6 +105,7 @@ from krause_dynamics.theory.propagation_of_chaos import (
     quantile_start_error,
     sampling_rate_exponent,
 )
+from krause_dynamics.theory.stack_reach import StackReach, causal_influence, stack_influence, stack_reach
 from krause_dynamics.theory.tokens_on_sphere import (
     consensus_rate,
     equiangular_rate,
@@ -123,12 +124,14 @@ __all__ = [
     "RANDOM_START_THRESHOLD",
     "UNIFORM_DENSITY_CLUSTERS",
     "Front",
+    "StackReach",
     "attention_contraction_bound",
     "attention_free_energy",
     "band_eigenvalues",
     "boolean_limit_rank",
     "causal_gap_rate",
     "causal_gap_time",
+    "causal_influence",
     "causal_layer_factors",
     "causal_rates",
     "circle_order_parameter",
@@ -193,6 +196,8 @@ __all__ = [
     "selected_front",
     "self_weight",
     "softmax_total_variation_bound",
+    "stack_influence",
+    "stack_reach",
     "step_multiplier",
     "switching_beta",
     "three_cluster_eigenvalue",
