@@ -196,9 +196,12 @@ def as_generator(rng: int | np.random.Generator | None) -> np.random.Generator:
 
     Raises:
         TypeError: ``rng`` is ``None`` or of another type (a hidden global seed would make the run irreproducible).
+        ValueError: A negative seed.
     """
     if isinstance(rng, np.random.Generator):
         return rng
     if isinstance(rng, int | np.integer) and not isinstance(rng, bool):
+        if rng < 0:
+            raise ValueError(f"rng must be a seed of at least 0, got {rng}")
         return np.random.default_rng(int(rng))
     raise TypeError(f"rng must be an int seed or a numpy Generator, got {rng!r}; pass for example rng=0")

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from krause_dynamics._array import is_torch, may_look, to_numpy
+from krause_dynamics._array import is_torch, to_numpy
 
 PLAIN = (bool, int, float, str, type(None))  # what is its own description
 
@@ -158,47 +158,3 @@ def check_names(what: str, given: Collection[Any], known: Collection[str]) -> No
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
             raise ValueError(f"unknown {what} {name!r}; did you mean {near[0]!r}? Known: {', '.join(known)}")
-
-
-def check_number(name: str, value: Any, *, positive: bool) -> None:
-    """Parameters are numbers or arrays without NaN, positive where asked; values that nobody may look at pass.
-
-    Raises:
-        TypeError: Not a number or an array of numbers.
-        ValueError: NaN, or not positive where ``positive``.
-    """
-    if not may_look(value):
-        return
-    try:
-        given = to_numpy(value)
-        if given.dtype.kind in "USc":  # numpy would read "1" as 1.0, and drop an imaginary part
-            raise TypeError
-        numbers = given.astype(float)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number or an array of numbers, got {value!r}") from None
-    if numbers.size == 0 or np.isnan(numbers).any():
-        raise ValueError(f"{name} must be a number without NaN, got {value!r}")
-    if positive and not (numbers > 0).all():
-        raise ValueError(f"{name} must be positive, got {value!r}")
-    if not positive and np.isinf(numbers).any():
-        raise ValueError(f"{name} must be finite, got {value!r}")
-
-
-def check_flag(name: str, value: Any) -> None:
-    """Switches are true or false: a number in the place of another argument would pass as one.
-
-    Raises:
-        TypeError: Another type.
-    """
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-
-
-def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Sizes such as k and W are whole numbers, of at least one where ``least`` says nothing else.
-
-    Raises:
-        ValueError: Not a whole number, or less than ``least``, or beyond 64 bits.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value < 1 << 63:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")

@@ -15,7 +15,7 @@ from krause_dynamics.interaction import Graph
 from krause_dynamics.interaction.adjacency import labels_of
 from krause_dynamics.runs.arguments import check_callables, check_lengths, generator, save_times
 from krause_dynamics.runs.description import identity, memories, meta, seed_of
-from krause_dynamics.runs.events import Event, Watch
+from krause_dynamics.runs.events import Event, Watch, check_events
 from krause_dynamics.runs.fingerprints import fingerprint
 from krause_dynamics.runs.loop import Run, Stepper, Stop
 from krause_dynamics.runs.progress import Progress
@@ -96,6 +96,7 @@ def simulate(
     check_lengths(t_end, dt, save_every)
     _check_integrator(integrator, dynamics.noise)
     check_callables(stop=stop, on_save=on_save, progress=progress)
+    check_events(events)
     namespace(x0=x, log_mass=log_mass)
     drift = with_form(lambda name: dynamics.bind(x, log_mass, impl=name), impl, checkpoint)
     _check_state(drift, x)

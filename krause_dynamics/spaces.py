@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from array_api_compat import device
 
-from krause_dynamics._arguments import Is, Maybe
+from krause_dynamics._arguments import PARAMETER, POSITIVE_PARAMETER, Is, Maybe
 from krause_dynamics._array import Array, as_generator, like, namespace, to_numpy
-from krause_dynamics._value import Value, check_number
+from krause_dynamics._value import Value
 from krause_dynamics.interaction import Interaction, Within
 
 IMAGES, COORDINATES = 1e5, 1e8  # most images of a particle, a second a call; most coordinates of all, 800 MB
@@ -199,7 +199,7 @@ class Torus(Space):
     length: float | tuple[float, ...]
 
     def __post_init__(self) -> None:
-        check_number("length", self.length, positive=True)
+        POSITIVE_PARAMETER.read("length", self.length)
         sides = to_numpy(self.length)
         if sides.ndim > 1 or not np.isfinite(sides).all():
             raise ValueError(f"length must be one finite number, or one for each coordinate, got {self.length!r}")
@@ -301,8 +301,8 @@ class Interval(Space):
     mirror: bool = False
 
     def __post_init__(self) -> None:
-        check_number("lower", self.lower, positive=False)
-        check_number("upper", self.upper, positive=False)
+        PARAMETER.read("lower", self.lower)
+        PARAMETER.read("upper", self.upper)
         if not self.lower < self.upper:
             raise ValueError(f"lower must be less than upper, got {self.lower!r} and {self.upper!r}")
 

@@ -80,7 +80,13 @@ class Trajectory:
         return Euclidean() if described is None else value_from(described, Space)
 
     def log_mass_at(self, index: int) -> Array | None:
-        """Log m at one saved time, (*batch, n), or ``None`` for equal masses."""
+        """Log m at one saved time, (*batch, n), or ``None`` for equal masses.
+
+        Raises:
+            ValueError: No such time.
+        """
+        if not -len(self.times) <= index < len(self.times):
+            raise ValueError(f"index must be one of {len(self.times)} saved times, got {index}")
         return self.log_mass[index] if self._masses_move() else self.log_mass  # type: ignore[index]
 
     def _masses_move(self) -> bool:

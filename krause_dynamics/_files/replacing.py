@@ -49,8 +49,11 @@ def check_target(name: str, path: str | os.PathLike[str]) -> Path:
         path: Where.
 
     Raises:
+        TypeError: No path.
         UnwritableTarget: A folder, or no place where a file can be written; the message says why.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{name} must be the path of a file, got {path!r}")
     path = Path(path)
     reason = why_not_writable(path)
     if reason is None and path.is_dir():

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._arguments import COUNT
 from krause_dynamics._array import as_generator
-from krause_dynamics._value import check_count, value_from
+from krause_dynamics._value import value_from
 from krause_dynamics.command.inputs import array_of
 from krause_dynamics.command.tables import DEFAULTS, NO_OPINIONS, complete
 from krause_dynamics.dynamics import Dynamics, initial
@@ -138,7 +139,7 @@ def _neighbourhood(listed: Any) -> Neighbourhood | None:
 def _initial(table: Mapping[str, Any], space: Space, files: Mapping[str, str]) -> np.ndarray:
     """Initial positions: the space's own sample, a file, or a function of `krause_dynamics.initial`."""
     kind, n = table["type"], table["n"]
-    check_count("initial.n", n)
+    COUNT.read("initial.n", n)
     check_affordable("particles (initial.n)", n, PARTICLES)
     if kind == "file":
         if not isinstance(table["path"], str):

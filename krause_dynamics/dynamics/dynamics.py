@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from krause_dynamics._arguments import PARAMETER
 from krause_dynamics._array import Array, is_torch, may_look, to_numpy
-from krause_dynamics._value import Value, check_number
+from krause_dynamics._value import Value
 from krause_dynamics.aggregate import as_points
 from krause_dynamics.dynamics.drift import Drift
 from krause_dynamics.interaction import Interaction
@@ -58,7 +59,7 @@ class Dynamics(Value):
             if not (getattr(self, name) is None or callable(getattr(self, name))):
                 raise TypeError(f"{name} must be a function, got {getattr(self, name)!r}")
         _check_fixed(self.fixed)
-        check_number("noise", self.noise, positive=False)
+        PARAMETER.read("noise", self.noise)
         if self.noise < 0:
             raise ValueError(f"noise must be at least 0, got {self.noise!r}")
 

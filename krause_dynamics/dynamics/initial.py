@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._arguments import Entries, Flag, Real, Whole, reads
+from krause_dynamics._arguments import LARGEST, Entries, Flag, Real, Whole, affordable, reads
 from krause_dynamics._array import Array, all_finite, as_generator
 from krause_dynamics.aggregate import as_points
 
 __all__ = ["dumbbell", "equally_spaced", "from_states", "gaussian", "mixture", "uniform"]
 
-COUNT = Whole(1, 10**9)  # 8 GB of coordinates
+COUNT = Whole(1, LARGEST)
 
 
 @reads(n=COUNT, d=COUNT, low=Real(), high=Real())
@@ -31,6 +31,7 @@ def uniform(n: int, d: int = 1, *, low: float = 0.0, high: float = 1.0, rng: int
         ValueError: n or d not positive, or ``high`` not above ``low``.
     """
     _check_interval(low, high)
+    affordable("n * d", n * d)
     return as_generator(rng).uniform(low, high, size=(n, d))
 
 
@@ -53,7 +54,7 @@ def equally_spaced(n: int, *, low: float = 0.0, high: float = 1.0) -> np.ndarray
     return np.linspace(low, high, n)[:, None]
 
 
-@reads(n=COUNT, d=COUNT, mean=Entries((0, 2)), std=Entries((0, 2)))
+@reads(n=COUNT, d=COUNT, mean=Entries((0, 1)), std=Entries((0, 1)))
 def gaussian(n: int, d: int = 1, *, mean: Any = 0.0, std: Any = 1.0, rng: int | np.random.Generator) -> np.ndarray:
     """Independent normal opinions, (n, d).
 
@@ -67,8 +68,12 @@ def gaussian(n: int, d: int = 1, *, mean: Any = 0.0, std: Any = 1.0, rng: int | 
     Raises:
         ValueError: n or d not positive, or a negative ``std``.
     """
-    if (np.asarray(std) < 0).any():
+    if not (np.asarray(std) >= 0).all():
         raise ValueError(f"std must not be negative, got {std!r}")
+    for name, value in (("mean", mean), ("std", std)):
+        if np.shape(value) not in ((), (1,), (d,)):
+            raise ValueError(f"{name} must be a number or one for each of {d} coordinates, got shape {np.shape(value)}")
+    affordable("n * d", n * d)
     return as_generator(rng).normal(mean, std, size=(n, d))
 
 
@@ -84,6 +89,7 @@ def dumbbell(n: int) -> np.ndarray:
     Raises:
         ValueError: n not positive.
     """
+    affordable("3 n + 1", 3 * n + 1)
     return np.concatenate([np.full(n, -1 / n), np.arange(n + 1.0), np.full(n, n + 1 / n)])[:, None]
 
 
@@ -113,6 +119,9 @@ def mixture(
     chances = np.full(k, 1 / k) if weights is None else np.asarray(weights, dtype=float)
     if chances.shape != (k,) or (chances < 0).any() or abs(chances.sum() - 1) > 1e-9:
         raise ValueError(f"weights must be {k} probabilities that sum to 1, got {weights!r}")
+    if np.shape(std) not in ((), (1,), (k,)) or not (np.asarray(std) >= 0).all():
+        raise ValueError(f"std must be a number or one for each of {k} centres, not negative, got {std!r}")
+    affordable("n * d", n * places.shape[1])
     generator = as_generator(rng)
     chosen = generator.choice(k, size=n, p=chances / chances.sum())
     spread = np.broadcast_to(np.asarray(std, dtype=float), (k,))[chosen, None]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from krause_dynamics._arguments import Entries, Whole, reads
+from krause_dynamics._arguments import Entries, Sizes, Whole, affordable, reads
 from krause_dynamics._array import as_generator
 
 __all__ = ["gaussian", "goe", "gradient_flow", "orthogonal"]
@@ -12,7 +14,7 @@ __all__ = ["gaussian", "goe", "gradient_flow", "orthogonal"]
 LARGEST_SIDE = 1e4  # a matrix of 800 MB
 
 
-@reads(d=Whole(1, LARGEST_SIDE))
+@reads(d=Whole(1, LARGEST_SIDE), leading=Sizes())
 def gaussian(d: int, rng: int | np.random.Generator, *, leading: tuple[int, ...] = ()) -> np.ndarray:
     """Independent N(0, 1/d) entries (Ginibre): eigenvalues fill the unit disc; the usual initialisation of a layer.
 
@@ -23,11 +25,15 @@ def gaussian(d: int, rng: int | np.random.Generator, *, leading: tuple[int, ...]
 
     Returns:
         (*leading, d, d) float64.
+
+    Raises:
+        ValueError: More entries than memory holds.
     """
+    affordable("entries of leading matrices", math.prod(leading) * d * d)
     return as_generator(rng).standard_normal((*leading, d, d)) / np.sqrt(d)
 
 
-@reads(d=Whole(1, LARGEST_SIDE))
+@reads(d=Whole(1, LARGEST_SIDE), leading=Sizes())
 def goe(d: int, rng: int | np.random.Generator, *, leading: tuple[int, ...] = ()) -> np.ndarray:
     """Gaussian orthogonal ensemble, scaled so that eigenvalues fill [-2, 2]: symmetric, variance 1/d off the diagonal.
 
@@ -37,7 +43,7 @@ def goe(d: int, rng: int | np.random.Generator, *, leading: tuple[int, ...] = ()
     return (square + np.swapaxes(square, -1, -2)) / np.sqrt(2.0)
 
 
-@reads(d=Whole(1, LARGEST_SIDE))
+@reads(d=Whole(1, LARGEST_SIDE), leading=Sizes())
 def orthogonal(d: int, rng: int | np.random.Generator, *, leading: tuple[int, ...] = ()) -> np.ndarray:
     """Haar-distributed orthogonal matrices (QR of `gaussian` with the signs of R's diagonal fixed; Mezzadri 2007).
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from krause_dynamics._arguments import COUNT, POSITIVE_PARAMETER
 from krause_dynamics._array import Array, is_torch
-from krause_dynamics._value import check_count, check_number
 from krause_dynamics.dynamics import Drift
 from krause_dynamics.integrators.base import Integrator, Random
 from krause_dynamics.runs.loop import StepFailed, Stepper
@@ -44,9 +44,9 @@ class Adaptive(Integrator):
     stability: ClassVar[float] = 3.3
 
     def __post_init__(self) -> None:
-        check_number("rtol", self.rtol, positive=True)
-        check_number("atol", self.atol, positive=True)
-        check_count("max_steps", self.max_steps)
+        POSITIVE_PARAMETER.read("rtol", self.rtol)
+        POSITIVE_PARAMETER.read("atol", self.atol)
+        COUNT.read("max_steps", self.max_steps)
 
     def step(self, drift: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
         """One step of exactly dt without error control (the fifth-order formula)."""

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from krause_dynamics._arguments import POSITIVE_PARAMETER
 from krause_dynamics._array import Array, is_torch, like, to_numpy
-from krause_dynamics._value import check_number
 from krause_dynamics.dynamics import Drift
 from krause_dynamics.integrators.adaptive import Adaptive
 from krause_dynamics.integrators.base import Integrator, Random
@@ -42,8 +42,8 @@ class Stiff(Integrator):
     def __post_init__(self) -> None:
         if self.method not in ("Radau", "BDF"):
             raise ValueError(f"method must be 'Radau' or 'BDF', got {self.method!r}")
-        check_number("rtol", self.rtol, positive=True)
-        check_number("atol", self.atol, positive=True)
+        POSITIVE_PARAMETER.read("rtol", self.rtol)
+        POSITIVE_PARAMETER.read("atol", self.atol)
 
     def step(self, drift: Drift, t: float, x: Array, dt: float, rng: Random = None) -> Array:
         """The state after dt, as accurate as the tolerances ask."""

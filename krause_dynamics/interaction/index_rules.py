@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+from krause_dynamics._arguments import COUNT, COUNT_OR_ZERO, FLAG
 from krause_dynamics._array import Array, device, may_look
-from krause_dynamics._value import check_count, check_flag, later
+from krause_dynamics._value import later
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood, Pairs
 from krause_dynamics.interaction.reach import CHEBYSHEV, MANHATTAN, Reach
 
@@ -45,10 +46,10 @@ class Window(Neighbourhood):
     hears_itself = True
 
     def __post_init__(self) -> None:
-        check_count("Window size", self.size)
-        check_flag("Window two_sided", self.two_sided)
-        check_flag("Window periodic", self.periodic)
-        check_count("Window prefix_tokens", self.prefix_tokens, least=0)
+        COUNT.read("Window size", self.size)
+        FLAG.read("Window two_sided", self.two_sided)
+        FLAG.read("Window periodic", self.periodic)
+        COUNT_OR_ZERO.read("Window prefix_tokens", self.prefix_tokens)
         if self.periodic and self.prefix_tokens:
             raise ValueError(f"a Window on a ring has no first tokens, got prefix_tokens={self.prefix_tokens}; use 0")
         if self.two_sided and self.size % 2 == 0:
@@ -101,10 +102,10 @@ class Grid(Neighbourhood):
 
     def __post_init__(self) -> None:
         for name in ("height", "width", "radius"):
-            check_count(f"Grid {name}", getattr(self, name))
+            COUNT.read(f"Grid {name}", getattr(self, name))
         if self.metric not in ("chebyshev", "manhattan"):
             raise ValueError(f"Grid metric must be 'chebyshev' or 'manhattan', got {self.metric!r}")
-        check_count("Grid prefix", self.prefix, least=0)
+        COUNT_OR_ZERO.read("Grid prefix", self.prefix)
 
     def admits(self, pairs: Pairs) -> Array:
         xp = pairs.xp

@@ -9,8 +9,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from krause_dynamics._arguments import COUNT, COUNT_OR_ZERO, FLAG, POSITIVE_PARAMETER
 from krause_dynamics._array import Array, like
-from krause_dynamics._value import Value, check_count, check_flag, check_number, later
+from krause_dynamics._value import Value, later
 from krause_dynamics.interaction.distance import direct
 from krause_dynamics.interaction.reach import Reach
 
@@ -106,8 +107,8 @@ class Within(Neighbourhood):
     hears_itself = True
 
     def __post_init__(self) -> None:
-        check_number("radius", self.radius, positive=True)
-        check_flag("Within closed", self.closed)
+        POSITIVE_PARAMETER.read("radius", self.radius)
+        FLAG.read("Within closed", self.closed)
 
     def admits(self, pairs: Pairs) -> Array:
         radius = like(self.radius, pairs.queries)
@@ -137,8 +138,8 @@ class TopK(Neighbourhood):
     hears_itself = True
 
     def __post_init__(self) -> None:
-        check_count("TopK k", self.k)
-        check_count("TopK exempt", self.exempt, least=0)
+        COUNT.read("TopK k", self.k)
+        COUNT_OR_ZERO.read("TopK exempt", self.exempt)
         if self.ties not in ("index", "keep"):
             raise ValueError(f"TopK ties must be 'index' or 'keep', got {self.ties!r}")
 

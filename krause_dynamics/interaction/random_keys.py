@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from krause_dynamics._arguments import COUNT, COUNT_OR_ZERO
 from krause_dynamics._array import Array, device, to_numpy
-from krause_dynamics._value import check_count
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood, Pairs
 from krause_dynamics.interaction.reach import Reach
 
@@ -36,11 +36,11 @@ class RandomKeys(Neighbourhood):
     hears_itself = True
 
     def __post_init__(self) -> None:
-        check_count("RandomKeys degree", self.degree)
-        check_count("RandomKeys seed", self.seed, least=0)
-        check_count("RandomKeys prefix", self.prefix, least=0)
+        COUNT.read("RandomKeys degree", self.degree)
+        COUNT_OR_ZERO.read("RandomKeys seed", self.seed)
+        COUNT_OR_ZERO.read("RandomKeys prefix", self.prefix)
         if self.tokens is not None:
-            check_count("RandomKeys tokens", self.tokens)
+            COUNT.read("RandomKeys tokens", self.tokens)
 
     def admits(self, pairs: Pairs) -> Array:
         queries, sources = to_numpy(pairs.query_index), to_numpy(pairs.source_index)

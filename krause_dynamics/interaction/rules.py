@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._arguments import Is
+from krause_dynamics._arguments import FLAG, Is
 from krause_dynamics._array import to_numpy
-from krause_dynamics._value import Value, check_flag
+from krause_dynamics._value import Value
 from krause_dynamics.interaction.neighbourhoods import Everyone, Neighbourhood, TopK, Within
 from krause_dynamics.interaction.scores import DotProduct, Flat, Gaussian, Score
 
@@ -39,7 +39,7 @@ class Interaction(Value):
             raise TypeError(f"score must be a Score such as kd.Gaussian(sigma=1.0), got {self.score!r}")
         if not isinstance(self.neighbourhood, Neighbourhood):
             raise TypeError(f"neighbourhood must be one such as kd.Within(0.5), got {self.neighbourhood!r}")
-        check_flag("normalised", self.normalised)
+        FLAG.read("normalised", self.normalised)
         if self.pair_bias is not None:
             _check_bias(self.pair_bias)
 

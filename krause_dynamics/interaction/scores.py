@@ -9,8 +9,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from krause_dynamics._arguments import PARAMETER, POSITIVE_PARAMETER
 from krause_dynamics._array import Array, like, to_numpy
-from krause_dynamics._value import Value, check_number, later
+from krause_dynamics._value import Value, later
 from krause_dynamics.interaction.distance import direct, products, squared_distances
 
 NO_NORM = 0.0  # of a dot product: the length of keys does not count
@@ -122,9 +123,9 @@ class DotProduct(Score):
     norm: Any = later(NO_NORM)
 
     def __post_init__(self) -> None:
-        check_number("beta", self.beta, positive=False)
+        PARAMETER.read("beta", self.beta)
         if self.norm is not NO_NORM:
-            check_number("norm", self.norm, positive=False)
+            PARAMETER.read("norm", self.norm)
 
     def coefficients(self) -> Coefficients:
         norm = self.norm
@@ -164,7 +165,7 @@ class Gaussian(Score):
     of_distance: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_number("sigma", self.sigma, positive=True)
+        POSITIVE_PARAMETER.read("sigma", self.sigma)
 
     def coefficients(self) -> Coefficients:
         inverse = inverse_square(self.sigma)

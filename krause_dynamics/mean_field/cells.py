@@ -8,7 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from krause_dynamics._value import Value, check_count, check_number
+from krause_dynamics._arguments import COUNT, PARAMETER
+from krause_dynamics._value import Value
 from krause_dynamics.spaces import Circle, Euclidean, Interval, Space, Sphere, Torus
 
 
@@ -93,9 +94,9 @@ class LineCells(Cells):
     upper: float
 
     def __post_init__(self) -> None:
-        check_count("count", self.count)
-        check_number("lower", self.lower, positive=False)
-        check_number("upper", self.upper, positive=False)
+        COUNT.read("count", self.count)
+        PARAMETER.read("lower", self.lower)
+        PARAMETER.read("upper", self.upper)
         if not self.lower < self.upper:
             raise ValueError(f"lower must be less than upper, got {self.lower!r} and {self.upper!r}")
 
@@ -142,7 +143,7 @@ class CircleCells(Cells):
     count: int
 
     def __post_init__(self) -> None:
-        check_count("count", self.count)
+        COUNT.read("count", self.count)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -180,8 +181,8 @@ class LatitudeCells(Cells):
     dimension: int
 
     def __post_init__(self) -> None:
-        check_count("count", self.count)
-        check_count("dimension", self.dimension)
+        COUNT.read("count", self.count)
+        COUNT.read("dimension", self.dimension)
         if self.dimension < 2:
             raise ValueError(f"dimension must be at least 2 (the circle), got {self.dimension}")
 

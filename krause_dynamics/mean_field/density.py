@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._arguments import POSITIVE, Called, Entries, Is, Maybe, Real, Whole, reads
+from krause_dynamics._arguments import POSITIVE, Called, Entries, Is, Maybe, Real, Reals, Whole, reads
 from krause_dynamics._array import to_numpy
 from krause_dynamics.mean_field.cells import Cells, CircleCells, LatitudeCells, LineCells
 from krause_dynamics.spaces import Space
@@ -131,7 +131,7 @@ def _scaled(cells: Cells, masses: np.ndarray, mass: float | None) -> Density:
     return density if mass is None else Density(cells, masses * (mass / density.total))
 
 
-@reads(cells=CELLS, mass=POSITIVE)
+@reads(cells=CELLS, support=Maybe(Reals(ndim=1, rising=True)), mass=POSITIVE)
 def uniform(cells: Cells, support: tuple[float, float] | None = None, *, mass: float = 1.0) -> Density:
     """The uniform law on all cells, or on an interval of the coordinate (cells that it cuts get their exact share).
 
@@ -145,6 +145,8 @@ def uniform(cells: Cells, support: tuple[float, float] | None = None, *, mass: f
     """
     if support is None:
         return _scaled(cells, cells.volumes.copy(), mass)
+    if len(support) != 2:
+        raise ValueError(f"support must be the two ends of an interval, got {support!r}")
     covered = np.minimum(cells.edges[1:], support[1]) - np.maximum(cells.edges[:-1], support[0])
     return _scaled(cells, cells.volumes * np.maximum(covered, 0.0) / cells.width, mass)
 
@@ -199,9 +201,11 @@ def from_particles(cells: Cells, x: Any, log_mass: Any = None, *, space: Space |
         space: Where the particles live; by default the circle on `CircleCells`, and a line with ends on `LineCells`.
 
     Raises:
-        ValueError: A particle outside the cells, or cells of another space.
+        ValueError: A particle outside the cells, masses of another number, or cells of another space.
     """
     points = to_numpy(x).astype(np.float64)
+    if log_mass is not None and np.shape(to_numpy(log_mass)) != points.shape[:1]:
+        raise ValueError(f"log_mass must have shape (n,) = {points.shape[:1]}, got {np.shape(to_numpy(log_mass))}")
     points = points[:, None] if points.ndim == 1 else points
     around = isinstance(cells, CircleCells)
     if space is not None:

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._arguments import POSITIVE, Is, Whole, reads
-from krause_dynamics._value import check_count, check_number
+from krause_dynamics._arguments import LARGEST, POSITIVE, Is, Whole, reads
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.forms.near.merging import merging_run
 from krause_dynamics.interaction import Within
@@ -20,6 +19,7 @@ from krause_dynamics.simulate import simulate
 from krause_dynamics.trajectory import Trajectory
 
 
+@reads(count=Whole(most=LARGEST))
 def follow(dynamics: Dynamics, density: Density, t_end: float, *, count: int = 1001, **rest: Any) -> Trajectory:
     """Move the quantiles of a density: `simulate` from equal masses at levels (k + 1/2)/count.
 
@@ -37,7 +37,6 @@ def follow(dynamics: Dynamics, density: Density, t_end: float, *, count: int = 1
         ValueError: A rule that is no function of the measure, or noise.
     """
     check_types(dynamics, density)
-    check_count("count", count)
     check_rule(dynamics, density.cells)
     density.cells.check_space(dynamics.space)
     if dynamics.noise:
@@ -64,7 +63,7 @@ class Outcome:
     frozen: bool
 
 
-@reads(density=Is(Density, "mean_field.uniform(cells)"), radius=POSITIVE, count=Whole(most=10**9), max_steps=Whole())
+@reads(density=Is(Density, "mean_field.uniform(cells)"), radius=POSITIVE, count=Whole(most=LARGEST), max_steps=Whole())
 def settle(density: Density, radius: float, *, count: int = 100_001, max_steps: int = 1_000_000) -> Outcome:
     """Run the Hegselmann-Krause map of a law to its end, on merging quantiles.
 
@@ -80,9 +79,6 @@ def settle(density: Density, radius: float, *, count: int = 100_001, max_steps: 
     Raises:
         ValueError: A density that is not on a line, or numbers that are not positive.
     """
-    check_count("count", count)
-    check_count("max_steps", max_steps)
-    check_number("radius", radius, positive=True)
     if not isinstance(density.cells, LineCells):
         raise ValueError(f"density must live on LineCells, got {type(density.cells).__name__}")
     start = density.quantiles(count)

@@ -12,8 +12,8 @@ import os
 
 import numpy as np
 
+from krause_dynamics._arguments import COUNT, POSITIVE, reads
 from krause_dynamics._compiled import njit
-from krause_dynamics._value import check_count, check_number
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.mean_field.cells import LineCells
 from krause_dynamics.mean_field.checks import check_resolution, check_rule, check_types
@@ -31,6 +31,7 @@ NARROW = 1e-4  # cells; a narrower image is treated as a point
 STILL = 1e-12  # of the mass: what may move in a step that counts as none
 
 
+@reads(steps=COUNT, dt=POSITIVE, save_every=COUNT)
 def iterate(
     dynamics: Dynamics,
     density: Density,
@@ -72,9 +73,6 @@ def iterate(
         ValueError: A rule or space that has no such map, cells too coarse, or a checkpoint file of another run.
     """
     check_types(dynamics, density)
-    check_count("steps", steps)
-    check_count("save_every", save_every)
-    check_number("dt", dt, positive=True)
     cells = _checked(dynamics, density)
     stepper = with_form(lambda name: Layers(dynamics, cells, dt, name), impl, checkpoint)
     described = words(dynamics, cells, stepper.impl, "layer", dt=dt)

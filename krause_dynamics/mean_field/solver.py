@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from krause_dynamics._arguments import Is, Whole, reads
-from krause_dynamics._value import check_number
+from krause_dynamics._arguments import POSITIVE, Is, Maybe, Whole, reads
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.mean_field.cells import Cells
 from krause_dynamics.mean_field.checks import check_resolution, check_rule, check_types
@@ -25,10 +24,12 @@ from krause_dynamics.runs.resuming import with_form
 from krause_dynamics.spaces import Euclidean
 from krause_dynamics.trajectory import Trajectory
 
+MOST_NODES = 100_000  # of a ring: a thousand times what the sharpest affinity needs
 SMALLEST_STEP = 1e-10  # of the run: below it the velocity grows without bound
 EDGE_SHARE = 1e-6  # of the mean mass per cell: more than that at the edge of a box, moving out, is lost knowledge
 
 
+@reads(t_end=POSITIVE, dt=Maybe(POSITIVE), max_dt=POSITIVE, ring_nodes=Maybe(Whole(1, MOST_NODES)))
 def solve(
     dynamics: Dynamics,
     density: Density,
@@ -206,8 +207,4 @@ def _targets(save_at: int | Sequence[float], t_end: float) -> list[float]:
 
 
 def _check_times(t_end: float, dt: float | None, max_dt: float) -> None:
-    check_number("t_end", t_end, positive=True)
-    check_number("max_dt", max_dt, positive=True)
-    if dt is not None:
-        check_number("dt", dt, positive=True)
     check_affordable("steps", t_end / (max_dt if dt is None else dt), STEPS)

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
-from krause_dynamics._value import check_count, check_names, check_number
+from krause_dynamics._arguments import COUNT, COUNT_OR_ZERO, POSITIVE_PARAMETER
+from krause_dynamics._value import check_names
 from krause_dynamics.interaction import Everyone, TopK
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 
@@ -103,7 +104,7 @@ class KrauseConfig(PreTrainedConfig):
         """
         for name in self.counts():
             if getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
+                COUNT.read(name, getattr(self, name))
         for name, known in (("score", tuple(self.scores)), ("support", self.supports), ("norm", ("pre", "post"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
@@ -114,9 +115,9 @@ class KrauseConfig(PreTrainedConfig):
         for name in ("dropout", "attention_dropout", "drop_path"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be a probability in [0, 1), got {getattr(self, name)!r}")
-        check_count("random_seed", self.random_seed, least=0)
+        COUNT_OR_ZERO.read("random_seed", self.random_seed)
         if self.sigma is not None:
-            check_number("sigma", self.sigma, positive=True)
+            POSITIVE_PARAMETER.read("sigma", self.sigma)
 
     def counts(self) -> tuple[str, ...]:
         """Names of the keys that are whole numbers of at least 1 (or left out)."""

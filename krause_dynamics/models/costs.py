@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -13,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from krause_dynamics._arguments import Is, reads
-from krause_dynamics._value import check_count
+from krause_dynamics._arguments import COUNT, Is, reads
 from krause_dynamics.forms.attention import tiles
 from krause_dynamics.interaction.reach import Reach
 from krause_dynamics.nn import KrauseAttention
@@ -52,6 +50,7 @@ class Cost:
 
 
 @reads(model=Is(nn.Module, "a model of transformers"))
+@reads(repeats=COUNT)
 def cost(
     model: nn.Module,
     inputs: Tensor | Mapping[str, Any],
@@ -79,7 +78,6 @@ def cost(
         >>> cost(model, torch.zeros(1, 3, 32, 32), repeats=1).executed
         29495424
     """
-    check_count("repeats", repeats)
     keywords = dict(inputs) if isinstance(inputs, Mapping) else None
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
 
@@ -91,7 +89,7 @@ def cost(
         torch.autograd.grad(_total(run()), weights, allow_unused=True)
 
     total = 2 * (repeats + 1) + 2
-    with torch.random.fork_rng(devices=sorted(device.index or 0 for device in devices)), _drawn(progress) as bar:
+    with torch.random.fork_rng(devices=sorted(device.index or 0 for device in devices)), drawn(progress, "cost") as bar:
         bar(0, total)
         executed, interaction, useful = _multiply_adds(model, run)
         bar(1, total)
@@ -105,16 +103,6 @@ def cost(
         executed, useful, interaction, sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns), kept,
         forward, backward,
     )  # fmt: skip
-
-
-@contextmanager
-def _drawn(progress: bool | Progress) -> Iterator[Progress]:
-    """`drawn`, or nothing."""
-    if progress is False:
-        yield lambda done, total: None
-        return
-    with drawn(progress, "cost") as bar:
-        yield bar
 
 
 def _total(output: Any) -> Tensor:

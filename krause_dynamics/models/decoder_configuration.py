@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import ClassVar
 
-from krause_dynamics._value import check_count
+from krause_dynamics._arguments import COUNT
 from krause_dynamics.interaction import Causal, RandomKeys, Window
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.models.configuration import SCORES, KrauseConfig, Scores
@@ -113,7 +113,7 @@ class KARMConfig(KrauseLMConfig):
     def check(self) -> None:
         """As for a decoder, and that vocabulary and length are those of the picture."""
         for length in self.picture:
-            check_count("image_size and num_channels", length)
+            COUNT.read("image_size and num_channels", length)
         for name, follows in (("vocab_size", self.levels), ("max_position_embeddings", prod(self.picture))):
             if getattr(self, name) not in (None, follows):
                 raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from krause_dynamics._arguments import FILE, Is, Real, Whole, reads
+from krause_dynamics._arguments import FOLDER, Is, Real, Whole, reads
 from krause_dynamics.models.gated import OWN, PARTS, WHOLE, add_krause_branch
 from krause_dynamics.models.gated_attention import PROJECTIONS
 from krause_dynamics.models.gated_identity import (
@@ -61,7 +61,7 @@ def lora_config(model: Any, *, rank: int = 8, alpha: int = 16, dropout: float = 
     )  # fmt: skip
 
 
-@reads(base=Is(torch.nn.Module, "a model of transformers"), path=FILE)
+@reads(base=Is(torch.nn.Module, "a model of transformers"), path=FOLDER)
 def load_adapter(base: Any, path: str | Path, *, trainable: bool = False, **settings: Any) -> Any:
     """A base with the Krause branch and the adapter that was trained on it.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_mask
 from transformers.cache_utils import Cache, DynamicSlidingWindowLayer
 
-from krause_dynamics._value import check_count, check_number
+from krause_dynamics._arguments import COUNT, POSITIVE_PARAMETER
 from krause_dynamics.interaction import TopK, Window
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.models.branches import Gate
@@ -45,9 +45,9 @@ class Branch:
     gate: str = "learned"
 
     def __post_init__(self) -> None:
-        check_count("window", self.window)
-        check_count("top_k", self.top_k)
-        check_number("sigma", self.sigma, positive=True)
+        COUNT.read("window", self.window)
+        COUNT.read("top_k", self.top_k)
+        POSITIVE_PARAMETER.read("sigma", self.sigma)
         for name, known in (("projections", ("pretrained", "fresh")), ("gate", ("learned", "closed"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from krause_dynamics._value import check_count
+from krause_dynamics._arguments import COUNT
 from krause_dynamics.interaction import Everyone
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.models.blocks import Block, KrauseModel, drop_rates
@@ -48,7 +48,7 @@ class KrauseSwinConfig(PictureConfig):
         if len(self.depths) != len(self.heads) or not self.depths:
             raise ValueError(f"depths and heads must name the same stages, got {self.depths} and {self.heads}")
         for number in (*self.depths, *self.heads):
-            check_count("depths and heads", number)
+            COUNT.read("depths and heads", number)
         for name, follows in (("num_hidden_layers", sum(self.depths)), ("num_attention_heads", self.heads[0])):
             if getattr(self, name) not in (None, follows):
                 raise ValueError(f"{name} follows from the stages and must be {follows}, got {getattr(self, name)}")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from krause_dynamics._value import check_count
+from krause_dynamics._arguments import COUNT
 from krause_dynamics.interaction import Grid, RandomKeys
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.models.blocks import KrauseModel, attention, blocks
@@ -39,7 +39,7 @@ class PictureConfig(KrauseConfig):
         """As `KrauseConfig.check`, and that patches tile the picture."""
         super().check()
         for length in self.pixels:
-            check_count("image_size", length)
+            COUNT.read("image_size", length)
             if length % self.patch_size:
                 raise ValueError(f"patch_size must divide image_size, got {self.patch_size} and {self.image_size}")
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from krause_dynamics._arguments import FILE, Is, Maybe, reads
+from krause_dynamics._arguments import FILE, FOLDER, Is, Maybe, reads
+from krause_dynamics._files import regular
 from krause_dynamics.models.blocks import KrauseModel
 from krause_dynamics.models.swin import KrauseSwin, relative_positions
 from krause_dynamics.models.variants import VARIANTS, State, Variant
@@ -21,7 +22,7 @@ WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # of DistributedDataParallel
 NESTS = ("state_dict", "model_state_dict", "model")  # under which training scripts keep the weights
 
 
-@reads(path=FILE, folder=Maybe(FILE))
+@reads(path=FILE, folder=Maybe(FOLDER))
 def convert(path: str | Path, folder: str | Path | None = None, **keys: Any) -> KrauseModel:
     """The model whose weights a published file holds: KViT, KSwin, KARM and its twins, the gated language model.
 
@@ -38,13 +39,14 @@ def convert(path: str | Path, folder: str | Path | None = None, **keys: Any) -> 
         The model, in evaluation mode.
 
     Raises:
+        FileNotFoundError: No such file.
         ValueError: An unknown file, missing or disagreeing keys, weights or buffers that are not those of the module.
 
     Example:
         ``convert("best_krause_vit_cifar10_vits16.pth", "kvit", num_attention_heads=6, attention_top_k=2, window=1,
         metric="manhattan")``
     """
-    model = from_published(_read(Path(path)), **keys)
+    model = from_published(_read(regular(path)), **keys)
     if folder is not None:
         model.save_pretrained(folder)
     return model

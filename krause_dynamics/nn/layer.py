@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from krause_dynamics._arguments import FLAG
 from krause_dynamics.aggregate.calls import IMPLEMENTATIONS
 from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.forms.attention.call import split_heads
@@ -122,7 +123,7 @@ class KrauseAttention(nn.Module):
         self.v_proj = nn.Linear(dim, kv_heads * self.head_dim, bias)
         self.out_proj = nn.Linear(dim, dim, bias)
         initial = self.head_dim**0.25 if sigma is None else sigma
-        self.log_sigma = LogSigma(initial, heads if sigma_per_head else 1, learn=learn_sigma)
+        self.log_sigma = LogSigma(initial, heads if sigma_per_head else 1, learn=FLAG.read("learn_sigma", learn_sigma))
         self.key_norm = None if norm is None else PerHead(norm, heads)
         self.sink = PerHead(0.0, heads) if sink else None
         self.rotary = None if rotary is None else Rotary(self.head_dim, rotary)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from krause_dynamics._arguments import FLAG, LARGEST, POSITIVE, Real, Whole, reads
+
 # Devices whose attention gives three gradients: copying those together takes longer than one product saves (a step of
 # KViT-S on one core: 1.06 times softmax's, 1.04 apart).
 APART = ("cpu",)
@@ -22,10 +24,9 @@ class PerHead(nn.Module):
     model is converted to half precision, where a step of a few per cent would be lost to rounding.
     """
 
+    @reads(value=Real(), entries=Whole(1, LARGEST), learn=FLAG)
     def __init__(self, value: float, entries: int = 1, *, learn: bool = True) -> None:
         super().__init__()
-        if not math.isfinite(value):
-            raise ValueError(f"a number that is learned must start finite, got {value}")
         self.initial = float(value)
         self.weight = nn.Parameter(torch.full((entries,), self.initial), requires_grad=learn)
 
@@ -48,6 +49,7 @@ class PerHead(nn.Module):
 class LogSigma(PerHead):
     """The bandwidth as one float32 parameter ``weight`` = log sigma, of shape (1,) or (heads,); see `PerHead`."""
 
+    @reads(entries=Whole(1, LARGEST), learn=FLAG)
     def __init__(self, sigma: float, entries: int = 1, *, learn: bool = True) -> None:
         if not 0 < sigma < math.inf:
             raise ValueError(f"sigma must be positive and finite, got {sigma}; its logarithm is what is learned")
@@ -66,6 +68,7 @@ class Rotary(nn.Module):
 
     frequencies: Tensor
 
+    @reads(dim=Whole(2, LARGEST), base=POSITIVE)
     def __init__(self, dim: int, base: float = 10000.0) -> None:
         super().__init__()
         if dim % 2:

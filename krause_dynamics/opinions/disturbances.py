@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._arguments import PARAMETER, POSITIVE_PARAMETER, Real
 from krause_dynamics._array import Array, like
-from krause_dynamics._value import Value, check_number
+from krause_dynamics._value import Value
+
+ANY = Real(-np.inf, np.inf, "[]")  # an end may be infinite
 
 
 class Noise(Value, ABC):
@@ -37,11 +40,12 @@ class StepNoise(Noise):
     high: float = np.inf
 
     def __post_init__(self) -> None:
-        check_number("std", self.std, positive=True)
+        POSITIVE_PARAMETER.read("std", self.std)
         if self.law not in ("normal", "uniform"):
             raise ValueError(f"law must be 'normal' or 'uniform', got {self.law!r}")
-        if not self.low < self.high:
-            raise ValueError(f"low must be less than high, got {self.low!r} and {self.high!r}")
+        low, high = (ANY.read(name, getattr(self, name)) for name in ("low", "high"))
+        if not low < high:
+            raise ValueError(f"low must be less than high, got {low!r} and {high!r}")
 
     def disturb(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if self.law == "normal":
@@ -67,10 +71,10 @@ class RandomRelocation(Noise):
     high: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.probability <= 1:
-            raise ValueError(f"probability must lie in (0, 1], got {self.probability!r}")
-        if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"low and high must be finite with low < high, got {self.low!r} and {self.high!r}")
+        Real(0.0, 1.0, "(]").read("probability", self.probability)
+        low, high = (Real().read(name, getattr(self, name)) for name in ("low", "high"))
+        if not low < high:
+            raise ValueError(f"low must be less than high, got {low!r} and {high!r}")
 
     def disturb(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         chosen = np.flatnonzero(rng.random(x.shape[0]) < self.probability)
@@ -95,8 +99,8 @@ class TruthSeeking(Value):
     strength: Any
 
     def __post_init__(self) -> None:
-        check_number("truth", self.truth, positive=False)
-        check_number("strength", self.strength, positive=False)
+        PARAMETER.read("truth", self.truth)
+        PARAMETER.read("strength", self.strength)
         if (np.asarray(self.strength) < 0).any() or (np.asarray(self.strength) > 1).any():
             raise ValueError(f"strength must lie in [0, 1], got {self.strength!r}")
 

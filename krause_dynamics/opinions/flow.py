@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from krause_dynamics._arguments import FLAG, reads
 from krause_dynamics._array import like
 from krause_dynamics.aggregate import as_points
 from krause_dynamics.dynamics import Dynamics
@@ -18,6 +19,7 @@ from krause_dynamics.simulate import simulate
 from krause_dynamics.trajectory import Trajectory
 
 
+@reads(closed=FLAG, include_self=FLAG, normalised=FLAG, weighted=FLAG)
 def hegselmann_krause_flow(
     x0: Any,
     radius: Any,

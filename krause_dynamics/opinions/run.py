@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from krause_dynamics._arguments import FLAG, reads
 from krause_dynamics._array import as_floating, as_generator
 from krause_dynamics._value import described
 from krause_dynamics.interaction import Flat
@@ -33,6 +34,7 @@ from krause_dynamics.trajectory import Trajectory
 MAX_STEPS = 100_000  # far above every freezing time met in practice; a lattice near a branch point may need more
 
 
+@reads(closed=FLAG, include_self=FLAG, normalised=FLAG, weighted=FLAG)
 def hegselmann_krause(
     x0: Any,
     radius: Any,

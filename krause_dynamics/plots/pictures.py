@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._arguments import FILE, Is, Maybe, Real, Whole, reads
+from krause_dynamics._arguments import FILE, Is, Maybe, Real, Whole, affordable, reads
 from krause_dynamics._files import check_target, write_bytes
 
 GREY = (192, 192, 192)  # of the gaps, neither the black nor the white of most pictures
@@ -46,6 +46,7 @@ def picture_grid(pictures: Any, *, columns: int | None = None, gap: int = 1, lev
     count, height, width, _ = array.shape
     across = min(count, ceil(sqrt(count)) if columns is None else columns)
     down = ceil(count / across)
+    affordable("gap and columns: pixels of the picture", (down * (height + gap)) * (across * (width + gap)))
     grid = np.empty((down * (height + gap) - gap, across * (width + gap) - gap, 3), np.uint8)
     grid[:] = GREY
     for i, picture in enumerate(bytes_):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from krause_dynamics._arguments import Entries
 from krause_dynamics.plots.style import new_axes
 
 FLOOR, CEILING = 1e-9, 1e3  # exact results and failed ones are drawn at the ends of the axis
@@ -33,6 +34,7 @@ def verdicts(
             "results, shares and groups must have one entry per result, "
             f"got {len(results)}, {len(shares)} and {len(groups)}"
         )
+    shares = Entries((1, 1)).read("shares", shares)
     ax = new_axes(ax)
     position = np.clip(np.nan_to_num(np.asarray(shares, float), nan=np.inf), FLOOR, CEILING)
     names = list(dict.fromkeys(groups))

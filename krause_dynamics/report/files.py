@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from krause_dynamics._arguments import FILE, Holds, Is, reads
+from krause_dynamics._arguments import FILE, FOLDER, Holds, Is, reads
 from krause_dynamics._files import replacing, why_not_writable, write_netcdf
 from krause_dynamics.report.findings import EPS
 from krause_dynamics.report.table import print_report
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import xarray
 
 
-@reads(folder=FILE)
+@reads(folder=FOLDER)
 def check_folder(folder: str | os.PathLike[str]) -> Path:
     """Make sure, before anything is computed, that results can be written.
 
@@ -42,7 +42,7 @@ def write_dataset(dataset: xarray.Dataset, path: str | os.PathLike[str]) -> Path
     return path
 
 
-@reads(dataset=Holds("kd.analyze", ("length",)), folder=FILE, parameters=Is(dict, "{}"))
+@reads(dataset=Holds("kd.analyze", ("length",)), folder=FOLDER, parameters=Is(dict, "{}"))
 def write_figures(dataset: xarray.Dataset, folder: str | os.PathLike[str], parameters: dict[str, Any]) -> list[Path]:
     """Write synchronization.png, clusters.png and, where attention was recorded, sinks.png, each with its JSON.
 
@@ -64,7 +64,7 @@ def write_figures(dataset: xarray.Dataset, folder: str | os.PathLike[str], param
         return [plots.save_figure(fig, folder / f"{name}.png", described) for name, fig in figures.items()]
 
 
-@reads(dataset=Holds("kd.analyze", ("length",)), folder=FILE, parameters=Is(dict, "{}"))
+@reads(dataset=Holds("kd.analyze", ("length",)), folder=FOLDER, parameters=Is(dict, "{}"))
 def write_all(dataset: xarray.Dataset, folder: str | os.PathLike[str], parameters: dict[str, Any]) -> list[Path]:
     """Everything ``krause analyze --out`` leaves: analysis.nc, table.txt, figures with their parameters."""
     from rich.console import Console

@@ -40,6 +40,16 @@ class Event:
             raise ValueError(f"direction must be -1, 0 or 1, got {self.direction!r}")
 
 
+def check_events(events: Any) -> None:
+    """Refuse what is no list of events before anything else is looked at.
+
+    Raises:
+        TypeError: With the value.
+    """
+    if isinstance(events, str) or not isinstance(events, Sequence) or not all(isinstance(e, Event) for e in events):
+        raise TypeError(f"events must be a list of kd.Event(function), got {events!r}")
+
+
 class Watch:
     """Evaluates events along a run and keeps the times found.
 

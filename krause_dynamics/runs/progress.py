@@ -67,13 +67,20 @@ class ProgressBar:
         return bar
 
 
+def _silent(done: float, total: float) -> None:
+    """No bar."""
+
+
 @contextmanager
 def drawn(progress: bool | Progress, label: str) -> Iterator[Progress]:
-    """What ``progress=`` asks for: a bar that is closed in the end, or the caller's function.
+    """What ``progress=`` asks for: a bar that is closed in the end, the caller's function, or nothing.
 
     Raises:
-        TypeError: Neither ``True`` nor a function.
+        TypeError: Neither true or false nor a function.
     """
+    if progress is False:
+        yield _silent
+        return
     if callable(progress):
         yield progress
         return

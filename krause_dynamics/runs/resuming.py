@@ -123,7 +123,7 @@ def form_in(checkpoint: str | os.PathLike[str]) -> str | None:
     """``impl`` of the run in a checkpoint file; ``None`` without one, or where `RunFile.read` will refuse the file."""
     try:
         return read_header(Path(checkpoint))["identity"].get("impl")  # type: ignore[no-any-return]
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         return None
 
 

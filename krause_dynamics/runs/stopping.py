@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._arguments import POSITIVE_PARAMETER
 from krause_dynamics._array import Array, to_numpy
-from krause_dynamics._value import Value, check_number
+from krause_dynamics._value import Value
 from krause_dynamics.spaces import Euclidean, Space
 
 __all__ = ["AtTime", "ClustersSettled", "Consensus", "FirstOf", "Frozen", "StopRule"]
@@ -94,9 +95,9 @@ class Frozen(Located):
     reach: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_number("tolerance", self.tolerance, positive=True)
+        POSITIVE_PARAMETER.read("tolerance", self.tolerance)
         if self.reach is not None:
-            check_number("reach", self.reach, positive=True)
+            POSITIVE_PARAMETER.read("reach", self.reach)
 
     def on(self, space: Space, reach: float) -> StopRule:
         return replace(self, space=self.space or space, reach=reach if self.reach is None else self.reach)
@@ -136,7 +137,7 @@ class Consensus(Located):
     tolerance: float = 1e-9
 
     def __post_init__(self) -> None:
-        check_number("tolerance", self.tolerance, positive=True)
+        POSITIVE_PARAMETER.read("tolerance", self.tolerance)
 
     def __call__(self, t: float, x: Array, previous: Array) -> str | None:
         return "consensus" if _extent(self._geometry, to_numpy(x)) <= self.tolerance else None
@@ -158,7 +159,7 @@ class ClustersSettled(Located):
     radius: float
 
     def __post_init__(self) -> None:
-        check_number("radius", self.radius, positive=True)
+        POSITIVE_PARAMETER.read("radius", self.radius)
 
     def __call__(self, t: float, x: Array, previous: Array) -> str | None:
         points = to_numpy(x)
@@ -177,7 +178,7 @@ class AtTime(StopRule):
     time: float
 
     def __post_init__(self) -> None:
-        check_number("time", self.time, positive=True)
+        POSITIVE_PARAMETER.read("time", self.time)
 
     def __call__(self, t: float, x: Array, previous: Array) -> str | None:
         return "time" if t >= self.time * (1 - MOVED) else None

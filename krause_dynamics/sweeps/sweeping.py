@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from krause_dynamics._arguments import Called, Is, reads
+from krause_dynamics._arguments import COUNT, COUNT_OR_ZERO, Called, Is, Maybe, reads
 from krause_dynamics._version import __version__
 from krause_dynamics.runs import interrupting
+from krause_dynamics.runs.arguments import check_callables
 from krause_dynamics.runs.fingerprints import marks
 from krause_dynamics.runs.progress import ProgressBar
 from krause_dynamics.runs.resuming import FUNCTIONS
@@ -31,7 +32,9 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in a repr: another one in every 
 @reads(
     function=Called(),
     parameters=Is(Mapping, "{'beta': [1.0, 2.0]}"),
+    seeds=COUNT,
     rng=Is((int, np.integer, np.random.SeedSequence), "0"),
+    workers=Maybe(COUNT_OR_ZERO),
 )
 def sweep(
     function: Callable[..., Any],
@@ -80,9 +83,8 @@ def sweep(
         >>> kd.sweep(order, {"beta": [0.5, 4.0]}, seeds=3, workers=0).value.dims
         ('beta', 'seed')
     """
-    if not callable(function):
-        raise TypeError(f"function must be callable as function(**point, rng=generator), got {function!r}")
-    if executor is not None and not hasattr(executor, "submit"):
+    check_callables(progress=progress)
+    if executor is not None and (isinstance(executor, type) or not hasattr(executor, "submit")):
         raise TypeError(f"executor must be one of concurrent.futures, or client.get_executor(), got {executor!r}")
     product = Product(parameters, seeds)
     root = rng if isinstance(rng, np.random.SeedSequence) else np.random.SeedSequence(rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import select
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+WAITING = (signal.SIGINT, signal.SIGTERM)
 GOOD = ("kept", "refused", "same", "whole", "returned")  # outcomes; every other one is a fault
 Trial = Callable[[np.random.Generator, Path], dict[str, Any]]
 
@@ -31,29 +33,43 @@ class Campaign:
         trial: ``trial(rng, folder)`` in a folder of its own: a line with ``kind`` (what was tried) and ``outcome``.
         kind: Of the trial with this generator, for one that could not answer.
         limit: Seconds after which a trial counts as a hang.
+        case: Of the trial with this generator, what it did, for one that could not answer.
     """
 
     name: str
     trial: Trial
     kind: Callable[[np.random.Generator], str]
     limit: float = 20.0
+    case: Callable[[np.random.Generator], str] | None = None
 
-    def run(self, count: int, seed: int, out: Path, seconds: float = np.inf) -> list[dict[str, Any]]:
+    def run(self, count: int, seed: int, out: Path, seconds: float = np.inf, workers: int = 1) -> list[dict[str, Any]]:
         """Trials 0 .. ``count`` - 1 that the file lacks, until the time is over; all lines of this seed."""
-        lines = {line["trial"]: line for line in _lines(out) if line["seed"] == seed and line["trial"] < count}
-        missing = [number for number in range(count) if number not in lines]
-        until = time.monotonic() + seconds
         out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("a") as stream:
-            if stream.tell() and not out.read_text().endswith("\n"):
-                stream.write("\n")  # after a line that a kill tore
-            while missing and time.monotonic() < until:
-                for line in self._batch(missing, seed, until):
-                    lines[line["trial"]] = line
-                    stream.write(json.dumps(line) + "\n")
-                    stream.flush()
-                missing = [number for number in missing if number not in lines]
+        if out.exists() and out.read_bytes()[-1:] not in (b"", b"\n"):
+            _append(out, "\n")  # after a line that a kill tore
+        missing = [number for number in range(count) if number not in self._made(out, seed, count)]
+        until = time.monotonic() + seconds
+        self.kind(np.random.default_rng(seed))  # loads what trials need, which is not the first one's time
+        if workers == 1:
+            self._share(missing, seed, out, until)
+        else:
+            work = [functools.partial(self._share, missing[k::workers], seed, out, until) for k in range(workers)]
+            for child in [start(share) for share in work]:
+                os.waitpid(child, 0)
+        lines = self._made(out, seed, count)
         return [lines[number] for number in sorted(lines)]
+
+    def _made(self, out: Path, seed: int, count: int) -> dict[int, dict[str, Any]]:
+        return {line["trial"]: line for line in _lines(out) if line["seed"] == seed and line["trial"] < count}
+
+    def _share(self, missing: list[int], seed: int, out: Path, until: float) -> None:
+        """The trials of one worker, each a line of the common file."""
+        while missing and time.monotonic() < until:
+            made = set()
+            for line in self._batch(missing, seed, until):
+                made.add(line["trial"])
+                _append(out, json.dumps(line) + "\n")
+            missing = [number for number in missing if number not in made]
 
     def _batch(self, numbers: list[int], seed: int, until: float) -> Iterator[dict[str, Any]]:
         """Trials in one process, until one of them crashes or hangs: that is its line, and the last one."""
@@ -73,8 +89,10 @@ class Campaign:
             _end(child)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if done < len(numbers) and (status != 0 or not over):
-            kind = self.kind(np.random.default_rng([seed, numbers[done]]))
-            line = {"trial": numbers[done], "seed": seed, "kind": kind, "told": str(status)}
+            line = {"trial": numbers[done], "seed": seed, "told": str(status)}
+            line["kind"] = self.kind(np.random.default_rng([seed, numbers[done]]))
+            if self.case is not None:
+                line["given"] = self.case(np.random.default_rng([seed, numbers[done]]))
             yield line | {"outcome": "crash" if over else "hang"}
 
     def _work(self, numbers: list[int], seed: int, writing: int, until: float) -> None:
@@ -103,6 +121,15 @@ def _end(child: int) -> None:
             kill(child, signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+def _append(path: Path, text: str) -> None:
+    """In one piece at the end, so that workers share a file."""
+    stream = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(stream, text.encode())
+    finally:
+        os.close(stream)
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -142,12 +169,28 @@ def main(campaign: Campaign, arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="lines of JSON; trials that it holds are not repeated")
     parser.add_argument("--seconds", type=float, default=np.inf, help="end after so many seconds")
+    parser.add_argument("--workers", type=int, default=1, help="trials at a time; kills want an idle machine")
+    parser.add_argument("--summary", type=Path, help="counts and all faults, as JSON; small where the lines are not")
     given = parser.parse_args(arguments)
-    lines = campaign.run(given.count, given.seed, given.out, given.seconds)
+    lines = campaign.run(given.count, given.seed, given.out, given.seconds, given.workers)
     print(f"{campaign.name}, seed {given.seed}: {table(lines, given.count)}")  # noqa: T201
     for line in faults(lines)[:20]:
         print(json.dumps(line))  # noqa: T201
+    if given.summary:
+        given.summary.write_text(json.dumps(summary(campaign.name, given.seed, lines, given.count), indent=1))
     sys.exit(bool(faults(lines)))
+
+
+def summary(name: str, seed: int, lines: list[dict[str, Any]], count: int) -> dict[str, Any]:
+    """Counts by kind and outcome, and the faults; of the others only how many, and their largest error."""
+    counts: dict[str, Counter[str]] = {}
+    for line in lines:
+        counts.setdefault(line["kind"], Counter())[line["outcome"]] += 1
+    found = {"campaign": name, "seed": seed, "asked": count, "made": len(lines), "counts": counts}
+    answers = [line for line in lines if "worst" in line]
+    if answers:
+        found |= {"forms": sum(line["forms"] for line in answers), "worst": max(line["worst"] for line in answers)}
+    return found | {"faults": faults(lines)}
 
 
 def forked(work: Callable[[], None], limit: float) -> int:
@@ -157,15 +200,23 @@ def forked(work: Callable[[], None], limit: float) -> int:
 
 
 def start(work: Callable[[], None]) -> int:
-    """A process that does the work with the handlers of signals that a fresh Python has."""
+    """A process that does the work with the handlers of signals that a fresh Python has.
+
+    A signal waits until the work has begun, and is of no account once it has ended: between a fork and its first line
+    it would be answered by what the parent was doing.
+    """
+    usual = signal.pthread_sigmask(signal.SIG_BLOCK, WAITING)
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_SETMASK, usual)
         return child
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     status = 0
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITING)
         work()
+        signal.pthread_sigmask(signal.SIG_BLOCK, WAITING)
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else 1
     except KeyboardInterrupt:

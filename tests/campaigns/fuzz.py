@@ -144,7 +144,15 @@ def trial(rng: np.random.Generator, folder: Path) -> dict[str, Any]:
     return line | outcome
 
 
-CAMPAIGN = Campaign("fuzz", trial, kind)
+def case(rng: np.random.Generator) -> str:
+    """The call of a trial."""
+    path = _path(rng)
+    positional, given = arguments(path, rng)
+    shown = [f"{value!r:.60}" for value in positional] + [f"{name}={value!r:.60}" for name, value in given.items()]
+    return f"{path}({', '.join(shown)})"[:400]
+
+
+CAMPAIGN = Campaign("fuzz", trial, kind, case=case)
 
 if __name__ == "__main__":
     main(CAMPAIGN)

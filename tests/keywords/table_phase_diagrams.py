@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
@@ -264,3 +267,24 @@ def _(first, second):
     assert one.density.equals(other.density)
     still = [order_over_noise([0.0], particles=50, seed=seed) for seed in (first, second)]
     assert still[0].equals(still[1])
+
+
+@row("kd.phase_diagrams.branch_point", "progress", False, True, "told of every halving, whose number is known before")
+@row("kd.phase_diagrams.clusters_over_length", "progress", False, True, "told of every length")
+@row("kd.phase_diagrams.order_over_beta", "progress", False, True, "told of every beta")
+@row("kd.phase_diagrams.order_over_noise", "progress", False, True, "told of every point")
+def progress(first, second):
+    calls = (
+        (3, lambda told: phase_diagrams.branch_point(*ENDS, count=COUNT, width=(ENDS[1] - ENDS[0]) / 8, progress=told)),
+        (2, lambda told: phase_diagrams.clusters_over_length([1.0, 2.0], count=11, progress=told)),
+        (2, lambda told: phase_diagrams.order_over_beta([1.0, 2.0], [0.1], tokens=4, cells=64, progress=told)),
+        (2, lambda told: phase_diagrams.order_over_noise([0.1, 0.2], [0.3], t_end=0.1, cells=16, progress=told)),
+    )
+    for total, call in calls:
+        told = []
+        call(lambda *done, told=told: told.append(done))
+        assert told == [(done, total) for done in range(total + 1)]
+        call(first)
+        with contextlib.redirect_stderr(io.StringIO()) as drawn:
+            call(second)
+        assert "100%" in drawn.getvalue()

@@ -8,7 +8,6 @@ import numpy as np
 
 from krause_dynamics._arguments import POSITIVE, Entries, Flag, Maybe, reads
 from krause_dynamics._array import Array, to_numpy
-from krause_dynamics._value import check_number
 from krause_dynamics.spaces import SPACE
 
 NODES = 24  # a bandwidth: two maxima are further apart than a bandwidth, so that none falls between the nodes
@@ -38,9 +37,7 @@ def density_modes(x: Array, beta: float, *, period: float | None = None) -> np.n
     `theory.expected_initial_modes` predict their number.
     """
     points = _row(x)
-    check_number("beta", beta, positive=True)
     if period is not None:
-        check_number("period", period, positive=True)
         points = np.mod(points, period)
     width = beta**-0.5
     low, high = (0.0, period) if period is not None else (points.min() - width, points.max() + width)
@@ -101,7 +98,6 @@ def renyi_centres(x: Array, separation: float, *, space: Any = None, strong: boo
     points = points[:, None] if points.ndim == 1 else points
     if points.ndim != 2 or not np.isfinite(points).all():
         raise ValueError(f"x must be one finite state of shape (n, d), got shape {points.shape}")
-    check_number("separation", separation, positive=True)
     distance = _euclidean if space is None else space.distance
     centres: list[int] = []
     for i in range(len(points)):

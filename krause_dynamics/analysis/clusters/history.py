@@ -93,7 +93,11 @@ def _arrays(positions: Any, log_mass: Array | None) -> tuple[Array, Array | None
     if positions.ndim < 2:
         raise ValueError(f"positions must have shape (..., n, d), got {tuple(positions.shape)}")
     if log_mass is not None:
-        log_mass = xp.broadcast_to(log_mass, positions.shape[:-1])
+        try:
+            log_mass = xp.broadcast_to(log_mass, positions.shape[:-1])
+        except (ValueError, RuntimeError):
+            wanted, given = tuple(positions.shape[:-1]), tuple(log_mass.shape)
+            raise ValueError(f"log_mass must broadcast to (..., n) = {wanted}, got shape {given}") from None
     return positions, log_mass
 
 
@@ -184,12 +188,14 @@ def events(labels: Any, times: Any = None) -> tuple[Event, ...]:
         The events. A point that changes from one cluster to another is both a split and a merge.
 
     Raises:
-        ValueError: ``labels`` is not (T, n).
+        ValueError: ``labels`` is not (T, n), or times do not fit.
     """
     labels = np.asarray(to_numpy(labels))
     if labels.ndim != 2:
         raise ValueError(f"labels must have shape (T, n), got {labels.shape}")
     times = np.arange(len(labels), dtype=float) if times is None else np.asarray(to_numpy(times), dtype=float)
+    if times.shape != labels.shape[:1]:
+        raise ValueError(f"times must have shape ({len(labels)},), got {times.shape}")
     found: list[Event] = []
     for step in range(1, len(labels)):
         before, after = labels[step - 1], labels[step]
@@ -208,4 +214,7 @@ def events(labels: Any, times: Any = None) -> tuple[Event, ...]:
 @reads(found=Is((list, tuple), "clusters.events(labels)"))
 def merge_times(found: Sequence[Event]) -> np.ndarray:
     """Times of merging in order, each merge of k clusters counted k - 1 times: how K falls, splits left out."""
+    strangers = [event for event in found if not isinstance(event, Event)]
+    if strangers:
+        raise TypeError(f"found must hold events, as clusters.events(labels) gives them, got {strangers[0]!r}")
     return np.array([event.time for event in found if event.kind == "merge" for _ in event.parts[1:]])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._array import Array, namespace, to_numpy
+from krause_dynamics._array import Array, as_floating, namespace, to_numpy
 
 NEVER = -float("inf")
 
@@ -99,7 +99,8 @@ def _shares(xp: Any, points: Array, log_mass: Array) -> tuple[Array, Array]:
 
 def directions(points: Array) -> Array:
     """Unit vectors ``u_i = x_i / |x_i|``, (..., n, d); a point at the origin has no direction and stays 0."""
-    return units(namespace(points=points), points)
+    xp = namespace(points=points)
+    return units(xp, as_floating("points", points))
 
 
 def units(xp: Any, points: Array) -> Array:

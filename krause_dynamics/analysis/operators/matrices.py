@@ -101,6 +101,8 @@ def _rows(
     arrays = [None if x is None else to_numpy(x).astype(np.float64, copy=False) for x in (queries, sources, log_mass)]
     if arrays[0] is None or arrays[0].ndim != 2:
         raise ValueError(f"queries must be one state of shape (n, d), got {np.shape(queries)}; 1-D: x[:, None]")
+    if arrays[2] is not None and arrays[2].shape != (m := len(arrays[0] if arrays[1] is None else arrays[1]),):
+        raise ValueError(f"log_mass must have one entry for each of {m} sources, got shape {arrays[2].shape}")
     request, owner = _request(rule, arrays[0], arrays[1], arrays[2], space)
     n, m = request.queries.shape[0], request.sources.shape[0]
     columns = m if owner is None else len(arrays[0] if arrays[1] is None else arrays[1])
