@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,6 +60,8 @@ def asked(monkeypatch):
         (("--states-only",), {"attention": None}),
         (("--device", "cuda"), {"device": "cuda"}),
         (("--trust-remote-code",), {"trust_remote_code": True}),
+        (("--memory", "24GB"), {"memory": "24GB"}),
+        (("--checkpoint", "half.npz"), {"checkpoint": Path("half.npz")}),
     ],
 )
 def test_analyze_passes_on_its_options(asked, tmp_path, arguments, changed):

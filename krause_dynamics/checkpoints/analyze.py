@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from krause_dynamics.checkpoints import measures
+from krause_dynamics.checkpoints import by_block, measures
+from krause_dynamics.checkpoints.memory import placed
 from krause_dynamics.checkpoints.record import describe
 from krause_dynamics.checkpoints.stream import Passes
 from krause_dynamics.runs.interrupting import Interrupts, Terminated
+from krause_dynamics.runs.resuming import RunFile
 
 if TYPE_CHECKING:
     import xarray
@@ -48,6 +51,8 @@ def analyze(
     device: str | torch.device | None = None,
     trust_remote_code: bool = False,
     progress: bool | Callable[[int, int], None] = False,
+    memory: int | str | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> xarray.Dataset:
     """How the tokens of a trained model synchronize, into how many clusters, and where attention sinks form.
 
@@ -77,7 +82,13 @@ def analyze(
             ``"language_model"``.
         device: Where a model that is loaded here runs, such as ``"cuda"``; a loaded model stays where it is.
         trust_remote_code: Only True runs Python files of a checkpoint.
-        progress: ``True`` draws a progress bar; or a function ``progress(sequences done, all sequences)``.
+        progress: ``True`` draws a progress bar; or a function ``progress(sequences done, all sequences)``; block by
+            block it counts sequences times blocks.
+        memory: What the process may use, such as ``"24GB"`` or a number of bytes (with ``device="cuda"``: what of the
+            GPU). A model of a folder that needs more is read and run block by block, from its safetensors, with all
+            sequences through one block before the next; the numbers are the same. None (default): all of it is loaded.
+        checkpoint: ``.npz`` file in which the analysis is kept after every block, all sequences through one block
+            before the next; the same call goes on from there, bit for bit. None (default): no file.
 
     Returns:
         Dataset with dimensions ``layer`` (0 = embedding, i = residual stream after block i, before any final norm),
@@ -94,32 +105,47 @@ def analyze(
         tokens of each sequence; ``attrs["meta"]`` is JSON: ``json.loads(ds.attrs["meta"])``.
 
     Raises:
-        ValueError: Bad arguments or inputs, before the model runs.
-        UnsupportedModel: If the attention cannot be recorded faithfully.
+        ValueError: Bad arguments or inputs, before the model runs; a budget that is too small, with the least that
+            would do; a ``checkpoint`` of another analysis.
+        UnsupportedModel: If the attention cannot be recorded faithfully, or the blocks cannot be run one by one.
 
-    After Ctrl-C the Dataset holds the sequences that are finished, and ``meta["stopped"]`` is ``"interrupted"``.
+    After Ctrl-C the Dataset holds the sequences that are finished, and ``meta["stopped"]`` is ``"interrupted"``. Block
+    by block it holds the layers that all sequences have passed, also where a later block has NaN: ``meta["stopped"]``
+    says which.
     """
     eps_values, radius_values = _increasing("eps", eps, 1.0), _increasing("radii", radii, 2.0)
     if attention == "weights":
         raise ValueError("attention='weights' is for record(); analyze reduces attention to statistics")
+    cutting: dict[str, Any] = {
+        "sequence_length": sequence_length,
+        "max_sequences": max_sequences,
+        "truncate": truncate,
+        "pad_token": pad_token,
+    }
+    loading: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "dtype": dtype,
+        "part": part,
+        "device": device,
+        "trust_remote_code": trust_remote_code,
+    }
+    if memory is not None:
+        model, inputs = placed(model, inputs, memory, batch_size=batch_size, cutting=cutting, **loading)
+        loading = dict.fromkeys(loading) | {"trust_remote_code": trust_remote_code}
     run = Passes.of(
         model,
         inputs,
-        tokenizer=tokenizer,
-        sequence_length=sequence_length,
-        max_sequences=max_sequences,
-        truncate=truncate,
-        pad_token=pad_token,
         attention=attention,
         batch_size=batch_size,
         min_queries=min_queries,
         blocks=blocks,
-        dtype=dtype,
-        part=part,
-        device=device,
-        trust_remote_code=trust_remote_code,
         progress=progress,
+        **loading,
+        **cutting,
     )
+    file = None
+    if checkpoint is not None:
+        file = RunFile(checkpoint, 0.0, by_block.identity(run, {"radii": radius_values.tolist()}))
     lengths = run.inputs.lengths
     if attention is not None and len(set(lengths.tolist())) > 1:
         warnings.warn(
@@ -131,21 +157,23 @@ def analyze(
     arrays: dict[str, np.ndarray] = {}
     number = len(run.inputs)
     finished = np.zeros(number, bool)
+    walk = by_block.walk(run, lambda: measures.Measuring(measures.MEASURES, radius_values), file)
     with Interrupts() as interrupts:
-        for members, batch in run.batches():
-            if interrupts.reason is not None:
-                break
-            layers = measures.Measuring(measures.MEASURES, radius_values)
-            run.stream(batch, layers)
-            for name, values in layers.arrays().items():
+        for members, found in walk.go(lambda: interrupts.reason is not None):
+            for name, values in found.items():
                 target = arrays.setdefault(name, np.empty((number, *values.shape[1:]), dtype=values.dtype))
                 target[members] = values
             finished[members] = True
     meta = describe(run) | {"min_queries": min_queries, "distance": "chord"}
     if not finished.any():
         raise Terminated if interrupts.terminated else KeyboardInterrupt
+    if walk.reason:
+        meta |= {"stopped": walk.reason, "sequences": int(finished.sum())}
+    if isinstance(walk, by_block.ByBlock):
+        meta |= {"block_by_block": True, "blocks_done": walk.done}
+        if walk.reason:
+            logger.warning("stopped after block %d of %d: %s", walk.done, run.expected, walk.reason)
     if not finished.all():
-        meta |= {"stopped": "interrupted", "sequences": int(finished.sum())}
         logger.warning("interrupted after %d of %d sequences; the result holds those", finished.sum(), number)
         arrays = {name: values[finished] for name, values in arrays.items()}
     dataset = _dataset(arrays, lengths[finished], eps_values, radius_values, meta)

@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from krause_dynamics.errors import UnsupportedModel
 
 
+class NotFinite(ValueError):
+    """NaN or infinity in a model's states or weights."""
+
+
 def check_kind(model: Any) -> None:
     """Refuse models which are not a stack of blocks over token ids.
 
@@ -155,8 +159,9 @@ def attends(block: nn.Module) -> bool:
 
 
 def device_of(model: Any) -> torch.device:
-    """Where a model runs: of its first parameter, or the CPU."""
-    first = next(model.parameters(), None)
+    """Where a model runs: of its first parameter that is loaded, or the CPU."""
+    # Weights that lie on disk have no device of their own.
+    first = next((weight for weight in model.parameters() if weight.device.type != "meta"), None)
     return torch.device("cpu") if first is None else first.device
 
 
@@ -178,19 +183,28 @@ class StreamRecorder:
     Attributes:
         time_major: Whether the blocks' states are (T, batch, d), as XLNet's.
         told: Called with (0, embedding) and (i, state after call i), each (batch, T, d), float32, where the block runs.
+        earliest: Layers before it are not told of.
         block: Number of the call that is running, None outside the blocks.
+        calls: Number of calls that have ended.
+        last: What the last of them left, as the model has it.
     """
 
     def __init__(
-        self, blocks: Sequence[nn.Module], told: Callable[[int, Tensor], None], *, time_major: bool = False
+        self,
+        blocks: Sequence[nn.Module],
+        told: Callable[[int, Tensor], None],
+        *,
+        time_major: bool = False,
+        earliest: int = 0,
     ) -> None:
         self.blocks = blocks
         self.told = told
         self.time_major = time_major
+        self.earliest = earliest
         self.thread = threading.get_ident()
         self.block: int | None = None
         self.calls = 0
-        self._last: Tensor | None = None
+        self.last: Tensor | None = None
         self._handles: list[Any] = []
 
     def __enter__(self) -> StreamRecorder:
@@ -210,9 +224,9 @@ class StreamRecorder:
         entering = args[0] if args else kwargs.get("hidden_states")
         if not isinstance(entering, Tensor):
             raise UnsupportedModel(f"{type(module).__name__} takes no hidden states as its first argument")
-        if self._last is None:
+        if self.last is None:
             self._tell(0, entering)
-        elif entering is not self._last and not torch.equal(entering, self._last):
+        elif entering is not self.last and not torch.equal(entering, self.last):
             raise UnsupportedModel(
                 f"the model changes the residual stream between blocks {self.calls} and {self.calls + 1}: what enters "
                 "the next block is not what left the last one, so states after blocks would leave a step out"
@@ -225,13 +239,15 @@ class StreamRecorder:
         leaving = output[0] if isinstance(output, tuple | list) else output
         if not isinstance(leaving, Tensor):
             raise UnsupportedModel(f"{type(module).__name__} returns {type(leaving).__name__}, not hidden states")
-        self._last = leaving
+        self.last = leaving
         self.calls += 1
         self._tell(self.calls, leaving)
         self.block = None
 
     def _tell(self, layer: int, state: Tensor) -> None:
         """Hand on a state, checked: what follows would name neither layer nor model."""
+        if layer < self.earliest:
+            return
         if state.ndim != 3:
             raise UnsupportedModel(
                 f"layer {layer} has states of shape {tuple(state.shape)} where (batch, tokens, d) is expected: a model "
@@ -240,7 +256,7 @@ class StreamRecorder:
         copy = _copied(state.transpose(0, 1) if self.time_major else state)
         if not bool(torch.isfinite(copy).all()):
             where = "the embedding" if layer == 0 else f"block {layer}"
-            raise ValueError(
+            raise NotFinite(
                 f"model must have finite hidden states, but {where} gives NaN or infinity in {state.dtype}; where that "
                 "is a half type, load it with dtype='float32'"
             )

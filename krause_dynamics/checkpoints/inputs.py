@@ -320,6 +320,10 @@ def _check(
     if not tokens.sequences:
         more = f": fewer than sequence_length={sequence_length} tokens" if sequence_length else ""
         raise ValueError(f"inputs hold no sequence{more}; pass a longer text")
+    if tokens.source == "text" and tokens.lengths.max() < 2:
+        raise ValueError(
+            "inputs: the text has fewer than two tokens, and one alone has nothing to meet; pass more text"
+        )
     if (empty := np.flatnonzero(tokens.lengths == 0)).size:
         raise ValueError(f"inputs: sequence {empty[0]} has no tokens; leave it out")
     if context is not None and (longest := int(tokens.lengths.max())) > context:

@@ -7,15 +7,14 @@ import os
 import pickle
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from krause_dynamics.checkpoints import shards
 from krause_dynamics.checkpoints.blocks import resolved
 from krause_dynamics.checkpoints.bundled import (
     RXN_ALBERT,
@@ -24,6 +23,7 @@ from krause_dynamics.checkpoints.bundled import (
     smiles_tokenizer,
     smollm2_folder,
 )
+from krause_dynamics.checkpoints.quiet import quiet_transformers
 from krause_dynamics.errors import UnsupportedModel
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,34 @@ def load(
             tensors of the blocks are missing.
         UnsupportedModel: If the object is not a ``transformers`` model.
     """
+    options = {"tokenizer": tokenizer, "dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
+    return _load(model, "in memory", part=part, **options)
+
+
+def load_on_disk(model: Any, **options: Any) -> Checkpoint:
+    """As `load`, but the weights of the blocks stay on disk until their block runs.
+
+    Raises:
+        ValueError: As `load`, or weights that are not safetensors.
+    """
+    return _load(model, "on disk", **options)
+
+
+def load_outline(model: Any, **options: Any) -> Checkpoint:
+    """As `load`, but without weights: it cannot run, and needs no memory."""
+    return _load(model, "nowhere", **options)
+
+
+def _load(
+    model: Any,
+    weights: Literal["in memory", "on disk", "nowhere"],
+    *,
+    tokenizer: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    part: str | None = None,
+    trust_remote_code: bool = False,
+) -> Checkpoint:
     if isinstance(model, Checkpoint):
         return model if part is None else replace(model, part=part)
     if isinstance(model, torch.nn.Module):
@@ -100,14 +128,21 @@ def load(
     target = _device(device)
     if isinstance(dtype, str) and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise ValueError(f"dtype must be a type of torch such as 'float32' or 'bfloat16', received {dtype!r}")
+    _check_computes(dtype, target)
     source = _source(model)
     if isinstance(source, str):
         refuse_unreachable(source)
-    network, meta = _network(source, dtype, trust_remote_code)
+    meta: dict[str, Any] = {}
+    if weights == "nowhere":
+        network = shards.outline(source, dtype, trust_remote_code)
+    else:
+        places = shards.placement(source, part, dtype, target, trust_remote_code) if weights == "on disk" else None
+        network, meta = _network(source, dtype, trust_remote_code, places)
+        network = network.to(target) if places is None else network
     if tokenizer is None:
         tokenizer = _tokenizer(source, trust_remote_code)
     name = str(model) if str(model) in (SMOLLM2, RXN_ALBERT) else Path(str(model)).name
-    return Checkpoint(network.to(target).eval(), tokenizer, name, {"source": str(model), **meta}, part)
+    return Checkpoint(network.eval(), tokenizer, name, {"source": str(model), **meta}, part)
 
 
 def _loaded(model: torch.nn.Module, tokenizer: Any) -> Checkpoint:
@@ -130,6 +165,23 @@ def _device(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {str(target)!r} cannot be used ({reason}); leave it out to run on the CPU") from None
+
+
+def _check_computes(dtype: Any, device: torch.device) -> None:
+    """Whether a device multiplies matrices of a type; of type None it is the file's, which is seen when it runs."""
+    chosen = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    if chosen is None or device.type == "meta":
+        return
+    try:
+        one = torch.ones(16, 16, device=device).to(chosen)
+        torch.nn.functional.linear(one, one)
+        torch.nn.functional.layer_norm(one, (16,))
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"dtype {str(chosen).removeprefix('torch.')!r} cannot be computed with on {str(device)!r} ({reason}); take "
+            "'float32' or 'bfloat16'"
+        ) from None
 
 
 def _source(model: str | os.PathLike[str]) -> str | Path:
@@ -233,15 +285,20 @@ def _is_of_a_head(tensor: str, prefix: str) -> bool:
     return (rest.partition(".")[0] if first == prefix else first) in _HEADS
 
 
-def _network(source: str | Path, dtype: Any, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
+def _network(
+    source: str | Path, dtype: Any, trust_remote_code: bool, places: dict[str, Any] | None = None
+) -> tuple[Any, dict[str, Any]]:
     if isinstance(source, Path) and not (source / "config.json").exists():
         return _adapted(source, dtype, trust_remote_code)
     from transformers import AutoModel
 
+    if isinstance(source, Path):
+        shards.check(source)
+    options = {} if places is None else {"device_map": places}
     try:
         with quiet_transformers():
             model, info = AutoModel.from_pretrained(
-                source, dtype=dtype or "auto", trust_remote_code=trust_remote_code, output_loading_info=True
+                source, dtype=dtype or "auto", trust_remote_code=trust_remote_code, output_loading_info=True, **options
             )
     except Exception as error:  # a configuration with an odd number makes it raise nearly anything
         reason = " ".join(str(error).split())[:300] or type(error).__name__
@@ -289,19 +346,3 @@ def _adapted(folder: Path, dtype: Any, trust_remote_code: bool) -> tuple[Any, di
             "the two with peft and pass the model"
         ) from error
     return model, {"tensors_not_used": [], "base_model": base}
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No loading bar and no report on standard error; what matters is checked and raised by the caller."""
-    from transformers.utils import logging as their
-
-    level, bars = their.get_verbosity(), their.is_progress_bar_enabled()
-    their.set_verbosity_error()
-    their.disable_progress_bar()
-    try:
-        yield
-    finally:
-        their.set_verbosity(level)
-        if bars:
-            their.enable_progress_bar()

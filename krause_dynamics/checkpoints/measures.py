@@ -223,9 +223,22 @@ class Measuring:
             if measure.of == of:
                 self._found.setdefault(measure.name, {})[place] = to_numpy(measure.formula(given))
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """(b, layers or blocks, ...) by name."""
+    def arrays(self, last: int | None = None) -> dict[str, np.ndarray]:
+        """(b, layers or blocks, ...) by name, up to layer or block ``last`` where one is given."""
         arrays = {}
         for name, layers in self._found.items():
-            arrays[name] = np.stack(list(map(layers.__getitem__, sorted(layers))), axis=1)
+            places = [place for place in sorted(layers) if last is None or place <= last]
+            if places:
+                arrays[name] = np.stack([layers[place] for place in places], axis=1)
         return arrays
+
+    def kept(self) -> dict[str, np.ndarray]:
+        """All that was found, for a file: with the last state it is what `resume` needs to go on from."""
+        return {f"{name}/{place}": x for name, layers in self._found.items() for place, x in layers.items()}
+
+    def resume(self, kept: Mapping[str, np.ndarray], last: Tensor) -> None:
+        """Go on after what another one had `kept`, and after its last state (b, T, d) in float32."""
+        for key, x in kept.items():
+            name, _, place = key.rpartition("/")
+            self._found.setdefault(name, {})[int(place)] = x
+        self._previous = last

@@ -8,8 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -63,6 +62,21 @@ class Layers(Protocol):
 
     def attention(self, block: int, found: HeadStatistics) -> None:
         """Statistics of the attention of block 1, 2, ...; before the state after that block, or after all states."""
+
+
+@dataclass
+class Watch:
+    """What is seen of one forward pass.
+
+    Attributes:
+        stream: Hooks on the blocks.
+        called: Blocks (0, 1, ...) whose attention was told, in order.
+        found: Statistics of the first of them.
+    """
+
+    stream: StreamRecorder
+    called: list[int] = field(default_factory=list)
+    found: HeadStatistics | None = None
 
 
 @dataclass(frozen=True)
@@ -150,26 +164,42 @@ class Passes:
     def stream(self, batch: Any, layers: Layers) -> Any:
         """One forward pass of a batch: ``layers`` is told of each, and the model's output is returned.
 
-        The caller's autocast is off meanwhile: what is measured is the model in its own dtype.
-
         Raises:
             UnsupportedModel: If a layer or its attention would be missing or mixed.
             ValueError: A state is not finite.
         """
         model = self.checkpoint.backbone
-        called: list[int] = []
-        first: list[HeadStatistics] = []
+        with self.watching(layers) as watch:
+            output = self.run(model, batch)
+        watch.stream.check(self.expected)
+        if self.path in ("registry", "krause"):
+            _check_one_per_block(watch.called, self.expected, self.silent)
+            for block in self.silent:
+                if watch.found is not None:
+                    layers.attention(block + 1, watch.found.nothing())
+        elif self.path == "eager":
+            self._check_unchanged(model, batch, output)
+            for block, weights in enumerate(_returned(model, output, self.expected)):
+                layers.attention(block + 1, statistics_of(weights, self.min_queries, self.keep_weights))
+        return output
+
+    @contextmanager
+    def watching(self, layers: Layers, earliest: int = 0) -> Iterator[Watch]:
+        """Tell ``layers`` of a forward pass inside: states from layer ``earliest`` on, and attention as it is computed.
+
+        The caller's autocast is off meanwhile: what is measured is the model in its own dtype.
+        """
+        model = self.checkpoint.backbone
+        time_major = getattr(getattr(model, "config", None), "model_type", "") == "xlnet"
+        stream = StreamRecorder(self.blocks, layers.state, time_major=time_major, earliest=earliest)
+        watch = Watch(stream)
 
         def attention(block: int, found: HeadStatistics) -> None:
-            called.append(block)
-            first[:] = first or [found]
+            watch.called.append(block)
+            watch.found = watch.found or found
             layers.attention(block + 1, found)
 
-        time_major = getattr(getattr(model, "config", None), "model_type", "") == "xlnet"
-        stream = StreamRecorder(self.blocks, layers.state, time_major=time_major)
-        recorder = capture.AttentionRecorder(
-            lambda: stream.block, attention, min_queries=self.min_queries, keep_weights=self.keep_weights
-        )
+        options: Any = {"min_queries": self.min_queries, "keep_weights": self.keep_weights}
         with ExitStack() as stack:
             stack.enter_context(capture.lock(model))
             stack.enter_context(torch.no_grad())
@@ -177,21 +207,11 @@ class Passes:
             stack.enter_context(evaluating(model))
             stack.enter_context(stream)
             if self.path == "registry":
+                recorder = capture.AttentionRecorder(lambda: stream.block, attention, **options)
                 stack.enter_context(capture.recording(model, recorder))
             elif self.path == "krause":
-                watch = partial(own_attention.watching, min_queries=self.min_queries, keep_weights=self.keep_weights)
-                stack.enter_context(watch(lambda: stream.block, attention))
-            output = self._run(model, batch)
-        stream.check(self.expected)
-        if self.path in ("registry", "krause"):
-            _check_one_per_block(called, self.expected, self.silent)
-            for block in self.silent:
-                layers.attention(block + 1, first[0].nothing())
-        elif self.path == "eager":
-            self._check_unchanged(model, batch, output)
-            for block, weights in enumerate(_returned(model, output, self.expected)):
-                layers.attention(block + 1, statistics_of(weights, self.min_queries, self.keep_weights))
-        return output
+                stack.enter_context(own_attention.watching(lambda: stream.block, attention, **options))
+            yield watch
 
     def _check_unchanged(self, model: Any, batch: Any, output: Any) -> None:
         """Asking a model for its weights must not change what it computes: seen on the first sequence of a batch."""
@@ -207,7 +227,7 @@ class Passes:
                 "weights; load it with attn_implementation='eager', or pass attention=None for the hidden states alone"
             )
 
-    def _run(self, model: Any, batch: Any) -> Any:
+    def run(self, model: Any, batch: Any) -> Any:
         """One forward pass: arguments by name for a model of transformers, the inputs alone for another module."""
         arguments = self._arguments(model, batch)
         return model(**arguments) if hasattr(model, "config") else model(next(iter(arguments.values())))

@@ -42,6 +42,13 @@ def analyze(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Let transformers run Python files of the checkpoint.")
     ] = False,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="What may be used, such as 24GB: a larger model is read and run block by block."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="File (.npz) kept after every block; the same command goes on from it.")
+    ] = None,
 ) -> None:
     """Show how the tokens of a trained Transformer synchronize, cluster and form attention sinks, layer by layer."""
     options = {
@@ -55,6 +62,8 @@ def analyze(
         "attention": None if states_only else "statistics",
         "device": device,
         "trust_remote_code": trust_remote_code,
+        "memory": memory,
+        "checkpoint": checkpoint,
     }
     go_on = "nothing was written; fewer sequences (--max-sequences) take less time"
     answered(partial(_analyze, model, text, token_ids, out, options), go_on)

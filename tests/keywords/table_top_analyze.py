@@ -310,3 +310,38 @@ def trust_remote_code(first, second):
             with pytest.raises(ValueError, match="cannot load"):
                 kd.analyze(folder, IDS, **options)
         same(kd.analyze(folder, IDS, trust_remote_code=second), plain())
+
+
+@row(
+    "kd.analyze",
+    "memory",
+    None,
+    "2GB",
+    "a budget changes no number, whether all of the model fits or one block at a time; 1 byte is refused",
+)
+def memory(first, second):
+    with tempfile.TemporaryDirectory() as folder:
+        tiny("llama").save_pretrained(folder, max_shard_size="20KB")
+        for budget in (first, second):
+            same(kd.analyze(folder, IDS, memory=budget), plain())
+        with pytest.raises(ValueError, match="memory must be at least .* received 1:"):
+            kd.analyze(folder, IDS, memory=1)
+
+
+@row(
+    "kd.analyze",
+    "checkpoint",
+    None,
+    "half.npz",
+    "the file changes no number, is there afterwards, and serves no other inputs",
+)
+def checkpoint(first, second):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / second
+        same(analyze(checkpoint=first), plain())
+        assert not path.exists()
+        for _ in range(2):
+            same(analyze(checkpoint=path), plain())
+            assert path.exists()
+        with pytest.raises(ValueError, match="another run"):
+            analyze(IDS[:1], checkpoint=path)

@@ -1,0 +1,278 @@
+"""Models run block by block from their files: the numbers of the model in memory, resumed, and refused in words."""
+
+from __future__ import annotations
+
+import json
+import signal
+import struct
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+
+import krause_dynamics as kd
+from krause_dynamics.checkpoints import by_block, memory
+from tests import checkpoint_models as models
+
+IDS = [list(range(1, 21)), list(range(5, 17)), [7, 3, 7, 3, 9, 9, 9, 1, 2, 3, 4, 5], list(range(20, 40))]
+HEADS = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+
+
+def qwen2():
+    return models.build(hf.Qwen2ForCausalLM, hf.Qwen2Config(**models.SMALL, **HEADS), 0)
+
+
+def qwen3():
+    return models.build(hf.Qwen3ForCausalLM, hf.Qwen3Config(**models.SMALL, **HEADS), 0)
+
+
+def gemma3():
+    """Windows in two of three blocks, and another rotation in those."""
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    config = hf.Gemma3TextConfig(**models.SMALL, **HEADS, sliding_window=4, layer_types=kinds)
+    return models.build(hf.Gemma3ForCausalLM, config, 0)
+
+
+FAMILIES = {
+    "llama": models.llama,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+    "mistral": models.mistral,
+    "gemma2": models.gemma2,
+    "gemma3": gemma3,
+    "gpt2": models.gpt2,
+    "bert": models.bert,
+}
+
+
+def same(one, other):
+    """Bit for bit, whatever was measured."""
+    assert set(one.data_vars) == set(other.data_vars)
+    for name in one.data_vars:
+        np.testing.assert_array_equal(one[name].values, other[name].values, err_msg=name)
+
+
+def saved(model, folder, **options):
+    """A folder of several shards, as small as transformers makes them."""
+    model.save_pretrained(folder, max_shard_size="20KB", **options)
+    return folder
+
+
+@pytest.fixture
+def least(monkeypatch):
+    """A budget that holds one block and not the whole model: sizes without the process and its reserves."""
+    monkeypatch.setattr(memory, "resident", lambda device=None: 0)
+    monkeypatch.setattr(memory, "RESERVE", 0)
+
+    def of(folder, inputs=IDS, **options):
+        with pytest.raises(ValueError, match="memory must be at least") as refused:
+            kd.analyze(folder, inputs, memory=1, **options)
+        return str(refused.value).split()[5].rstrip(",")
+
+    return of
+
+
+def meta(dataset):
+    return json.loads(dataset.attrs["meta"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_block_by_block_is_the_model_in_memory(tmp_path, least, family):
+    folder = saved(FAMILIES[family](), tmp_path)
+    whole = kd.analyze(folder, IDS)
+    budget = least(folder)
+    found = kd.analyze(folder, IDS, memory=budget)
+    assert meta(found)["block_by_block"]
+    same(found, whole)
+    same(kd.analyze(folder, IDS, memory="1GB"), whole)
+    assert "block_by_block" not in meta(kd.analyze(folder, IDS, memory="1GB"))
+
+
+def test_one_block_that_is_called_many_times(tmp_path):
+    model = models.albert()
+    same(kd.analyze(model, IDS, checkpoint=tmp_path / "half.npz"), kd.analyze(model, IDS))
+
+
+def test_another_dtype_is_that_of_the_loaded_model(tmp_path, least):
+    folder = saved(models.llama(), tmp_path)
+    budget = least(folder, dtype="bfloat16")
+    found = kd.analyze(folder, IDS, memory=budget, dtype="bfloat16")
+    assert meta(found)["dtype"] == "bfloat16"
+    assert meta(found)["block_by_block"]
+    same(found, kd.analyze(folder, IDS, dtype="bfloat16"))
+
+
+def test_no_weight_of_a_block_stays_in_memory(tmp_path, least, monkeypatch):
+    folder = saved(models.llama(), tmp_path)
+    budget, seen = least(folder), []
+    check = by_block.check_weights
+
+    def watched(module, block):
+        loaded = [all(not weight.is_meta for weight in layer.parameters()) for layer in network]
+        seen.append((block, loaded))
+        check(module, block)
+
+    network = []
+    of = by_block.ByBlock.__init__
+
+    def begun(self, run, *rest):
+        network.extend(run.blocks)
+        of(self, run, *rest)
+
+    monkeypatch.setattr(by_block.ByBlock, "__init__", begun)
+    monkeypatch.setattr(by_block, "check_weights", watched)
+    kd.analyze(folder, IDS, memory=budget)
+    assert seen == [(i, [i == j for j in range(3)]) for i in range(3)]
+    assert all(weight.is_meta for layer in network for weight in layer.parameters())
+
+
+def test_a_budget_that_is_too_small_names_the_least(tmp_path, least):
+    folder = saved(models.llama(), tmp_path)
+    budget = least(folder)
+    kd.analyze(folder, IDS, memory=budget)
+    short = memory.amount(budget) - 2000
+    with pytest.raises(ValueError, match=f"memory must be at least {budget} .* received {short}.* smaller batch_size"):
+        kd.analyze(folder, IDS, memory=short)
+
+
+@pytest.mark.parametrize("given", ["much", "0GB", -3, True, "3 horses", None.__class__, 0])
+def test_amounts_that_are_none(tmp_path, given):
+    with pytest.raises(ValueError, match="memory must be bytes or a text such as"):
+        kd.analyze(saved(models.llama(), tmp_path), IDS, memory=given)
+
+
+def test_amounts_in_words():
+    assert [memory.amount(x) for x in ("24GB", "24 GiB", "1.5kb", 7)] == [24 * 10**9, 24 * 2**30, 1500, 7]
+    assert all(memory.amount(memory.words(x)) >= x for x in (7, 1001, 123456, 24 * 10**9 + 1))
+
+
+def killed(monkeypatch, after, do):
+    """Run ``do`` and end it, as a kill would, once the file has been written ``after`` times."""
+    write, count = by_block.RunFile.write, []
+
+    def dying(self, *given):
+        write(self, *given)
+        count.append(1)
+        if len(count) == after:
+            raise SystemError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(by_block.RunFile, "write", dying)
+        with pytest.raises(SystemError):
+            do()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_killed_analysis_goes_on_bit_for_bit(tmp_path, least, monkeypatch, dtype):
+    folder, file = saved(models.gemma2(), tmp_path / "model"), tmp_path / "half.npz"
+    options = {"memory": least(folder, dtype=dtype), "dtype": dtype, "batch_size": 1}
+    killed(monkeypatch, 1, lambda: kd.analyze(folder, IDS, checkpoint=file, **options))
+    passed = []
+    go_on = by_block.ByBlock._pass
+    monkeypatch.setattr(by_block.ByBlock, "_pass", lambda self, block: passed.append(block) or go_on(self, block))
+    same(kd.analyze(folder, IDS, checkpoint=file, **options), kd.analyze(folder, IDS, dtype=dtype, batch_size=1))
+    assert passed == [1]
+    for changed in ({"inputs": IDS[:2]}, {"radii": (0.5,)}, {"batch_size": 2}, {"min_queries": 2}):
+        arguments = {"inputs": IDS} | options | changed
+        with pytest.raises(ValueError, match="belongs to another run"):
+            kd.analyze(folder, checkpoint=file, **arguments)
+    other = saved(models.gemma2(1), tmp_path / "other")
+    with pytest.raises(ValueError, match="belongs to another run .*model"):
+        kd.analyze(other, IDS, checkpoint=file, **options)
+
+
+def test_a_loaded_model_is_kept_after_every_block_too(tmp_path, monkeypatch):
+    model, file = models.llama(), tmp_path / "half.npz"
+    killed(monkeypatch, 2, lambda: kd.analyze(model, IDS, checkpoint=file))
+    same(kd.analyze(model, IDS, checkpoint=file), kd.analyze(model, IDS))
+    again = [one(torch.tensor([IDS[0]])).logits for one in (model, models.llama())]
+    assert torch.equal(*again)  # its blocks are what they were
+
+
+def test_ctrl_c_keeps_the_layers_that_are_finished(tmp_path):
+    model, file = models.llama(), tmp_path / "half.npz"
+
+    def press(done, total):
+        if done == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    found = kd.analyze(model, IDS, checkpoint=file, batch_size=1, progress=press)
+    whole = kd.analyze(model, IDS, batch_size=1)
+    assert (meta(found)["stopped"], meta(found)["blocks_done"]) == ("interrupted", 1)
+    same(found, whole.isel(layer=slice(2), block=slice(1)))
+    told = []
+    same(kd.analyze(model, IDS, checkpoint=file, batch_size=1, progress=lambda *x: told.append(x)), whole)
+    assert told == [(n, 12) for n in range(5, 13)]
+
+
+def test_weights_that_are_no_numbers_end_it_and_what_was_found_is_kept(tmp_path, least):
+    model = models.llama()
+    whole = kd.analyze(model, IDS)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 4] = torch.nan
+    folder = saved(model, tmp_path)
+    found = kd.analyze(folder, IDS, memory=least(folder))
+    assert "block 2: weight mlp.up_proj.weight holds NaN" in meta(found)["stopped"]
+    same(found, whole.isel(layer=slice(2), block=slice(1)))
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[3, 4] = torch.inf
+    with pytest.raises(ValueError, match="block 1: weight mlp.up_proj.weight holds NaN or infinity"):
+        kd.analyze(saved(model, tmp_path), IDS, memory=least(folder))
+
+
+def test_states_that_are_no_numbers_end_it_too(tmp_path, least):
+    model = models.llama()
+    with torch.no_grad():
+        model.model.layers[2].mlp.down_proj.weight.fill_(6e4)  # float16 ends at 65504
+    folder = saved(model, tmp_path)
+    found = kd.analyze(folder, IDS, memory=least(folder, dtype="float16"), dtype="float16")
+    assert "block 3" in meta(found)["stopped"]
+    assert dict(found.sizes)["layer"] == 3
+
+
+def test_a_missing_and_a_truncated_shard_are_named(tmp_path, least):
+    folder = saved(models.llama(), tmp_path)
+    budget = least(folder)
+    shard = sorted(folder.glob("model-*.safetensors"))[1]
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-8])
+    for options in ({}, {"memory": budget}):
+        with pytest.raises(ValueError, match=f"the shard {shard.name} .* is truncated or damaged"):
+            kd.analyze(folder, IDS, **options)
+    shard.write_bytes(struct.pack("<Q", 2**40) + content[8:])
+    with pytest.raises(ValueError, match=f"the shard {shard.name} .* is truncated or damaged"):
+        kd.analyze(folder, IDS)
+    shard.unlink()
+    with pytest.raises(ValueError, match=f"lacks the shard {shard.name}"):
+        kd.analyze(folder, IDS, memory=budget)
+    (folder / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(ValueError, match="index.json cannot be read"):
+        kd.analyze(folder, IDS)
+
+
+def test_what_cannot_be_run_block_by_block_is_refused(tmp_path, least):
+    with pytest.raises(kd.UnsupportedModel, match=r"Bloom.* cannot be run block by block .*attention=None"):
+        kd.analyze(models.bloom(), IDS, checkpoint=tmp_path / "half.npz")
+    with pytest.raises(kd.UnsupportedModel, match="hands on more than its state"):
+        kd.analyze(models.t5(), IDS, part="encoder", attention=None, checkpoint=tmp_path / "other.npz")
+    model = models.llama()
+    model.config.save_pretrained(tmp_path / "old")
+    torch.save(model.state_dict(), tmp_path / "old" / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="holds no safetensors"):
+        kd.analyze(tmp_path / "old", IDS, memory=memory.amount(least(tmp_path / "old")))
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "int32", "complex64"])
+def test_a_type_that_the_device_cannot_compute_with(tmp_path, dtype):
+    with pytest.raises(ValueError, match=f"dtype '{dtype}' cannot be computed with on 'cpu'"):
+        kd.analyze(saved(models.llama(), tmp_path), IDS, dtype=dtype)
+
+
+def test_a_text_of_one_token_is_refused(tmp_path):
+    class Letters:
+        def __call__(self, text, add_special_tokens=True, verbose=True):
+            return {"input_ids": [ord(letter) - 87 for letter in text]}
+
+    with pytest.raises(ValueError, match="fewer than two tokens"):
+        kd.analyze(models.llama(), "a", tokenizer=Letters())
