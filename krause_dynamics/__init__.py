@@ -88,6 +88,7 @@ _FUNCTIONS: dict[str, str] = {
     "jacobian": "krause_dynamics.integrators.linearise",
     "spectrum": "krause_dynamics.integrators.linearise",
     "krausify": "krause_dynamics.models.krausified",
+    "layer_normed": "krause_dynamics.dynamics.layer_norm",
     "sweep": "krause_dynamics.sweeps",
     "unkrausify": "krause_dynamics.models.krausified",
 }

@@ -20,6 +20,7 @@ SECTIONS = {
     8: "Krause attention near consensus",
     9: "Causal attention and Renyi centres",
     10: "How far a stack of layers looks back",
+    11: "Random value matrices",
 }
 
 HEADER = "| result | source | setting | predicted | measured | deviation | tolerance | verdict |\n" + "| --- " * 8 + "|"

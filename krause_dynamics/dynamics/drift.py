@@ -78,6 +78,8 @@ class Moving(Protocol):
     def noise(self) -> float: ...
     @property
     def read(self) -> Any: ...
+    @property
+    def response(self) -> Any: ...
     def rule_at(self, t: float) -> Interaction: ...
     def to_dict(self) -> dict[str, Any]: ...
 
@@ -102,6 +104,7 @@ class Drift:
         self.xp = namespace(x=x, log_mass=log_mass)
         self._relative, self._external, self._read = dynamics.is_relative, dynamics.external, dynamics.read
         self.space.check_dimension(x.shape[-1])
+        self._response = dynamics.response
         self._heads = Heads.of(dynamics.query, dynamics.key, dynamics.value, x)
         self._fixed = _fixed_column(dynamics.fixed, x)
         self._padded = log_mass is not None and bool((log_mass == NEVER).any())
@@ -124,6 +127,8 @@ class Drift:
     def __call__(self, t: float, x: Array, *, project: bool = True) -> Array:
         """Velocity of every particle, (*batch, n, d); arguments as in `Dynamics.drift`."""
         result = self._velocity(t, x, self._relative)
+        if self._response is not None:
+            result = self._response(t, x, result)
         if self._external is not None:
             result = result + self._external(t, x)
         if project:
@@ -165,7 +170,7 @@ class Drift:
         shape = self.space.shape()
         if scheme is None or shape is None or self._constant is None or self.dynamics.noise > 0:
             return None
-        for more in (self._external, self._fixed, self._read, self._heads):
+        for more in (self._external, self._fixed, self._read, self._response, self._heads):
             if more is not None:
                 return None
         return self.plan.many_steps(Steps(scheme, float(dt), self._relative, shape == "sphere", self.log_mass))

@@ -9,7 +9,7 @@ from typing import Any
 
 from krause_dynamics._arguments import PARAMETER
 from krause_dynamics._array import Array, is_torch, may_look, to_numpy
-from krause_dynamics._value import Value
+from krause_dynamics._value import Value, later
 from krause_dynamics.aggregate import as_points
 from krause_dynamics.dynamics.drift import Drift
 from krause_dynamics.interaction import Interaction
@@ -24,12 +24,14 @@ class Dynamics(Value):
 
     - ``A_i = sum_j a_ij V y_j`` with ``a`` from queries ``Q y`` and sources ``K y`` (per capita: unnormalised),
     - drift = ``A_i - V y_i`` where ``relative`` (per capita: ``sum_j a_ij V (y_j - y_i)``), else ``A_i``,
+    - changed to ``response(t, x, drift)`` where there is one (normalisation of what a layer adds),
     - projected to the tangent space, plus ``external(t, x)``; 0 for ``fixed`` particles and where nobody is heard.
 
     Attributes:
         rule: An `Interaction`, or a function of time returning one (annealed beta or sigma).
         space: Where particles live.
-        query: Q, (d', d), (heads, d', d) or a function of time; identity by default. Heads are summed over.
+        query: Q, (d', d), (heads, d', d) or a function of time; identity by default. Heads are summed over. Matrices
+            (*batch, heads, d', d) give every run of a batch its own.
         key: K, likewise.
         value: V, (d, d) or (heads, d, d), likewise.
         relative: Drift towards the mean or along it; by default the space's habit (True in flat spaces).
@@ -37,6 +39,8 @@ class Dynamics(Value):
         fixed: Boolean (n,): stubborn particles, heard but never moved.
         noise: sigma of the Brownian term, in units of position / sqrt(time).
         read: What the interaction sees of a position (pre-norm: ``space.retract``); identity by default.
+        response: What is made of the drift before it moves anybody, ``response(t, x, drift) -> (..., n, d)``; identity
+            by default. `layer_normed` has those of layer normalisation.
     """
 
     rule: Interaction | Callable[[float], Interaction]
@@ -49,13 +53,14 @@ class Dynamics(Value):
     fixed: Any = None
     noise: float = 0.0
     read: Callable[[Array], Array] | None = None
+    response: Callable[[float, Array, Array], Array] | None = later(None)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.rule, Interaction) or callable(self.rule)):
             raise TypeError(f"rule must be an Interaction such as kd.softmax(beta=4.0), got {self.rule!r}")
         if not isinstance(self.space, Space):
             raise TypeError(f"space must be one such as kd.Sphere(), got {self.space!r}")
-        for name in ("external", "read"):
+        for name in ("external", "read", "response"):
             if not (getattr(self, name) is None or callable(getattr(self, name))):
                 raise TypeError(f"{name} must be a function, got {getattr(self, name)!r}")
         _check_fixed(self.fixed)

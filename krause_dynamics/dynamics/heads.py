@@ -8,7 +8,7 @@ from krause_dynamics._array import Array, like
 
 
 class Heads(NamedTuple):
-    """The three matrices; each is ``None`` (identity), (d', d), (heads, d', d), or a function of time."""
+    """The three matrices: ``None`` (identity), (d', d), ([*batch,] heads, d', d), or a function of time, each."""
 
     query: Any
     key: Any
@@ -24,7 +24,7 @@ class Heads(NamedTuple):
     def at(self, t: float, y: Array) -> tuple[Array, Array, Array]:
         """Queries, keys and values of positions: (..., n, d), or all (..., heads, n, d) where some matrix has heads."""
         matrices = [m(t) if callable(m) else m for m in self]
-        heads = any(getattr(m, "ndim", 0) == 3 for m in matrices)
+        heads = any(getattr(m, "ndim", 0) >= 3 for m in matrices)
         query, key, value = (_apply(m, y, heads) for m in matrices)
         return query, key, value
 
@@ -39,9 +39,10 @@ def _apply(matrix: Any, y: Array, heads: bool) -> Array:
     if matrix is None:
         return y
     matrix = like(matrix, y)
-    if matrix.ndim not in (2, 3) or matrix.shape[-1] != y.shape[-1]:
+    batch = tuple(matrix.shape[:-3])
+    if matrix.ndim < 2 or matrix.shape[-1] != y.shape[-1] or (batch and batch != tuple(y.shape[:-3])):
         raise ValueError(
-            f"query, key and value must have shape (d', d) or (heads, d', d) with d = {y.shape[-1]}, "
-            f"got {tuple(matrix.shape)}"
+            f"query, key and value must have shape (d', d), (heads, d', d) or (*batch, heads, d', d) with "
+            f"d = {y.shape[-1]}, got {tuple(matrix.shape)} for positions of shape {tuple(y.shape)}"
         )
     return y @ matrix.mT

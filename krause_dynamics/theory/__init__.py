@@ -67,6 +67,7 @@ from krause_dynamics.theory.gaussian_closures import (
     gaussian_rule_deviation_step,
     gaussian_rule_variance,
 )
+from krause_dynamics.theory.layer_norm import layer_norm_early_gain, layer_norm_equiangular, layer_norm_late_gap
 from krause_dynamics.theory.lifetimes import (
     cluster_angle_rate,
     cluster_lifetime,
@@ -105,6 +106,12 @@ from krause_dynamics.theory.propagation_of_chaos import (
     quantile_start_error,
     sampling_rate_exponent,
 )
+from krause_dynamics.theory.random_values import (
+    antipodal_threshold,
+    random_value_closure,
+    random_value_exponents,
+    random_value_rate,
+)
 from krause_dynamics.theory.stack_reach import StackReach, causal_influence, stack_influence, stack_reach
 from krause_dynamics.theory.tokens_on_sphere import (
     consensus_rate,
@@ -125,6 +132,7 @@ __all__ = [
     "UNIFORM_DENSITY_CLUSTERS",
     "Front",
     "StackReach",
+    "antipodal_threshold",
     "attention_contraction_bound",
     "attention_free_energy",
     "band_eigenvalues",
@@ -177,6 +185,9 @@ __all__ = [
     "landau_quartic",
     "large_beta_mode",
     "layer_factor",
+    "layer_norm_early_gain",
+    "layer_norm_equiangular",
+    "layer_norm_late_gap",
     "linear_model_error",
     "linear_threshold",
     "long_wave_critical_noise",
@@ -188,6 +199,9 @@ __all__ = [
     "pre_norm_equiangular",
     "pre_norm_exponents",
     "quantile_start_error",
+    "random_value_closure",
+    "random_value_exponents",
+    "random_value_rate",
     "rank_collapse_step",
     "regular_cluster_eigenvalues",
     "ring_eigenvalues",

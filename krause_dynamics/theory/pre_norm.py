@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from krause_dynamics._arguments import POSITIVE, ArrayLike, Real, Reals, Whole, within
+from krause_dynamics._arguments import POSITIVE, ArrayLike, Real, Reals, Whole
 from krause_dynamics.theory._formula import formula
-from krause_dynamics.theory._quadrature import at_times
+from krause_dynamics.theory.layer_norm import layer_norm_equiangular
 
 
 @formula(
@@ -38,18 +38,7 @@ def pre_norm_equiangular(
 
     Source: arXiv 2510.22026; reduction derived.
     """
-    n, t = tokens, times
-    within("start", start, -1.0 / (n - 1), 1.0)
-
-    def rates(_: float, state: np.ndarray) -> list[float]:
-        # y = log((1 + (n-1) rho)/(1 - rho)) keeps the relative accuracy of 1 - rho.
-        rho = 1.0 - n / (np.exp(state[0]) + (n - 1))
-        others = (n - 1) * np.exp(-np.logaddexp(beta * (1.0 - rho), np.log(n - 1)))
-        return [2.0 * n * others / (n - 1) / state[1], 1.0 - others * (1.0 - rho)]
-
-    y0 = np.log1p((n - 1) * start) - np.log1p(-start)
-    y, r = at_times(rates, t, [y0, radius], atol=1e-12)
-    return 1.0 - n / (np.exp(y) + (n - 1)), r
+    return layer_norm_equiangular(times=times, start=start, beta=beta, tokens=tokens, scheme="pre", radius=radius)
 
 
 def pre_norm_exponents() -> tuple[float, float]:
