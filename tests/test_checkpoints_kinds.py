@@ -11,7 +11,7 @@ import transformers as hf
 
 import krause_dynamics as kd
 from krause_dynamics.checkpoints import load, record
-from krause_dynamics.checkpoints.attention_statistics import attend
+from krause_dynamics.checkpoints.attention_pass import attend
 from tests import checkpoint_models as models
 
 IDS = [[3, 14, 15, 9, 26, 5, 35, 8, 9, 7]]

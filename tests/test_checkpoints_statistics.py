@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import torch
 import krause_dynamics as kd
 from krause_dynamics.aggregate import weight_blocks
 from krause_dynamics.checkpoints.attention_call import AttentionCall
-from krause_dynamics.checkpoints.attention_statistics import attend, sink_rate, statistics_of
+from krause_dynamics.checkpoints.attention_pass import attend
+from krause_dynamics.checkpoints.attention_statistics import DISTANCES, sampled_rows, sink_rate, statistics_of
+from krause_dynamics.forms.attention import sums as fused
 from krause_dynamics.nn.huggingface.softcap import SoftCapped
 
 CLOSE = 1e-5  # float32 sums of some hundred weights
@@ -32,6 +35,18 @@ def loops(weights: np.ndarray, visible: np.ndarray, causal: bool, min_queries: i
     wanted = min(min_queries, max(queries)) if length >= min_queries else min_queries
     enough = [k for k in range(length) if queries[k] >= wanted]
     return alpha, full, score, sum(rows) / len(rows), max(enough, key=lambda k: alpha[k]) if enough else -1
+
+
+def further_loops(weights: np.ndarray, visible: np.ndarray):
+    """First by quarter, self weight, mean distance, distance profile: definitions of one (T, T) matrix."""
+    length = len(weights)
+    quarter = [[i for i in range(length) if 4 * i // length == g and visible[i, 0]] for g in range(4)]
+    first = [np.mean([weights[i, 0] for i in rows]) if rows else np.nan for rows in quarter]
+    pairs = [(abs(i - k), weights[i, k]) for i in range(length) for k in range(length)]
+    far = sum(o * a for o, a in pairs) / length
+    ends = [*DISTANCES, np.inf]
+    bins = [sum(a for o, a in pairs if ends[b] <= o < ends[b + 1]) / length for b in range(len(DISTANCES))]
+    return first, np.mean(np.diag(weights)), far, bins
 
 
 @pytest.mark.parametrize("mask", ["causal", "window", "none"])
@@ -56,12 +71,23 @@ def test_statistics_equal_loops_over_the_definitions(mask, length, monkeypatch):
         assert float(found.first_token_score[b, h]) == pytest.approx(score, abs=CLOSE)
         assert float(found.entropy[b, h]) == pytest.approx(entropy, abs=CLOSE)
         assert int(found.strongest_key[b, h]) == strongest
+        quarters, own, far, bins = further_loops(expected[b, h].numpy(), visible.numpy())
+        np.testing.assert_allclose(found.first_by_quarter[b, h], quarters, atol=CLOSE)
+        assert float(found.self_weight[b, h]) == pytest.approx(own, abs=CLOSE)
+        assert float(found.mean_distance[b, h]) == pytest.approx(far, rel=CLOSE)
+        np.testing.assert_allclose(found.distance_profile[b, h], bins, atol=CLOSE)
+        rows = sampled_rows(length)
+        gaps = [np.linalg.norm(expected[b, h, rows] - expected[b, g, rows]) / (2 * len(rows)) ** 0.5 for g in range(4)]
+        np.testing.assert_allclose(found.head_distance[b, h], gaps, atol=1e-4)  # a root of a difference
+        best = expected[b, h, rows].argsort(dim=-1, descending=True)[:, :3]
+        held = expected[b, h, rows].gather(-1, best) > 0
+        np.testing.assert_array_equal(found.top_keys[b, h, :, :3], torch.where(held, best, -1)[:, :8])
     if mask == "causal":
         first = (1 + (length - 1) * found.first_token_score) / length
         np.testing.assert_allclose(found.importance[..., 0], first, atol=CLOSE)
     whole = statistics_of(expected)
-    for name in ("importance", "first_token_score", "entropy", "strongest_key"):
-        np.testing.assert_allclose(getattr(whole, name), getattr(found, name), atol=CLOSE)
+    for name in (field.name for field in fields(whole) if field.name not in ("weights", "top_keys")):
+        np.testing.assert_allclose(getattr(whole, name), getattr(found, name), atol=1e-4, err_msg=name)
 
 
 def test_additive_masks_of_any_kind_mean_the_same():
@@ -178,3 +204,50 @@ def test_a_bias_beside_a_mask_of_numbers_adds_to_it():
     _, found = attend(q, k, v, mask, bias=bias, keep_weights=True)
     scores = (q.double() @ k.double().mT / math.sqrt(3) + numbers + bias).masked_fill(hidden, -torch.inf)
     np.testing.assert_allclose(found.weights, scores.softmax(-1), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["soft cap", "bias", "sink", "half", "holes", "values of another width"])
+def test_one_pass_and_blocks_of_the_definition_agree(kind, monkeypatch):
+    """Whatever a call has beside a mask, against the blocks of `kd.weights` on the same arrays."""
+    g = torch.Generator().manual_seed(7)
+    q, k, v = (torch.randn(2, heads, 150, 8, generator=g) for heads in (4, 2, 2))
+    mask, options = torch.ones(150, 150, dtype=torch.bool).tril()[None, None], {}
+    if kind == "soft cap":
+        options = {"softcap": 1.5}
+    elif kind == "bias":
+        options = {"bias": torch.randn(1, 4, 150, 150, generator=g)}
+    elif kind == "sink":
+        options = {"sink": torch.tensor([-50.0, 0.0, 3.0, 200.0])}
+    elif kind == "half":
+        q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
+    elif kind == "holes":
+        mask = mask & (torch.rand(2, 1, 150, 150, generator=g) < 0.7) | torch.eye(150, dtype=torch.bool)
+    else:
+        v = v[..., :3]
+    output, found = attend(q, k, v, mask, **options, keep_weights=True)
+    monkeypatch.setattr(fused, "serves", lambda call: "asked not to")
+    blocks_output, blocks_found = attend(q, k, v, mask, **options, keep_weights=True)
+    torch.testing.assert_close(output, blocks_output, atol=2e-2 if kind == "half" else 1e-5, rtol=0)
+    for field in fields(found):
+        if field.name != "top_keys":
+            ours, theirs = getattr(found, field.name), getattr(blocks_found, field.name)
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4, equal_nan=True, msg=field.name)
+    if kind == "sink":
+        np.testing.assert_allclose(found.learned_sink[:, 3], 1.0)
+        np.testing.assert_allclose(found.weights.sum((-1, -2)) / 150 + found.learned_sink, 1.0, atol=1e-5)
+
+
+def test_memory_of_statistics_is_linear_in_tokens():
+    """Four times the tokens take at most about four times the memory; maps would take sixteen."""
+    from torch.profiler import profile
+
+    most = []
+    for length in (512, 2048):
+        q = torch.randn(1, 2, length, 8)
+        mask = torch.ones(length, length, dtype=torch.bool).tril()[None, None]
+        call = AttentionCall.of(mask, None, length, q.device)
+        attend(q, q, q, mask, read=lambda *_, call=call: call)
+        with profile(profile_memory=True) as seen:
+            attend(q, q, q, mask, read=lambda *_, call=call: call)
+        most.append(max(event.self_cpu_memory_usage for event in seen.key_averages()))
+    assert most[1] < 6 * most[0]

@@ -245,3 +245,36 @@ def test_a_window_costs_its_width_and_no_more_memory_than_the_particles(rng):
 def test_bad_arguments_are_named(options, error, message, rng):
     with pytest.raises(error, match=message):
         kd.statistics(kd.softmax(1.0), rng.normal(size=(N, 2)), **options)
+
+
+@pytest.mark.parametrize("neighbourhood", [kd.Everyone(), kd.Causal(), kd.Window(40), kd.Window(41, two_sided=True)])
+@pytest.mark.parametrize("kind", [None, "numbers", "members"])
+@pytest.mark.parametrize("distances", [None, 0, 5])
+def test_one_compiled_pass_sums_what_blocks_sum(neighbourhood, kind, distances):
+    g = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(2, 3, 300, 8, generator=g, dtype=torch.float64) for _ in range(2))
+    groups = {
+        None: None,
+        "numbers": torch.arange(300) // 50 - 1,
+        "members": torch.rand(2, 3, 4, 300, generator=g) < 0.5,
+    }[kind]
+    rule = kd.Interaction(kd.DotProduct(0.7), neighbourhood)
+    asked = {"groups": groups, "distances": distances}
+    found, expected = (kd.statistics(rule, q, k, **asked, impl=impl) for impl in ("fused", "blocked"))
+    single = kd.statistics(rule, q.float(), k.float(), **asked, impl="fused")
+    for name, value in expected._asdict().items():
+        np.testing.assert_allclose(getattr(found, name), value, err_msg=name, **CLOSE)
+        # scores of float32 are off by 1e-6, and so are weights, relatively
+        np.testing.assert_allclose(getattr(single, name), value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_one_compiled_pass_says_what_it_cannot_do():
+    x = torch.randn(9, 2)
+    for rule, given, message in (
+        (kd.Interaction(kd.DotProduct(), kd.TopK(3)), x, "everyone or in a window"),
+        (kd.Interaction(kd.Gaussian()), x, "dot products"),
+        (kd.Interaction(kd.DotProduct()), x.numpy(), "torch tensors"),
+    ):
+        with pytest.raises(UnsupportedImplementation, match=message):
+            kd.statistics(rule, given, impl="fused")
+        kd.statistics(rule, given)

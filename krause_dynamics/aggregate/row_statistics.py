@@ -6,6 +6,7 @@ are derivatives of the log-partition as well, ``d log Z_i / d log m_j = a_ij``, 
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,7 +65,9 @@ def statistics(
             (negative: none), or booleans (n,) or (*batch, G, n), the members of each group (which may overlap).
         distances: D, the largest index distance of the profile; by default all that occur. 0 is fastest: the profile
             is then the mean of ``own`` alone.
-        impl: ``"auto"`` or ``"blocked"``, blocks of queries; ``"reference"``, all pairs at once.
+        impl: ``"auto"``, the fastest; ``"fused"``, one compiled pass (dot products of torch tensors on the CPU, heard
+            from everyone or in a window); ``"blocked"``, blocks of queries, any rule; ``"reference"``, all pairs at
+            once.
 
     Returns:
         `Statistics(received, entropy, own, profile)`.
@@ -72,7 +75,7 @@ def statistics(
     Raises:
         TypeError: Mixed array libraries, dtypes or devices; groups that are neither whole numbers nor booleans.
         ValueError: Shapes that do not fit, or NaN among particles that have mass.
-        UnsupportedImplementation: An ``impl`` of another name.
+        UnsupportedImplementation: An ``impl`` of another name, or ``"fused"`` where it cannot compute this.
 
     Example:
         >>> import numpy as np, krause_dynamics as kd
@@ -80,18 +83,48 @@ def statistics(
         >>> kd.statistics(kd.bounded_confidence(radius=1.0), x).received.tolist()
         [1.0, 1.0, 1.0]
     """
-    if impl not in ("auto", "blocked", "reference"):
-        raise UnsupportedImplementation(f"impl must be 'auto', 'blocked' or 'reference', got {impl!r}")
+    if impl not in ("auto", "fused", "blocked", "reference"):
+        raise UnsupportedImplementation(f"impl must be 'auto', 'fused', 'blocked' or 'reference', got {impl!r}")
     check_rule(interaction)
     request = Request.of(queries, sources, log_mass=log_mass, query_index=query_index, source_index=source_index)
     check_finite(request)
     check_parameters(interaction, request)
     check_coefficients(interaction, request)
+    if impl in ("auto", "fused"):
+        found = _fused(interaction, request, groups, distances)
+        if isinstance(found, Statistics):
+            return found
+        if impl == "fused":
+            raise UnsupportedImplementation(f"impl='fused' cannot compute this: {found}; use impl='auto'")
     sums = RowSums(request, groups=groups, distances=distances)
     with without_gradients(queries):
         for block in blocks(interaction, request, whole=impl == "reference"):
             sums.add(block)
         return sums.finish()
+
+
+def _fused(interaction: Interaction, request: Request, groups: Any, distances: int | None) -> Statistics | str:
+    """The sums in one compiled pass, or the reason why there is none."""
+    if not is_torch(request.queries):
+        return "it takes torch tensors"
+    sums = importlib.import_module("krause_dynamics.forms.attention.sums")
+    call = sums.lowered(interaction, request)
+    if isinstance(call, str):
+        return call
+    if groups is not None:
+        groups = _members(request, groups)
+        groups = groups.expand(*sums.leading_shape(request), *groups.shape[-2:]).flatten(0, -3)[:, None]
+    farthest = _largest_distance(request) if distances is None else _checked(distances)
+    found = sums.attend(call, sums.Wanted(groups=groups, profile=farthest > 0, mean=False))
+    lead, m = sums.leading_shape(request), request.sources.shape[-2]
+    received, entropy, own = (x.reshape(*lead, *x.shape[2:]) for x in (found.received, found.entropy, found.own))
+    if not farthest:
+        return Statistics(received, entropy, own, own.mean(-1, keepdim=True))
+    profile = own.new_zeros(*lead, 2 * farthest + 1)
+    every = found.profile.reshape(*lead, -1) / own.shape[-1]
+    first, last = max(-farthest, 1 - m), min(farthest, own.shape[-1] - 1)
+    profile[..., farthest + first : farthest + last + 1] = every[..., m - 1 + first : m + last]
+    return Statistics(received, entropy, own, profile)
 
 
 class RowSums:

@@ -20,6 +20,7 @@ class AttentionCall:
         visible_keys: How many keys each query sees, broadcasting against (batch, heads, T).
         visible_queries: How many queries see each key, likewise.
         causal: Whether no query sees a later key.
+        sees_first: Whether each query sees the first key, likewise.
     """
 
     neighbourhood: Neighbourhood
@@ -27,6 +28,7 @@ class AttentionCall:
     visible_keys: Tensor
     visible_queries: Tensor
     causal: bool
+    sees_first: Tensor
 
     @classmethod
     def of(cls, mask: Tensor | None, bias: Tensor | None, length: int, device: torch.device) -> AttentionCall:
@@ -37,7 +39,7 @@ class AttentionCall:
         """
         if mask is None:
             all_of_them = torch.full((length,), length, device=device)
-            return cls(Everyone(), bias, all_of_them, all_of_them, length == 1)
+            return cls(Everyone(), bias, all_of_them, all_of_them, length == 1, all_of_them > 0)
         visible, additive = split_mask(mask[..., :length])
         visible = visible.expand(*visible.shape[:-2], length, length)
         bias = additive if bias is None else bias if additive is None else bias + additive
@@ -45,18 +47,37 @@ class AttentionCall:
         if window is not None:
             neighbourhood, visible_keys = window
             causal = length == 1 or not isinstance(neighbourhood, Everyone)
+            sees_first = visible[..., 0].reshape(-1, length)[0]
             # The last queries see back as the first keys are seen ahead: one window, read from the other end.
-            return cls(neighbourhood, bias, visible_keys, visible_keys.flip(-1), causal)
+            return cls(neighbourhood, bias, visible_keys, visible_keys.flip(-1), causal, sees_first)
         visible_keys = visible.sum(-1)
         if not bool((visible_keys > 0).all()):
             raise ValueError("a query sees no key at all; leave padding out of the sequences")
         bias = torch.zeros((), device=device) if bias is None else bias
         causal = not bool(visible.triu(1).any())
-        return cls(Everyone(), bias.masked_fill(~visible, -torch.inf), visible_keys, visible.sum(-2), causal)
+        bias = bias.masked_fill(~visible, -torch.inf)
+        return cls(Everyone(), bias, visible_keys, visible.sum(-2), causal, visible[..., 0])
 
     def rule(self, score: Score) -> Interaction:
         """The interaction that the call is."""
         return Interaction(score, self.neighbourhood, pair_bias=self.pair_bias)
+
+
+class Remembered:
+    """Reads masks as `AttentionCall.of` does, each once: the layers of a model are given the same tensor."""
+
+    def __init__(self) -> None:
+        self._read: list[tuple[Tensor, int, AttentionCall]] = []
+
+    def __call__(self, mask: Tensor | None, bias: Tensor | None, length: int, device: torch.device) -> AttentionCall:
+        if mask is None or bias is not None:
+            return AttentionCall.of(mask, bias, length, device)
+        for known, version, call in self._read:
+            if known is mask and version == mask._version and call.visible_queries.shape[-1] == length:
+                return call
+        call = AttentionCall.of(mask, bias, length, device)
+        self._read = [*self._read[-1:], (mask, mask._version, call)]  # of windows and of global layers
+        return call
 
 
 def _window(visible: Tensor) -> tuple[Neighbourhood, Tensor] | None:

@@ -1,7 +1,4 @@
-"""Attention sinks and entropy of one attention call of a trained model, from the rule that the call is.
-
-A call is an interaction: its score is ``scaling <q, k>`` (or soft-capped), its mask a neighbourhood (or, of another
-shape, a pair bias). Its weights come from the package's one definition in blocks of rows: never a list of maps.
+"""Attention sinks, entropy and distances of one attention call of a trained model, from sums over its weights.
 
 With A the row-stochastic weights of T queries (rows, i) over T keys (columns, k), both counted from 0:
 
@@ -12,9 +9,15 @@ With A the row-stochastic weights of T queries (rows, i) over T keys (columns, k
   published, which in a window measures its width as well;
 * first-token score  s = mean_{i >= 1} A_i0  (published code of Krause Attention), so alpha_0 = (1 + (T-1) s)/T under a
   causal mask;
+* first by quarter  mean of A_i0 over the queries of each quarter of the sequence that can see key 0;
 * entropy  mean over rows of  -sum_k A_ik ln A_ik / ln(keys visible to i), rows with one visible key left out;
 * strongest key  argmax_k alpha_k  among keys with at least ``min_queries`` queries, or in a narrower window as many as
   any key has; -1 where there is none;
+* self weight  mean over rows of A_ii;
+* distance profile  mean over rows of the weight on keys |i - k| = o away, summed for o in [0, 1), [1, 2), [2, 4), ...;
+  mean distance  sum_o o of the same, in tokens;
+* head distance  |A_h - A_g|_F / sqrt(2 S) of the S sampled rows: 0 where two heads agree, 1 where no row of theirs
+  overlaps and each is on one key; top keys  the keys with most weight in each sampled row;
 * learned sink  mean over rows of the share that goes to a learned logit without a key (gpt-oss): A_ik are the shares of
   the keys, which then sum to less than 1; their entropy is that of the keys among themselves.
 """
@@ -22,15 +25,39 @@ With A the row-stochastic weights of T queries (rows, i) over T keys (columns, k
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from krause_dynamics.aggregate import Block, RowSums, blocks
 from krause_dynamics.checkpoints.attention_call import AttentionCall
-from krause_dynamics.interaction import DotProduct, Request
-from krause_dynamics.nn.huggingface.softcap import SoftCapped
+
+QUARTERS = 4
+# Lower ends of the bins of distances; the last one holds all that is farther.
+DISTANCES = (0, *(1 << power for power in range(18)))
+SAMPLED, TOP = 32, 8  # rows that are looked at one by one, and keys that are listed of each
+
+
+class WeightSums(NamedTuple):
+    """Sums over the weights of one block, b sequences of T tokens.
+
+    Attributes:
+        received: Mass of every key from the queries of each quarter, (b, heads, 4, T).
+        entropy: Of every row in nats, (b, heads, T).
+        own: Weight of every query on itself, (b, heads, T).
+        profile: Sums over pairs i - k = o, (b, heads, 2 T - 1) from o = -(T - 1) on.
+        sampled: Rows `sampled_rows` of the weights, (b, heads, S, T).
+        learned_sink: Mean share of a learned logit, (b, heads).
+        weights: A (b, heads, T, T) where it was asked for.
+    """
+
+    received: Tensor
+    entropy: Tensor
+    own: Tensor
+    profile: Tensor
+    sampled: Tensor
+    learned_sink: Tensor
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +71,12 @@ class HeadStatistics:
         entropy: In units of ln(visible keys), shape (batch, heads); NaN when every row sees one key.
         strongest_key: Shape (batch, heads), whole numbers.
         learned_sink: Shape (batch, heads); 0 where the model has none.
+        first_by_quarter: Shape (batch, heads, 4); NaN where no query of a quarter sees the first key.
+        self_weight: Shape (batch, heads).
+        mean_distance: In tokens, shape (batch, heads).
+        distance_profile: Shape (batch, heads, bins), see `DISTANCES`; sums to 1.
+        head_distance: Shape (batch, heads, heads), in [0, 1].
+        top_keys: Keys of the sampled rows, most weight first, (batch, heads, S, 8); -1 beyond those that have any.
         weights: A itself (batch, heads, T, T) when it was asked for, else None.
     """
 
@@ -53,6 +86,12 @@ class HeadStatistics:
     entropy: Tensor
     strongest_key: Tensor
     learned_sink: Tensor
+    first_by_quarter: Tensor
+    self_weight: Tensor
+    mean_distance: Tensor
+    distance_profile: Tensor
+    head_distance: Tensor
+    top_keys: Tensor
     weights: Tensor | None = None
 
     def nothing(self) -> HeadStatistics:
@@ -60,9 +99,10 @@ class HeadStatistics:
         blank: dict[str, Any] = {
             field.name: None if (x := getattr(self, field.name)) is None else torch.full_like(x, torch.nan)
             for field in fields(self)
-            if field.name != "strongest_key"
+            if field.name not in ("strongest_key", "top_keys")
         }
-        return HeadStatistics(strongest_key=torch.full_like(self.strongest_key, -1), **blank)
+        keys = {name: torch.full_like(getattr(self, name), -1) for name in ("strongest_key", "top_keys")}
+        return HeadStatistics(**blank, **keys)
 
 
 def sink_rate(importance_of_key: Tensor, eps: Tensor) -> Tensor:
@@ -78,69 +118,14 @@ def sink_rate(importance_of_key: Tensor, eps: Tensor) -> Tensor:
     return 100.0 * (importance_of_key[..., None] > eps).to(torch.float64).mean(dim=0)
 
 
-def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    scaling: float | None = None,
-    *,
-    softcap: float | None = None,
-    bias: Tensor | None = None,
-    sink: Tensor | None = None,
-    min_queries: int = 8,
-    keep_weights: bool = False,
-) -> tuple[Tensor, HeadStatistics]:
-    """Softmax attention in blocks of rows, with its statistics; scores and softmax in float32 or better.
-
-    Args:
-        query: (batch, heads, T, d).
-        key: (batch, key heads, T, d), key heads dividing heads.
-        value: (batch, key heads, T, dv).
-        mask: True (or 0) where a key is admitted, False (or a hugely negative number) where it is not, broadcasting
-            against (batch, heads, T, T); None admits every key.
-        scaling: Multiplies the scores; None = d^(-1/2).
-        softcap: c in  c tanh(score / c).
-        bias: Added to the scores, broadcasting against (batch, heads, T, T).
-        sink: Learned logits (heads,), each a term exp(sink) of the denominator without a key.
-        min_queries: Keys with fewer queries are left out of ``strongest_key``.
-        keep_weights: Also return A, which costs O(T^2) memory.
-
-    Returns:
-        Output (batch, heads, T, dv) in the dtype of ``value``, and the statistics.
-    """
-    exact = torch.promote_types(query.dtype, torch.float32)
-    heads_a_key = query.shape[1] // key.shape[1]
-    if heads_a_key > 1:
-        key, value = key.repeat_interleave(heads_a_key, dim=1), value.repeat_interleave(heads_a_key, dim=1)
-    request = Request.of(query.to(exact), key.to(exact))
-    beta = query.shape[-1] ** -0.5 if scaling is None else scaling
-    call = AttentionCall.of(mask, bias, query.shape[2], query.device)
-    rule = call.rule(DotProduct(beta) if softcap is None else SoftCapped(DotProduct(beta), softcap))
-    sums = RowSums(request, distances=0)
-    lost = query.new_zeros(query.shape[:2], dtype=exact)
-    output = value.new_zeros((*query.shape[:-1], value.shape[-1]))
-    weights = query.new_zeros((*query.shape[:-1], query.shape[2]), dtype=torch.float32) if keep_weights else None
-    with torch.no_grad():
-        for block in blocks(rule, request):
-            if sink is not None:
-                block, share = _beside_sink(block, sink)
-                lost += share.sum(-1)
-            sums.add(block)
-            for columns, part in block.pieces():
-                output[:, :, block.rows] += part.to(value.dtype) @ value[:, :, columns]
-                if weights is not None:
-                    weights[:, :, block.rows, columns] = part
-        found = sums.finish()
-    return output, summary(
-        call, found.received, found.entropy, found.own[..., 0], lost / query.shape[2], min_queries, weights
-    )
+def sampled_rows(length: int) -> Tensor:
+    """Queries that are looked at one by one: all of a short sequence, else evenly spaced ones, the last among them."""
+    return torch.linspace(0, length - 1, min(length, SAMPLED)).round().long()
 
 
-def _beside_sink(block: Block, sink: Tensor) -> tuple[Block, Tensor]:
-    """Rows of weights that leave their share to a learned logit, and that share (batch, heads, rows)."""
-    share = torch.sigmoid(sink.to(block.weights.dtype)[:, None] - block.log_partition)
-    return block._replace(weights=block.weights * (1.0 - share)[..., None]), share
+def quarters(length: int, device: torch.device | None = None) -> Tensor:
+    """The quarter of the sequence in which each token stands, (T,)."""
+    return QUARTERS * torch.arange(length, device=device) // length
 
 
 def statistics_of(weights: Tensor, min_queries: int = 8, keep_weights: bool = False) -> HeadStatistics:
@@ -150,38 +135,81 @@ def statistics_of(weights: Tensor, min_queries: int = 8, keep_weights: bool = Fa
     underflow to zero.
     """
     exact = weights.to(torch.promote_types(weights.dtype, torch.float32))
-    call = AttentionCall.of((exact > 0).flatten(0, 1).any(dim=0)[None, None], None, weights.shape[-1], weights.device)
-    received, entropy = exact.sum(-2), torch.special.entr(exact).sum(-1)
-    kept = exact.float() if keep_weights else None
-    nothing = torch.zeros_like(exact[..., 0, 0])
-    return summary(call, received, entropy, exact[..., 0, 0], nothing, min_queries, kept)
+    length, device = weights.shape[-1], weights.device
+    call = AttentionCall.of((exact > 0).flatten(0, 1).any(dim=0)[None, None], None, length, device)
+    members = torch.nn.functional.one_hot(quarters(length, device), QUARTERS).to(exact.dtype)
+    sums = WeightSums(
+        received=members.mT @ exact,
+        entropy=torch.special.entr(exact).sum(-1),
+        own=exact.diagonal(dim1=-2, dim2=-1),
+        profile=torch.stack([exact.diagonal(-o, -2, -1).sum(-1) for o in range(1 - length, length)], -1),
+        sampled=exact[..., sampled_rows(length).to(device), :],
+        learned_sink=torch.zeros_like(exact[..., 0, 0]),
+        weights=exact.float() if keep_weights else None,
+    )
+    return summary(call, sums, min_queries)
 
 
-def summary(
-    call: AttentionCall,
-    received: Tensor,
-    entropy: Tensor,
-    first_own: Tensor,
-    learned_sink: Tensor,
-    min_queries: int,
-    weights: Tensor | None,
-) -> HeadStatistics:
+def summary(call: AttentionCall, sums: WeightSums, min_queries: int) -> HeadStatistics:
     """Sums over weights in the units of the module's head."""
-    length, visible_keys = received.shape[-1], call.visible_keys
+    received = sums.received.sum(-2).float()
+    length, visible_keys, queries = received.shape[-1], call.visible_keys, call.visible_queries
     full = torch.full((length,), length, device=received.device)
     if call.causal:
         full = length - torch.arange(length, device=received.device)
-    queries = call.visible_queries
-    importance = received.float() / queries.clamp_min(1)
+    importance = received / queries.clamp_min(1)
     # What is meant are the keys near the end, which few queries follow: in a narrow window no key has many.
     wanted = queries.amax(-1, keepdim=True).clamp_max(min_queries) if length >= min_queries else min_queries
     counted = importance.masked_fill(queries < wanted, -1.0)
-    strongest = torch.where(counted.amax(-1) >= 0, counted.argmax(-1), -1)
-    others = received[..., 0].float() - first_own.float()
-    first = others / (length - 1)  # NaN where the first token is alone
     several = visible_keys > 1
-    scaled = entropy.float() / torch.log(visible_keys.clamp_min(2).float())
-    mean_entropy = (scaled * several).sum(-1) / several.sum(-1)
+    scaled = sums.entropy.float() / torch.log(visible_keys.clamp_min(2).float())
+    bins, mean_distance = _by_distance(sums.profile, length)
     return HeadStatistics(
-        importance, received.float() / full, first, mean_entropy, strongest, learned_sink.float(), weights
+        importance=importance,
+        published_importance=received / full,
+        # NaN where the first token is alone
+        first_token_score=(received[..., 0] - sums.own[..., 0].float()) / (length - 1),
+        entropy=(scaled * several).sum(-1) / several.sum(-1),
+        strongest_key=torch.where(counted.amax(-1) >= 0, counted.argmax(-1), -1),
+        learned_sink=sums.learned_sink.float(),
+        first_by_quarter=_first_by_quarter(sums.received, call.sees_first),
+        self_weight=sums.own.float().mean(-1),
+        mean_distance=mean_distance,
+        distance_profile=bins,
+        head_distance=_head_distance(sums.sampled),
+        top_keys=_top_keys(sums.sampled),
+        weights=sums.weights,
     )
+
+
+def _first_by_quarter(received: Tensor, sees_first: Tensor) -> Tensor:
+    """Mean weight of key 0 over the queries of each quarter that see it."""
+    members = torch.nn.functional.one_hot(quarters(received.shape[-1], received.device), QUARTERS).bool().mT
+    seeing = (members & sees_first[..., None, :]).sum(-1)  # (..., 4)
+    groups = received.shape[-2]  # fewer than four in a shorter sequence
+    mean = received[..., 0].float() / seeing[..., :groups]  # 0/0 where nobody sees it
+    return torch.nn.functional.pad(mean, (0, QUARTERS - groups), value=torch.nan)
+
+
+def _by_distance(profile: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Weight in the bins of `DISTANCES`, and its mean distance; both means over rows."""
+    away = (torch.arange(2 * length - 1, device=profile.device) - (length - 1)).abs()
+    place = torch.bucketize(away, torch.tensor(DISTANCES, device=profile.device), right=True) - 1
+    bins = profile.new_zeros(*profile.shape[:-1], len(DISTANCES)).index_add_(-1, place, profile)
+    return bins.float() / length, ((profile.double() * away).sum(-1) / length).float()
+
+
+def _head_distance(sampled: Tensor) -> Tensor:
+    """(b, heads, heads); in float64, where the squares of equal heads cancel."""
+    rows = sampled.double().flatten(-2)
+    gram = rows @ rows.mT
+    norms = gram.diagonal(dim1=-2, dim2=-1)
+    squared = norms[..., None] + norms[..., None, :] - 2 * gram
+    distance = (squared.clamp_min(0) / (2 * sampled.shape[-2])).sqrt()
+    return distance.masked_fill(torch.eye(len(gram[0]), dtype=torch.bool, device=gram.device), 0.0).float()
+
+
+def _top_keys(sampled: Tensor) -> Tensor:
+    found = sampled.topk(min(TOP, sampled.shape[-1]), dim=-1)
+    keys = torch.where(found.values > 0, found.indices, -1)
+    return torch.nn.functional.pad(keys, (0, TOP - keys.shape[-1]), value=-1)

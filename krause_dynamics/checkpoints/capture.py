@@ -20,7 +20,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, attend
+from krause_dynamics.checkpoints.attention_call import Remembered
+from krause_dynamics.checkpoints.attention_pass import attend
+from krause_dynamics.checkpoints.attention_statistics import HeadStatistics
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.nn.huggingface import options as table
 from krause_dynamics.nn.huggingface.attend import attend as softmax_attend
@@ -48,6 +50,7 @@ class AttentionRecorder:
         self.told = told
         self.min_queries = min_queries
         self.keep_weights = keep_weights
+        self._read = Remembered()
 
     def attention(
         self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
@@ -65,6 +68,7 @@ class AttentionRecorder:
             sink=options.get("s_aux"),
             min_queries=self.min_queries,
             keep_weights=self.keep_weights,
+            read=self._read,
         )
         block = self.running_block()
         if block is not None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from krause_dynamics.aggregate import RowSums, blocks
+from krause_dynamics.aggregate import Block
 from krause_dynamics.checkpoints.attention_call import AttentionCall
+from krause_dynamics.checkpoints.attention_pass import Kept, summed
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, summary
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.forms.attention.call import Call
@@ -77,21 +77,20 @@ def statistics_of_call(call: Call, min_queries: int, keep_weights: bool) -> Head
         raise UnsupportedModel(f"attention from {n} queries to {m} keys: only attention of whole sequences is recorded")
     exact = torch.promote_types(call.q.dtype, torch.float32)
     rule, request = lift(call._replace(q=call.q.to(exact), k=call.k.to(exact), v=call.v.to(exact)))
-    sums, weights = RowSums(request, distances=0), None
-    if keep_weights:
-        weights = call.q.new_zeros((*call.q.shape[:2], n, n), dtype=torch.float32)
     visible_keys: list[Tensor] = []
+    sees_first: list[Tensor] = []
     visible_queries = torch.zeros((*call.q.shape[:2], n), dtype=torch.long, device=call.q.device)
+
+    def seen(block: Block) -> Block:
+        heard = block.weights > 0
+        visible_keys.append(heard.sum(-1))
+        sees_first.append(heard[..., 0] if block.columns[0].start == 0 else torch.zeros_like(heard[..., 0]))
+        for columns, part in block.pieces():
+            visible_queries[..., columns] += (part > 0).sum(-2)
+        return block
+
     with torch.no_grad():
-        for block in blocks(rule, request):
-            sums.add(block)
-            visible_keys.append((block.weights > 0).sum(-1))
-            for columns, part in block.pieces():
-                visible_queries[..., columns] += (part > 0).sum(-2)
-                if weights is not None:
-                    weights[:, :, block.rows, columns] = part
-        found = sums.finish()
-    causal = call.reach.right == 0 or n == 1
-    seen = AttentionCall(Everyone(), None, torch.cat(visible_keys, -1), visible_queries, causal)
-    nothing: Any = torch.zeros_like(found.own[..., 0])
-    return summary(seen, found.received, found.entropy, found.own[..., 0], nothing, min_queries, weights)
+        sums = summed(rule, request, Kept(call.q, keep_weights), seen)
+        causal = call.reach.right == 0 or n == 1
+        visible = torch.cat(visible_keys, -1), visible_queries, causal, torch.cat(sees_first, -1)
+        return summary(AttentionCall(Everyone(), None, *visible), sums, min_queries)

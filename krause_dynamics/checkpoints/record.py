@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from krause_dynamics.checkpoints.attention_statistics import HeadStatistics
+from krause_dynamics.checkpoints.attention_statistics import SAMPLED, HeadStatistics
 from krause_dynamics.checkpoints.stream import Passes
 from krause_dynamics.trajectory import Trajectory
 
-STATISTICS = ("importance", "published_importance", "first_token_score", "entropy", "strongest_key", "learned_sink")
+STATISTICS = tuple(field.name for field in fields(HeadStatistics) if field.name != "weights")
+# Those over the keys of a sequence, which are as many as it has tokens.
+OVER_TOKENS = ("importance", "published_importance", "weights")
 
 
 def record(
@@ -44,9 +46,11 @@ def record(
             (sequences, T, d), which it is called with. Padding is cut off and sequences of equal
             length are run together, so that padding on the left, on the right or none give the same numbers.
         tokenizer: Instead of the checkpoint's own.
-        attention: ``"statistics"`` (default) puts importance, published_importance, first_token_score, entropy,
-            strongest_key and learned_sink of every block into ``extras``, NaN where a hybrid has none; ``"weights"``
-            also the weights themselves, (blocks, sequences, heads, T, T);
+        attention: ``"statistics"`` (default) puts the sums over the weights of every block into ``extras``, NaN where
+            a hybrid has none: importance, published_importance, first_token_score, first_by_quarter, entropy,
+            strongest_key, self_weight, mean_distance, distance_profile, head_distance, top_keys and learned_sink
+            (``checkpoints.attention_statistics`` defines them), in one pass with the attention itself and in memory
+            linear in T; ``"weights"`` also the weights themselves, (blocks, sequences, heads, T, T);
             ``"eager"`` reads what the model itself returns instead of using the registry; None leaves attention out.
         batch_size: Sequences per forward pass; 8 keeps the memory of a small model's states low.
         sequence_length: Cut text into consecutive sequences of this many tokens.
@@ -168,8 +172,10 @@ def _put_attention(extras: dict[str, np.ndarray], batch: Batch, count: int, long
     for name in names:
         blocks = np.stack([getattr(statistics, name).cpu().numpy() for statistics in batch.attention])
         key = "attention" if name == "weights" else name
-        shape = (len(blocks), count, *(blocks.shape[2:3]), *(longest for _ in blocks.shape[3:]))
-        extras.setdefault(key, np.zeros(shape, dtype=blocks.dtype))
+        ends = [longest] * (blocks.ndim - 3) if name in OVER_TOKENS else list(blocks.shape[3:])
+        if name == "top_keys":
+            ends[0] = min(longest, SAMPLED)
+        extras.setdefault(key, np.zeros((len(blocks), count, blocks.shape[2], *ends), dtype=blocks.dtype))
         part: Any = (slice(None), batch.sequences, slice(None), *(slice(n) for n in blocks.shape[3:]))
         extras[key][part] = blocks
 

@@ -1,0 +1,111 @@
+"""Scores of some rows become weights, and are summed by row, by key and by distance in the same pass."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from krause_dynamics.forms.attention.cpu.arithmetic import highest, scale_by
+from krause_dynamics.forms.attention.cpu.compiled import entry, power_of_two, sums
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+
+@sums
+def _exponentials(values, count, shift):
+    """As `arithmetic.exponentials`, which says how; returns sum e^t and sum t e^t of t = values - shift.
+
+    The second is what entropy needs: no logarithm of small weights. -inf counts as 0.
+    """
+    total = values.dtype.type(0)
+    moment = values.dtype.type(0)
+    for t in range(count):
+        x = np.float32(values[t] - shift)
+        n = np.floor(max(x, np.float32(-87.0)) * np.float32(1.44269504) + np.float32(0.5))
+        r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+        p = np.float32(1.9875691500e-4)
+        p = p * r + np.float32(1.3981999507e-3)
+        p = p * r + np.float32(8.3334519073e-3)
+        p = p * r + np.float32(4.1665795894e-2)
+        p = p * r + np.float32(1.6666665459e-1)
+        p = p * r + np.float32(5.0000001201e-1)
+        grown = (p * r * r + r + np.float32(1)) * power_of_two(np.int32(n))
+        grown = np.float32(0) if x < np.float32(-87.0) else grown
+        values[t] = grown
+        total += grown
+        moment += grown * (np.float32(0) if x < np.float32(-87.0) else x)
+    return total, moment
+
+
+@sums
+def _exact_exponentials(values, count, shift):
+    """The same in double precision."""
+    total = moment = values.dtype.type(0)
+    for t in range(count):
+        x = values[t] - shift
+        grown = np.exp(x)
+        values[t] = grown
+        total += grown
+        moment += grown * x if grown > 0 else values.dtype.type(0)
+    return total, moment
+
+
+@sums
+def _add(values, count, out):
+    """Out += values."""
+    for t in range(count):
+        out[t] += values[t]
+
+
+@entry
+def weigh_rows(scores, place, sink, group, lower, upper, received, profile, entropy, own, log_partition):
+    """Scores of a block become weights of sum 1 in place, 0 outside of each row's interval; and their sums.
+
+    Entropy and log-partition are those of the keys among themselves, whatever a sink takes from their weights.
+
+    Args:
+        scores: (rows, columns), C-contiguous, no NaN and nothing above the largest float.
+        place: (3,) number of the first row, position of the first row's query, key of the first column.
+        sink: Logit of a term of the denominator that has no key; -inf: none.
+        group: (n,) row of ``received`` for each query by number, -1: none.
+        lower: (n,) first key of each row by number.
+        upper: (n,) one past its last key.
+        received: (groups, columns) to which weights are added.
+        profile: (rows + columns - 1,) to which they are added by column - row, from -(rows - 1) on; size 0: not wanted.
+        entropy: (n,) result in nats, by number.
+        own: (n,) result, weight of each query at its own position.
+        log_partition: (n,) result.
+    """
+    rows, columns = scores.shape
+    for r in range(rows):
+        i = place[0] + r
+        begin, end = lower[i] - place[2], upper[i] - place[2]
+        row = scores[r]
+        for t in range(min(begin, columns)):
+            row[t] = 0
+        for t in range(max(end, 0), columns):
+            row[t] = 0
+        entropy[i], own[i], log_partition[i] = 0, 0, -np.inf
+        if end <= begin:
+            continue
+        heard = row[begin:end]
+        count = end - begin
+        largest = highest(heard, count)
+        if largest == -np.inf:
+            heard[:] = 0
+            continue
+        if row.itemsize == 8:
+            total, moment = _exact_exponentials(heard, count, largest)
+        else:
+            total, moment = _exponentials(heard, count, largest)
+        log_total = np.log(total)
+        log_partition[i] = log_total + largest
+        entropy[i] = max(log_total - moment / total, row.dtype.type(0))  # rounding reaches -1e-6
+        factor = row.dtype.type(1) / (total * (row.dtype.type(1) + np.exp(sink - log_partition[i])))
+        scale_by(heard, count, factor)
+        if group[i] >= 0:
+            _add(heard, count, received[group[i]][begin:])
+        if profile.size > 0:
+            _add(heard, count, profile[rows - 1 - r + begin :])
+        itself = place[1] + r - place[2]
+        if begin <= itself < end:
+            own[i] = row[itself]
