@@ -187,3 +187,22 @@ def test_the_centre_of_symmetry_is_the_median_of_the_mirrored_sums(rng):
         position[pairs[:67]] -= rounding * rng.integers(1, 3, 67)
         position[pairs[-69:]] += rounding * rng.integers(1, 3, 69)
         assert symmetry(position, np.ones(300)) == (True, 0.0)
+
+
+def test_radii_of_runs_that_share_queries(rng):
+    """Radii (2, 1, n) meet queries (1, 3, n): each run by itself gives the same."""
+    queries, radius = rng.random((1, 3, 5, 1)), rng.random((2, 1, 5)) * 0.4 + 0.1
+    fast = kd.aggregate(kd.bounded_confidence(radius), queries, queries, impl="sorted1d")
+    for a in range(2):
+        for b in range(3):
+            alone = kd.aggregate(kd.bounded_confidence(radius[a, 0]), queries[0, b], impl="reference")
+            np.testing.assert_allclose(fast.mean[a, b], alone.mean, rtol=0, atol=2e-15)
+
+
+@pytest.mark.parametrize("pair", [slice(None), slice(None, None, -1)])
+def test_a_pair_at_one_end_alone_is_not_symmetric(pair):
+    """Two opinions that are equal at one end only: mirrored up to rounding, but another number of distinct ones."""
+    position = np.array([-1.0 - 2**-52, -1.0, 1.0, 1.0])
+    position = np.sort(-position) if pair.step else position
+    assert not symmetry(position, np.ones(4))[0]
+    assert symmetry(np.array([-1.0, -1.0, 1.0, 1.0]), np.ones(4))[0]

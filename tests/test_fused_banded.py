@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import krause_dynamics as kd
-from krause_dynamics.forms.attention import banded, operators
+from krause_dynamics.forms.attention import banded, operators, tiles
 from krause_dynamics.forms.attention import by_tiles as tiles_engine
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.forms.attention.cpu import by_blocks, by_rows
@@ -443,3 +443,25 @@ def test_operator_contract():
         arguments,
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )
+
+
+def test_dropout_of_tiles_drops_its_share_and_keeps_the_mean():
+    """Factors are 0 or 1/(1-p); of 2^16 pairs the kept share is 1 - p within five standard deviations."""
+    p, side = 0.3, 128
+    places = torch.arange(side)[None]
+    block = tiles.Block(places, places, torch.ones_like(places, dtype=torch.bool))
+    factors = tiles.dropout_factors(block, (2, 2), side, p, seed=7)
+    assert sorted(factors.unique().tolist()) == pytest.approx([0.0, 1 / (1 - p)])
+    share = (factors > 0).double().mean().item()
+    assert abs(share - (1 - p)) < 5 * (p * (1 - p) / factors.numel()) ** 0.5
+
+
+def test_keys_without_mass_are_heard_by_nobody(engine):
+    """Rows that see such keys alone hear nobody: mean 0 and log-partition -inf, never NaN."""
+    q, k, v = (points(1, 1, 6, 3, seed=seed) for seed in range(3))
+    mass = torch.zeros(1, 1, 6, dtype=torch.float64)
+    mass[..., :3] = NEVER
+    out, log_partition = engine(Call(q, k, v, torch.ones(1, 1, dtype=torch.float64), False, Reach(1, 0, (), 0), mass))
+    assert torch.equal(log_partition[0, 0] == NEVER, torch.arange(6) < 3)
+    assert torch.equal(out[0, 0, :3], torch.zeros(3, 3, dtype=torch.float64))
+    torch.testing.assert_close(out[0, 0, 3], v[0, 0, 3])

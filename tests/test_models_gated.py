@@ -255,3 +255,10 @@ def test_checkpointed_gradients_are_the_plain_ones_and_reach_log_sigma():
     assert all(grad.abs().max() > 0 for name, grad in gradients[0].items() if "sigma" in name or "gate" in name)
     for name, plain in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], plain, rtol=1e-9, atol=1e-12)
+
+
+def test_padding_of_one_row_serves_every_sequence():
+    """Padding (1, keys) is that of each of the two sequences; three heads, so that an axis taken for another shows."""
+    q, k = torch.zeros(2, 3, 4, 8), torch.zeros(2, 3, 4, 8)
+    valid = heard_of(torch.tensor([[False, True, True, True]]), q, k, 4)["key_valid"]
+    assert valid.tolist() == [[False, True, True, True]] * 2

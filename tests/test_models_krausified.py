@@ -214,3 +214,15 @@ def test_other_families_save_and_load_too(family, tmp_path):
     loaded = auto.from_pretrained(tmp_path)
     assert type(loaded) is type(model)
     torch.testing.assert_close(loaded(**given)[0], model(**given)[0], rtol=0, atol=0)
+
+
+def test_the_dimension_of_heads_is_found_wherever_it_stands():
+    """At the attention module, else in the configuration, else the width by the number of heads."""
+    from krause_dynamics.models.krausified_sigma import head_size
+
+    config = hf.LlamaConfig(hidden_size=24, num_attention_heads=4, head_dim=10)
+    part = torch.nn.Module()
+    assert head_size(part, config) == 10
+    part.attention_head_size = 5
+    assert head_size(part, hf.BertConfig(hidden_size=24, num_attention_heads=4)) == 5
+    assert head_size(torch.nn.Module(), hf.BertConfig(hidden_size=24, num_attention_heads=4)) == 6

@@ -151,3 +151,10 @@ def test_a_ring_of_thirty_thousand_needs_no_matrix():
     np.testing.assert_allclose(velocity, (factor - 1) * x, atol=1e-15)
     np.testing.assert_allclose(run.final[:, 0], factor**2 * x[:, 0], atol=1e-15)
     assert peak < 100e6
+
+
+def test_one_radius_a_run_is_refused_by_name():
+    """The form takes one state; a radius of two axes is one of several runs."""
+    x, graph = np.random.default_rng(0).random((5, 1)), kd.Graph(np.ones((5, 5)))
+    rule = kd.bounded_confidence(np.full((2, 5), 0.3), graph)
+    assert "radii without leading axes" in kd.supported(rule, x)["network"]

@@ -17,7 +17,7 @@ from krause_dynamics.errors import UnsupportedModel
 transformers = pytest.importorskip("transformers")
 
 from krause_dynamics.nn.huggingface import register_attention  # noqa: E402
-from krause_dynamics.nn.huggingface.masks import PairMask  # noqa: E402
+from krause_dynamics.nn.huggingface.masks import PairMask, pair_mask  # noqa: E402
 from tests import checkpoint_models as models  # noqa: E402
 from tests.families.__main__ import cell  # noqa: E402
 from tests.families.checks import CHECKS  # noqa: E402
@@ -252,3 +252,10 @@ def test_a_family_equals_its_own_eager_attention(family):
 def test_every_check_of_every_family(family):
     for name in CHECKS:
         assert cell(family, name) in ("", "equal"), name
+
+
+def test_a_mask_held_as_a_rule_has_the_shape_of_the_one_it_writes():
+    """One axis for all heads, as every attention function of transformers expects."""
+    mask = pair_mask(2, 3, 5, q_offset=2, attention_mask=torch.ones(2, 5, dtype=torch.bool))
+    assert isinstance(mask, PairMask)
+    assert mask.shape == mask.write().shape == (2, 1, 3, 5)

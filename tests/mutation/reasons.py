@@ -76,6 +76,26 @@ REASONS = (
     Reason("forms/blocked.py", "if end - i > 1 and (low", "and, or", "masks a tile whose columns are all in reach"),
     Reason("forms/blocked.py", "if end - i > 1 and (low", "comparison", "masks a tile whose columns are all in reach"),
     Reason("lattice/convolution.py", "row, inner = ", "constant", "the slope may be that of any clear row behind"),
+    Reason(
+        "attention/tiles.py",
+        "tile.log_mass > NEVER",
+        "comparison",
+        "weights of no mass are left out by the sum as well",
+    ),
+    Reason(
+        "interaction/scores.py", "return 1.0", "constant", "unknown: a guess of the first implicit step, judged later"
+    ),
+    Reason("integrators/stiff.py", "order: ClassVar", "constant", "a label: implicit methods choose their own steps"),
+    Reason("runs/fingerprints.py", "depth: int = 0", "constant", "from which nesting on a mark is given up: one level"),
+    Reason("runs/stopping.py", "points.reshape(-1", "constant", "numpy takes any negative length for the rest"),
+    Reason("near/pencils.py", "SLACK = ", "constant", "more candidates, which the exact judge turns away"),
+    Reason(
+        "lattice/convolution.py", "row not in tried", "constant", "another border, or the plain sum, serves that row"
+    ),
+    Reason("checkpoints/capture.py", "keep_weights: bool", "constant", "every caller says it"),
+    Reason(
+        "sweeps/phase_diagrams.py", "1e-12 * length", "constant", "steps are counted otherwise, opinions move alike"
+    ),
 )
 
 
