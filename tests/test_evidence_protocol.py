@@ -25,7 +25,9 @@ def test_contrasts_compare_arms_that_are_run_and_sum_to_nothing(experiment):
         assert set(weights) <= known
         assert sum(weights.values()) == 0
     assert set(experiment.tuning_arms) <= known
-    assert experiment.beside or experiment.learning_rates
+    fixed = "learning_rate" in experiment.tables["training"]
+    assert sum(map(bool, (experiment.beside, experiment.learning_rates, fixed))) == 1
+    assert set(experiment.kept) <= known
 
 
 @pytest.mark.parametrize("experiment", experiments.EXPERIMENTS.values(), ids=lambda e: e.name)
@@ -62,7 +64,7 @@ def test_runs_go_seed_after_seed_and_tuning_has_a_seed_of_its_own():
 def test_a_starting_sigma_is_that_of_softmax_attention():
     for experiment in experiments.EXPERIMENTS.values():
         keys = {k: v for k, v in experiment.tables["model"].items() if k not in ("kind", "size")}
-        size = {"tiny": (192, 3), "small": (384, 6)}.get(experiment.tables["model"].get("size"))
+        size = {"tiny": (192, 3), "small": (384, 6)}.get(experiment.tables["model"].get("size", ""))
         config = KINDS[experiment.tables["model"]["kind"]](**keys)
         width, heads = size or (config.hidden_size, config.num_attention_heads)
         assert config.sigma**-2 == pytest.approx((width / heads) ** -0.5)
