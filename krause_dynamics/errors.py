@@ -25,6 +25,10 @@ class SimulationDiverged(RuntimeError):
         self.trajectory = trajectory
 
 
+class TrainingDiverged(RuntimeError):
+    """A loss became infinite or NaN; the message says at which step and learning rate, and what goes on from where."""
+
+
 def printable(text: str) -> str:
     """Text from elsewhere for a terminal: control characters, which could move the cursor or hide words, as escapes."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

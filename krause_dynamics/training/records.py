@@ -1,0 +1,84 @@
+"""What a run leaves for readers: a table of metrics, its result, and the weights as transformers loads them."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from krause_dynamics._files import check_target, regular, write_bytes
+
+FIRST = ("epoch", "step", "split", "loss")
+
+
+def write_metrics(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """``metrics.csv``: a line for each epoch and part; what a part is not measured by stays empty."""
+    columns = [*FIRST, *sorted({name for row in rows for name in row} - set(FIRST))]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(folder / "metrics.csv", text.getvalue().encode())
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of ``metrics.csv``, without what is empty."""
+    with regular(folder / "metrics.csv").open(newline="", encoding="utf-8") as opened:
+        return [{k: _value(v) for k, v in row.items() if v} for row in csv.DictReader(opened)]
+
+
+def _value(text: str) -> int | float | str:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """A readable JSON file."""
+    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def export(model: Any, folder: Path) -> None:
+    """``save_pretrained`` (safetensors and configuration), each file replaced in one step."""
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as beside:
+        model.save_pretrained(beside)
+        for written in sorted(Path(beside).iterdir()):
+            os.replace(written, folder / written.name)
+
+
+def prepared(out: Path, toml: str) -> Path:
+    """The folder of a run, made where it is not there, with its configuration.
+
+    Raises:
+        ValueError: It holds the run of another configuration, which is left as it is, or is no folder to write to.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out must be a folder, got the file {out}")
+    out.mkdir(parents=True, exist_ok=True)
+    path = check_target("out", out / "configuration.toml")
+    if path.exists():
+        before, now = (text.splitlines() for text in (path.read_text(encoding="utf-8"), toml))
+        changed = [f"{a!r} there, {b!r} now" for a, b in zip(before, now, strict=False) if a != b and "path" not in a]
+        changed = [words for words in changed if "save_seconds" not in words and "cost" not in words]
+        if changed or len(before) != len(now):
+            words = changed[0] if changed else "another number of keys"
+            raise ValueError(
+                f"{out} holds a run of another configuration ({words}); it was left as it is: choose another folder"
+            )
+    else:
+        if any(out.glob("metrics.csv")):
+            raise ValueError(f"{out} holds a table of metrics but no configuration; choose another folder")
+        write_bytes(path, toml.encode())
+    for left in out.glob("*/.part-*"):  # of a process that was killed
+        with contextlib.suppress(OSError):
+            shutil.rmtree(left)
+    return out

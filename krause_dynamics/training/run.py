@@ -1,0 +1,257 @@
+"""`train`: one run from its configuration to its result."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from krause_dynamics._arguments import FILE, Maybe, Word, reads
+from krause_dynamics.runs.progress import Progress, drawn
+from krause_dynamics.training import evaluation, loop, records, state
+from krause_dynamics.training.configuration import TrainingConfiguration
+from krause_dynamics.training.kinds import build
+from krause_dynamics.training.split import found_in, task_of
+from krause_dynamics.training.step import TrainingStep, learning_rates
+from krause_dynamics.training.tasks import Task
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run found.
+
+    Attributes:
+        folder: Where its files are: ``best/``, ``last/``, ``metrics.csv``, ``curves.png``, ``result.json``.
+        best: The row of the epoch that was best by validation.
+        last: The row of the last one.
+        test: Measures of the test part by the best weights, taken once.
+        metrics: All rows: epoch, step, split, loss, measures, seconds.
+        result: Everything that ``result.json`` holds.
+    """
+
+    folder: Path
+    best: dict[str, Any]
+    last: dict[str, Any]
+    test: dict[str, Any]
+    metrics: tuple[dict[str, Any], ...]
+    result: dict[str, Any]
+
+
+@reads(out=FILE, resume=Word(("auto", "never")), device=Maybe(Word(("cpu", "cuda"))))
+def train(
+    configuration: Any,
+    *,
+    out: str | os.PathLike[str],
+    resume: str = "auto",
+    device: str | None = None,
+    progress: bool | Progress = False,
+) -> TrainingResult:
+    """Train a model as a configuration says; what is in the folder already is not computed again.
+
+    The best weights are those of the epoch that is best on the validation part; the test part is measured once, by
+    them, after the last epoch. Started by torchrun or accelerate, the processes share each batch.
+
+    Args:
+        configuration: A `TrainingConfiguration`, its tables, or the path of a TOML file.
+        out: Folder of the run; made where it is not there.
+        resume: ``"auto"`` goes on where the folder's run ended, bit for bit; ``"never"`` refuses a folder with a run.
+        device: ``"cpu"`` or ``"cuda"``; by default a GPU where there is one.
+        progress: ``True`` draws a bar; or a function ``progress(steps, all steps)``.
+
+    Returns:
+        The result; `TrainingResult.result` is also in ``result.json``.
+
+    Raises:
+        ValueError, FileNotFoundError: Bad tables or data, or a folder of another run.
+        TrainingDiverged: A loss became infinite or NaN.
+    """
+    chosen = TrainingConfiguration.read(configuration)
+    folder = Path(out)
+    if resume == "never" and (folder / "configuration.toml").exists():
+        raise ValueError(f"out must be a folder without a run where resume='never', got {folder}")
+    records.prepared(folder, chosen.toml())
+    if (folder / "result.json").exists():
+        return _finished(folder)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    mine = [torch.cuda.current_device()] if device == "cuda" else []
+    with torch.random.fork_rng(mine), _quiet(), _told(progress) as told:
+        return _Run(chosen, folder, device, told).run()
+
+
+@contextmanager
+def _told(progress: bool | Progress) -> Iterator[Progress]:
+    """`drawn`, or nothing."""
+    if progress is False:
+        yield lambda done, total: None
+        return
+    with drawn(progress, "train") as bar:
+        yield bar
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The Trainer and files of weights speak; afterwards transformers says what it said before."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
+
+
+class _Run:
+    """One run of one process."""
+
+    def __init__(self, configuration: TrainingConfiguration, folder: Path, device: str, told: Progress) -> None:
+        self.configuration, self.folder, self.told = configuration, folder, told
+        self.settings = settings = configuration.training
+        self.world = int(os.environ.get("WORLD_SIZE", "1"))
+        if settings.batch_size % self.world:
+            raise ValueError(f"training.batch_size must divide by {self.world} processes, got {settings.batch_size}")
+        self.batch_size = settings.batch_size // self.world
+        self.arguments = loop.arguments(folder, settings.epochs, self.batch_size, settings.seed, device)
+        self.device = torch.device(self.arguments.device)
+        self.rank = self.arguments.process_index
+        cuda = self.device.type == "cuda"
+        self.bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and cuda)
+        self.captures = settings.capture and cuda and self.world == 1
+        self.found = found_in(configuration.data)
+        self.task: Task = task_of(configuration, self.found, self.device)
+        torch.manual_seed(settings.seed)
+        self.model = build(configuration.model, settings.drop_path, self.task.follows()).to(self.device)
+        self.optimizer = self._optimizer()
+        self.digest = configuration.digest()
+        self.done = state.read(folder, self.digest, self.model, self.optimizer)
+        self.saved = time.monotonic()
+
+    def _optimizer(self) -> Any:
+        from krause_dynamics.models import parameter_groups
+
+        groups = parameter_groups(self.model, self.settings.weight_decay)
+        return loop.optimizer_of([g for g in groups if g["params"]], self.settings.learning_rate, self.device)
+
+    def run(self) -> TrainingResult:
+        """Train the epochs that are left, then measure the test part."""
+        settings, examples = self.settings, self.task.sizes["train"]
+        batches = loop.Batches(
+            examples, self.batch_size, seed=settings.seed, begin=self.done.epoch, rank=self.rank, world=self.world,
+            device=self.device,
+        )  # fmt: skip
+        if not len(batches):
+            raise ValueError(f"training.batch_size must be at most the {examples} examples, got {settings.batch_size}")
+        steps = len(batches)
+        self.rates = learning_rates(
+            settings.learning_rate, settings.epochs * steps, round(settings.warmup_epochs * steps)
+        )
+        if self.done.epoch < settings.epochs:
+            self._train(batches)
+        return self._end()
+
+    def _train(self, batches: loop.Batches) -> None:
+        self.steps = len(batches)
+        self.arguments.num_train_epochs = self.settings.epochs - self.done.epoch
+        done = self.done.epoch * self.steps
+        epochs = loop.Epochs(
+            self.done.epoch, self.settings.seed, self.told, self._epoch, self.folder / state.NAME,
+            total=self.settings.epochs * self.steps,
+        )  # fmt: skip
+        uses_cache = getattr(self.model.config, "use_cache", None)
+        trainer = loop.Loop(
+            lambda model: self._step(model, done), batches, model=self.model, args=self.arguments,
+            optimizers=(self.optimizer, loop.Rates(self.rates, done)), callbacks=[epochs],
+        )  # fmt: skip
+        epochs.loop = trainer
+        if uses_cache is None:
+            del self.model.config.use_cache  # which the Trainer sets, and which no configuration of pictures knows
+        else:
+            self.model.config.use_cache = uses_cache
+        trainer.train()
+
+    def _step(self, model: Any, done: int) -> TrainingStep:
+        return TrainingStep(
+            model, self.task, self.optimizer, self.rates, done=done, batch_size=self.batch_size,
+            clip=self.settings.clip, bfloat16=self.bfloat16, capture=self.captures,
+        )  # fmt: skip
+
+    def _measured(self, part: str, limit: int | None = None) -> dict[str, float]:
+        return evaluation.measured(
+            self.model, self.task, part, batch_size=self.configuration.evaluation.batch_size, limit=limit,
+            bfloat16=self.bfloat16, rank=self.rank, world=self.world,
+        )  # fmt: skip
+
+    def _epoch(self, epoch: int, loss: float, seconds: float) -> None:
+        """Measure, note and keep a finished epoch."""
+        begin = time.perf_counter()
+        found = self._measured("validation", self.configuration.evaluation.limit)
+        done, step = self.done, epoch * self.steps
+        done.epoch, done.seconds = epoch, done.seconds + seconds
+        rate = self.rates[step - 1]
+        done.rows.append(
+            {"epoch": epoch, "step": step, "split": "train", "loss": loss, "seconds": seconds, "learning_rate": rate}
+        )
+        took = time.perf_counter() - begin
+        row: dict[str, Any] = {"epoch": epoch, "step": step, "split": "validation", **found, "seconds": took}
+        done.rows.append(row)
+        metric = self.task.metric
+        if self.task.better(row[metric], None if done.best is None else done.best[metric]):
+            done.best = row
+            done.best_weights = {name: x.clone() for name, x in state.learned(self.model).items()}
+        if time.monotonic() - self.saved >= self.settings.save_seconds or epoch == self.settings.epochs:
+            self._keep()
+
+    def _keep(self) -> None:
+        if self.rank == 0:
+            state.write(self.folder, self.digest, self.model, self.optimizer, self.done)
+            records.write_metrics(self.folder, self.done.rows)
+        self.saved = time.monotonic()
+
+    def _end(self) -> TrainingResult:
+        """Measure the test part by the best weights; write what a reader wants."""
+        done = self.done
+        assert done.best is not None
+        if self.rank == 0:
+            records.export(self.model, self.folder / "last")
+        state.put(self.model, done.best_weights)
+        test = {k: done.best[k] for k in ("epoch", "step")} | {"split": "test", **self._measured("test")}
+        rows = [*done.rows, test]
+        result = self._summary(test)
+        if self.rank == 0:
+            records.export(self.model, self.folder / "best")
+            records.write_metrics(self.folder, rows)
+            records.write_json(self.folder / "result.json", result)
+        return _result(self.folder, result, rows)
+
+    def _summary(self, test: dict[str, Any]) -> dict[str, Any]:
+        done, cuda = self.done, self.device.type == "cuda"
+        counted = evaluation.costs(self.model, self.task) if self.configuration.evaluation.cost else {}
+        return {
+            "chosen_by": f"validation {self.task.metric}", "best": done.best, "last": done.rows[-1], "test": test,
+            "epochs": done.epoch, "examples": self.task.sizes, "seconds": done.seconds,
+            "seconds_per_step": evaluation.seconds_a_step(done.rows), **evaluation.weights(self.model), **counted,
+            "memory_mib": torch.cuda.max_memory_reserved(self.device) / 2**20 if cuda else None,
+            "device": evaluation.machine(self.device), "captured": self.captures, "bfloat16": self.bfloat16,
+            "processes": self.world, "versions": evaluation.versions(), "configuration": self.digest,
+            "checksums": self.found.checksums, "classes": list(self.found.classes),
+        }  # fmt: skip
+
+
+def _result(folder: Path, result: dict[str, Any], rows: list[dict[str, Any]]) -> TrainingResult:
+    last = [row for row in rows if row["split"] == "validation"][-1]
+    return TrainingResult(folder, result["best"], last, result["test"], tuple(rows), result)
+
+
+def _finished(folder: Path) -> TrainingResult:
+    """The result of a run that ended before."""
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return _result(folder, result, records.read_metrics(folder))

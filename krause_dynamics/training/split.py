@@ -1,0 +1,75 @@
+"""Data -> the parts of a task: train, validation and test, split by a seed of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from krause_dynamics.training.formats import FORMATS, PICTURES, Found, Pictures
+from krause_dynamics.training.kinds import KINDS
+from krause_dynamics.training.tasks import Classes, Levels, Task
+
+
+def found_in(data: Any) -> Found:
+    """Read the files of ``[data]``.
+
+    Raises:
+        ValueError, FileNotFoundError: A folder that is missing, damaged or of another format.
+    """
+    return FORMATS[data.format](
+        Path(data.path), data.sha256 or {}, size=data.size, channels=data.channels, field=data.field
+    )  # fmt: skip
+
+
+def task_of(configuration: Any, found: Found, device: torch.device) -> Task:
+    """The task of a configuration, with its data on the device.
+
+    Raises:
+        ValueError: A model that does not learn from data of this format, or parts without examples.
+    """
+    data, kind = configuration.data, KINDS[configuration.model["kind"]]
+    if (data.format in PICTURES) != (kind.task != "tokens"):
+        wanted = "text" if kind.task == "tokens" else "pictures"
+        raise ValueError(
+            f"model.kind = {configuration.model['kind']!r} learns from {wanted}, data.format is {data.format!r}"
+        )
+    parts = pictures(found, data)
+    if kind.task == "levels":
+        return Levels(parts, device)
+    return Classes(parts, len(found.classes), configuration.training, device)
+
+
+def pictures(found: Found, data: Any) -> dict[str, Pictures]:
+    """Parts of pictures; a validation part of the files joins the training part before the split."""
+    whole, test = found.train, found.test
+    assert isinstance(whole, Pictures)
+    if isinstance(found.validation, Pictures):
+        more = found.validation
+        whole = Pictures(np.concatenate([whole.pixels, more.pixels]), np.concatenate([whole.labels, more.labels]))
+    order = np.random.default_rng(data.split_seed).permutation(len(whole))
+    held = amount("data.validation", data.validation, len(whole))
+    apart = 0 if test is not None else amount("data.test", data.test, len(whole))
+    kept = order[held + apart :][: data.limit]
+    if not len(kept):
+        raise ValueError(
+            f"data.validation must leave examples to learn from: {held + apart} of {len(whole)} are held out"
+        )
+    if test is None:
+        test = whole.part(order[held : held + apart])
+    assert isinstance(test, Pictures)
+    return {"train": whole.part(kept), "validation": whole.part(order[:held]), "test": test}
+
+
+def amount(name: str, given: float, whole: int) -> int:
+    """A number, or a share of the whole; at least one.
+
+    Raises:
+        ValueError: None or all of them.
+    """
+    count = round(given * whole) if given < 1 else round(given)
+    if not 0 < count < whole:
+        raise ValueError(f"{name} must be a share below 1 or a number of examples below {whole}, got {given:g}")
+    return count

@@ -1,0 +1,95 @@
+"""The one file from which a run goes on: weights, optimiser, best weights and the rows of its table, as safetensors.
+
+Order, augmentation and dropped paths of an epoch follow from the seed and the epoch's number, so that no generator has
+to be kept and a run that was killed goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from krause_dynamics._files import reading, write_bytes
+
+NAME = "state.safetensors"
+
+
+@dataclass
+class Progressed:
+    """How far a run is.
+
+    Attributes:
+        epoch: Finished epochs.
+        seconds: Time spent in them.
+        rows: Of the table of metrics.
+        best: The row of the best epoch.
+        best_weights: Weights of that epoch.
+    """
+
+    epoch: int = 0
+    seconds: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+def learned(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that training changes, by name; those of a frozen base come from where it came from."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def put(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give a model weights of `learned`, in place."""
+    with torch.no_grad():
+        for name, p in learned(model).items():
+            p.copy_(weights[name])
+
+
+def write(folder: Path, digest: str, model: nn.Module, optimizer: torch.optim.Optimizer, run: Progressed) -> None:
+    """Replace the file in one step."""
+    tensors = {f"model.{name}": x for name, x in learned(model).items()}
+    tensors |= {f"best.{name}": x for name, x in run.best_weights.items()}
+    for i, p in enumerate(_parameters(optimizer)):
+        tensors |= {f"optimizer.{i}.{name}": x for name, x in optimizer.state.get(p, {}).items()}
+    about = {"epoch": run.epoch, "seconds": run.seconds, "rows": run.rows, "best": run.best, "configuration": digest}
+    whole = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    write_bytes(folder / NAME, save(whole, {"krause_dynamics": json.dumps(about)}))
+
+
+def read(folder: Path, digest: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progressed:
+    """Go on from the file, where there is one; model and optimiser are filled.
+
+    Raises:
+        ValueError: The file of another configuration, or a damaged one; it is left as it is.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return Progressed()
+    with reading(path), safe_open(path, "pt") as opened:
+        about = json.loads(opened.metadata()["krause_dynamics"])
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # no mapping
+    if about["configuration"] != digest:
+        raise ValueError(f"{folder} holds a run of another configuration; it was left as it is: choose another folder")
+    with reading(path):
+        put(model, _under("model", tensors))
+    for i, p in enumerate(_parameters(optimizer)):
+        state = _under(f"optimizer.{i}", tensors)
+        if state:
+            optimizer.state[p] = {name: x.to(p.device) for name, x in state.items()}
+    best = {name: x.to(p.device) for name, x in _under("best", tensors).items()}
+    return Progressed(about["epoch"], about["seconds"], about["rows"], about["best"], best)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{prefix}."): x for name, x in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]

@@ -1,0 +1,147 @@
+"""A run of training: what it writes, that it goes on bit for bit, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+from krause_dynamics.errors import TrainingDiverged  # noqa: E402
+from krause_dynamics.models import KrauseViT  # noqa: E402
+from krause_dynamics.training import TrainingConfiguration, train  # noqa: E402
+from tests import training_data as made  # noqa: E402
+
+MODEL = {"kind": "kvit", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 4}
+STRONG = {"mixup": 0.8, "cutmix": 1.0, "crop": 1, "flip": True, "drop_path": 0.2, "label_smoothing": 0.1}
+
+
+@pytest.fixture
+def tables(tmp_path):
+    return {
+        "model": dict(MODEL),
+        "data": {"format": "idx", "path": str(made.idx(tmp_path / "data")), "validation": 12},
+        "training": {"epochs": 3, "batch_size": 8, "learning_rate": 0.01, "save_seconds": 0.0, **STRONG},
+    }
+
+
+def without_times(rows):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def same(first, second):
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_brightness_is_learned_and_everything_is_written(tables, tmp_path):
+    """Three classes of another brightness each: a model that learns tells them apart; one that does not has 1/3."""
+    tables["training"] = {"epochs": 20, "batch_size": 6, "learning_rate": 0.01}
+    result = train(tables, out=tmp_path / "run")
+    assert result.test["accuracy"] > 0.9
+    assert result.best["accuracy"] == max(row["accuracy"] for row in result.metrics if row["split"] == "validation")
+    model = KrauseViT.from_pretrained(result.folder / "best")
+    assert not model.training
+    assert same(weights(result.folder / "best"), {name: p.detach() for name, p in model.state_dict().items()})
+    stored = json.loads((result.folder / "result.json").read_text())
+    assert stored["parameters"] == sum(p.numel() for p in model.parameters())
+    assert stored["examples"] == {"train": 36, "validation": 12, "test": 24}
+    lines = (result.folder / "metrics.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 20 + 1
+    assert sum(",test," in line for line in lines) == 1, "the test part is measured once"
+    again = train(result.folder / "configuration.toml", out=result.folder)
+    assert without_times(again.metrics) == without_times(result.metrics), "a finished run is read, not repeated"
+
+
+@pytest.mark.parametrize("stopped", [1, 5, 9])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(tables, tmp_path, stopped):
+    """4 steps an epoch: stopped inside the first, second and third epoch; strong augmentation, dropped paths."""
+    whole = train(tables, out=tmp_path / "whole")
+
+    def stop(done, total):
+        assert total == 12
+        if done == stopped:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tables, out=tmp_path / "parts", progress=stop)
+    assert (tmp_path / "parts" / "state.safetensors").exists() == (stopped > 4)
+    parts = train(tables, out=tmp_path / "parts")
+    assert without_times(parts.metrics) == without_times(whole.metrics)
+    for name in ("best", "last"):
+        assert same(weights(parts.folder / name), weights(whole.folder / name))
+
+
+def test_the_seed_decides_and_the_callers_generator_is_left_alone(tables, tmp_path):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first = train(tables, out=tmp_path / "1")
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(4)
+    second = train(tables, out=tmp_path / "2")
+    assert without_times(first.metrics) == without_times(second.metrics)
+    tables["training"]["seed"] = 1
+    third = train(tables, out=tmp_path / "3")
+    assert without_times(third.metrics) != without_times(first.metrics)
+
+
+def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_good_state(tables, tmp_path):
+    tables["model"] |= {"score": "dot", "support": "full"}
+    tables["training"] |= {"learning_rate": 1e30, "clip": 0.0, "epochs": 5}
+    with pytest.raises(
+        TrainingDiverged, match=r"the loss became (nan|inf) at step \d+ \(epoch 1\) at a learning rate of .*e\+2"
+    ):
+        train(tables, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_folder_of_another_run_is_refused_and_left_as_it_is(tables, tmp_path):
+    train(tables, out=tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    tables["training"]["seed"] = 7
+    with pytest.raises(ValueError, match="'seed = 0' there, 'seed = 7' now"):
+        train(tables, out=tmp_path / "run")
+    with pytest.raises(ValueError, match="without a run"):
+        train(tables, out=tmp_path / "run", resume="never")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("training", "epoch", 3, r"unknown key of \[training\] 'epoch'; did you mean 'epochs'"),
+        ("training", "epochs", 0, "training.epochs must be at least 1, got 0"),
+        ("training", "precision", "fp16", "training.precision must be"),
+        ("training", "batch_size", 64, "training.batch_size must be at most the 36 examples"),
+        ("training", "learning_rate", 0.0, "training.learning_rate must be positive"),
+        ("data", "format", "idy", "data.format must be"),
+        ("data", "validation", 48, "data.validation must be a share below 1 or a number of examples below 48"),
+        ("model", "kind", "vit", "unknown model.kind 'vit'; did you mean 'kvit'"),
+        ("model", "suport", "full", "unknown KrauseViTConfig key 'suport'; did you mean 'support'"),
+        ("model", "num_labels", 5, "model.num_labels must be 3, as the data are, got 5"),
+        ("model", "size", "huge", "unknown model.size 'huge'"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused_in_words(tables, tmp_path, section, key, value, message):
+    tables[section][key] = value
+    with pytest.raises(ValueError, match=message):
+        train(tables, out=tmp_path / "run")
+
+
+def test_a_configuration_is_the_same_as_a_file(tables, tmp_path):
+    first = TrainingConfiguration.read(tables)
+    (tmp_path / "a.toml").write_text(first.toml())
+    assert TrainingConfiguration.read(tmp_path / "a.toml") == first
+    assert TrainingConfiguration.read(first) is first
+    assert first.digest() == TrainingConfiguration.read(tmp_path / "a.toml").digest()
+    assert {"model", "data", "training", "evaluation"} == first.tables().keys()
+    with pytest.raises(ValueError, match="unknown table 'trainings'; did you mean 'training'"):
+        TrainingConfiguration.read({**tables, "trainings": {}})
