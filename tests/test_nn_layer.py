@@ -25,6 +25,7 @@ OPTIONS = {
     "causal without window": {"causal": True, "top_k": 5},
     "one key": {"window": 1},
     "no selection": {"window": 9, "sigma_per_head": True},
+    "exempt, without static": {"neighbourhood": kd.Window(5) & kd.TopK(2, exempt=8)},
 }
 
 
@@ -111,16 +112,18 @@ def test_the_static_cache_decodes_alike(name, chunks):
         torch.testing.assert_close(steps, full, rtol=1e-11, atol=1e-11)
     cache = layer.new_cache(static=True)
     layer(x[:, :30], cache=cache)
-    places = [buffer.data_ptr() for buffer in cache._buffers]
+    places = [buffer.data_ptr() for buffer in cache._ring[:4]]
     cache.reset()
     again = torch.cat([layer(x[:, :40], cache=cache), layer(x[:, 40:], cache=cache)], 1)
     torch.testing.assert_close(again, layer(x), rtol=1e-11, atol=1e-11)
-    assert [buffer.data_ptr() for buffer in cache._buffers] == places
+    assert [buffer.data_ptr() for buffer in cache._ring[:4]] == places
 
 
 def test_a_static_cache_needs_a_window_and_one_shape():
     with pytest.raises(ValueError, match="needs a window"):
         KrauseAttention(32, 4, causal=True).new_cache(static=True)
+    with pytest.raises(ValueError, match="exempt rows"):
+        KrauseAttention(32, 4, kd.Window(5) & kd.TopK(2, exempt=1)).new_cache(static=True)
     with pytest.raises(ValueError, match="at least 1"):
         StaticWindowCache(0)
     cache = StaticWindowCache(4)

@@ -72,6 +72,15 @@ def test_a_picture_depends_on_seed_and_place_alone():
     assert (generate_pictures(model, 5, seed=2) != one).any()
 
 
+def test_captured_batches_fit_the_device(monkeypatch):
+    """Of 20 layers' worth of keys: 2 layers, 6 keys, width 16, keys and values in float32."""
+    model, picture = tiny(), 2 * 2 * 6 * 16 * 4
+    for free, count, size in ((400 * picture, 1000, 100), (400 * picture, 150, 75), (1 << 40, 9000, 4500), (0, 65, 33)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
+        assert module._batch(model, count, captured=True) == size
+    assert module._batch(model, 65, captured=False) == 33
+
+
 def test_values_follow_the_distribution_of_the_model():
     """Counts of the second value given the first, against its probabilities: five standard errors."""
     model, count = tiny(), 4000

@@ -15,7 +15,9 @@ triton = pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
+from krause_dynamics.forms.attention.ring import Ring  # noqa: E402
 from krause_dynamics.forms.attention.triton import launch, primitives  # noqa: E402
+from krause_dynamics.interaction.reach import Reach  # noqa: E402
 from tests.triton_oracle import launched  # noqa: E402
 
 pytestmark = [
@@ -129,3 +131,21 @@ def test_every_head_dimension_has_room(dim, dtype, capability, compiled):
         call(CALLS[name], dim, dtype, bias=name == "W = 128", backward=False)
     assert {name for name, _ in kernels} == {"streaming_kernel", "softmax_kernel"}
     assert max(kernel.metadata.shared for _, kernel in kernels) <= SHARED[capability]
+
+
+@pytest.mark.parametrize("capability", SHARED)
+@pytest.mark.parametrize(("heads", "dim", "window"), [(8, 32, 128), (8, 64, 256), (8, 32, 132)])
+def test_a_ring_is_read_in_wide_loads_and_stays_in_registers(heads, dim, window, capability, compiled, tmp_path):
+    kernels, first = compiled(capability), window % 8
+    q, k, v = (torch.empty(2, heads, 1, dim, dtype=torch.bfloat16) for _ in range(3))
+    kept = [torch.empty(2, heads, window, dim, dtype=torch.bfloat16) for _ in range(2)]
+    ring = Ring(*kept, torch.zeros(2, window, dtype=torch.bool), torch.zeros(1, dtype=torch.int64), first)
+    reach = Reach(window - first - 1, 0, top_k=96, first=first)
+    launch.ring_step(q, k, v, ring, scale=torch.ones(1, heads), norm=None, valid=None, distance=True, reach=reach)
+    ((name, kernel),) = kernels
+    registers, stack, local = resources(kernel, tmp_path)
+    assert (name, stack, local) == ("ring_kernel", 0, 0)
+    assert registers <= 255
+    # A row of a tile is 8 numbers a thread and load: 2 tiles, of which a thread has its share.
+    threads, width = 32 * kernel.metadata.num_warps, 1 << (window - 1).bit_length()
+    assert len(re.findall(r"ld\.global\S*\.v4\.b32", kernel.asm["ptx"])) >= 2 * width * dim // 8 // threads

@@ -10,12 +10,13 @@ import pytest
 pytest.importorskip("triton")
 
 
-def test_kernels_in_the_interpreter():
+@pytest.mark.parametrize("name", ["interpreted_triton.py", "interpreted_ring.py"])
+def test_kernels_in_the_interpreter(name):
     here = Path(__file__).parent
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(here.parent)}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-W", "ignore::RuntimeWarning"]
     run = subprocess.run(
-        [*command, str(here / "interpreted_triton.py")],
+        [*command, str(here / name)],
         env=environment,
         capture_output=True,
         text=True,

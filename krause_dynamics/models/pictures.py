@@ -2,13 +2,14 @@
 
 Every picture has random numbers of its own, one a value, so that it is the same in a batch of any size; a value is
 where the distribution function of the model passes its number (inversion). One token a step goes through rolling caches
-of keys and values; on a GPU the step is captured once as a CUDA graph and replayed, if the attention has a window.
+of keys and values; on a GPU the step is captured once as a CUDA graph and replayed, if the attention has a window, and
+reads keys where they lie in a ring.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
+from math import ceil, prod
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,7 @@ from krause_dynamics.runs.progress import ProgressBar
 MODEL = Is(KARM, 'kd.models.KARM.from_pretrained("folder")')
 WARM_UP = 3  # steps before a capture: kernels are compiled and caches allocated by then
 BATCH = 64  # pictures at a time: 12 layers of 128 keys of width 256 are 200 MB of caches
+LARGEST_BATCH = 8192  # of captured steps, whose launches are a few per cent of them by then
 
 
 class Told(Protocol):
@@ -53,7 +55,8 @@ def generate_pictures(
         count: Number of pictures.
         seed: Of the random numbers; picture i is the same whatever ``count`` and ``batch_size`` are.
         temperature: Divides the logits; 1 draws from the model itself.
-        batch_size: Pictures at a time; by default 64 at most.
+        batch_size: Pictures at a time; by default 64 at most, where the step is captured as many as have their keys in
+            a quarter of the device's free memory, 8192 at most.
         captured: Replay one captured step (a CUDA device and a window are needed); by default wherever that can be.
         progress: ``True`` draws a bar with the time left; or a function ``progress(values drawn, all values)``.
 
@@ -143,7 +146,7 @@ def _drawn(
 ) -> np.ndarray:
     count, length = len(given), prod(model.config.picture)
     captured = _capture(model, captured)
-    size = min(count, BATCH) if batch_size is None else batch_size
+    size = _batch(model, count, captured) if batch_size is None else batch_size
     total = count * (length - given.shape[1])
     told: Told | None = ProgressBar("values") if progress is True else progress or None
     training, done, parts = model.training, 0, []
@@ -188,6 +191,25 @@ def _capture(model: KARM, captured: bool | None) -> bool:
     return not reasons if captured is None else captured
 
 
+def _batch(model: KARM, count: int, captured: bool) -> int:
+    """Pictures at a time where the caller leaves it open: parts of about the same size."""
+    largest = BATCH
+    if captured:
+        config, free = model.config, torch.cuda.mem_get_info(model.device)[0]
+        first = config.first_tokens if config.hears("first_tokens") else 0
+        tokens = config.num_hidden_layers * (config.window + first)
+        picture = 2 * tokens * config.hidden_size * model.dtype.itemsize
+        largest = max(BATCH, min(LARGEST_BATCH, free // 4 // picture))
+    return ceil(count / ceil(count / largest))
+
+
+def invert(logits: Tensor, numbers: Tensor, temperature: float) -> Tensor:
+    """The values (batch, 1) at which the distribution functions of logits (batch, levels) pass numbers (batch, 1)."""
+    scaled = logits if temperature == 1.0 else logits.double() / temperature
+    share = scaled.softmax(-1, dtype=torch.float64).cumsum(-1)
+    return (share <= numbers * share[:, -1:]).sum(-1, keepdim=True).clamp_max(share.shape[1] - 1)
+
+
 class _State:
     """Values of a batch of pictures, and the step that draws the next of each.
 
@@ -225,9 +247,8 @@ class _State:
         """Feed the value at ``place`` and draw the one after it."""
         logits = self._feed(self.values.index_select(1, self.place), self.place)
         after = self.place + 1
-        share = (logits.double() / self.temperature).softmax(-1).cumsum(-1)
-        drawn = (share <= self.numbers.index_select(1, after) * share[:, -1:]).sum(-1, keepdim=True)
-        self.values.index_copy_(1, after, drawn.clamp_max(share.shape[1] - 1))
+        drawn = invert(logits, self.numbers.index_select(1, after), self.temperature)
+        self.values.index_copy_(1, after, drawn)
         self.place += 1
 
     def _feed(self, values: Tensor, places: Tensor) -> Tensor:

@@ -17,12 +17,12 @@ from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.interaction.reach import UNBOUNDED
 from krause_dynamics.nn import deprecated
 from krause_dynamics.nn.arguments import call_of
-from krause_dynamics.nn.attention import answer, with_sink
+from krause_dynamics.nn.attention import WATCHERS, answer, with_sink
 from krause_dynamics.nn.cache import WindowCache
 from krause_dynamics.nn.hearing import hearing, within
 from krause_dynamics.nn.parts import LogSigma, PerHead, Rotary, projected_together
 from krause_dynamics.nn.sparse import weights_of
-from krause_dynamics.nn.static_cache import StaticWindowCache
+from krause_dynamics.nn.static_cache import StaticWindowCache, from_ring
 
 
 def _check_words(score: str, norm: float | None, impl: str, dropout: float, project_scale: float) -> None:
@@ -188,7 +188,7 @@ class KrauseAttention(nn.Module):
 
         Raises:
             ValueError: The layer hears later keys, so that earlier outputs would change as tokens arrive; or a static
-                cache without a window.
+                cache without a window, or of a layer with exempt rows.
         """
         if self._reach.right != 0 or self._reach.grid or self._segments is not None:
             raise ValueError("decoding needs causal=True or a window of the past; this layer hears later tokens")
@@ -197,6 +197,8 @@ class KrauseAttention(nn.Module):
             return WindowCache(window, self._reach.first)
         if window is None:
             raise ValueError("a static cache needs a window, got window=None; use static=False, which grows")
+        if self._reach.exempt:
+            raise ValueError("a static cache counts on the device and cannot tell exempt rows; use static=False")
         return StaticWindowCache(window, self._reach.first)
 
     def project(self, x: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -261,12 +263,20 @@ class KrauseAttention(nn.Module):
         if self.rotary is not None and cache is not None and positions is None:
             positions = torch.arange(x.shape[1], device=x.device) + cache.seen
         q, k, v, joint = self._projected(x, positions)
-        offset = None
+        if isinstance(cache, StaticWindowCache) and not (
+            return_weights or key_bias is not None or pair_bias is not None
+        ):
+            found = self._from_ring(cache, q, k, v, key_valid)
+            if found is not None:
+                return self._projected_back(*found)
+        offset, reach = None, self._reach
         if cache is not None:
             k, v, key_valid, offset = cache.update(k, v, key_valid)
             joint = None
+            if reach.exempt:  # of the rows of these keys, the first of which may be a later one of all
+                reach = reach._replace(exempt=max(0, reach.exempt - int(cache.seen) + x.shape[1] + offset))
         call = call_of(
-            q, k, v, self._reach, self._packed(segments, old), sigma=self.sigma, score=self.score,
+            q, k, v, reach, self._packed(segments, old), sigma=self.sigma, score=self.score,
             norm=None if self.key_norm is None else self.key_norm(), key_bias=key_bias, pair_bias=pair_bias,
             key_valid=key_valid, query_offset=offset, dropout=self.dropout if self.training else 0.0,
             mean_only=self.sink is None,
@@ -274,11 +284,28 @@ class KrauseAttention(nn.Module):
         if joint is not None and joint.dtype == call.q.dtype:
             call = call._replace(joint=joint)
         out, log_partition = answer(call, self.impl)
-        sink = None if self.sink is None else self.sink()
-        if sink is not None:
-            out, _ = with_sink(out, log_partition, sink)
-        result = self.out_proj(out.transpose(1, 2).flatten(2))
-        return (result, weights_of(call, log_partition, sink)) if return_weights else result
+        result = self._projected_back(out, log_partition)
+        if not return_weights:
+            return result
+        return result, weights_of(call, log_partition, None if self.sink is None else self.sink())
+
+    def _projected_back(self, out: Tensor, log_partition: Tensor) -> Tensor:
+        """Tokens (b, n, dim) of heads (b, h, n, d), the sink's share taken."""
+        if self.sink is not None:
+            out, _ = with_sink(out, log_partition, self.sink())
+        result: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
+        return result
+
+    def _from_ring(
+        self, cache: StaticWindowCache, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Output and log-partition of one token which a kernel answers where the keys lie; ``None`` if none does."""
+        if q.shape[2] != 1 or self.impl not in ("auto", "triton") or WATCHERS:
+            return None
+        call = call_of(
+            q, k, v, self._reach, sigma=self.sigma, score=self.score, dropout=self.dropout if self.training else 0.0
+        )
+        return from_ring(cache, call, None if self.key_norm is None else self.key_norm()[None], valid)
 
     def _packed(self, segments: Segments | None, old: dict[str, Tensor | None]) -> Tensor | None:
         """Cumulative lengths of packed sequences: of this pass, or of the layer."""

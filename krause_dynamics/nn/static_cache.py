@@ -5,23 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from krause_dynamics.forms.attention import ring as rings
+from krause_dynamics.forms.attention.call import Call
+from krause_dynamics.forms.attention.ring import Ring
 from krause_dynamics.nn.cache import Cached
+from krause_dynamics.nn.checks import check_valid
 
 TOKENS = (2, 2, 1)  # axis of the tokens among keys, values, validity
 
 
 class StaticWindowCache:
-    """Keys and values of the last W - 1 tokens, always in the same memory, oldest first.
+    """Keys and values of the last W tokens in a ring, always in the same memory: a token is written in one place.
 
-    New tokens are appended to a copy and the last W - 1 move back: 2 W d numbers a head and token, on the device alone,
-    with shapes that depend on the number of new tokens only. `WindowCache` moves less, but counts on the host.
+    What counts is on the device, so that a step can be captured. On a GPU one kernel reads the ring where it lies
+    (`from_ring`); elsewhere, and for several new tokens at once, what they hear is put in order in a copy (`update`).
 
-    First tokens that stay have places of their own in front: they are read there, and no more among the last W - 1.
+    First tokens that stay have places of their own, in front of the ring.
 
     Attributes:
         window: W keys, the query's own counted.
         prefix_tokens: First tokens that stay beside the window.
-        seen: Number of tokens ever appended, a tensor of one integer; 0 before the first.
     """
 
     def __init__(self, window: int, prefix_tokens: int = 0) -> None:
@@ -29,79 +32,133 @@ class StaticWindowCache:
             raise ValueError(f"window must be at least 1, got {window}")
         self.window, self.prefix_tokens = window, prefix_tokens
         self._fewest = 0  # tokens that there are at least, as far as the host knows
-        self.seen: Tensor | int = 0
-        self._buffers: tuple[Tensor, Tensor, Tensor] | None = None
+        self._ring: Ring | None = None
+
+    @property
+    def seen(self) -> Tensor | int:
+        """Number of tokens ever appended, a tensor of one integer; 0 before the first."""
+        return 0 if self._ring is None else self._ring.seen
 
     def reset(self) -> None:
         """Forget everything, in place: a captured step goes on to work."""
-        if self._buffers is not None:
-            assert isinstance(self.seen, Tensor)
-            self.seen.zero_()
-            self._buffers[2].zero_()
+        if self._ring is not None:
+            self._ring.seen.zero_()
+            self._ring.valid.zero_()
             self._fewest = 0
 
     @torch.no_grad()
     def update(self, k: Tensor, v: Tensor, valid: Tensor | None = None) -> Cached:
-        """Append new tokens and return all keys that they may hear; see `WindowCache.update`.
+        """Append new tokens and return all keys that they may hear, in order; see `WindowCache.update`.
 
         The first call allocates, so that it must come before a capture.
 
         Raises:
-            ValueError: Batch, heads or dimension differ from what is stored; or more new tokens than the window holds
+            ValueError: Batch, heads or dimension differ from what is stored; or as many new tokens as the window holds
                 follow fewer than the first ones that stay, which a query could not tell apart then.
         """
-        if self._buffers is None:
-            self._buffers = self._allocate(k, v)
-            self.seen = torch.zeros(1, dtype=torch.int64, device=k.device)
-        stored = self._buffers[0]
+        ring, count, first = self._continued(k, v), k.shape[2], self.prefix_tokens
+        if valid is None:
+            valid = torch.ones(k.shape[0], count, dtype=torch.bool, device=k.device)
+        if first and count >= self.window and 0 < self._fewest < first:
+            raise ValueError(
+                f"new tokens must be fewer than the window of {self.window} until {first} first ones are there, got "
+                f"{count} after {self._fewest}; give the first {first} in one call"
+            )
+        if first and count >= self.window and self._fewest == 0:  # the new tokens are all that there is
+            found = Cached(k, v, valid, 0)
+        else:
+            found = _in_order(ring, k, v, valid)
+        _write(ring, k, v, valid)
+        self._count(count)
+        return found
+
+    @torch.no_grad()
+    def reorder(self, beams: Tensor) -> None:
+        """Batch element b becomes the former element ``beams[b]``, in place; as many beams as before."""
+        for buffer in () if self._ring is None else self._ring[:3]:
+            buffer.copy_(buffer.index_select(0, beams))
+
+    def _continued(self, k: Tensor, v: Tensor) -> Ring:
+        """The ring that new tokens continue, allocated for the first.
+
+        Raises:
+            ValueError: They do not.
+        """
+        if self._ring is None:
+            length = self.prefix_tokens + self.window
+            keys, values = (x.new_zeros(*x.shape[:2], length, x.shape[3]) for x in (k, v))
+            valid = torch.zeros(k.shape[0], length, dtype=torch.bool, device=k.device)
+            seen = torch.zeros(1, dtype=torch.int64, device=k.device)
+            self._ring = Ring(keys, values, valid, seen, self.prefix_tokens)
+        stored = self._ring.k
         if k.shape[:2] != stored.shape[:2] or k.shape[3] != stored.shape[3]:
             raise ValueError(
                 f"k must continue what is cached, (batch, kv_heads, _, d) = {(*stored.shape[:2], stored.shape[3])}, "
                 f"got {tuple(k.shape)}; use one cache per layer and batch"
             )
-        if valid is None:
-            valid = torch.ones(k.shape[0], k.shape[2], dtype=torch.bool, device=k.device)
-        count, first = k.shape[2], self.prefix_tokens
-        if first and 0 < self._fewest < first and count >= self.window:
-            raise ValueError(
-                f"new tokens must be fewer than the window of {self.window} until {first} first ones are there, got "
-                f"{count} after {self._fewest}; give the first {first} in one call"
-            )
-        pairs = zip(self._buffers, (k, v, valid), TOKENS, strict=True)
-        joined = [torch.cat([old, new], axis) for old, new, axis in pairs]
-        found = Cached(joined[0], joined[1], self._heard(joined[2]), first + self.window - 1)
-        if first and self._fewest == 0:  # nothing is cached: the new tokens are all that there is
-            found = Cached(k, v, valid, 0)
-        for old, new, axis in zip(self._buffers, joined, TOKENS, strict=True):
-            if first:
-                self._keep_first(old.narrow(axis, 0, first), new.narrow(axis, first + self.window - 1, count), axis)
-            old.narrow(axis, first, self.window - 1).copy_(new.narrow(axis, first + count, self.window - 1))
-        self.seen += count
-        self._fewest += count
-        return found
+        return self._ring
 
-    def _heard(self, valid: Tensor) -> Tensor:
-        """Which keys are read: a first token that has its own place, there alone."""
-        if not self.prefix_tokens:
-            return valid
-        first, length = self.prefix_tokens, valid.shape[1]
-        position = torch.arange(length, device=valid.device) - first - (self.window - 1) + self.seen
-        twice = (position < first) & (position < self.seen)
-        return torch.cat([valid[:, :first], valid[:, first:] & ~twice[first:]], 1)
+    def _count(self, tokens: int) -> None:
+        assert self._ring is not None
+        self._ring.seen.add_(tokens)
+        self._fewest += tokens
 
-    def _keep_first(self, kept: Tensor, new: Tensor, axis: int) -> None:
-        """Write those of the new tokens to their places that are among the first of all."""
-        place = torch.arange(kept.shape[axis], device=kept.device) - self.seen
-        fresh = ((place >= 0) & (place < new.shape[axis])).view([-1 if a == axis else 1 for a in range(kept.ndim)])
-        kept.copy_(torch.where(fresh, new.index_select(axis, place.clamp(0, new.shape[axis] - 1)), kept))
 
-    @torch.no_grad()
-    def reorder(self, beams: Tensor) -> None:
-        """Batch element b becomes the former element ``beams[b]``, in place; as many beams as before."""
-        for buffer in self._buffers or ():
-            buffer.copy_(buffer.index_select(0, beams))
+@torch.no_grad()
+def from_ring(
+    cache: StaticWindowCache, call: Call, norm: Tensor | None = None, valid: Tensor | None = None
+) -> tuple[Tensor, Tensor] | None:
+    """Append one new token and attend, in one kernel; ``None``, and nothing appended, where there is none for it.
 
-    def _allocate(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        length = self.prefix_tokens + self.window - 1
-        keys, values = (x.new_zeros(*x.shape[:2], length, x.shape[3]) for x in (k, v))
-        return keys, values, torch.zeros(k.shape[0], length, dtype=torch.bool, device=k.device)
+    Args:
+        cache: Of a layer and batch.
+        call: The token as query, key and value (batch, heads or kv_heads, 1, d).
+        norm: Coefficients (1, heads) of the keys' squared norms beside a dot product; or ``None``.
+        valid: Boolean (batch, 1), false for padding; or ``None``.
+
+    Returns:
+        Output (batch, heads, 1, d) and log-partition (batch, heads, 1).
+
+    Raises:
+        TypeError, ValueError: As `StaticWindowCache.update`, or a mask that does not fit.
+    """
+    ring = cache._continued(call.k, call.v)
+    if valid is not None:
+        check_valid(valid, call.k.shape[0], 1)
+    if rings.refusal(call, ring) is not None:
+        return None
+    found = rings.attend(call, ring, norm, valid)
+    cache._count(1)
+    return found
+
+
+def _in_order(ring: Ring, k: Tensor, v: Tensor, valid: Tensor) -> Cached:
+    """First tokens, the last W - 1 ones, oldest first, and the new ones; false where there was no token yet."""
+    back = torch.arange(1 - ring.window, 0, device=k.device) + ring.seen
+    slots = torch.cat([torch.arange(ring.first, device=k.device), ring.slots(back.clamp_min(0))])
+    there = torch.cat([back.new_ones(ring.first, dtype=torch.bool), back >= ring.first])
+    joined = [
+        torch.cat([old.index_select(axis, slots), new], axis)
+        for old, new, axis in zip(ring[:3], (k, v, valid), TOKENS, strict=True)
+    ]
+    joined[2][:, : len(slots)] &= there
+    return Cached(joined[0], joined[1], joined[2], len(slots))
+
+
+def _write(ring: Ring, k: Tensor, v: Tensor, valid: Tensor) -> None:
+    """Write new tokens to their slots; those that leave the window at once, only where they are among the first."""
+    count = k.shape[2]
+    before = max(0, count - ring.window)
+    slots = ring.slots(torch.arange(before, count, device=k.device) + ring.seen)
+    for buffer, new, axis in zip(ring[:3], (k, v, valid), TOKENS, strict=True):
+        new = new.to(buffer.dtype)
+        buffer.index_copy_(axis, slots, new.narrow(axis, before, count - before))
+        if ring.first and before:
+            _keep_first(buffer.narrow(axis, 0, ring.first), new.narrow(axis, 0, before), axis, ring.seen)
+
+
+def _keep_first(kept: Tensor, new: Tensor, axis: int, seen: Tensor) -> None:
+    """Write those of the new tokens to their places that are among the first of all."""
+    place = torch.arange(kept.shape[axis], device=kept.device) - seen
+    fresh = ((place >= 0) & (place < new.shape[axis])).view([-1 if a == axis else 1 for a in range(kept.ndim)])
+    kept.copy_(torch.where(fresh, new.index_select(axis, place.clamp(0, new.shape[axis] - 1)), kept))

@@ -23,7 +23,7 @@ FEWEST_PAIRS = 1 << 16  # of one cloud, from which the dense reference, some ten
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _machine_refusal(device: int | None, dtype: torch.dtype) -> str | None:
+def machine_refusal(device: int | None, dtype: torch.dtype) -> str | None:
     """Why this machine has no kernel for such tensors; a constant while compiling, where nothing can be imported."""
     return _machine_refusal_of(device, dtype)
 
@@ -60,7 +60,7 @@ def serves(call: Call) -> str | None:
         return f"the kernels need values of the keys' dimension, got {call.v.shape[-1]} and {q.shape[-1]}"
     if q.shape[-1] > LARGEST_HEAD:
         return f"the kernels take head dimensions up to {LARGEST_HEAD}, got {q.shape[-1]}; impl='banded' takes any"
-    reason: str | None = _machine_refusal(q.device.index, q.dtype)
+    reason: str | None = machine_refusal(q.device.index, q.dtype)
     return reason
 
 

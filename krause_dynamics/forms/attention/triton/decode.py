@@ -21,6 +21,56 @@ from .primitives import (
 LARGEST_CACHE = 65536
 
 
+@triton.jit
+def best_of(s, heard, order, top_k, KEEP_TIES: tl.constexpr, M: tl.constexpr):
+    """Which of the M scores of one query stay: the top_k best of those heard, the least in order winning a tie."""
+    keep = heard
+    lo = ordinal_of_float(tl.min(tl.where(heard, s, float("inf")), 0))
+    hi = ordinal_of_float(tl.max(s, 0)) + 1
+    at_lo = tl.sum(heard.to(tl.int32), 0)
+    at_hi = 0
+    if at_lo > top_k:
+        while (at_lo != top_k) & (hi - lo != 1):
+            middle = midpoint(lo, hi)
+            n = tl.sum((s >= float_of_ordinal(middle)).to(tl.int32), 0)
+            if n >= top_k:
+                lo = middle
+                at_lo = n
+            else:
+                hi = middle
+                at_hi = n
+        mark = float_of_ordinal(lo)
+        keep = s >= mark
+        if not KEEP_TIES:
+            if at_lo > top_k:
+                # Last tied key that still fits, by bisection on the order.
+                tied = s == mark
+                low = 0
+                high = M
+                while low < high:
+                    half = (low + high) // 2
+                    n = tl.sum((tied & (order <= half)).to(tl.int32), 0)
+                    if n >= top_k - at_hi:
+                        high = half
+                    else:
+                        low = half + 1
+                keep = (s > mark) | (tied & (order <= low))
+    return keep
+
+
+@triton.jit
+def weighed(s, keep, heard):
+    """Weights of scores up to a factor, their sum and the log-partition; NaN where a score that is heard is."""
+    nan = tl.max((heard & (s != s)).to(tl.int32), 0) > 0
+    top = tl.max(s, 0)
+    base = tl.where(top == float("-inf"), 0.0, top)
+    p = tl.where(keep, tl.exp2((s - base) * LOG2E), 0.0)
+    weight = tl.sum(p, 0)
+    weight = tl.where(nan, float("nan"), weight)
+    logz = tl.where(weight == 0.0, float("-inf"), base + tl.log2(tl.where(weight == 0.0, 1.0, weight)) * LN2)
+    return p, weight, logz
+
+
 @triton.jit(do_not_specialize=RUN_TIME)
 def decode_kernel(
     Q, K, V, BIAS, SCALE, OUT, LOGZ,
@@ -48,45 +98,10 @@ def decode_kernel(
     s = tl.where(heard, s, float("-inf"))
     keep = heard
     if TOP_K > 0:
-        lo = ordinal_of_float(tl.min(tl.where(heard, s, float("inf")), 0))
-        hi = ordinal_of_float(tl.max(s, 0)) + 1
-        at_lo = tl.sum(heard.to(tl.int32), 0)
-        at_hi = 0
-        if at_lo > TOP_K:
-            while (at_lo != TOP_K) & (hi - lo != 1):
-                middle = midpoint(lo, hi)
-                n = tl.sum((s >= float_of_ordinal(middle)).to(tl.int32), 0)
-                if n >= TOP_K:
-                    lo = middle
-                    at_lo = n
-                else:
-                    hi = middle
-                    at_hi = n
-            mark = float_of_ordinal(lo)
-            keep = s >= mark
-            if not KEEP_TIES:
-                if at_lo > TOP_K:
-                    # Last tied key that still fits, by bisection on the index.
-                    tied = s == mark
-                    low = 0
-                    high = M
-                    while low < high:
-                        half = (low + high) // 2
-                        n = tl.sum((tied & (j <= half)).to(tl.int32), 0)
-                        if n >= TOP_K - at_hi:
-                            high = half
-                        else:
-                            low = half + 1
-                    keep = (s > mark) | (tied & (j <= low))
-    nan = tl.max((heard & (s != s)).to(tl.int32), 0) > 0
-    top = tl.max(s, 0)
-    base = tl.where(top == float("-inf"), 0.0, top)
-    p = tl.where(keep, tl.exp2((s - base) * LOG2E), 0.0)
-    weight = tl.sum(p, 0)
-    weight = tl.where(nan, float("nan"), weight)
+        keep = best_of(s, heard, j, TOP_K, KEEP_TIES, M)
+    p, weight, logz = weighed(s, keep, heard)
     v = load_rows(V, start, tl.where(keep, j, -1), m, stride_vn, D, DP, "").to(tl.float32)
     out = tl.sum(p[:, None] * v, 0) / tl.where(weight == 0.0, 1.0, weight)
-    logz = tl.where(weight == 0.0, float("-inf"), base + tl.log2(tl.where(weight == 0.0, 1.0, weight)) * LN2)
     tl.store(OUT + tl.program_id(0).to(tl.int64) * D + d, out.to(OUT.dtype.element_ty), mask=d < D)
     tl.store(LOGZ + tl.program_id(0), logz)
 

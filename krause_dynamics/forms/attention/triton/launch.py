@@ -30,11 +30,23 @@ from .decode import LARGEST_CACHE, decode
 from .forward import Tiles, launch_registers
 from .grid import launch_grid
 from .grid_backward import backward_grid
+from .ring import ring_refusal, ring_step
 from .softmax import launch_softmax
 from .streaming import launch_streaming
 from .tiling import selected_mask, selected_shape, tiling
 
-__all__ = ["LARGEST_CACHE", "Tiles", "backward", "decode", "forward", "selected_mask", "selected_shape", "supports"]
+__all__ = [
+    "LARGEST_CACHE",
+    "Tiles",
+    "backward",
+    "decode",
+    "forward",
+    "ring_refusal",
+    "ring_step",
+    "selected_mask",
+    "selected_shape",
+    "supports",
+]
 
 
 def forward(
