@@ -17,18 +17,22 @@ FORMULAS = {
     if inspect.isfunction(getattr(theory, name)) and inspect.signature(getattr(theory, name)).parameters
 }
 GOOD = {
-    "agents": 7, "angle": 1.0, "beta": 2.0, "circumference": 6.0, "clusters": 3, "coupling": 3.0, "degree": 2,
-    "density": 1.0, "deviation": 1.0, "dimension": 3, "eigenvalue": 0.5, "gap": 1.0, "guess": 3 + 2j, "height": 4,
-    "key_diameter": 2.0, "layers": 4, "length": 10.0, "mass": 0.4, "mass_a": 1.0, "mass_b": 2.0, "mode": 1,
-    "modes": 64, "moments": [0.3, 0.1], "noise": 0.1, "normalised": True, "oscillation": 1.0, "particles": 10,
-    "pattern": "cross", "position": 0.7, "positions": [0.2, 0.5], "q": 1.0, "query_diameter": 2.0, "radius": 1.0,
-    "rate": 0.8, "relative": False, "residual": [[1.0, 0.0], [-1.0, 0.0]], "samples": 100, "scaled": False,
-    "scaling": 1.0, "scheme": "peri", "scores": [[0.0, 1.0], [1.0, 0.0]], "separation": 1.0, "sigma": 1.0,
-    "similarity": 0.2, "spacing": 0.1, "start": 0.2, "step": 1.0, "stop": None, "switch": 1.5, "time": "discrete",
-    "times": [0.0, 0.5], "tokens": 9, "variance": 0.5, "wavenumber": 1.0, "weight": [[1.0, 0.0], [0.0, 1.0]],
-    "width": 4, "window": 3,
+    "agents": 7, "angle": 1.0, "beta": 2.0, "circumference": 6.0, "clusters": 3, "coupling": 3.0, "decay": 1.0,
+    "degree": 2, "density": 1.0, "deviation": 1.0, "dimension": 3, "eigenvalue": 0.5, "gap": 1.0, "guess": 3 + 2j,
+    "height": 4, "key_diameter": 2.0, "layers": 4, "length": 10.0, "mass": 0.4, "mass_a": 1.0, "mass_b": 2.0,
+    "mode": 1, "modes": 64, "moments": [0.3, 0.1], "noise": 0.1, "normalised": True, "oscillation": 1.0,
+    "particles": 10, "pattern": "cross", "position": 0.7, "positions": [0.2, 0.5], "q": 1.0, "query_diameter": 2.0,
+    "radius": 1.0, "rate": 0.8, "relative": False, "residual": [[1.0, 0.0], [-1.0, 0.0]], "resolution": 4.0,
+    "samples": 100, "scaled": False, "scaling": 1.0, "scheme": "peri", "scores": [[0.0, 1.0], [1.0, 0.0]],
+    "separation": 1.0, "sigma": 1.0, "similarity": 0.2, "spacing": 0.1, "start": 0.2, "step": 1.0, "stop": None,
+    "switch": 1.5, "time": "discrete", "times": [0.0, 0.5], "tokens": 9, "variance": 0.5,
+    "vertices": [[1.0, 0.0], [-1.0, 0.0]], "wavenumber": 1.0, "weight": [[1.0, 0.0], [0.0, 1.0]], "width": 4,
+    "window": 3,
 }  # fmt: skip
 OTHERWISE = {
+    "causal_response": {"time": 0.5},
+    "retrieval_profile": {"time": 0.5},
+    "hard_attention_positions": {"start": [[0.1, 0.2]]},
     "layer_norm_late_gap": {"times": [0.5, 2.0]},
     "random_value_rate": {"tokens": 3},
     "boolean_limit_rank": {"tokens": [1.0, 2.0]},

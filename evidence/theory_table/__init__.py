@@ -5,17 +5,21 @@
 """
 
 from evidence.theory_table import (  # noqa: F401  (importing registers the checks)
+    antipodal,
     branch_points,
     causal,
     cluster_counts,
     densities,
     energies,
+    entropy_collapse,
     fragmented_consensus,
     gaussian_laws,
+    hard_attention,
     instability,
     layer_norm,
     lifetimes,
     long_contexts,
+    lost_in_the_middle,
     near_consensus,
     noisy_attention,
     opinion_dispersion,

@@ -21,6 +21,7 @@ SECTIONS = {
     9: "Causal attention and Renyi centres",
     10: "How far a stack of layers looks back",
     11: "Random value matrices",
+    12: "Hard attention",
 }
 
 HEADER = "| result | source | setting | predicted | measured | deviation | tolerance | verdict |\n" + "| --- " * 8 + "|"

@@ -4,6 +4,7 @@ One function per result: its docstring holds the formula, the source and the lim
 or solves a particle system; ``python -m krause_dynamics.theory_table`` compares these numbers with simulation.
 """
 
+from krause_dynamics.theory.antipodal import AntipodalRates, antipodal_rates
 from krause_dynamics.theory.causal import (
     causal_gap_rate,
     causal_gap_time,
@@ -46,6 +47,7 @@ from krause_dynamics.theory.dispersion import (
     selected_front,
     step_multiplier,
 )
+from krause_dynamics.theory.entropy_collapse import expected_participation, freezing_beta, participation_limit
 from krause_dynamics.theory.freezing import (
     CONSENSUS_BRANCH_POINTS,
     CONSENSUS_LOST,
@@ -67,6 +69,7 @@ from krause_dynamics.theory.gaussian_closures import (
     gaussian_rule_deviation_step,
     gaussian_rule_variance,
 )
+from krause_dynamics.theory.hard_attention import hard_attention_positions, polygon_exit_probability
 from krause_dynamics.theory.layer_norm import layer_norm_early_gain, layer_norm_equiangular, layer_norm_late_gap
 from krause_dynamics.theory.lifetimes import (
     cluster_angle_rate,
@@ -75,6 +78,7 @@ from krause_dynamics.theory.lifetimes import (
     gaussian_lifetime,
     gaussian_separation_rate,
 )
+from krause_dynamics.theory.lost_in_the_middle import causal_response, retrieval_profile, retrieval_time_bound
 from krause_dynamics.theory.modes import (
     expected_initial_modes,
     kernel_coefficient,
@@ -130,8 +134,10 @@ __all__ = [
     "DUMBBELL_FREEZING_TIMES",
     "RANDOM_START_THRESHOLD",
     "UNIFORM_DENSITY_CLUSTERS",
+    "AntipodalRates",
     "Front",
     "StackReach",
+    "antipodal_rates",
     "antipodal_threshold",
     "attention_contraction_bound",
     "attention_free_energy",
@@ -142,6 +148,7 @@ __all__ = [
     "causal_influence",
     "causal_layer_factors",
     "causal_rates",
+    "causal_response",
     "circle_order_parameter",
     "cluster_angle_rate",
     "cluster_lifetime",
@@ -165,9 +172,11 @@ __all__ = [
     "equiangular_time",
     "expected_density_modes_on_line",
     "expected_initial_modes",
+    "expected_participation",
     "expected_renyi_centres",
     "expected_strong_renyi_centres",
     "fastest_wave",
+    "freezing_beta",
     "frozen_graph_multiplier",
     "full_range_variance",
     "gap_rate",
@@ -178,6 +187,7 @@ __all__ = [
     "gram_map",
     "gram_map_limit",
     "growth_rate",
+    "hard_attention_positions",
     "is_single_cluster_proved",
     "is_transition_continuous",
     "kernel_coefficient",
@@ -196,6 +206,8 @@ __all__ = [
     "orthogonal_critical_scaling",
     "orthogonal_similarity_without_temperature",
     "parking_constant",
+    "participation_limit",
+    "polygon_exit_probability",
     "pre_norm_equiangular",
     "pre_norm_exponents",
     "quantile_start_error",
@@ -204,6 +216,8 @@ __all__ = [
     "random_value_rate",
     "rank_collapse_step",
     "regular_cluster_eigenvalues",
+    "retrieval_profile",
+    "retrieval_time_bound",
     "ring_eigenvalues",
     "sampling_rate_exponent",
     "score_oscillation",

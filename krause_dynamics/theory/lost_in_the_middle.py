@@ -1,0 +1,88 @@
+"""Lost in the middle, kinetic form: how the last token of a causal context responds to one at position s.
+
+Tokens are independent and uniform on the circle; token s hears s' < s with weight proportional to e^{l s'} (a causal
+graphon, l = 0: the plain causal mean). Degree n of a perturbation obeys h' = a_n K h with the Volterra operator K of
+the graphon and a_n the growth rate of degree n of the uniform law, whence a Bessel function.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from krause_dynamics._arguments import POSITIVE, ArrayLike, Flag, Real, Reals
+from krause_dynamics.theory._formula import formula
+from krause_dynamics.theory.modes import mode_growth
+
+INSIDE = Reals(0.0, 1.0, "()")
+
+
+@formula(positions=INSIDE, time=Real(0.0), rate=Real(0.0), decay=Real(0.0))
+def causal_response(*, positions: ArrayLike, time: float, rate: float, decay: float) -> np.ndarray:
+    r"""Density over source positions s of the response of the last token after time t, one degree.
+
+    g(s) = k(1, s) sqrt(a t/Y) I_1(2 sqrt(a t Y)),  k(1, s) = l e^{l s}/(e^l - 1),  Y = log((e^l - 1)/(e^{l s} - 1)).
+
+    Args:
+        positions: s in (0, 1), any shape: source index / number of tokens.
+        time: t.
+        rate: a, growth rate of the degree (`mode_growth` with ``dimension=2``).
+        decay: l >= 0, how much more recent tokens weigh; 0: all alike, k = 1, Y = log(1/s).
+
+    Source: arXiv 2605.09213 (whose time makes a_n = n^2 I_n(beta): USA with a velocity beta times ours).
+    """
+    from scipy.special import i1e
+
+    if decay == 0.0:
+        kernel, depth = np.ones_like(positions), -np.log(positions)
+    else:
+        kernel = decay * np.exp(decay * (positions - 1.0)) / -math.expm1(-decay)
+        # log((e^l - 1)/(e^{ls} - 1)) without overflow.
+        depth = decay * (1.0 - positions) + np.log(-np.expm1(-decay)) - np.log(-np.expm1(-decay * positions))
+    depth = np.maximum(depth, 0.0)
+    root = np.sqrt(rate * time * depth)
+    small = root < 1e-8
+    ratio = np.where(small, 1.0, i1e(2.0 * root) * np.exp(2.0 * root) / np.where(small, 1.0, root))
+    return kernel * rate * time * ratio
+
+
+@formula(positions=INSIDE, time=Real(0.0), beta=POSITIVE, decay=Real(0.0), resolution=POSITIVE, normalised=Flag())
+def retrieval_profile(
+    *, positions: ArrayLike, time: float, beta: float, decay: float, resolution: float, normalised: bool = True
+) -> np.ndarray:
+    r"""Soft retrieval accuracy over source positions: sum_n exp(-pi^2 n^2/(2 M^2)) g_{a_n}(s), n >= 1.
+
+    Args:
+        positions: s in (0, 1), any shape.
+        time: t.
+        beta: inverse temperature.
+        decay: l >= 0 of the causal graphon.
+        resolution: M, angles further apart than about 1/M of a turn are told apart.
+        normalised: SA, or USA.
+
+    Source: arXiv 2605.09213.
+    """
+    degrees = np.arange(1, math.ceil(3.0 * resolution) + 1)  # beyond, weights are below 1e-19
+    total = np.zeros_like(positions)
+    rates = mode_growth(degree=degrees, beta=beta, dimension=2, normalised=normalised)
+    for degree, rate in zip(degrees, rates, strict=True):
+        share = math.exp(-((math.pi * degree / resolution) ** 2) / 2.0)
+        total = total + share * causal_response(positions=positions, time=time, rate=float(rate), decay=decay)
+    return total
+
+
+@formula(beta=POSITIVE, decay=POSITIVE, normalised=Flag())
+def retrieval_time_bound(*, beta: float, decay: float, normalised: bool = True) -> float:
+    r"""Time until which the retrieval profile is proved a U: min(3 - sqrt 3, 2 (1 - e^{-l}))/max_n a_n.
+
+    Args:
+        beta: inverse temperature.
+        decay: l > 0.
+        normalised: SA, or USA.
+
+    Source: arXiv 2605.09213.
+    """
+    degrees = np.arange(1, int(4.0 * math.sqrt(beta)) + 20)
+    largest = float(mode_growth(degree=degrees, beta=beta, dimension=2, normalised=normalised).max())
+    return min(3.0 - math.sqrt(3.0), -2.0 * math.expm1(-decay)) / largest
