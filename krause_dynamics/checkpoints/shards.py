@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from krause_dynamics.checkpoints.blocks import find_blocks, resolved
+from krause_dynamics.checkpoints.gguf_files import named
 from krause_dynamics.checkpoints.quiet import quiet_transformers
 from krause_dynamics.errors import UnsupportedModel
 
@@ -69,13 +70,17 @@ def outline(source: str | Path, dtype: Any, trust_remote_code: bool) -> Any:
 
     try:
         with quiet_transformers(), torch.device("meta"):
-            config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+            place, options = named(source)
+            config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, **options)
             chosen = dtype if dtype is not None else getattr(config, "dtype", None)
             chosen = getattr(torch, chosen) if isinstance(chosen, str) else chosen
             return AutoModel.from_config(config, dtype=chosen, trust_remote_code=trust_remote_code).eval()
     except Exception as error:  # a configuration with an odd number makes it raise nearly anything
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ValueError(f"model: cannot read the configuration of {str(source)!r} ({reason})") from error
+        raise ValueError(
+            f"model: cannot read the configuration of {str(source)!r} ({reason}); the file is cut or damaged, or of a "
+            "family that transformers does not know"
+        ) from error
 
 
 def placement(
