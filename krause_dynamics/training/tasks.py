@@ -88,9 +88,14 @@ class Classes(Task):
         x, shares = self.mixer(x, self.shares[self.labels["train"][rows]])
         return {"pixel_values": x, "labels": shares}
 
+    def logits(self, model: Any, part: str, rows: Tensor) -> Tensor:
+        """Logits of pictures as they are, without augmentation."""
+        logits: Tensor = model(pixel_values=self._normalised(self.pixels[part][rows])).logits.float()
+        return logits
+
     def sums(self, model: Any, part: str, rows: Tensor) -> Tensor:
         labels = self.labels[part][rows]
-        logits = model(pixel_values=self._normalised(self.pixels[part][rows])).logits.float()
+        logits = self.logits(model, part, rows)
         nats = functional.cross_entropy(logits, labels, reduction="sum")
         right = (logits.argmax(-1) == labels).sum()
         return torch.stack([nats.double(), right.double(), right.new_tensor(len(rows)).double()])

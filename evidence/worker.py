@@ -1,0 +1,176 @@
+"""One run in a process of its own: train, read off its result, keep what is wanted and remove the rest."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evidence import logs
+from evidence.experiments import EXPERIMENTS, Run, configuration
+
+LOOKED = 10  # seconds between two files to go on from
+SMALL: dict[str, dict[str, Any]] = {
+    "model": {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2},
+    "training": {"epochs": 2, "batch_size": 16},
+    "data": {"limit": 64, "validation": 32},
+}
+
+
+class OutOfTime(Exception):
+    """The deadline came; the run goes on from its file the next time."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is told.
+
+    Attributes:
+        run: Which.
+        learning_rate: The chosen one.
+        data: Folder of the data sets.
+        work: Folder for the runs' own files.
+        out: Folder for weights that are kept.
+        deadline: Of `time.time`.
+        small: Tiny models and few examples, to try the machinery.
+        threads: Of torch on the CPU.
+    """
+
+    run: Run
+    learning_rate: float
+    data: str
+    work: Path
+    out: Path
+    deadline: float
+    small: bool = False
+    threads: int = 1
+
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """The configuration."""
+        tables = configuration(self.run, self.learning_rate, self.data)
+        tables["training"]["save_seconds"] = LOOKED
+        tables["evaluation"] = {"cost": self.run.seed == 0}
+        if self.small:
+            for name, keys in SMALL.items():
+                tables[name] |= keys
+        return tables
+
+
+def carry_out(order: Order) -> dict[str, list[dict[str, Any]]] | None:
+    """Rows of the tables `results`, `metrics` and `answers`; ``None`` where the time did not reach."""
+    if time.time() >= order.deadline:
+        return None
+    import torch
+
+    from krause_dynamics.errors import TrainingDiverged
+    from krause_dynamics.training import train
+
+    torch.set_num_threads(order.threads)
+    if torch.cuda.is_available():  # what the run before held is neither kept nor counted
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+    def told(done: float, total: float) -> None:
+        if time.time() >= order.deadline:
+            raise OutOfTime
+
+    folder = order.work / order.run.name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    begin = time.time()
+    try:
+        result = train(order.tables(), out=folder, progress=told)
+    except OutOfTime:
+        return None
+    except TrainingDiverged as error:
+        return {"results": [{**_named(order), "failed": str(error)}]}
+    rows = {
+        "results": [{**_named(order), **_summary(order, result), "wall_seconds": time.time() - begin}],
+        "metrics": [{"run": order.run.name, **row} for row in result.metrics],
+    }
+    right = _answers(order, folder)
+    if right is not None:
+        rows["answers"] = [{"run": order.run.name, "right": logs.packed(right)}]
+    experiment = EXPERIMENTS[order.run.experiment]
+    if order.run.arm in experiment.kept and order.run.seed == 0:
+        keep_weights(folder / "best", order.out / f"{order.run.name}.safetensors")
+    shutil.rmtree(folder)
+    return rows
+
+
+def _named(order: Order) -> dict[str, Any]:
+    run, training = order.run, order.tables()["training"]
+    return {
+        "run": run.name, "experiment": run.experiment, "arm": run.arm, "seed": run.seed,
+        "part": "tuning" if run.learning_rate is not None else "reported",
+        "learning_rate": training["learning_rate"], "epochs": training["epochs"],
+    }  # fmt: skip
+
+
+def _summary(order: Order, result: Any) -> dict[str, Any]:
+    metric, found = EXPERIMENTS[order.run.experiment].metric, result.result
+    names = (
+        "parameters", "trained_parameters", "multiply_adds_executed", "multiply_adds_useful", "seconds_per_step",
+        "seconds", "memory_mib", "device", "captured", "bfloat16", "configuration",
+    )  # fmt: skip
+    return {
+        "best_epoch": result.best["epoch"], "validation": result.best[metric], "last_validation": result.last[metric],
+        "test": result.test[metric], "test_loss": result.test["loss"],
+        **{name: found[name] for name in names if found.get(name) is not None},
+        "torch": found["versions"]["torch"], "sigma": json.dumps(_sigmas(result.folder)),
+    }  # fmt: skip
+
+
+def _sigmas(folder: Path) -> list[float]:
+    """Learned bandwidths, mean over heads, by layer."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "best" / "model.safetensors", "np") as opened:
+        names = [name for name in opened.keys() if name.endswith("log_sigma")]  # noqa: SIM118  # no mapping
+        names.sort(key=lambda name: [int(part) for part in name.split(".") if part.isdigit()])
+        return [round(float(np.exp(opened.get_tensor(name)).mean()), 4) for name in names]
+
+
+def _answers(order: Order, folder: Path) -> np.ndarray | None:
+    """Which pictures of the test part the best weights classify rightly."""
+    import torch
+    from safetensors.torch import load_file
+
+    from krause_dynamics.models import KrauseViT, KrauseViTConfig
+    from krause_dynamics.training.configuration import TrainingConfiguration
+    from krause_dynamics.training.split import found_in, task_of
+    from krause_dynamics.training.tasks import Classes
+
+    chosen = TrainingConfiguration.read(order.tables())
+    if chosen.model["kind"] != "kvit":
+        return None
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    task = task_of(chosen, found_in(chosen.data), device)
+    assert isinstance(task, Classes)
+    model = KrauseViT(KrauseViTConfig.from_pretrained(folder / "best")).to(device).eval()
+    model.load_state_dict(load_file(folder / "best" / "model.safetensors"))
+    right = []
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        for rows in torch.arange(task.sizes["test"], device=device).split(1000):
+            right.append(task.logits(model, "test", rows).argmax(-1) == task.labels["test"][rows])
+    return torch.cat(right).cpu().numpy()
+
+
+def keep_weights(folder: Path, target: Path) -> None:
+    """A model as one file in bfloat16 (numbers of a score and norms as they are), its configuration in the metadata."""
+    import torch
+    from safetensors.torch import load_file, save
+
+    from krause_dynamics._files import write_bytes
+
+    tensors = load_file(folder / "model.safetensors")
+    halved = {name: x.to(torch.bfloat16) if x.ndim >= 2 and x.is_floating_point() else x for name, x in tensors.items()}
+    about = {"format": "pt", "config": (folder / "config.json").read_text(encoding="utf-8")}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(target, save(halved, about))

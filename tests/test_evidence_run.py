@@ -1,0 +1,103 @@
+"""Experiments are tuned, run, stopped and joined into logs; and a deadline leaves the rest for later."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evidence import experiments, logs
+from evidence import run as command
+from evidence.experiments import Arm, Run
+from tests import training_data
+
+pytest.importorskip("accelerate")
+RATES = (1e-3, 1e-2)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Two arms of `fashion`, one of which chooses the rate."""
+    whole = experiments.EXPERIMENTS["fashion"]
+    arms = (Arm("dot.full", 1), Arm("gaussian.window+top_k", 1))
+    found = replace(
+        whole, arms=arms, tuning_arms=("dot.full",), learning_rates=RATES, tuning_epochs=1, kept=("dot.full",)
+    )
+    monkeypatch.setitem(experiments.EXPERIMENTS, "fashion", found)
+    return found
+
+
+def call(tmp_path, *more):
+    return command.main([
+        "fashion", "--small", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"),
+        *more,
+    ])  # fmt: skip
+
+
+def test_an_experiment_is_tuned_and_run_once_and_its_logs_are_joined(tiny, tmp_path, capsys):
+    training_data.idx(tmp_path / "fashion", train=96, test=40, side=8)
+    assert call(tmp_path) == 0
+    said = capsys.readouterr().out
+    results = logs.read(tmp_path / "out", "fashion", "results")
+    assert [(row["part"], row["arm"]) for row in results] == [
+        ("tuning", "dot.full"), ("tuning", "dot.full"), ("reported", "dot.full"), ("reported", "gaussian.window+top_k"),
+    ]  # fmt: skip
+    best = max(results[:2], key=lambda row: row["validation"])["learning_rate"]
+    assert {row["learning_rate"] for row in results[2:]} == {best}
+    assert f"learning rate {best:g}" in said
+    assert "0 of 2 runs left" in said
+    # The answers are those of which the accuracy is the mean, and the curves are there.
+    answers = {row["run"]: logs.unpacked(row["right"]) for row in logs.read(tmp_path / "out", "fashion", "answers")}
+    assert all(row["test"] == pytest.approx(answers[row["run"]].mean()) for row in results)
+    metrics = logs.read(tmp_path / "out", "fashion", "metrics")
+    assert sum(row["split"] == "validation" for row in metrics) == 4 * 2
+    assert (tmp_path / "out" / "fashion-dot.full-0.safetensors").exists()
+    assert not any((tmp_path / "work").iterdir())
+    # What is there is not run again, and joins the kept logs once.
+    call(tmp_path)
+    assert logs.read(tmp_path / "out", "fashion", "results") == results
+    for _ in range(2):
+        assert logs.keep(tmp_path / "out", tmp_path / "kept") == [f"fashion.{kind}.csv" for kind in sorted(logs.KINDS)]
+    assert logs.read(tmp_path / "kept", "fashion", "results") == results
+
+
+def test_a_deadline_leaves_runs_for_the_next_call(tiny, tmp_path, capsys):
+    training_data.idx(tmp_path / "fashion", train=96, test=40, side=8)
+    call(tmp_path, "--limit-seconds", "1")
+    said = capsys.readouterr().out
+    assert "no learning rate yet" in said
+    assert "2 of 2 runs left" in said
+    assert logs.read(tmp_path / "out", "fashion", "results") == []
+
+
+def test_a_run_that_fails_costs_no_other_and_is_said(tiny, tmp_path, capsys):
+    call(tmp_path)  # no data there
+    assert capsys.readouterr().out.count("FileNotFoundError") >= 2
+    assert logs.read(tmp_path / "out", "fashion", "results") == []
+
+
+def row(rate, value, arm="dot.full"):
+    return {"run": Run("fashion", arm, experiments.TUNING_SEED, rate).name, "validation": value}
+
+
+def test_the_rate_is_that_of_the_best_mean_and_of_equal_ones_the_smaller():
+    fashion = experiments.EXPERIMENTS["fashion"]
+    first, second = "dot.full", "gaussian.window"
+    two = replace(fashion, tuning_arms=(first, second), learning_rates=RATES)
+    rows = [row(1e-3, 0.8), row(1e-2, 0.9), row(1e-3, 0.8, second), row(1e-2, 0.6, second)]
+    assert command.chosen_rate(two, rows) == 1e-3
+    assert command.chosen_rate(replace(two, larger_is_better=False), rows) == 1e-2
+    assert command.chosen_rate(two, [*rows[:3], row(1e-2, 0.7, second)]) == 1e-3
+    assert command.chosen_rate(two, rows[:3]) is None
+    diverged = {key: value for key, value in row(1e-3, 0.8).items() if key == "run"}
+    assert command.chosen_rate(two, [diverged, *rows[1:]]) == 1e-2
+
+
+def test_logs_keep_answers_exactly_and_refuse_another_configuration():
+    right = np.random.default_rng(0).random(1001) < 0.7
+    np.testing.assert_array_equal(logs.unpacked(logs.packed(right)), right)
+    old = [{"run": "a", "configuration": "x"}]
+    with pytest.raises(ValueError, match="another configuration"):
+        logs.joined(old, [{"run": "a", "configuration": "y"}], "results")
+    assert logs.joined(old, [{"run": "b", "configuration": "y"}], "results") == [
+        *old, {"run": "b", "configuration": "y"},
+    ]  # fmt: skip
