@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import krause_dynamics as kd
-from tests.keywords import figures, table_plots_particles, table_plots_phase, table_plots_results
+from tests.keywords import figures, table_plots_grid, table_plots_particles, table_plots_phase, table_plots_results
 from tests.keywords.table_plots_figures import pair
 
 plots = kd.plots
@@ -60,6 +60,8 @@ FIGURES: dict[str, Callable[[], Any]] = {
     "particles_figure": lambda: plots.particles_figure(
         {"near": pair([10, 20]), "far": pair([60, 30])}, {"near": "Near", "far": "Far"}
     ),
+    "phase": lambda: plots.phase(table_plots_grid.counts(), x="beta", y="radius", settled="settled"),
+    "plane": lambda: plots.plane(table_plots_particles.roaming()),
     "sink_map": lambda: plots.sink_map(figures.analysis()),
     "sink_map of many heads": lambda: plots.sink_map(wide(), eps=0.3),
     "sinks_figure": lambda: plots.sinks_figure(figures.analysis()),

@@ -8,6 +8,15 @@ from krause_dynamics.plots.angles import angles
 from krause_dynamics.plots.bifurcation import bifurcation, largest_cluster
 from krause_dynamics.plots.checkpoints import clusters, norm_ratio, sink_map, synchronization
 from krause_dynamics.plots.density import density
+from krause_dynamics.plots.diagrams import (
+    cluster_numbers_over_length,
+    clusters_over_beta,
+    clusters_over_length,
+    order_over_beta,
+    order_over_noise,
+)
+from krause_dynamics.plots.grid import phase
+from krause_dynamics.plots.moving import animate
 from krause_dynamics.plots.panels import (
     clusters_and_sinks_figure,
     clusters_figure,
@@ -15,15 +24,9 @@ from krause_dynamics.plots.panels import (
     particles_figure,
     sinks_figure,
 )
-from krause_dynamics.plots.particles import animate, circle, opinions, overview, sphere
-from krause_dynamics.plots.phase import (
-    cluster_numbers_over_length,
-    clusters_over_beta,
-    clusters_over_length,
-    order_over_beta,
-    order_over_noise,
-)
+from krause_dynamics.plots.particles import opinions, overview
 from krause_dynamics.plots.pictures import picture_grid, save_pictures
+from krause_dynamics.plots.places import circle, plane, sphere
 from krause_dynamics.plots.style import new_axes, save_figure, style
 from krause_dynamics.plots.theory import verdicts
 
@@ -48,7 +51,9 @@ __all__ = [
     "order_over_noise",
     "overview",
     "particles_figure",
+    "phase",
     "picture_grid",
+    "plane",
     "save_figure",
     "save_pictures",
     "sink_map",

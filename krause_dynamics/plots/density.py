@@ -12,7 +12,7 @@ from krause_dynamics._arguments import Flag, Real, reads
 from krause_dynamics.plots.style import A_RUN, ON, new_axes
 from krause_dynamics.trajectory import Trajectory
 
-ROWS = 400  # of the image
+ROWS = 200  # of the image: fewer than its pixels, so that each is seen
 DECADES = 4  # range of the logarithmic colour scale below the largest value
 
 
@@ -22,7 +22,8 @@ def density(
 ) -> Axes:
     """Space-time image of a density, logarithmic in colour, and its clusters at the last time.
 
-    Shown is mass per unit of the coordinate; on a sphere that is the law of the angle to the axis.
+    Shown is mass per unit of the coordinate; on a sphere that is the law of the angle to the axis. Where cells share a
+    row of the image the densest is shown, so that a cluster of one cell is seen.
 
     Args:
         trajectory: A run of ``kd.mean_field.solve`` or ``iterate``.
@@ -46,7 +47,8 @@ def density(
     ax = new_axes(ax)
     # Empty cells take the lowest colour; a logarithm has none for 0.
     shown = np.maximum(values, top / 10**DECADES)
-    ax.pcolormesh(run.times, place, shown.T, shading="nearest", **options)
+    picture = ax.pcolormesh(run.times, place, shown.T, shading="nearest", **options)
+    ax.figure.colorbar(picture, ax=ax, label="mass per unit (logarithmic)", pad=0.12 if clusters else 0.02)
     if clusters:
         _mark(ax, run, floor)
     name = "position" if type(cells).__name__ == "LineCells" else "angle (radians)"
@@ -55,11 +57,11 @@ def density(
 
 
 def _rows(centres: np.ndarray, mass: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mass per unit of the coordinate on at most `ROWS` rows: one cell among thousands would be no pixel."""
+    """Largest density in each of at most `ROWS` rows: one cell that holds much stays as bright as it is."""
     together = -(-len(centres) // ROWS)
     starts = np.arange(0, len(centres), together)
     counts = np.diff(np.append(starts, len(centres)))
-    return np.add.reduceat(centres, starts) / counts, np.add.reduceat(mass, starts, axis=-1) / (counts * width)
+    return np.add.reduceat(centres, starts) / counts, np.maximum.reduceat(mass, starts, axis=-1) / width
 
 
 def _mark(ax: Axes, run: Trajectory, floor: float) -> None:

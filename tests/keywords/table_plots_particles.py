@@ -125,12 +125,66 @@ def _(_, second):
     assert_drawn_on(lambda ax: kd.plots.circle(turning(), ax=ax), second, offsets, turning().final)
 
 
-@drawing("kd.plots.circle", "scatter", {}, {"color": "C3", "s": 7.0}, "blue dots by mass, or as asked for")
+@drawing("kd.plots.circle", "scatter", {}, {"color": "C3", "s": 7.0}, "dots by mass, blue where none meet; or as asked")
 def _(first, second):
     for scatter, colour, area in ((first, "C0", 162.0), (second, "C3", 7.0)):
         dots = kd.plots.circle(turning(), **scatter).collections
         assert_colours(dots, [colour])
         np.testing.assert_allclose(dots[0].get_sizes(), area)
+
+
+def roaming(side=3.0):
+    """Three particles in the plane: two meet at the end, one stays alone."""
+    x = np.array([[[0, 0], [1, 0], [3, 3]], [[0.4, 0], [0.6, 0], [3, 2]], [[0.5, 0], [0.5, 0], [3, 1]]])
+    return kd.Trajectory(TIMES, side / 3 * x)
+
+
+@drawing("kd.plots.plane", "trajectory", 3.0, 30.0, "the axes hold all positions of the run, equal units both ways")
+def _(first, second):
+    for side in (first, second):
+        ax = kd.plots.plane(roaming(side))
+        np.testing.assert_allclose(offsets(ax), roaming(side).final)
+        np.testing.assert_allclose([*ax.get_xlim(), *ax.get_ylim()], side * np.array([-0.05, 1.05, -0.05, 1.05]))
+        assert ax.get_aspect() == 1
+        # Those who met are together whatever the unit; who is alone is grey.
+        np.testing.assert_allclose(ax.collections[0].get_sizes(), 12 + 100 * np.array([2, 2, 1]))
+        assert len(np.unique(ax.collections[0].get_facecolors()[:, :3], axis=0)) == 2
+
+
+@drawing("kd.plots.plane", "index", -1, 1, "dots, paths and title end with the state chosen, the last by default")
+def _(first, second):
+    run = roaming()
+    for ax, state in ((kd.plots.plane(run), 2), (kd.plots.plane(run, first), 2), (kd.plots.plane(run, second), 1)):
+        np.testing.assert_allclose(offsets(ax), run[state])
+        np.testing.assert_allclose([line.get_xydata()[-1] for line in ax.lines], run[state])
+        assert ax.get_title() == f"time {TIMES[state]:g}"
+
+
+@drawing(
+    "kd.plots.plane", "trails", True, False, "a path for each particle, by default too, broken at borders; or none"
+)
+def _(first, second):
+    for options, count in (({}, 3), ({"trails": first}, 3), ({"trails": second}, 0)):
+        assert len(kd.plots.plane(roaming(), **options).lines) == count
+    border = kd.Trajectory(
+        TIMES[:2], np.array([[[0.9, 0.5]], [[0.1, 0.5]]]), meta={"dynamics": {"space": kd.Torus(1.0).to_dict()}}
+    )
+    ax = kd.plots.plane(border)
+    assert np.isnan(ax.lines[0].get_xydata()[1]).all()
+    assert (ax.get_xlim(), ax.get_ylim()) == ((0, 1), (0, 1))
+
+
+@drawing("kd.plots.plane", "ax", None, 1, "a new figure, or the axes given and none beside them")
+def _(_, second):
+    assert_drawn_on(lambda ax: kd.plots.plane(roaming(), ax=ax), second, offsets, roaming().final)
+
+
+@drawing("kd.plots.plane", "scatter", {}, {"color": "C3", "s": 7.0}, "dots by mass and cluster, or as asked for")
+def _(first, second):
+    assert len(np.unique(kd.plots.plane(roaming(), **first).collections[0].get_facecolors(), axis=0)) == 2
+    dots = kd.plots.plane(roaming(), **second).collections
+    assert_colours(dots, ["C3"])
+    np.testing.assert_allclose(dots[0].get_sizes(), 7.0)
 
 
 @drawing("kd.plots.sphere", "trajectory", 2, 5, "dots are the last state, the paths are the positions of each")
@@ -169,21 +223,21 @@ def _(_, second):
         kd.plots.sphere(run, ax=plt.subplots()[1])
 
 
-@drawing("kd.plots.sphere", "scatter", {}, {"color": "C3", "s": 7.0}, "orange dots by mass, or as asked for")
+@drawing("kd.plots.sphere", "scatter", {}, {"color": "C3", "s": 7.0}, "dots by mass, blue where none meet; or as asked")
 def _(first, second):
-    for scatter, colour, area in ((first, "C1", 162.0), (second, "C3", 7.0)):
+    for scatter, colour, area in ((first, "C0", 162.0), (second, "C3", 7.0)):
         dots = kd.plots.sphere(on_sphere(), **scatter).collections[-1]
         assert_colours([dots], [colour])
         np.testing.assert_allclose(dots.get_sizes(), area)
 
 
 @drawing("kd.plots.overview", "trajectory", 1.0, 2.0,
-         "angles on the unit circle, the first coordinate off it, opinions on a line, the sphere in space")  # fmt: skip
+         "angles on the unit circle, the end in the plane off it, opinions on a line, the sphere in space")  # fmt: skip
 def _(first, second):
     circle = turning().positions
     np.testing.assert_allclose(heights(kd.plots.overview(kd.Trajectory(TIMES, first * circle))), DEGREES.T, atol=1e-12)
     wide = kd.Trajectory(TIMES, second * circle)
-    np.testing.assert_allclose(heights(kd.plots.overview(wide)), 2 * np.cos(np.radians(DEGREES.T)))
+    np.testing.assert_allclose(offsets(kd.plots.overview(wide)), wide.final)
     line = kd.Trajectory(TIMES, MEETING[..., None])
     assert len(kd.plots.overview(line).collections[0].get_segments()) == 5
     np.testing.assert_allclose(offsets(kd.plots.overview(on_sphere())), on_sphere().final)
@@ -255,9 +309,11 @@ def moving_picture(run, **options):
 
 
 @drawing("kd.plots.animate", "draw", None, kd.plots.circle,
-         "without one the plane is a circle and space the sphere; one given draws each frame")  # fmt: skip
+         "without one units are on circle or sphere, other pairs in the plane; one given draws each frame")  # fmt: skip
 def _(first, second):
     assert moving_picture(long_run(2), draw=first) == moving_picture(long_run(2), draw=second)
+    wide = kd.Trajectory(np.arange(2.0), 3 * long_run(2).positions)
+    assert moving_picture(wide) == moving_picture(wide, draw=kd.plots.plane)
     start = on_sphere()[:1]
     assert moving_picture(start) == moving_picture(start, draw=kd.plots.sphere)
     assert shown(long_run(2))[1] == [0, 1]
