@@ -267,3 +267,24 @@ def test_bad_input() -> None:
         clusters.find(points, 1.0, period=1.0, metric="chord")
     with pytest.raises(ValueError, match="radii"):
         clusters.curve(points, [-0.1])
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "chord", "cosine"])
+@pytest.mark.parametrize("shape", [(1300, 24), (40, 3), (30, 1)])
+def test_a_curve_without_a_point_is_the_curve_of_the_others(metric, shape):
+    """Whether the point is a leaf of the tree or holds it together, in the middle of a star."""
+    if shape[1] == 1 and metric != "euclidean":
+        return
+    points = np.random.default_rng(3).normal(size=shape)
+    points[7] *= 0.01 if metric == "euclidean" else 1.0
+    whole = clusters.curve(points, [0.3, 1.0, 2.0], metric=metric)
+    for point in (0, 7, shape[0] - 1):
+        found, expected = (
+            whole.without(point),
+            clusters.curve(np.delete(points, point, 0), [0.3, 1.0, 2.0], metric=metric),
+        )
+        np.testing.assert_allclose(found.lengths, expected.lengths, rtol=1e-12)
+        for name in ("count", "effective_number", "groups", "noise_share"):
+            np.testing.assert_allclose(getattr(found, name), getattr(expected, name), err_msg=name)
+    with pytest.raises(ValueError, match="point must be one of"):
+        whole.without(shape[0])

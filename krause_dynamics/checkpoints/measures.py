@@ -71,11 +71,10 @@ class LayerState:
         """Number and effective number of clusters, each (b, parts, radii); -1 and NaN where no token is left."""
         shape = (len(self.tokens), len(TOKENS), len(self.radii))
         count, effective = np.full(shape, -1), np.full(shape, np.nan, dtype=np.float32)
-        for part, cloud in enumerate(self.parts):
-            if cloud is not None:
-                for sequence, points in enumerate(to_numpy(cloud.points)):
-                    curve = clusters.curve(points, self.radii, metric="chord")
-                    count[sequence, part], effective[sequence, part] = curve.count, curve.effective_number
+        for sequence, points in enumerate(to_numpy(self.tokens)):
+            curve = clusters.curve(points, self.radii, metric="chord")
+            for part, found in enumerate([curve, curve.without(0)] if len(points) > 1 else [curve]):
+                count[sequence, part], effective[sequence, part] = found.count, found.effective_number
         return count, effective
 
 

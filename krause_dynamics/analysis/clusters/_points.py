@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -72,6 +72,13 @@ class Cloud:
             metric=metric,
             period=sides,
         )
+
+    def without(self, point: int) -> Cloud:
+        """The other points, by place among the present ones."""
+        points, given, index, masses = (
+            np.delete(x, point, axis=0) for x in (self.points, self.given, self.index, self.masses)
+        )
+        return replace(self, points=points, given=given, index=index, masses=masses / masses.sum())
 
     def length(self, squared: np.ndarray) -> np.ndarray:
         """Distances of the metric from squared Euclidean ones of `points` (cosine: ``1 - cos = |u - v|^2 / 2``)."""

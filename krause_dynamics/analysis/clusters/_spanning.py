@@ -7,6 +7,7 @@ import numpy as np
 from krause_dynamics.analysis.clusters._grams import COLUMNS, DIRECT, ROWS, Grams
 from krause_dynamics.analysis.clusters._points import Cloud, is_small
 
+KEPT = 1 << 26  # bytes of inner products that are kept between rounds
 PER_CALL = 10**8  # differences of coordinates in one compiled call, a tenth of a second
 
 
@@ -56,63 +57,98 @@ def _neighbours(cloud: Cloud) -> tuple[np.ndarray, np.ndarray]:
     return edges, cloud.length(lengths**2) if cloud.metric == "cosine" else lengths
 
 
-def _boruvka(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def without(cloud: Cloud, edges: np.ndarray, lengths: np.ndarray, point: int) -> tuple[np.ndarray, np.ndarray]:
+    """The tree of a cloud (that of `spanning_tree`) without one of its points, edges numbered without it.
+
+    Edges that do not touch the point stay: none is the longest of a circle, and taking a point away makes no circles.
+    What it held together is joined again by Boruvka's rounds, which are few and short.
+
+    Args:
+        cloud: The cloud *without* the point.
+        edges: (m - 1, 2) of the whole cloud, shortest first.
+        lengths: (m - 1,).
+        point: Its place in the whole cloud.
+    """
+    from krause_dynamics.analysis.clusters import _kernels
+
+    if cloud.points.shape[1] == 1 or is_small(cloud.points):
+        return spanning_tree(cloud)
+    stay = (edges != point).all(axis=1)
+    edges, lengths = edges[stay], lengths[stay]
+    edges = edges - (edges > point)
+    labels = _kernels.forest_labels(edges, len(edges), len(cloud.points))
+    component = np.unique(labels, return_inverse=True)[1]
+    more, squared = _boruvka(cloud.points, component)
+    edges, lengths = np.concatenate([edges, more]), np.concatenate([lengths, cloud.length(squared)])
+    order = np.argsort(lengths, kind="stable")
+    return edges[order], lengths[order]
+
+
+def _boruvka(points: np.ndarray, component: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Rounds in which every component finds its shortest edge out; each at least halves their number.
 
     The largest component may wait: the others reach it. Where they are less than half of the points, only their rows
     are computed.
+
+    Args:
+        points: (m, d).
+        component: (m,) components that are joined already, numbered from 0; by default each point is one. Changed.
+
+    Returns:
+        Edges between them, (components - 1, 2), and squared lengths.
     """
     from krause_dynamics.analysis.clusters import _kernels
 
     m = len(points)
-    grams = Grams(points)
-    component, count, found = np.arange(m), m, 0
-    edges, squared = np.empty((m - 1, 2), np.int64), np.empty(m - 1)
+    tiles = _Tiles(points)
+    component = np.arange(m) if component is None else component
+    count, found = int(component.max()) + 1, 0
+    edges, squared = np.empty((count - 1, 2), np.int64), np.empty(count - 1)
     while count > 1:
         rows = np.flatnonzero(component != np.argmax(np.bincount(component)))
         both = 2 * len(rows) > m
         best, edge = np.full(count, np.inf), np.full(count, -1)
-        _shortest_edges(points, grams, np.arange(m) if both else rows, both, component, best, edge)
+        tiles.shortest_edges(np.arange(m) if both else rows, both, component, best, edge)
         found, count = _kernels.join_components(component, best, edge, edges, squared, found)
     return edges, squared
 
 
-def _shortest_edges(
-    points: np.ndarray,
-    grams: Grams,
-    rows: np.ndarray,
-    both: bool,
-    component: np.ndarray,
-    best: np.ndarray,
-    edge: np.ndarray,
-) -> None:
-    """Fill ``best`` and ``edge`` by one pass over the tiles of the rows with all points (`_kernels.nearest_tile`)."""
-    from krause_dynamics.analysis.clusters._kernels import nearest_tile
+class _Tiles:
+    """Inner products of all pairs, tile by tile; those of a small cloud are kept for the next round."""
 
-    m = len(points)
-    for start in range(0, m, COLUMNS):
-        columns = slice(start, start + COLUMNS)
-        right = grams.block(columns)
-        for row in range(0, min(start + COLUMNS, m) if both else len(rows), ROWS):
-            tile = rows[row : row + ROWS]
-            column = max(start, row) if both else start
-            while True:
-                gram = grams.block(tile) @ right[column - start :].T
-                budget = m * m if grams.precise else DIRECT
-                if nearest_tile(
-                    points,
-                    gram,
-                    grams.squares,
-                    grams.norms,
-                    tile,
-                    column,
-                    grams.unit,
-                    component,
-                    both,
-                    best,
-                    edge,
-                    budget,
-                ):
-                    break
-                grams.refine()
-                right = grams.block(columns)
+    def __init__(self, points: np.ndarray) -> None:
+        self.points = points
+        self.grams = Grams(points)
+        self.kept: dict[tuple[int, int], np.ndarray] | None = {} if len(points) ** 2 * points.itemsize <= KEPT else None
+
+    def shortest_edges(
+        self, rows: np.ndarray, both: bool, component: np.ndarray, best: np.ndarray, edge: np.ndarray
+    ) -> None:
+        """Fill ``best`` and ``edge`` by one pass over the tiles of the rows with all points (`nearest_tile`)."""
+        from krause_dynamics.analysis.clusters._kernels import nearest_tile
+
+        m, grams = len(self.points), self.grams
+        for start in range(0, m, COLUMNS):
+            for row in range(0, min(start + COLUMNS, m) if both else len(rows), ROWS):
+                tile, column = rows[row : row + ROWS], max(start, row) if both else start
+                columns = slice(column, start + COLUMNS)
+                while True:
+                    gram = self._gram(tile, columns, keep=both)
+                    budget = m * m if grams.precise else DIRECT
+                    if nearest_tile(
+                        self.points, gram, grams.squares, grams.norms, tile, column, grams.unit, component, both, best,
+                        edge, budget,
+                    ):  # fmt: skip
+                        break
+                    grams.refine()
+                    self.kept = None
+
+    def _gram(self, tile: np.ndarray, columns: slice, keep: bool) -> np.ndarray:
+        """Products of the tile's points with consecutive ones; kept where the tile is consecutive as well."""
+        name = int(tile[0]), columns.start
+        if keep and self.kept is not None and name in self.kept:
+            return self.kept[name]
+        gram: np.ndarray = self.grams.block(tile) @ self.grams.block(columns).T
+        if keep and self.kept is not None:
+            self.kept[name] = gram
+        return gram

@@ -10,6 +10,7 @@ import numpy as np
 from krause_dynamics._array import Array, to_numpy
 from krause_dynamics.analysis.clusters._points import Cloud, Metric, check_radius
 from krause_dynamics.analysis.clusters._spanning import spanning_tree
+from krause_dynamics.analysis.clusters._spanning import without as _without
 from krause_dynamics.analysis.clusters.partition import Clusters, partition
 
 
@@ -46,6 +47,21 @@ class Curve:
         m = len(self.cloud.masses)
         return partition(self.cloud, _kernels.forest_labels(self.edges, joins, m), radius)
 
+    def without(self, point: int) -> Curve:
+        """The curve without one point, at the same radii: what `curve` gives of the others, in a fraction of its time.
+
+        Args:
+            point: Its place among the present points, such as 0 for an attention sink.
+
+        Raises:
+            ValueError: No such point, or no other one.
+        """
+        m = len(self.cloud.masses)
+        if not 0 <= point < m or m == 1:
+            raise ValueError(f"point must be one of {m} of which one stays, got {point}")
+        cloud = self.cloud.without(point)
+        return _of(cloud, *_without(cloud, self.edges, self.lengths, point), self.radii)
+
 
 def curve(
     points: Array,
@@ -78,11 +94,16 @@ def curve(
         >>> curve(np.array([0.0, 0.1, 1.0]), radii=[0.05, 0.2, 2.0]).count
         array([3, 2, 1])
     """
-    from krause_dynamics.analysis.clusters import _kernels
-
     cloud = Cloud.of(points, metric, log_mass, period)
     edges, lengths = spanning_tree(cloud)
     radii = np.concatenate([[0.0], lengths]) if radii is None else _check_radii(radii)
+    return _of(cloud, edges, lengths, radii)
+
+
+def _of(cloud: Cloud, edges: np.ndarray, lengths: np.ndarray, radii: np.ndarray) -> Curve:
+    """The curve of a tree."""
+    from krause_dynamics.analysis.clusters import _kernels
+
     squares, groups, noise, _ = _kernels.merge_statistics(edges, cloud.masses, 2)
     joins = np.searchsorted(lengths, radii, side="right")
     return Curve(
