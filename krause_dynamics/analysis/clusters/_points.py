@@ -73,13 +73,6 @@ class Cloud:
             period=sides,
         )
 
-    def without(self, point: int) -> Cloud:
-        """The other points, by place among the present ones."""
-        points, given, index, masses = (
-            np.delete(x, point, axis=0) for x in (self.points, self.given, self.index, self.masses)
-        )
-        return replace(self, points=points, given=given, index=index, masses=masses / masses.sum())
-
     def length(self, squared: np.ndarray) -> np.ndarray:
         """Distances of the metric from squared Euclidean ones of `points` (cosine: ``1 - cos = |u - v|^2 / 2``)."""
         return squared / 2 if self.metric == "cosine" else np.sqrt(squared)
@@ -136,6 +129,14 @@ def _sides(period: Any, metric: str, d: int) -> np.ndarray:
     if metric != "euclidean" or d > FEW:
         raise ValueError(f"period needs the Euclidean metric and at most {FEW} dimensions, got {metric!r} and {d}")
     return np.full(d, sides)
+
+
+def all_but(cloud: Cloud, point: int) -> Cloud:
+    """The other points, by place among the present ones."""
+    points, given, index, masses = (
+        np.delete(x, point, axis=0) for x in (cloud.points, cloud.given, cloud.index, cloud.masses)
+    )
+    return replace(cloud, points=points, given=given, index=index, masses=masses / masses.sum())
 
 
 def closed_radius(radius: float, closed: bool) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import Array, to_numpy
-from krause_dynamics.analysis.clusters._points import Cloud, Metric, check_radius
+from krause_dynamics.analysis.clusters._points import Cloud, Metric, all_but, check_radius
 from krause_dynamics.analysis.clusters._spanning import spanning_tree
 from krause_dynamics.analysis.clusters._spanning import without as _without
 from krause_dynamics.analysis.clusters.partition import Clusters, partition
@@ -59,7 +59,7 @@ class Curve:
         m = len(self.cloud.masses)
         if not 0 <= point < m or m == 1:
             raise ValueError(f"point must be one of {m} of which one stays, got {point}")
-        cloud = self.cloud.without(point)
+        cloud = all_but(self.cloud, point)
         return _of(cloud, *_without(cloud, self.edges, self.lengths, point), self.radii)
 
 
