@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from krause_dynamics._array import Array, is_torch, namespace
+from krause_dynamics._progress import Progress
 from krause_dynamics.aggregate import as_points, check_masses
 from krause_dynamics.dynamics import Drift, Dynamics, check_dynamics
 from krause_dynamics.dynamics.drift import NEVER
@@ -18,7 +19,6 @@ from krause_dynamics.runs.description import identity, memories, meta, seed_of
 from krause_dynamics.runs.events import Event, Watch, check_events
 from krause_dynamics.runs.fingerprints import fingerprint
 from krause_dynamics.runs.loop import Run, Stepper, Stop
-from krause_dynamics.runs.progress import Progress
 from krause_dynamics.runs.recording import AtTimes, Record, Save
 from krause_dynamics.runs.resuming import RunFile, with_form
 from krause_dynamics.runs.stopping import StopRule

@@ -20,7 +20,7 @@ from scipy.spatial.distance import pdist, squareform
 
 import krause_dynamics as kd
 from krause_dynamics import clusters
-from krause_dynamics.analysis.clusters import _points
+from krause_dynamics.analysis.clusters import _points, partition
 
 METRICS = ("euclidean", "chord", "cosine")
 
@@ -154,6 +154,23 @@ def test_tiles_meet(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"krause_dynamics.analysis.clusters.{module}.COLUMNS", 11)
     assert np.array_equal(clusters.find(points, radius).labels, whole.labels)
     np.testing.assert_array_equal(clusters.curve(points).lengths, tree.lengths)
+
+
+@pytest.mark.parametrize(("d", "period"), [(2, 3.0), (3, None), (5, None), (8, 4.0)])
+def test_parts_of_a_k_d_tree_meet(d: int, period: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = np.random.default_rng(d).random((300, d)) * 3
+    lengths = clusters.curve(points, period=period).lengths
+    for radius in np.quantile(lengths, [0.2, 0.5, 0.9]) + 1e-9:
+        tree = clusters.find(points, radius, period=period)  # of so few points by the spanning tree
+        for name, value in {"MANY": 1, "PART": 70, "PAIRS": 300}.items():
+            monkeypatch.setattr(partition, name, value)
+        found = clusters.find(points, radius, period=period)
+        monkeypatch.undo()
+        assert 1 < found.count < 300
+        np.testing.assert_array_equal(found.labels, tree.labels)
+    monkeypatch.setattr(partition, "MANY", 1)
+    monkeypatch.setattr(partition, "PAIRS", 1)  # too many pairs to list: tiles again
+    np.testing.assert_array_equal(clusters.find(points, radius, period=period).labels, tree.labels)
 
 
 def test_tiles_of_few_rows_meet_every_column(monkeypatch: pytest.MonkeyPatch) -> None:

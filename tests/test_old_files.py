@@ -109,7 +109,8 @@ def test_a_sweep_goes_on_where_it_ended(copy, monkeypatch):
     computed = []
     aggregate = kd.aggregate
     monkeypatch.setattr(kd, "aggregate", lambda rule, x: computed.append(rule.score.sigma) or aggregate(rule, x))
-    resumed = cases.sweep(path=copy("sweep.npz"))
+    with pytest.warns(RuntimeWarning, match="did not record the code of functions"):
+        resumed = cases.sweep(path=copy("sweep.npz"))
     assert computed == [1.0, 1.0]
     whole = cases.sweep()
     for name in ("final", "draw"):

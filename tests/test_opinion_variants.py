@@ -371,7 +371,7 @@ class TestRuns:
             (([0.0, 1.0], 1.0), {"fixed": [0, 1]}, "fixed must be booleans"),
             (([0.0, 1.0], 1.0), {"fixed": [True]}, "fixed must be booleans"),
             (([0.0, 1.0], 1.0), {"max_steps": 0}, "max_steps must be"),
-            (([0.0, 1.0], 1.0), {"save_every": 0.5}, "save_every must be"),
+            (([0.0, 1.0], 1.0), {"save_every": 0}, "save_every must be"),
         ],
     )
     def test_bad_values_are_named(self, arguments, options, message):
@@ -383,6 +383,8 @@ class TestRuns:
 
         with pytest.raises(TypeError, match=r"kd\.simulate"):
             kd.hegselmann_krause(torch.zeros(3), 1.0)
+        with pytest.raises(TypeError, match="save_every must be an integer"):
+            kd.hegselmann_krause([0.0, 1.0], 1.0, save_every=0.5)
         with pytest.raises(TypeError, match="influence must be"):
             kd.hegselmann_krause([0.0, 1.0], 1.0, influence=lambda r: r)
         with pytest.raises(ValueError, match="radius must be given"):

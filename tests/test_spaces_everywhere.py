@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import krause_dynamics as kd
 from krause_dynamics import stopping
@@ -143,6 +144,26 @@ def test_lines_of_a_figure_take_the_short_way():
     assert np.isfinite(kd.plots.overview(flat).lines[0].get_ydata()).all()
 
 
-def test_energies_know_no_border():
-    with pytest.raises(ValueError, match="no images behind a"):
-        kd.energies.along(RULE, kd.simulate(D, PAIR, 0.1))
+@pytest.mark.parametrize(
+    ("rule", "pair"),
+    [
+        (kd.bounded_confidence(0.3), lambda squared: np.minimum(squared, 0.09)),
+        (kd.krause(0.2, kd.Within(0.4)), lambda squared: np.maximum(np.exp(-squared / 0.08) - np.exp(-2.0), 0) / 2),
+    ],
+    ids=["flat", "cut"],
+)
+def test_energies_count_the_nearest_images_and_a_run_across_the_border_descends_them(rule, pair):
+    x = np.random.default_rng(3).random((9, 2)) * 1.2
+    masses = np.random.default_rng(4).normal(size=9)
+    gap = T.difference(x[:, None], x)
+    expected = np.exp(masses) @ pair((gap**2).sum(-1)) @ np.exp(masses)
+    assert kd.energies.energy(rule, x, log_mass=masses, space=T) == pytest.approx(expected, rel=1e-12)
+    tensor = kd.energies.energy(rule, torch.tensor(x), log_mass=torch.tensor(masses), space=T)
+    assert float(tensor) == pytest.approx(expected, rel=1e-12)
+    run = kd.simulate(kd.Dynamics(rule, T), x - x[0], 0.5, dt=0.005)  # one begins on the border and crosses it
+    assert (np.abs(np.diff(run.positions, axis=0)) > 0.5).any()
+    flow = kd.energies.gradient_flow(rule, run)
+    assert flow.is_gradient_flow
+    assert flow.is_monotone
+    # On a line those beside the border do not hear one another.
+    assert flow.velocity_error < 0.1 * kd.energies.gradient_flow(rule, run, space=kd.Euclidean()).velocity_error

@@ -152,7 +152,7 @@ def test_progress_and_bad_input():
         ({"x": [1]}, {"seeds": 1.5}, "seeds must be"),
         ({"x": 3}, {}, "a list of values each, got x=3"),
     ):
-        with pytest.raises(ValueError, match=match):
+        with pytest.raises((ValueError, TypeError), match=match):
             kd.sweep(_square, parameters, workers=0, **options)
 
 

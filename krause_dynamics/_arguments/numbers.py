@@ -29,12 +29,16 @@ class Real:
 
     def read(self, name: str, value: Any) -> Any:
         """A float."""
-        x = _floats(name, value)
-        if x.ndim:
-            raise TypeError(f"{name} must be one number, got {value!r}")
-        number = float(x)
+        number = value if type(value) is float else self._one(name, value)
         self.check(name, number, number)
         return number
+
+    @staticmethod
+    def _one(name: str, value: Any) -> float:
+        x = _floats(name, value)
+        if x.ndim:
+            raise TypeError(f"{name} must be one number, got {shown(value)}")
+        return float(x)
 
     def check(self, name: str, least: float, largest: float) -> None:
         """Refuse what is not inside; NaN is nowhere."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from krause_dynamics._progress import ProgressBar
 from krause_dynamics.checkpoints import capture, own_attention
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, statistics_of
 from krause_dynamics.checkpoints.blocks import StreamRecorder, check_kind, context_length, device_of, find_blocks
@@ -22,7 +23,6 @@ from krause_dynamics.checkpoints.inputs import prepare
 from krause_dynamics.checkpoints.load import Checkpoint, load
 from krause_dynamics.checkpoints.vectors import Vectors
 from krause_dynamics.errors import UnsupportedModel
-from krause_dynamics.runs.progress import ProgressBar
 
 
 @runtime_checkable

@@ -15,10 +15,10 @@ import typer
 
 import krause_dynamics as kd
 from krause_dynamics import report
+from krause_dynamics._progress import ProgressBar
 from krause_dynamics.analysis import clusters, observables
 from krause_dynamics.command.options import answered
 from krause_dynamics.errors import printable
-from krause_dynamics.runs.progress import ProgressBar
 
 if TYPE_CHECKING:
     import xarray

@@ -74,7 +74,7 @@ def gaussian(n: int, d: int = 1, *, mean: Any = 0.0, std: Any = 1.0, rng: int | 
         if np.shape(value) not in ((), (1,), (d,)):
             raise ValueError(f"{name} must be a number or one for each of {d} coordinates, got shape {np.shape(value)}")
     affordable("n * d", n * d)
-    return as_generator(rng).normal(mean, std, size=(n, d))
+    return as_generator(rng).normal(mean, np.abs(std), size=(n, d))  # numpy refuses -0.0
 
 
 @reads(n=COUNT)

@@ -8,9 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
-from krause_dynamics._arguments import COUNT, PARAMETER
+from krause_dynamics._arguments import COUNT, LARGEST, PARAMETER, Whole
 from krause_dynamics._value import Value
 from krause_dynamics.spaces import Circle, Euclidean, Interval, Space, Sphere, Torus
+
+SIZE = Whole(1, LARGEST)
 
 
 class Cells(Value, ABC):
@@ -94,7 +96,7 @@ class LineCells(Cells):
     upper: float
 
     def __post_init__(self) -> None:
-        COUNT.read("count", self.count)
+        SIZE.read("count", self.count)
         PARAMETER.read("lower", self.lower)
         PARAMETER.read("upper", self.upper)
         if not self.lower < self.upper:
@@ -143,7 +145,7 @@ class CircleCells(Cells):
     count: int
 
     def __post_init__(self) -> None:
-        COUNT.read("count", self.count)
+        SIZE.read("count", self.count)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -181,7 +183,7 @@ class LatitudeCells(Cells):
     dimension: int
 
     def __post_init__(self) -> None:
-        COUNT.read("count", self.count)
+        SIZE.read("count", self.count)
         COUNT.read("dimension", self.dimension)
         if self.dimension < 2:
             raise ValueError(f"dimension must be at least 2 (the circle), got {self.dimension}")

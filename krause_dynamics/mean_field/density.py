@@ -204,6 +204,8 @@ def from_particles(cells: Cells, x: Any, log_mass: Any = None, *, space: Space |
         ValueError: A particle outside the cells, masses of another number, or cells of another space.
     """
     points = to_numpy(x).astype(np.float64)
+    if not points.size:
+        raise ValueError(f"x must hold at least one particle, got shape {points.shape}")
     if log_mass is not None and np.shape(to_numpy(log_mass)) != points.shape[:1]:
         raise ValueError(f"log_mass must have shape (n,) = {points.shape[:1]}, got {np.shape(to_numpy(log_mass))}")
     points = points[:, None] if points.ndim == 1 else points

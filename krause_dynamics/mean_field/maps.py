@@ -14,6 +14,7 @@ import numpy as np
 
 from krause_dynamics._arguments import COUNT, POSITIVE, reads
 from krause_dynamics._compiled import njit
+from krause_dynamics._progress import Progress
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.mean_field.cells import LineCells
 from krause_dynamics.mean_field.checks import check_resolution, check_rule, check_types
@@ -22,7 +23,6 @@ from krause_dynamics.mean_field.finite_volumes import Transport
 from krause_dynamics.mean_field.runs import OnSave, StopRule, run_file, run_of, trajectory_of, words
 from krause_dynamics.mean_field.velocity import Velocity
 from krause_dynamics.runs.loop import Stepper
-from krause_dynamics.runs.progress import Progress
 from krause_dynamics.runs.recording import Every, Record
 from krause_dynamics.runs.resuming import with_form
 from krause_dynamics.trajectory import Trajectory

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from krause_dynamics._arguments import POSITIVE, Is, Maybe, Whole, reads
+from krause_dynamics._progress import Progress
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.mean_field.cells import Cells
 from krause_dynamics.mean_field.checks import check_resolution, check_rule, check_types
@@ -18,7 +19,6 @@ from krause_dynamics.mean_field.runs import OnSave, StopRule, run_file, run_of, 
 from krause_dynamics.mean_field.velocity import Velocity
 from krause_dynamics.runs.arguments import STATES, STEPS, asked_times, check_affordable
 from krause_dynamics.runs.loop import StepFailed, Stepper
-from krause_dynamics.runs.progress import Progress
 from krause_dynamics.runs.recording import AtTimes, Record
 from krause_dynamics.runs.resuming import with_form
 from krause_dynamics.spaces import Euclidean

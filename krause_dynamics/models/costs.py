@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from krause_dynamics._arguments import COUNT, Is, reads
+from krause_dynamics._progress import Progress, drawn
 from krause_dynamics.forms.attention import tiles
 from krause_dynamics.interaction.reach import Reach
 from krause_dynamics.nn import KrauseAttention
 from krause_dynamics.nn.arguments import call_of
-from krause_dynamics.runs.progress import Progress, drawn
 
 PAIRS_AT_ONCE = 1 << 22
 

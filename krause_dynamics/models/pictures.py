@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from krause_dynamics._arguments import POSITIVE, Flag, Is, Maybe, Whole, reads
+from krause_dynamics._progress import ProgressBar
 from krause_dynamics.models.decoder import KARM
-from krause_dynamics.runs.progress import ProgressBar
 
 MODEL = Is(KARM, 'kd.models.KARM.from_pretrained("folder")')
 WARM_UP = 3  # steps before a capture: kernels are compiled and caches allocated by then

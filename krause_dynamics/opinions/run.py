@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from krause_dynamics._arguments import FLAG, reads
+from krause_dynamics._arguments import COUNT, FLAG, Maybe, reads
 from krause_dynamics._array import as_floating, as_generator
+from krause_dynamics._progress import Progress
 from krause_dynamics._value import described
 from krause_dynamics.interaction import Flat
 from krause_dynamics.interaction.adjacency import labels_of
@@ -25,7 +26,6 @@ from krause_dynamics.runs.arguments import check_callables
 from krause_dynamics.runs.description import memories, meta, seed_of
 from krause_dynamics.runs.fingerprints import functions_in
 from krause_dynamics.runs.loop import OnSave, Run, Stop
-from krause_dynamics.runs.progress import Progress
 from krause_dynamics.runs.recording import Every, Record
 from krause_dynamics.runs.resuming import FUNCTIONS, RunFile, with_form
 from krause_dynamics.runs.stopping import Frozen
@@ -34,7 +34,14 @@ from krause_dynamics.trajectory import Trajectory
 MAX_STEPS = 100_000  # far above every freezing time met in practice; a lattice near a branch point may need more
 
 
-@reads(closed=FLAG, include_self=FLAG, normalised=FLAG, weighted=FLAG)
+@reads(
+    closed=FLAG,
+    include_self=FLAG,
+    normalised=FLAG,
+    weighted=FLAG,
+    max_steps=Maybe(COUNT),
+    save_every=Maybe(COUNT),
+)
 def hegselmann_krause(
     x0: Any,
     radius: Any,
@@ -130,7 +137,7 @@ def hegselmann_krause(
         len(x), radius, closed, include_self, normalised, influence, graph, weighted=weighted, labels=labels_of(x0)
     )
     model = Model.of(len(x), rule, weights, fixed, external, noise, schedule)
-    _check(model, max_steps, save_every, stop)
+    _check(model, max_steps, stop)
     extent, share = scale(x, model.within.radius), _checked_share(model, x)
     draws = as_generator(rng) if model.needs_rng else None
     asked = None if isinstance(stop, Frozen) else stop
@@ -169,11 +176,8 @@ def hegselmann_krause(
     return run.finish(trajectory)
 
 
-def _check(model: Model, max_steps: int | None, save_every: int | None, stop: Stop | None) -> None:
+def _check(model: Model, max_steps: int | None, stop: Stop | None) -> None:
     check_callables(stop=stop)
-    for name, value in (("max_steps", max_steps), ("save_every", save_every)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     if model.noise is not None and max_steps is None and (stop is None or isinstance(stop, Frozen)):
         raise ValueError("max_steps (or a stop rule) must be given with noise: such a run never freezes")
     if not isinstance(model.schedule, Sequential | Deffuant):

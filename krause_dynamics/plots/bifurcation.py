@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from krause_dynamics._arguments import Reals, reads
 from krause_dynamics.plots.style import new_axes
 
 
+@reads(radii=Reals(ndim=1))
 def bifurcation(
     radii: Sequence[float] | np.ndarray,
     positions: Sequence[np.ndarray],
@@ -36,6 +38,8 @@ def bifurcation(
         raise ValueError(
             f"positions and masses need one entry per radius, got {len(positions)} and {len(shares)} for {len(radii)}"
         )
+    if any(np.size(x) != np.size(share) for x, share in zip(positions, shares, strict=True)):
+        raise ValueError("masses must have one entry for each of the positions of its radius")
     ax = new_axes(ax)
     along = np.concatenate([np.full(np.size(x), radius) for radius, x in zip(radii, positions, strict=True)])
     # A smallest dot keeps the small groups between the large ones visible.

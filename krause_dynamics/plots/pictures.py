@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._arguments import FILE, Is, Maybe, Real, Whole, affordable, reads
+from krause_dynamics._arguments import FILE, Is, Maybe, Whole, affordable, reads
 from krause_dynamics._files import check_target, write_bytes
 
 GREY = (192, 192, 192)  # of the gaps, neither the black nor the white of most pictures
@@ -55,7 +55,7 @@ def picture_grid(pictures: Any, *, columns: int | None = None, gap: int = 1, lev
     return grid
 
 
-@reads(path=FILE, parameters=Is(dict, "{'seed': 0}"), scale=Real(1.0))
+@reads(path=FILE, parameters=Is(dict, "{'seed': 0}"), scale=Whole(1, 1000))
 def save_pictures(
     pictures: Any, path: str | os.PathLike[str], parameters: dict[str, Any], *, scale: int = 2, **grid: Any
 ) -> Path:
@@ -83,7 +83,9 @@ def save_pictures(
         raise ValueError(f"path must end in .png, got {path.name!r}")
     path = check_target("path", path)
     text = json.dumps(parameters, indent=1, sort_keys=True) + "\n"
-    whole = picture_grid(pictures, **grid).repeat(int(scale), axis=0).repeat(int(scale), axis=1)
+    whole = picture_grid(pictures, **grid)
+    affordable("scale: pixels of the picture", whole.shape[0] * whole.shape[1] * scale**2)
+    whole = whole.repeat(scale, axis=0).repeat(scale, axis=1)
     raw = io.BytesIO()
     Image.fromarray(whole).save(raw, format="PNG", optimize=True)
     write_bytes(path, raw.getvalue())

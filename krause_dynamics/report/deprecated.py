@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from krause_dynamics.runs.progress import ProgressBar
+from krause_dynamics._progress import ProgressBar
 
 if TYPE_CHECKING:
     from rich.console import Console

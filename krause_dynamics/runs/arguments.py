@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._arguments import COUNT, POSITIVE
 from krause_dynamics._array import as_generator
 
 STATES = 1e7  # times of states to keep: 80 MB of times alone
@@ -18,15 +19,10 @@ def check_lengths(t_end: float, dt: float, save_every: int) -> None:
     """Refuse times that are no positive finite numbers, and strides that are no whole ones.
 
     Raises:
-        ValueError: With the name and the value.
+        TypeError, ValueError: With the name and the value.
     """
-    for name, value in (("t_end", t_end), ("dt", dt)):
-        real = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
-        if not (real and np.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be positive and finite, got {value!r}")
-    check_affordable("steps (t_end / dt)", float(t_end) / float(dt), STEPS)
-    if isinstance(save_every, bool) or not isinstance(save_every, int | np.integer) or save_every < 1:
-        raise ValueError(f"save_every must be at least 1 and whole, got {save_every!r}")
+    check_affordable("steps (t_end / dt)", POSITIVE.read("t_end", t_end) / POSITIVE.read("dt", dt), STEPS)
+    COUNT.read("save_every", save_every)
 
 
 def save_times(t_end: float, dt: float, save_every: int, save_at: Sequence[float] | None) -> list[float]:
@@ -79,7 +75,7 @@ def check_callables(**functions: Any) -> None:
         TypeError: With the name and the value.
     """
     for name, function in functions.items():
-        if not (function is None or isinstance(function, bool) or callable(function)):
+        if not (function is None or callable(function) or (name == "progress" and isinstance(function, bool))):
             raise TypeError(f"{name} must be a function, got {function!r}")
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import Array, like, to_numpy
+from krause_dynamics._progress import Progress, drawn
 from krause_dynamics.errors import SimulationDiverged
 from krause_dynamics.runs.events import Watch
 from krause_dynamics.runs.interrupting import Interrupts, Terminated
-from krause_dynamics.runs.progress import Progress, drawn
 from krause_dynamics.runs.recording import Record
 from krause_dynamics.runs.resuming import RunFile, random_state, restore_random_state
 from krause_dynamics.trajectory import Trajectory

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._arguments import POSITIVE_PARAMETER
+from krause_dynamics._arguments import POSITIVE_PARAMETER, Real
 from krause_dynamics._array import Array, to_numpy
 from krause_dynamics._value import Value
 from krause_dynamics.spaces import Euclidean, Space
@@ -145,26 +145,33 @@ class Consensus(Located):
 
 @dataclass(frozen=True, eq=False)
 class ClustersSettled(Located):
-    """Clusters can change no more: groups linked by the radius, each of diameter at most the radius.
+    """The partition into clusters can change no more: groups linked by the radius, each of diameter at most the radius.
 
     Under bounded confidence with the own opinion counted every group then hears all of itself and nobody else: one more
     discrete step freezes it, and continuous time contracts it to a point of its hull. In the plane and above, hulls may
     be nearer than their points; there the balls around the groups must be further apart than the radius as well.
 
+    Who belongs together is then certain, though its members may still be on their way: a pair that hears each other is
+    one group from the first step. ``diameter`` waits until they have met as well.
+
     Attributes:
         radius: The confidence bound.
+        diameter: Largest diameter of a group, at most the radius; by default the radius.
         space: Where the positions live; by default that of the run.
     """
 
     radius: float
+    diameter: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         POSITIVE_PARAMETER.read("radius", self.radius)
+        if self.diameter is not None:
+            Real(0.0, float(self.radius), "(]").read("diameter (at most the radius)", self.diameter)
 
     def __call__(self, t: float, x: Array, previous: Array) -> str | None:
-        points = to_numpy(x)
+        points, width = to_numpy(x), self.radius if self.diameter is None else self.diameter
         runs = points.reshape(-1, *points.shape[-2:])
-        return "clusters settled" if all(_settled(self._geometry, run, self.radius) for run in runs) else None
+        return "clusters settled" if all(_settled(self._geometry, run, self.radius, width) for run in runs) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,13 +196,13 @@ def _extent(space: Space, x: np.ndarray) -> float:
     return float(space.extent(x).max())
 
 
-def _settled(space: Space, points: np.ndarray, radius: float) -> bool:
+def _settled(space: Space, points: np.ndarray, radius: float, width: float) -> bool:
     points = space.wrap(points)
     if points.shape[1] == 1 and space.period is None:
         line = np.sort(points[:, 0])
         starts = np.flatnonzero(np.diff(line, prepend=-np.inf) > radius)
         ends = np.append(starts[1:], line.size) - 1
-        return bool((line[ends] - line[starts] <= radius).all())
+        return bool((line[ends] - line[starts] <= width).all())
     from scipy.sparse import csgraph
     from scipy.spatial import cKDTree
 
@@ -205,8 +212,8 @@ def _settled(space: Space, points: np.ndarray, radius: float) -> bool:
     tree = cKDTree(distinct, boxsize=space.period)
     links = tree.sparse_distance_matrix(tree, radius, output_type="coo_matrix")
     _, label = csgraph.connected_components(links, directed=False)
-    # Every point must be within the radius of its whole group: as many near ones as the group has members.
-    near = tree.query_ball_point(distinct, radius, return_length=True)
+    # Every point must be within the width of its whole group: as many near ones as the group has members.
+    near = tree.query_ball_point(distinct, width, return_length=True)
     return bool((near == np.bincount(label)[label]).all()) and _out_of_reach(space, distinct, label, radius)
 
 

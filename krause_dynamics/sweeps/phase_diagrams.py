@@ -15,11 +15,11 @@ import numpy as np
 
 from krause_dynamics import mean_field, theory
 from krause_dynamics._arguments import POSITIVE, Maybe, Real, Reals, Whole, Word, reads
+from krause_dynamics._progress import Progress, drawn
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.forms.near.merging import merging_run
 from krause_dynamics.interaction import Within, bounded_confidence, softmax
 from krause_dynamics.runs.arguments import check_affordable
-from krause_dynamics.runs.progress import Progress, drawn
 from krause_dynamics.simulate import simulate
 from krause_dynamics.spaces import Circle, Euclidean, Torus
 from krause_dynamics.trajectory import Trajectory

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
 import warnings
@@ -17,8 +16,6 @@ from krause_dynamics._files import check_target, read_netcdf, read_npz, write_ne
 from krause_dynamics.runs.fingerprints import differences
 from krause_dynamics.runs.resuming import FUNCTIONS
 from krause_dynamics.sweeps.product import FINISHED, Product, Results
-
-logger = logging.getLogger(__name__)
 
 WRITE_EVERY = 10.0  # seconds between two writings of the file
 # Functions of this package that a file may name by the module in which they lay when it was written.
@@ -89,7 +86,12 @@ class Store:
             theirs["function"] = theirs["function"].replace(function, _MOVED[function], 1)
         if FUNCTIONS not in theirs:
             theirs[FUNCTIONS] = ours[FUNCTIONS]
-            logger.warning("%s is of a release that did not record the code of functions; goes on with this one", path)
+            warnings.warn(
+                f"path {path} is of a release that did not record the code of functions: whether its results are those "
+                "of this function cannot be known; the sweep goes on with it: delete the file where they may differ",
+                RuntimeWarning,
+                stacklevel=5,
+            )
         marks = differences(ours[FUNCTIONS], theirs[FUNCTIONS])
         words = [name for name in ours if name != FUNCTIONS and _text(theirs.get(name)) != _text(ours[name])]
         told = ", ".join(words) + ("; " if words and marks else "") + ", ".join(marks[:SHOWN])

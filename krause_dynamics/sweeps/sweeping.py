@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from krause_dynamics._arguments import COUNT, COUNT_OR_ZERO, Called, Is, Maybe, reads
+from krause_dynamics._progress import ProgressBar
 from krause_dynamics._version import __version__
 from krause_dynamics.runs import interrupting
 from krause_dynamics.runs.arguments import check_callables
 from krause_dynamics.runs.fingerprints import marks
-from krause_dynamics.runs.progress import ProgressBar
 from krause_dynamics.runs.resuming import FUNCTIONS
 from krause_dynamics.sweeps.evaluation import evaluate_all, workers_of
 from krause_dynamics.sweeps.product import Product, is_label

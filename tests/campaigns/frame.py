@@ -47,7 +47,8 @@ class Campaign:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.exists() and out.read_bytes()[-1:] not in (b"", b"\n"):
             _append(out, "\n")  # after a line that a kill tore
-        missing = [number for number in range(count) if number not in self._made(out, seed, count)]
+        made = self._made(out, seed, count)
+        missing = [number for number in range(count) if number not in made]
         until = time.monotonic() + seconds
         self.kind(np.random.default_rng(seed))  # loads what trials need, which is not the first one's time
         if workers == 1:

@@ -103,6 +103,8 @@ def arguments(path: str, rng: np.random.Generator) -> tuple[list[Any], dict[str,
 def judged(error: BaseException, names: list[str]) -> str:
     """Whether an error is one of ours, about an argument."""
     frames = traceback.extract_tb(error.__traceback__)
+    if "keywords" in Path(frames[-1].filename).parts:  # the caller's own function failed
+        return "refused"
     ours = "krause_dynamics" in frames[-1].filename and "site-packages" not in frames[-1].filename
     words = set(re.findall(r"\w+", str(error)))
     if isinstance(error, ValueError | TypeError | FileNotFoundError | ModuleNotFoundError) and (

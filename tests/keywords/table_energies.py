@@ -156,7 +156,8 @@ def _(first, second):
 def _(first, second):
     run = climb(SOFT, second)
     assert energies.gradient_flow(SOFT, run, space=second).is_gradient_flow
-    assert not energies.gradient_flow(SOFT, run, space=first).is_gradient_flow
+    assert energies.gradient_flow(SOFT, run).is_gradient_flow  # a run knows its space
+    assert not energies.gradient_flow(SOFT, run.positions, run.times, space=first).is_gradient_flow
     assert energies.gradient_flow(SMOOTH, climb(SMOOTH), space=first).is_gradient_flow
 
 

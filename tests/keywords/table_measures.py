@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from functools import partial
 
 import numpy as np
@@ -266,3 +268,16 @@ def layers_distance(first, second):
 def layers_options(first, second):
     np.testing.assert_allclose(ms.between_layers(RUN, **first), contraction(2), rtol=1e-12)
     np.testing.assert_allclose(ms.between_layers(RUN, **second), contraction(1), rtol=1e-12)
+
+
+@row("kd.measures.entropic", "progress", False, True, "told of iterations, of which the answer knows nothing")
+def entropic_progress(first, second):
+    pytest.importorskip("ot")
+    told = []
+    alone = ms.entropic(**PLANE, epsilon=1e-2, progress=first)
+    assert ms.entropic(**PLANE, epsilon=1e-2, progress=lambda *done: told.append(done)) == alone
+    assert told[0] == (0, 20_000)
+    assert told[-1] == (20_000, 20_000)
+    with contextlib.redirect_stderr(io.StringIO()) as drawn:
+        assert ms.entropic(**PLANE, epsilon=1e-2, progress=second) == alone
+    assert "100%" in drawn.getvalue()

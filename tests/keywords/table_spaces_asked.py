@@ -93,6 +93,38 @@ def from_particles_space(first, second):
         mf.from_particles(cells, [0.02], space=kd.Torus(3.0))
 
 
+@row("kd.energies.energy", "space", None, TORUS, "pairs are as far apart as the nearest images")
+@row("kd.energies.gradient", "space", None, TORUS, "forces act across the border")
+@row("kd.energies.log_energy", "space", None, TORUS, "a kernel is the sum over all images")
+@row("kd.energies.along", "space", None, TORUS, "those of every state; a run knows its space")
+def energy_space(first, second):
+    masses = np.arange(8.0) / 4
+    for rule in (RULE, kd.krause(0.1), kd.krause(0.4, kd.Within(0.3))):
+        alike(lambda x, space, rule=rule: kd.energies.energy(rule, x, log_mass=masses, space=space), first, second)
+        alike(lambda x, space, rule=rule: kd.energies.gradient(rule, x, log_mass=masses, space=space), first, second)
+        alike(lambda x, space, rule=rule: kd.energies.along(rule, np.stack([x, x]), space=space), first, second)
+    alike(lambda x, space: kd.energies.log_energy(kd.krause(0.1), x, space=space), first, second)
+    run = kd.simulate(kd.Dynamics(RULE, TORUS), CUT, 0.05)
+    np.testing.assert_allclose(kd.energies.along(RULE, run)[0], kd.energies.energy(RULE, WHOLE), rtol=1e-12)
+    with pytest.raises(ValueError, match="unbounded reach has no periodic form"):
+        kd.energies.energy(kd.softmax(1.0), CUT, space=second)
+
+
+@row("kd.stopping.ClustersSettled", "diameter", None, 0.01, "groups have met, not only found who belongs to them")
+def settled_diameter(first, second):
+    pair = np.array([[0.05], [1.95]])
+    for width, reason in ((first, "clusters settled"), (second, None), (0.11, "clusters settled")):
+        assert stopping.ClustersSettled(0.2, diameter=width, space=TORUS)(0.0, pair, pair) == reason
+        plane = np.hstack([pair, pair])
+        assert stopping.ClustersSettled(0.3, diameter=width, space=TORUS)(0.0, plane, plane) == (
+            reason if width != 0.11 else None  # the diagonal is longer
+        )
+    run = kd.simulate(kd.Dynamics(RULE, TORUS), pair, 9.0, stop=stopping.ClustersSettled(0.3, diameter=second))
+    assert run.times[-1] == pytest.approx(np.log(0.1 / second), abs=0.06)  # distance 0.1 exp(-t), asked every step
+    with pytest.raises(ValueError, match="at most the radius"):
+        stopping.ClustersSettled(0.2, diameter=0.3)
+
+
 @row("kd.stopping.Consensus", "space", None, TORUS, "two in one place across the border agree")
 def consensus_space(first, second):
     assert stopping.Consensus(0.6, space=second)(0.0, CUT, CUT) == "consensus"

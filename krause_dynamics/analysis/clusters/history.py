@@ -193,6 +193,8 @@ def events(labels: Any, times: Any = None) -> tuple[Event, ...]:
     labels = np.asarray(to_numpy(labels))
     if labels.ndim != 2:
         raise ValueError(f"labels must have shape (T, n), got {labels.shape}")
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels must be whole numbers, as clusters.labels gives them, got {labels.dtype}")
     times = np.arange(len(labels), dtype=float) if times is None else np.asarray(to_numpy(times), dtype=float)
     if times.shape != labels.shape[:1]:
         raise ValueError(f"times must have shape ({len(labels)},), got {times.shape}")

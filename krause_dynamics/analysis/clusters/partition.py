@@ -9,10 +9,11 @@ import numpy as np
 
 from krause_dynamics._array import Array
 from krause_dynamics.analysis.clusters._grams import COLUMNS, DIRECT, ROWS, Grams
-from krause_dynamics.analysis.clusters._points import Cloud, Metric, check_radius, closed_radius, is_small, wrapped
+from krause_dynamics.analysis.clusters._points import FEW, Cloud, Metric, check_radius, closed_radius, is_small, wrapped
 from krause_dynamics.analysis.clusters._spanning import spanning_tree
 
-MANY, PLANE_AND_SPACE = 2048, (2, 3)  # points, and dimensions, from which on a k-d tree pays
+MANY = 2048  # points in the plane and in space from which on a k-d tree pays; each further dimension doubles them
+PART = 4096  # points whose neighbours are looked for in one compiled call, some tenths of a second
 PAIRS = 64  # near pairs a point up to which they are listed, 1 GB at a million points
 
 
@@ -69,8 +70,8 @@ def find(
     """Connected components of the graph that joins points at distance at most ``radius``.
 
     What bounded confidence cannot bridge. Pairs within rounding of the radius are decided on direct differences in
-    float64; chains count as one cluster. O(n^2 d) time and O(n d) memory; O(n log n) on a line, and in two and three
-    dimensions, where few pairs are near, by a k-d tree.
+    float64; chains count as one cluster. O(n^2 d) time and O(n d) memory; O(n log n) on a line, and, where few
+    pairs are near, of many points in up to eight dimensions by a k-d tree.
 
     Args:
         points: (n, d), or (n,) on a line; numpy, torch, lists or pandas.
@@ -134,19 +135,18 @@ def partition(cloud: Cloud, roots: np.ndarray, radius: float) -> Clusters:
 def _components_of_near(cloud: Cloud, radius: float) -> np.ndarray | None:
     """From the pairs that a k-d tree finds, decided on direct differences; ``None`` where these are not few."""
     m, d = cloud.points.shape
-    if m < MANY or d not in PLANE_AND_SPACE or not 0 <= radius < np.inf:
+    if not (2 <= d <= FEW and m >= MANY << max(d - 3, 0) and 0 <= radius < np.inf):
         return None
     from scipy.sparse import coo_array, csgraph
-    from scipy.spatial import cKDTree
 
     points = np.asarray(cloud.points, np.float64)
     # A little wider than the radius: which of the pairs on the edge belong is decided below.
     limit = np.sqrt(max(cloud.limit(radius), 0.0))
     limit += 1e-9 * limit + 1e-14 * float(np.abs(points).max())
-    tree = cKDTree(points, boxsize=cloud.period)
-    if tree.count_neighbors(tree, limit) > PAIRS * m:
+    pairs = _pairs_within(points, cloud.period, limit)
+    if pairs is None:
         return None
-    one, two = tree.query_pairs(limit, output_type="ndarray").T
+    one, two = pairs
     squared = np.zeros(len(one))
     for axis, line in enumerate(points.T):
         gap = np.abs(line[one] - line[two])
@@ -155,6 +155,24 @@ def _components_of_near(cloud: Cloud, radius: float) -> np.ndarray | None:
     near = cloud.length(squared) <= radius
     links = coo_array((np.ones(int(near.sum()), bool), (one[near], two[near])), shape=(m, m))
     return np.asarray(csgraph.connected_components(links, directed=False)[1])
+
+
+def _pairs_within(points: np.ndarray, period: np.ndarray | None, limit: float) -> tuple[np.ndarray, np.ndarray] | None:
+    """Pairs i < j of a k-d tree, part by part so that Ctrl-C is answered between; ``None`` where they are many."""
+    from scipy.spatial import cKDTree
+
+    tree, found, left = cKDTree(points, boxsize=period), [], PAIRS * len(points)
+    for start in range(0, len(points), PART):
+        part = tree.indices[start : start + PART]  # neighbours in the tree: near one another
+        few = cKDTree(points[part], boxsize=period)
+        left -= few.count_neighbors(tree, limit)
+        if left < 0:
+            return None
+        met = few.sparse_distance_matrix(tree, limit, output_type="ndarray")
+        one, two = part[met["i"]], met["j"]
+        found.append((one[one < two], two[one < two]))
+    one, two = (np.concatenate(column) for column in zip(*found, strict=True))
+    return one, two
 
 
 def _components_by_tree(cloud: Cloud, radius: float) -> np.ndarray:

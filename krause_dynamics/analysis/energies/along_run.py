@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._arguments import reads
+from krause_dynamics._arguments import POSITIVE, reads
 from krause_dynamics._array import Array, to_numpy
 from krause_dynamics.analysis.energies.state import energy, gradient, kappa, partition_masses
 from krause_dynamics.interaction import Interaction
 from krause_dynamics.interaction.rules import RULE
+from krause_dynamics.spaces import SPACE, Euclidean, Space
 
 
 @dataclass(frozen=True)
@@ -59,22 +60,29 @@ class GradientFlow:
         return error / np.where(total > 0, total, 1.0)
 
 
-@reads(rule=RULE)
-def along(rule: Interaction, run: Any) -> np.ndarray:
+@reads(rule=RULE, space=SPACE)
+def along(rule: Interaction, run: Any, *, space: Space | None = None) -> np.ndarray:
     """The energy of every saved state of a `Trajectory` (its masses are used) or of positions (T, *batch, n, d).
+
+    Args:
+        rule: As in `energy`.
+        run: A `Trajectory`, or positions.
+        space: As in `energy`; by default that of a `Trajectory`.
 
     Returns:
         (T, *batch), numpy.
 
     Raises:
-        ValueError: The rule has no energy.
+        ValueError: The rule has no energy, or no images in the space.
     """
-    positions, log_mass = _arrays(run)
-    return np.stack([to_numpy(energy(rule, x, log_mass=_at(log_mass, k, x))) for k, x in enumerate(positions)])
+    positions, log_mass, space = _arrays(run, space)
+    states = enumerate(positions)
+    return np.stack([to_numpy(energy(rule, x, log_mass=_at(log_mass, k, x), space=space)) for k, x in states])
 
 
+@reads(rule=RULE, space=SPACE, tolerance=POSITIVE)
 def gradient_flow(
-    rule: Interaction, run: Any, times: Array | None = None, *, space: Any = None, tolerance: float = 0.05
+    rule: Interaction, run: Any, times: Array | None = None, *, space: Space | None = None, tolerance: float = 0.05
 ) -> GradientFlow:
     """Compare the motion of a run with the gradient of the rule's energy.
 
@@ -85,7 +93,7 @@ def gradient_flow(
         rule: The interaction that is supposed to drive the run.
         run: A `Trajectory`, or positions (T, *batch, n, d) in float64.
         times: (T,), needed for an array.
-        space: Projects gradients and velocities and retracts middles, for example ``kd.Sphere()``; flat by default.
+        space: Projects gradients and velocities and retracts middles; by default that of a `Trajectory`, else flat.
         tolerance: Largest relative velocity error of a gradient flow. 0.05 leaves room for the middle's error and for
             forces that jump at a radius (they add the square root of the time between states).
 
@@ -96,7 +104,7 @@ def gradient_flow(
         ValueError: The rule has no energy, fewer than two states, times that do not increase, or a run in which masses
             move instead of positions (`mean_field.solve`).
     """
-    positions, log_mass = _arrays(run)
+    positions, log_mass, space = _arrays(run, space)
     if log_mass is not None and not np.array_equal(log_mass, np.broadcast_to(log_mass[:1], log_mass.shape)):
         raise ValueError(
             "run must move positions, not masses, to compare velocities; take mean_field.follow (along knows both)"
@@ -112,7 +120,7 @@ def gradient_flow(
         for k in range(len(times) - 1)
     ]
     moved, missed, size = (np.stack(column) for column in zip(*rows, strict=True))
-    values = along(rule, run)
+    values = along(rule, run, space=space)
     length = _lengths(times, values.ndim)
     total = np.sum(length * size, axis=0)
     error = np.sqrt(np.sum(length * missed, axis=0) / np.where(total > 0, total, 1.0))
@@ -121,15 +129,14 @@ def gradient_flow(
 
 
 def _interval(
-    rule: Interaction, x: np.ndarray, y: np.ndarray, dt: float, log_mass: np.ndarray | None, space: Any
+    rule: Interaction, x: np.ndarray, y: np.ndarray, dt: float, log_mass: np.ndarray | None, space: Space
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``sum g |u|^2``, ``sum g |u - v|^2``, ``sum g (|u|^2 + |v|^2) / 2``; v: the gradient's velocity at the middle."""
-    middle, measured = (x + y) / 2, (y - x) / dt
-    slope = gradient(rule, middle if space is None else space.retract(middle), log_mass=log_mass)
-    if space is not None:
-        middle = space.retract(middle)
-        slope, measured = space.project(middle, slope), space.project(middle, measured)
-    weight = partition_masses(rule, middle, log_mass)
+    moved = space.difference(y, x)
+    middle = space.retract(x + moved / 2)
+    slope = space.project(middle, gradient(rule, middle, log_mass=log_mass, space=space))
+    measured = space.project(middle, moved / dt)
+    weight = partition_masses(rule, middle, log_mass, space)
     safe = np.where(weight > 0, weight, 1.0)[..., None]
     expected = np.where(weight[..., None] > 0, slope / (kappa(rule) * safe), 0.0)
     there = weight > 0
@@ -140,18 +147,15 @@ def _interval(
     return moved, missed, (moved + expected_size) / 2
 
 
-def _arrays(run: Any) -> tuple[np.ndarray, np.ndarray | None]:
+def _arrays(run: Any, space: Space | None) -> tuple[np.ndarray, np.ndarray | None, Space]:
+    """Positions, masses, and the space: the one given, or that of a run."""
+    space = getattr(run, "space", None) or Euclidean() if space is None else space
     positions, log_mass = to_numpy(getattr(run, "positions", run)), getattr(run, "log_mass", None)
     if positions.ndim < 3:
         raise ValueError(f"run must have positions (T, *batch, n, d), got {positions.shape}")
-    if getattr(getattr(run, "space", None), "period", None) is not None:
-        raise ValueError(
-            f"run must live where pairs are met once, got {run.space!r}: these energies know no images behind a "
-            "border; where nothing comes near it pass run.positions (with times=)"
-        )
     if log_mass is None:
-        return positions, None
-    return positions, np.broadcast_to(to_numpy(log_mass), positions.shape[:-1])
+        return positions, None, space
+    return positions, np.broadcast_to(to_numpy(log_mass), positions.shape[:-1]), space
 
 
 def _at(log_mass: np.ndarray | None, k: int, x: np.ndarray) -> np.ndarray | None:

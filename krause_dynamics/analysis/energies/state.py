@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from krause_dynamics._arguments import Points, reads
-from krause_dynamics._array import Array, namespace, to_numpy
+from krause_dynamics._array import Array, device, namespace, to_numpy
 from krause_dynamics.aggregate import aggregate
 from krause_dynamics.interaction import Everyone, Flat, Interaction, Neighbourhood, Within
+from krause_dynamics.interaction.request import Aggregate
 from krause_dynamics.interaction.rules import RULE
+from krause_dynamics.spaces import SPACE, Space
+
+Values = Callable[[Array], Array]
 
 
 class _State(NamedTuple):
@@ -26,38 +31,40 @@ class _State(NamedTuple):
     spread: Array | None
 
 
-@reads(rule=RULE, x=Points())
-def energy(rule: Interaction, x: Array, *, log_mass: Array | None = None) -> Array:
+@reads(rule=RULE, x=Points(), space=SPACE)
+def energy(rule: Interaction, x: Array, *, log_mass: Array | None = None, space: Space | None = None) -> Array:
     """The energy of a state under a rule, see the table of the module.
 
     Args:
         rule: A symmetric interaction with plain parameters.
         x: (..., n, d) positions.
         log_mass: (..., n) log-masses, as given to the dynamics; by default -log n each.
+        space: Where the positions live: behind the border of a `Torus` or a mirror the images of a pair count as the
+            dynamics hear them. By default there is no border.
 
     Returns:
         (...). With a dot product it overflows where beta |x|^2 passes 709 in float64: use `log_energy`.
 
     Raises:
-        ValueError: The rule has no energy; the message says why.
+        ValueError: The rule has no energy, or no images in the space; the message says why.
     """
     kappa(rule)
     if rule.score.is_flat:
-        return _bounded_confidence_energy(rule, x, log_mass)
-    state = _state(rule, x, log_mass)
+        return _bounded_confidence_energy(rule, x, log_mass, space)
+    state = _state(rule, x, log_mass, space)
     total = state.xp.sum(state.mass * state.partition, axis=-1)
     if not rule.score.of_distance:
         return total / (2 * _inner(rule))
     radius = _radius(rule)
     if radius == math.inf:
         return total / 2
-    inside = aggregate(replace(rule, score=Flat()), x, log_mass=_masses(x, log_mass)).log_partition
+    inside = _heard(replace(rule, score=Flat()), x, log_mass, space).log_partition
     edge = math.exp(-(radius**2) * kappa(rule) / 2)
     return (total - edge * state.xp.sum(state.mass * state.xp.exp(inside), axis=-1)) / 2
 
 
-@reads(rule=RULE, x=Points())
-def log_energy(rule: Interaction, x: Array, *, log_mass: Array | None = None) -> Array:
+@reads(rule=RULE, x=Points(), space=SPACE)
+def log_energy(rule: Interaction, x: Array, *, log_mass: Array | None = None, space: Space | None = None) -> Array:
     """``log E`` of a dense smooth score with positive E (`DotProduct` with beta > 0, `Gaussian`), without overflow.
 
     Arguments as in `energy`.
@@ -70,17 +77,16 @@ def log_energy(rule: Interaction, x: Array, *, log_mass: Array | None = None) ->
     if rule.score.is_flat or _radius(rule) < math.inf or beta <= 0:
         raise ValueError(f"log_energy needs a dense DotProduct(beta > 0) or Gaussian score, got {rule!r}; use energy")
     xp = namespace(x=x, log_mass=log_mass)
-    masses = _masses(x, log_mass)
-    logs = masses + aggregate(rule, x, log_mass=masses).log_partition
+    logs = _masses(x, log_mass) + _heard(rule, x, log_mass, space).log_partition
     largest = xp.max(logs, axis=-1, keepdims=True)
     return xp.log(xp.sum(xp.exp(logs - largest), axis=-1)) + largest[..., 0] - math.log(2 * beta)
 
 
-@reads(rule=RULE, x=Points())
-def gradient(rule: Interaction, x: Array, *, log_mass: Array | None = None) -> Array:
+@reads(rule=RULE, x=Points(), space=SPACE)
+def gradient(rule: Interaction, x: Array, *, log_mass: Array | None = None, space: Space | None = None) -> Array:
     """``dE/dx_i = kappa m_i Z_i w_i``, not projected: (..., n, d). Arguments as in `energy`."""
     scale = kappa(rule)
-    state = _state(rule, x, log_mass)
+    state = _state(rule, x, log_mass, space)
     return scale * (state.mass * state.partition)[..., None] * state.direction
 
 
@@ -132,30 +138,55 @@ def _masses(x: Array, log_mass: Array | None) -> Array:
     return xp.zeros_like(x[..., 0]) - math.log(x.shape[-2]) if log_mass is None else log_mass
 
 
-def _state(rule: Interaction, x: Array, log_mass: Array | None, *, squares: bool = False) -> _State:
+def _heard(
+    rule: Interaction,
+    x: Array,
+    log_mass: Array | None,
+    space: Space | None,
+    values: Values | None = None,
+) -> Aggregate:
+    """What every particle hears in the space, of ``values`` of the positions that it hears (by default these)."""
+    masses = _masses(x, log_mass)
+    images = None if space is None else space.images(x, rule)
+    if images is None:
+        return aggregate(rule, x, values=None if values is None else values(x), log_mass=masses)
+    keys, owner = images
+    places = namespace(x=x).asarray(owner, device=device(x))
+    theirs = None if values is None else values(keys)
+    return aggregate(rule, x, keys, theirs, log_mass=namespace(x=x).take(masses, places, axis=-1), source_index=places)
+
+
+def _state(
+    rule: Interaction, x: Array, log_mass: Array | None, space: Space | None, *, squares: bool = False
+) -> _State:
     """One aggregation; with ``squares`` also the mean squared distance of those heard, for the energy of Flat."""
     xp = namespace(x=x, log_mass=log_mass)
     masses = _masses(x, log_mass)
     x = xp.where((masses > -math.inf)[..., None], x, xp.zeros_like(x))
-    if rule.score.of_distance:
+    if space is not None:
+        space.check_dimension(x.shape[-1])
+        x = space.wrap(x)
+    if rule.score.of_distance and (space is None or space.shape() is not None):
         # Translation-invariant rules: |x|^2 - 2 x A + B cancels less around the centre.
         x = x - xp.mean(x, axis=-2, keepdims=True)
-    norms = xp.sum(x * x, axis=-1)
-    values = xp.concat([x, norms[..., None]], axis=-1) if squares else x
-    mean, log_partition = aggregate(rule, x, values=values, log_mass=masses)
+
+    def with_squares(y: Array) -> Array:
+        return xp.concat([y, xp.sum(y * y, axis=-1)[..., None]], axis=-1)
+
+    mean, log_partition = _heard(rule, x, masses, space, with_squares if squares else None)
     partition, heard = xp.exp(log_partition), (log_partition > -math.inf)[..., None]
     towards = mean[..., : x.shape[-1]]
     direction = towards if not rule.score.of_distance else xp.where(heard, towards - x, xp.zeros_like(x))
-    spread = norms - 2 * xp.sum(x * towards, axis=-1) + mean[..., -1] if squares else None
+    spread = xp.sum(x * x, axis=-1) - 2 * xp.sum(x * towards, axis=-1) + mean[..., -1] if squares else None
     return _State(xp, x, xp.exp(masses), partition, direction, spread)
 
 
-def _bounded_confidence_energy(rule: Interaction, x: Array, log_mass: Array | None) -> Array:
+def _bounded_confidence_energy(rule: Interaction, x: Array, log_mass: Array | None, space: Space | None) -> Array:
     """``sum_i m_i [R^2 M_i - Z_i (R^2 - (|x_i|^2 - 2 x_i A_i + B_i))]``.
 
     M_i is the mass of all that i may hear at any distance, B_i the mean of |x_j|^2 over those within R.
     """
-    state, radius = _state(rule, x, log_mass, squares=True), _radius(rule)
+    state, radius = _state(rule, x, log_mass, space, squares=True), _radius(rule)
     inside = state.partition * state.spread  # sum of m_j |x_i - x_j|^2 within the radius
     if radius == math.inf:
         return state.xp.sum(state.mass * inside, axis=-1)
@@ -163,12 +194,12 @@ def _bounded_confidence_energy(rule: Interaction, x: Array, log_mass: Array | No
     joined: Neighbourhood = Everyone()
     for part in others:
         joined = joined & part
-    everyone = aggregate(Interaction(Flat(), joined), x, log_mass=_masses(x, log_mass)).log_partition
+    everyone = aggregate(Interaction(Flat(), joined), state.x, log_mass=_masses(x, log_mass)).log_partition
     outside = state.xp.exp(everyone) - state.partition
     return state.xp.sum(state.mass * (inside + radius**2 * outside), axis=-1)
 
 
-def partition_masses(rule: Interaction, x: Array, log_mass: Array | None = None) -> Array:
+def partition_masses(rule: Interaction, x: Array, log_mass: Array | None = None, space: Space | None = None) -> Array:
     """The weights g_i of the metric in which the rule is a gradient flow: m_i Z_i, or m_i per capita; (..., n)."""
-    state = _state(rule, x, log_mass)
+    state = _state(rule, x, log_mass, space)
     return state.mass * state.partition if rule.normalised else state.mass

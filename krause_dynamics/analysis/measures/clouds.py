@@ -8,12 +8,14 @@ import numpy as np
 
 from krause_dynamics._arguments import POSITIVE, Entries, Real, Whole, reads
 from krause_dynamics._array import Array, as_generator
+from krause_dynamics._progress import Progress, drawn
 from krause_dynamics.analysis.measures._measure import Measure, two
 from krause_dynamics.analysis.measures.line import line_cost, mean_power
 
 TOGETHER = 10  # directions projected at once: 10 doubles a point, whatever their number
 
 ITERATIONS, CLOSE = 20_000, 1e-10  # of Sinkhorn, some six seconds; distance of the marginals at which it ends
+PART = 500  # iterations between two looks; a multiple of the ten after which POT compares the marginals
 
 
 @reads(x=Entries((1, 2)), y=Entries((1, 2)), p=Real(1.0), directions=Whole(most=10**7))
@@ -102,6 +104,7 @@ def entropic(
     p: float = 2,
     x_log_mass: Array | None = None,
     y_log_mass: Array | None = None,
+    progress: bool | Progress = False,
 ) -> float:
     """Transport cost of the entropic plan, ``(sum_ij P_ij |x_i - y_j|^p)^(1/p)`` (POT, Sinkhorn in the log domain).
 
@@ -115,6 +118,7 @@ def entropic(
         p: Exponent of the Euclidean distance, at least 1.
         x_log_mass: (n,) log-masses, by default equal.
         y_log_mass: (m,), likewise.
+        progress: ``True`` draws a bar towards the bound of 20 000 iterations; or a function ``progress(done, total)``.
 
     Raises:
         ModuleNotFoundError: POT is not installed (extra ``transport``).
@@ -123,21 +127,34 @@ def entropic(
 
     Source: Cuturi, NIPS 2013.
     """
-    if not epsilon > 0:
-        raise ValueError(f"epsilon must be positive, got {epsilon}; for 0 use measures.exact")
     first, second = two(x, y, x_log_mass, y_log_mass, p)
     costs = _costs(first, second, p)
-    with np.errstate(over="ignore"):  # of iterations that run away: they are reported below
-        plan, log = _pot().sinkhorn(
-            first.share, second.share, costs, reg=epsilon, method="sinkhorn_log", numItermax=ITERATIONS, stopThr=CLOSE,
-            log=True, warn=False,
-        )  # fmt: skip
-    if not log["err"][-1] <= CLOSE:
+    with np.errstate(over="ignore"), drawn(progress, "entropic") as bar:  # iterations that run away: reported below
+        plan, error = _sinkhorn(first.share, second.share, costs, epsilon, bar)
+    if not error <= CLOSE:
         raise RuntimeError(
             f"epsilon = {epsilon:g} is too small for {ITERATIONS} iterations at costs up to {costs.max():.3g}: "
-            f"marginals are off by {log['err'][-1]:.2g}; take a larger epsilon, or measures.exact for 0"
+            f"marginals are off by {error:.2g}; take a larger epsilon, or measures.exact for 0"
         )
     return float(np.sum(plan * costs)) ** (1 / p)
+
+
+def _sinkhorn(
+    p: np.ndarray, q: np.ndarray, costs: np.ndarray, epsilon: float, told: Progress
+) -> tuple[np.ndarray, float]:
+    """The plan and the distance of its marginals, some iterations at a time: each part starts where one ended."""
+    potentials = None
+    for done in range(0, ITERATIONS, PART):
+        told(done, ITERATIONS)
+        plan, log = _pot().sinkhorn(
+            p, q, costs, reg=epsilon, method="sinkhorn_log", numItermax=PART, stopThr=CLOSE, log=True, warn=False,
+            warmstart=potentials,
+        )  # fmt: skip
+        potentials, error = (log["log_u"], log["log_v"]), float(log["err"][-1])
+        if not error > CLOSE:  # NaN ends it as well
+            break
+    told(ITERATIONS, ITERATIONS)
+    return plan, error
 
 
 def _costs(first: Measure, second: Measure, p: float) -> np.ndarray:

@@ -62,6 +62,8 @@ def weighted(points: Array | Weighted, log_mass: Array | None = None) -> Weighte
     """
     if isinstance(points, Weighted):
         return points
+    if points is None:
+        raise TypeError("points must be an array of shape (..., n, d), got None")
     xp = namespace(points=points, log_mass=log_mass)
     if not xp.isdtype(points.dtype, "real floating"):
         raise TypeError(f"points must be floating, got dtype {points.dtype}; convert with points * 1.0")
@@ -100,6 +102,8 @@ def _shares(xp: Any, points: Array, log_mass: Array) -> tuple[Array, Array]:
 def directions(points: Array) -> Array:
     """Unit vectors ``u_i = x_i / |x_i|``, (..., n, d); a point at the origin has no direction and stays 0."""
     xp = namespace(points=points)
+    if points.ndim == 0:
+        raise ValueError("points must be vectors (..., d), got one number")
     return units(xp, as_floating("points", points))
 
 
