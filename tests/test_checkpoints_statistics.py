@@ -15,7 +15,7 @@ from krause_dynamics.checkpoints.attention_call import AttentionCall
 from krause_dynamics.checkpoints.attention_pass import attend
 from krause_dynamics.checkpoints.attention_statistics import DISTANCES, sampled_rows, sink_rate, statistics_of
 from krause_dynamics.forms.attention import sums as fused
-from krause_dynamics.nn.huggingface.softcap import SoftCapped
+from krause_dynamics.forms.attention.softcap import SoftCapped
 
 CLOSE = 1e-5  # float32 sums of some hundred weights
 

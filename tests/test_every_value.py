@@ -12,10 +12,10 @@ import pytest
 
 import krause_dynamics as kd
 from krause_dynamics._value import Value, kinds_of, value_from
+from krause_dynamics.forms.attention.softcap import SoftCapped
 from krause_dynamics.interaction import Edges
 from krause_dynamics.interaction.neighbourhoods import All
 from krause_dynamics.mean_field.cells import CircleCells, LatitudeCells, LineCells
-from krause_dynamics.nn.huggingface.softcap import SoftCapped
 
 # Values of the fields that have no default; everything else is built without arguments.
 NEEDED = {

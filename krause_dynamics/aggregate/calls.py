@@ -7,9 +7,8 @@ from typing import Any, Protocol, cast
 
 from krause_dynamics.aggregate.registry import ASKED, Choice, form
 from krause_dynamics.errors import UnsupportedImplementation
+from krause_dynamics.forms.attention import definition
 from krause_dynamics.forms.attention.call import Call
-from krause_dynamics.forms.attention.lowering import lift
-from krause_dynamics.interaction import reference
 
 
 class CallForm(Protocol):
@@ -59,12 +58,8 @@ def choose(call: Call, impl: str) -> Choice:
     return Choice(impl, ASKED)
 
 
-def _by_definition(call: Call) -> tuple[Any, Any]:
-    return reference.aggregate(*lift(call))
-
-
 ATTEND: dict[str, Callable[[Call], tuple[Any, Any]]] = {
-    "reference": _by_definition,
+    "reference": definition.attend,
     **{name: found.attend for name, found in _FORMS.items()},
 }
 """What computes a call, by the name that `choose` gives: output (b, h, n, d_v) and log-partition (b, h, n)."""

@@ -25,9 +25,9 @@ from krause_dynamics.checkpoints.attention_statistics import (
 )
 from krause_dynamics.forms.attention import sums as fused
 from krause_dynamics.forms.attention.call import Call
+from krause_dynamics.forms.attention.softcap import SoftCapped
 from krause_dynamics.interaction import DotProduct, Interaction, Request
 from krause_dynamics.interaction.reach import Reach
-from krause_dynamics.nn.huggingface.softcap import SoftCapped
 
 
 def attend(

@@ -15,9 +15,10 @@ from peft import LoraConfig, LoraModel
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from torch import nn
 
-from krause_dynamics.models.gated import PARTS, add_krause_branch
+from krause_dynamics.models.gated import OWN, add_krause_branch
 from krause_dynamics.models.gated_identity import branch_of, check_sample, has_branch
 
+BRANCH = (*OWN, "gate_proj_krause")  # names that no other model has
 # An unknown type is a KeyError of peft, of which this is all that the user sees.
 FILE_TYPE = "KRAUSE_LORA: import krause_dynamics.models first"
 
@@ -45,7 +46,7 @@ def ensure_branch(model: Any, config: Any) -> None:
     """
     held = config.auto_mapping or {}
     named = [x for x in (config.target_modules, config.modules_to_save) if isinstance(x, list | set | tuple)]
-    ours = "krause_branch" in held or any(part in names for names in named for part in PARTS)
+    ours = "krause_branch" in held or any(part in names for names in named for part in BRANCH)
     if not ours or not hasattr(getattr(model, "config", None), "model_type"):
         return
     if "krause_branch" not in held and not has_branch(model):

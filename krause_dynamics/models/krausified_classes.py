@@ -59,6 +59,21 @@ class Krausified:
         super().set_attn_implementation(attn_implementation, *args, **kwargs)  # type: ignore[misc]
 
 
+def say_unpadded(model: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+    """Hand a pass that is compiled without cache a mask of ones where it has none: a hook of krausified decoders.
+
+    Without one transformers looks for packed rows in the positions. A compiler cannot see that there are none, so that
+    the mask of pairs would be written out.
+    """
+    tokens = args[0] if args else given.get("input_ids")
+    cached = given.get("use_cache")
+    cached = getattr(model.config, "use_cache", False) if cached is None else cached
+    told = any(given.get(name) is not None for name in ("attention_mask", "position_ids", "past_key_values"))
+    if not torch.compiler.is_compiling() or told or cached or len(args) > 1 or tokens is None:
+        return None
+    return args, {**given, "attention_mask": torch.ones_like(tokens, dtype=torch.bool)}
+
+
 def grow(model: Any) -> None:
     """Give the attention modules their rules and bandwidths, as ``config.krause`` says.
 
@@ -84,6 +99,8 @@ def grow(model: Any) -> None:
             1.0, torch.as_tensor(rule.sigma).numel(), learn=getattr(config, "krause_learns", True)
         )
         start(part.log_sigma, rule, device=next(part.parameters()).device)
+    if {"attention_mask", "position_ids", "past_key_values"} <= inspect.signature(model.forward).parameters.keys():
+        model._unpadded_hook = model.register_forward_pre_hook(say_unpadded, with_kwargs=True)
 
 
 @torch.no_grad()
@@ -101,6 +118,9 @@ def remove(model: Any) -> None:
         del part.krause_rule
         if "log_sigma" in part._modules:
             del part.log_sigma
+    if "_unpadded_hook" in vars(model):
+        model._unpadded_hook.remove()
+        del model._unpadded_hook
 
 
 def attention_modules(model: nn.Module) -> list[Any]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from krause_dynamics.errors import UnsupportedModel
+from krause_dynamics.forms.attention import definition
 from krause_dynamics.forms.attention.call import NEVER, Call, score_dtype
-from krause_dynamics.forms.attention.lowering import lift
-from krause_dynamics.interaction import reference
 from krause_dynamics.interaction.reach import UNBOUNDED, Reach
 from krause_dynamics.nn.arguments import call_of
 from krause_dynamics.nn.attention import answer
 from krause_dynamics.nn.huggingface import options as table
 from krause_dynamics.nn.huggingface.masks import IndexRule, PairMask
 from krause_dynamics.nn.huggingface.rules import LayerRule
-from krause_dynamics.nn.huggingface.softcap import SoftCapped
 from krause_dynamics.nn.sparse import weights_of
 
 SERVED = frozenset(table.MEANINGS)
@@ -66,8 +63,8 @@ def _call(
     causal = bool(getattr(module, "is_causal", True) if causal is None else causal)
     bias = options.get("position_bias")
     n, m = query.shape[2], key.shape[2]
-    if isinstance(mask, PairMask):
-        given = mask.rule
+    if isinstance(mask, PairMask | IndexRule):
+        given = mask.rule if isinstance(mask, PairMask) else mask
     elif mask is None:
         given = _unmasked(module, causal, n, m)
     else:
@@ -147,10 +144,8 @@ def _capped(call: Call, module: nn.Module, cap: float, asked: bool) -> tuple[Ten
             f"{type(module).__name__} has soft-capped scores, which are computed without dropout, got "
             f"{call.dropout}; set the model's attention_dropout to 0, or call eval()"
         )
-    interaction, request = lift(call)
-    capped = replace(interaction, score=SoftCapped(interaction.score, cap))
-    mean, log_partition = reference.aggregate(capped, request)
-    return mean, log_partition, reference.weights(capped, request) if asked else None
+    mean, log_partition, weights = definition.attend_capped(call, cap, weights=asked)
+    return mean, log_partition, weights if asked else None
 
 
 def _share(log_partition: Tensor, sinks: Tensor, module: nn.Module) -> Tensor:
@@ -183,5 +178,6 @@ def _weights_asked(options: dict[str, Any]) -> bool:
         return True
     from transformers.utils.output_capturing import _active_collector
 
-    collected = _active_collector.get()
+    # A context variable cannot be read while compiling; transformers keeps a global one beside it for then.
+    collected = _active_collector.global_var if torch.compiler.is_compiling() else _active_collector.get()
     return collected is not None and any("attentions" in name for name in collected)

@@ -4,6 +4,9 @@ transformers describes a mask by functions of (batch, head, query, key) and lets
 implementation write it out. Ours keeps the description: a causal or sliding window is a `Reach`, packed rows and chunks
 are cumulative lengths, padding is one row of booleans, and the place of the first query among the keys is known even
 where a static cache is longer than what it holds. What has no such form is written out, in O(N^2).
+
+A compiler cannot look into functions. It is told by their names and by what stands beside them, which is enough for
+causal and sliding masks with padding; chunks, packed rows and queries at places that a tensor tells are written out.
 """
 
 from __future__ import annotations
@@ -86,7 +89,7 @@ def pair_mask(
     attention_mask: Tensor | None = None,
     device: Any = "cpu",
     **rest: Any,
-) -> Tensor:
+) -> Tensor | IndexRule:
     """Mask function of transformers, for `AttentionMaskInterface`: the model's own mask, as an index rule if it is one.
 
     Args:
@@ -101,7 +104,8 @@ def pair_mask(
         **rest: What other implementations need.
 
     Returns:
-        Boolean (batch, 1, n, m), true for pairs that count; while compiling it is always written out.
+        Boolean (batch, 1, n, m), true for pairs that count, as a `PairMask` if it is a rule; while compiling, the
+        `IndexRule` itself, which models hand on as they do a `BlockMask`.
     """
     from transformers.masking_utils import causal_mask_function, sdpa_mask
     from transformers.utils.import_utils import is_tracing
@@ -112,7 +116,13 @@ def pair_mask(
         kv_offset=kv_offset, mask_function=mask_function, attention_mask=attention_mask, device=device,
         **{**rest, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False},
     )  # fmt: skip
-    if torch.compiler.is_compiling() or is_tracing(attention_mask) or is_tracing(q_offset):
+    if torch.compiler.is_compiling():
+        told = None if isinstance(q_offset, Tensor) else _told(mask_function, rest)
+        if told is None:
+            return _written(write)
+        place = Place(q_length, kv_length, q_offset, kv_offset)
+        return IndexRule(told, key_valid=_within(attention_mask, place), offset=q_offset - kv_offset)
+    if is_tracing(attention_mask) or is_tracing(q_offset):
         return _written(write)
     place = Place(q_length, kv_length, int(q_offset), int(kv_offset))
     found = _read(mask_function, place)
@@ -128,13 +138,39 @@ def _written(write: Callable[[], Tensor | None]) -> Tensor:
     return mask
 
 
+def _told(function: Function, beside: dict[str, Any]) -> Reach | None:
+    """The rule of a function of transformers by its name and by what was passed beside it; ``None``: not one of them.
+
+    Sliding windows and chunks bear one name; a mask that was changed further (packed rows, functions of the caller) may
+    not be skipped.
+    """
+    from transformers.masking_utils import bidirectional_mask_function, causal_mask_function
+
+    if function is causal_mask_function:
+        return Reach(right=0)
+    if function is bidirectional_mask_function:
+        return Reach()
+    size, config = beside.get("local_size"), beside.get("config")
+    chunked = getattr(config, "attention_chunk_size", None) is not None
+    if size is None or chunked or beside.get("use_vmap") or function.__name__ != "and_mask":
+        return None
+    if beside.get("allow_is_causal_skip"):
+        return Reach(left=size - 1, right=0)
+    return Reach(size, size) if beside.get("allow_is_bidirectional_skip") else None
+
+
 def _valid(attention_mask: Tensor | None, place: Place) -> Tensor | None:
     """Which keys are no padding, (batch, m); ``None``: all."""
+    valid = _within(attention_mask, place)
+    return None if valid is None or bool(valid.all()) else valid
+
+
+def _within(attention_mask: Tensor | None, place: Place) -> Tensor | None:
+    """A mask of all tokens as one of the keys, (batch, m)."""
     if attention_mask is None:
         return None
     valid = attention_mask[:, place.first_key : place.first_key + place.keys].to(torch.bool)
-    valid = torch.nn.functional.pad(valid, (0, place.keys - valid.shape[1]))
-    return None if bool(valid.all()) else valid
+    return torch.nn.functional.pad(valid, (0, place.keys - valid.shape[1]))
 
 
 def _read(function: Function, place: Place) -> IndexRule | None:
