@@ -1,7 +1,7 @@
 """Kept logs: one CSV of results, of metrics and of answers for each experiment, in `evidence/logs`.
 
-``python -m evidence.logs FOLDER ...`` joins what `evidence.run` brought back; a run that is there already is left as it
-is, unless its configuration is another one, which is refused.
+``python -m evidence.logs FOLDER ...`` joins what `evidence.run` wrote, loose or packed; a run that is there already is
+left as it is, unless its configuration is another one, which is refused.
 """
 
 from __future__ import annotations
@@ -9,16 +9,20 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import shutil
 import sys
+import tempfile
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from krause_dynamics._files import write_bytes
+from krause_dynamics._files import replacing, write_bytes
 
 FOLDER = Path(__file__).with_name("logs")
+PACKED = "tables.zip"
 KINDS = ("results", "metrics", "answers")
 KEYS = {"results": ("run",), "metrics": ("run", "epoch", "split"), "answers": ("run",)}
 Row = dict[str, Any]
@@ -85,6 +89,29 @@ def keep(source: Path, target: Path = FOLDER) -> list[str]:
     return written
 
 
+def pack(source: Path, target: Path) -> None:
+    """All tables in one file, and the weights beside it: few files for a machine from which few come back."""
+    target.mkdir(parents=True, exist_ok=True)
+    with replacing(target / PACKED) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as opened:
+        for path in sorted(source.glob("*.csv")):
+            opened.write(path, path.name)
+    for path in sorted(source.glob("*.safetensors")):
+        if not (target / path.name).exists():
+            shutil.copyfile(path, target / path.name)
+
+
+def keep_packed(source: Path, target: Path = FOLDER) -> list[str]:
+    """`keep` of loose tables, and of those that `pack` packed."""
+    written = keep(source, target)
+    if (source / PACKED).exists():
+        with tempfile.TemporaryDirectory() as folder:
+            with zipfile.ZipFile(source / PACKED) as opened:
+                for name in opened.namelist():
+                    (Path(folder) / Path(name).name).write_bytes(opened.read(name))
+            written += keep(Path(folder), target)
+    return written
+
+
 def packed(right: np.ndarray) -> str:
     """Right or wrong of each example, as text."""
     return f"{len(right)}:{base64.b64encode(np.packbits(right)).decode()}"
@@ -98,4 +125,4 @@ def unpacked(text: str) -> np.ndarray:
 
 if __name__ == "__main__":
     for given in sys.argv[1:]:
-        sys.stdout.write("\n".join(keep(Path(given))) + "\n")
+        sys.stdout.write("\n".join(keep_packed(Path(given))) + "\n")

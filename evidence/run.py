@@ -70,6 +70,8 @@ class Session:
             for kind, new in rows.items():
                 here = logs.read(self.out, run.experiment, kind)
                 logs.write(self.out, run.experiment, kind, logs.joined(here, new, kind))
+            if rows and self.options.pack:
+                logs.pack(self.out, Path(self.options.pack))
             for row in rows.get("results", ()):
                 words = row.get("failed") or f"test {row['test']:.4f}, {row['wall_seconds']:.1f} s"
             say(f"{self.deadline - time.time():6.0f} s left  {run.name}: {words}")
@@ -130,6 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--limit-seconds", type=float, default=3e7, help="of the whole call")
     parser.add_argument("--data", required=True, help="folder that holds fashion, cifar-10, mnist, novels")
     parser.add_argument("--out", required=True, help="folder for tables and weights")
+    parser.add_argument("--pack", help="folder for one file of tables beside the weights, written after each run")
     parser.add_argument("--work", default=str(Path(tempfile.gettempdir()) / "krause_runs"), help="folder of the runs")
     parser.add_argument("--runs", type=int, help="only so many runs of each experiment")
     parser.add_argument("--small", action="store_true", help="tiny models on few examples, to try the machinery")

@@ -99,7 +99,7 @@ def carry_out(order: Order) -> dict[str, list[dict[str, Any]]] | None:
         rows["answers"] = [{"run": order.run.name, "right": logs.packed(right)}]
     experiment = EXPERIMENTS[order.run.experiment]
     if order.run.arm in experiment.kept and order.run.seed == 0:
-        keep_weights(folder / "best", order.out / f"{order.run.name}.safetensors")
+        keep_weights(folder / "best", order.out / f"{order.run.name}.safetensors".replace("+", "_"))
     shutil.rmtree(folder)
     return rows
 

@@ -55,8 +55,11 @@ def test_an_experiment_is_tuned_and_run_once_and_its_logs_are_joined(tiny, tmp_p
     # What is there is not run again, and joins the kept logs once.
     call(tmp_path)
     assert logs.read(tmp_path / "out", "fashion", "results") == results
-    for _ in range(2):
-        assert logs.keep(tmp_path / "out", tmp_path / "kept") == [f"fashion.{kind}.csv" for kind in sorted(logs.KINDS)]
+    logs.pack(tmp_path / "out", tmp_path / "pack")
+    assert {path.name for path in (tmp_path / "pack").iterdir()} == {"tables.zip", "fashion-dot.full-0.safetensors"}
+    for source in ("out", "out", "pack"):
+        written = logs.keep_packed(tmp_path / source, tmp_path / "kept")
+        assert written == [f"fashion.{kind}.csv" for kind in sorted(logs.KINDS)]
     assert logs.read(tmp_path / "kept", "fashion", "results") == results
 
 

@@ -33,7 +33,7 @@ TASKS = {
 PRESETS = {  # length of a sequence, and the model: a third of the lags is beyond the horizon, or more
     "tiny": (24, Setting(layers=2, window=4, width=16, steps=8, batch_size=16, tested=256)),
     "small": (48, Setting(layers=3, window=8, width=32, steps=600, learning_rate=4e-3, tested=4096)),
-    "large": (160, Setting(layers=4, window=16, width=64, steps=2500, learning_rate=3e-3, tested=16384)),
+    "large": (128, Setting(layers=4, window=12, width=64, steps=1500, learning_rate=3e-3, tested=16384)),
 }
 
 
@@ -118,6 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--limit-seconds", type=float, default=3e7, help="no run begins after it")
     parser.add_argument("--out", required=True)
+    parser.add_argument("--pack", help="folder for one file of tables")
     options = parser.parse_args(arguments)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -127,6 +128,8 @@ def main(arguments: list[str] | None = None) -> int:
         for seed in range(options.seeds) for task in options.tasks for arm in options.arms
     ]  # fmt: skip
     carry_out_all(jobs, out, options.workers)
+    if options.pack:
+        logs.pack(out, Path(options.pack))
     return 0
 
 
