@@ -20,6 +20,7 @@ from krause_dynamics.theory.clusters_on_circle import (
     regular_cluster_eigenvalues,
     three_cluster_eigenvalue,
 )
+from krause_dynamics.theory.consensus_flow import consensus_flow
 from krause_dynamics.theory.context_scaling import (
     critical_scaling,
     gram_map,
@@ -104,6 +105,7 @@ from krause_dynamics.theory.noisy_attention import (
     ordered_state,
     transition_order_threshold,
 )
+from krause_dynamics.theory.pair_attraction import strongest_attraction_angle
 from krause_dynamics.theory.pre_norm import pre_norm_equiangular, pre_norm_exponents
 from krause_dynamics.theory.propagation_of_chaos import (
     linear_model_error,
@@ -116,6 +118,8 @@ from krause_dynamics.theory.random_values import (
     random_value_exponents,
     random_value_rate,
 )
+from krause_dynamics.theory.rotary import rotary_ring_eigenvalues
+from krause_dynamics.theory.sinks import sink_mass_bound
 from krause_dynamics.theory.stack_reach import StackReach, causal_influence, stack_influence, stack_reach
 from krause_dynamics.theory.tokens_on_sphere import (
     consensus_rate,
@@ -153,6 +157,7 @@ __all__ = [
     "cluster_angle_rate",
     "cluster_lifetime",
     "cluster_lifetime_asymptotic",
+    "consensus_flow",
     "consensus_rate",
     "critical_attention_noise",
     "critical_noise",
@@ -219,14 +224,17 @@ __all__ = [
     "retrieval_profile",
     "retrieval_time_bound",
     "ring_eigenvalues",
+    "rotary_ring_eigenvalues",
     "sampling_rate_exponent",
     "score_oscillation",
     "selected_front",
     "self_weight",
+    "sink_mass_bound",
     "softmax_total_variation_bound",
     "stack_influence",
     "stack_reach",
     "step_multiplier",
+    "strongest_attraction_angle",
     "switching_beta",
     "three_cluster_eigenvalue",
     "transition_order_threshold",

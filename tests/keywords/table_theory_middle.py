@@ -76,7 +76,7 @@ VERTICES = on_circle(*(2 * np.pi * np.arange(5) / 5))
     "kd.theory.hard_attention_positions",
     "tokens pulled by the vertex that they score highest, integrated in time",
     times=([0.5], [2.0]), start=([[0.1, 0.2], [-0.3, 0.1]], [[0.2, -0.4], [0.0, 0.3]]),
-    vertices=(VERTICES, VERTICES[1:4]),
+    vertices=(VERTICES, -VERTICES),
 )  # fmt: skip
 def pulled_by_best(times, start, vertices):
     def speed(flat):

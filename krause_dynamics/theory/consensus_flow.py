@@ -1,0 +1,40 @@
+"""Where a consensus of tokens goes on the sphere: Oja's flow of the value matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from krause_dynamics._arguments import ArrayLike, Reals
+from krause_dynamics.theory._formula import formula
+
+
+@formula(times=Reals(ndim=1), start=Reals(ndim=1), value=Reals(ndim=2))
+def consensus_flow(*, times: ArrayLike, start: np.ndarray, value: np.ndarray) -> np.ndarray:
+    r"""Position of tokens that agree, x' = V x - <x, V x> x: x(t) = e^{V t} x(0)/|e^{V t} x(0)|.
+
+    Symmetric V takes them to its top eigenvector at the rate of the gap; a skew V turns them for ever.
+
+    Args:
+        times: t, shape (t,).
+        start: unit vector x(0), shape (d,).
+        value: V, shape (d, d).
+
+    Returns:
+        Shape (t, d).
+
+    Raises:
+        ValueError: V that is not (d, d), or a start that is no unit vector.
+
+    Source: classical (Oja 1982); consensus of attention in arXiv 2511.11553.
+    """
+    d = len(start)
+    if value.shape != (d, d):
+        raise ValueError(f"value must be (d, d) = ({d}, {d}) for start (d,), got shape {value.shape}")
+    if abs(float(start @ start) - 1.0) > 1e-9:
+        raise ValueError(f"start must be a unit vector, got length {np.linalg.norm(start)!r}")
+    from scipy.linalg import expm
+
+    # The largest growth is taken out: only directions matter.
+    shifted = value - np.eye(d) * np.linalg.eigvals(value).real.max()
+    x = np.stack([expm(t * shifted) @ start for t in times])
+    return x / np.linalg.norm(x, axis=1, keepdims=True)

@@ -1,0 +1,27 @@
+"""Two tokens under USA on the sphere: at which angle they pull hardest, which sets how far apart clusters stand."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from krause_dynamics._arguments import ArrayLike, Reals
+from krause_dynamics.theory._formula import formula
+
+
+@formula(beta=Reals(0.0))
+def strongest_attraction_angle(beta: ArrayLike) -> np.ndarray:
+    r"""Angle at which the pull e^{b cos phi} sin phi of USA is largest: arccos((sqrt(1 + 4 b^2) - 1)/(2 b)).
+
+    The energy is convex in the angle below it and concave above: critical measures of attention with a perceptron hold
+    their heavy atoms no nearer. About b^{-1/2} for large b, 90 degrees at b = 0.
+
+    Args:
+        beta: inverse temperature b >= 0, any shape.
+
+    Returns:
+        Angles in radians.
+
+    Source: arXiv 2601.21366; root of b cos^2 phi + cos phi - b.
+    """
+    # (sqrt(1 + 4 b^2) - 1)/(2 b) without cancellation.
+    return np.arccos(2.0 * beta / (1.0 + np.sqrt(1.0 + 4.0 * beta * beta)))
