@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -53,6 +54,10 @@ def test_brightness_is_learned_and_everything_is_written(tables, tmp_path):
     assert same(weights(result.folder / "best"), {name: p.detach() for name, p in model.state_dict().items()})
     stored = json.loads((result.folder / "result.json").read_text())
     assert stored["parameters"] == sum(p.numel() for p in model.parameters())
+    assert stored["test_accuracy"] == result.test["accuracy"]
+    assert stored["best_epoch"] == result.best["epoch"]
+    guesses = np.load(result.folder / "predictions.npz")["predictions"]
+    assert (guesses == made.pictures(24, 1)[1]).mean() == result.test["accuracy"]
     assert stored["examples"] == {"train": 36, "validation": 12, "test": 24}
     lines = (result.folder / "metrics.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * 20 + 1

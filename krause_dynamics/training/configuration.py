@@ -121,13 +121,13 @@ class Evaluation(_Table):
     """What is measured after each epoch (validation) and once at the end (test, by the best weights).
 
     Args:
-        batch_size: Examples at a time.
+        batch_size: Examples at a time; by default 1000 pictures with classes, of others as many as in training.
         limit: Only so many examples of the validation part; the test part is always whole.
         cost: Count multiply-adds and measure passes at the end.
     """
 
     where = "evaluation"
-    batch_size: int = _key(1000, Whole())
+    batch_size: int | None = _key(None, Maybe(Whole()))
     limit: int | None = _key(None, Maybe(Whole()))
     cost: bool = _key(True, Flag())
 

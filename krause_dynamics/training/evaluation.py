@@ -45,6 +45,17 @@ def measured(
     return task.numbers(total)
 
 
+@torch.no_grad()
+def predicted(model: Any, task: Task, part: str, *, batch_size: int, bfloat16: bool) -> Any:
+    """What the model says about each example of a part, in their order; ``None`` where that is no small number."""
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        rows = torch.arange(task.sizes[part], device=device).split(batch_size)
+        found = [task.answers(model, part, some) for some in rows]
+    return torch.cat([x for x in found if x is not None]).cpu().numpy() if found[0] is not None else None
+
+
 def versions() -> dict[str, str]:
     """Of what computed the numbers."""
     found = {name: importlib.metadata.version(name) for name in VERSIONS}
@@ -70,7 +81,7 @@ def costs(model: Any, task: Task) -> dict[str, int]:
     inputs = {name: x for name, x in task.inputs(row).items() if name != "labels"}
     found = cost(model, inputs, repeats=1)
     return {
-        "multiply_adds_executed": found.executed, "multiply_adds_useful": found.useful,
+        "multiply_adds": found.executed, "multiply_adds_useful": found.useful,
         "multiply_adds_between_tokens": found.interaction,
     }  # fmt: skip
 

@@ -71,6 +71,10 @@ class Rates:
         return [self.rates[min(self.place, len(self.rates) - 1)]]
 
 
+def _nothing(set_to_none: bool = True) -> None:
+    """Done already."""
+
+
 class Loop(Trainer):
     """Trainer whose training step is ours, gradients, clipping and optimiser included.
 
@@ -95,7 +99,19 @@ class Loop(Trainer):
         if self.made is None:
             model.train()
             self.made = self.make(model)
+            # What the Trainer would do after each step is done: it would walk over all weights to drop gradients, and
+            # accelerate's wrapper of the optimiser looks for packages, together a millisecond or two of the host.
+            self.optimizer = self.made.optimizer
+            model.zero_grad = _nothing  # type: ignore[method-assign]
         return self.made(inputs["rows"])
+
+    def train(self, *args: Any, **rest: Any) -> Any:
+        """As the Trainer; the model is left as it was."""
+        try:
+            return super().train(*args, **rest)
+        finally:
+            if self.made is not None:
+                del self.made.model.zero_grad
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted here: the Trainer's own count walks over all weights at each step."""

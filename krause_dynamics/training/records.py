@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from krause_dynamics._files import check_target, regular, write_bytes
 
 FIRST = ("epoch", "step", "split", "loss")
@@ -44,6 +46,13 @@ def _value(text: str) -> int | float | str:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """A readable JSON file."""
     write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def write_predictions(folder: Path, predictions: np.ndarray) -> None:
+    """``predictions.npz``: the class of each test example by the best weights, in the order of the files."""
+    raw = io.BytesIO()
+    np.savez_compressed(raw, predictions=predictions.astype(np.min_scalar_type(int(predictions.max()))))
+    write_bytes(folder / "predictions.npz", raw.getvalue())
 
 
 def export(model: Any, folder: Path) -> None:

@@ -20,7 +20,7 @@ from krause_dynamics.training.configuration import TrainingConfiguration
 from krause_dynamics.training.kinds import build
 from krause_dynamics.training.split import found_in, task_of
 from krause_dynamics.training.step import TrainingStep, learning_rates
-from krause_dynamics.training.tasks import Task
+from krause_dynamics.training.tasks import Classes, Task, Tokens
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,9 @@ class _Run:
         self.digest = configuration.digest()
         self.done = state.read(folder, self.digest, self.model, self.optimizer)
         self.saved = time.monotonic()
+        self.snapshot: state.Snapshot | None = None
+        given, classes = configuration.evaluation.batch_size, isinstance(self.task, Classes)
+        self.measured_at_once = given or (1000 if classes else self.batch_size)
 
     def _optimizer(self) -> Any:
         from krause_dynamics.models import parameter_groups
@@ -155,7 +158,10 @@ class _Run:
             settings.learning_rate, settings.epochs * steps, round(settings.warmup_epochs * steps)
         )
         if self.done.epoch < settings.epochs:
-            self._train(batches)
+            try:
+                self._train(batches)
+            finally:  # a signal, or a loss that became NaN: the last finished epoch is kept
+                self._keep()
         return self._end()
 
     def _train(self, batches: loop.Batches) -> None:
@@ -186,7 +192,7 @@ class _Run:
 
     def _measured(self, part: str, limit: int | None = None) -> dict[str, float]:
         return evaluation.measured(
-            self.model, self.task, part, batch_size=self.configuration.evaluation.batch_size, limit=limit,
+            self.model, self.task, part, batch_size=self.measured_at_once, limit=limit,
             bfloat16=self.bfloat16, rank=self.rank, world=self.world,
         )  # fmt: skip
 
@@ -207,48 +213,66 @@ class _Run:
         if self.task.better(row[metric], None if done.best is None else done.best[metric]):
             done.best = row
             done.best_weights = {name: x.clone() for name, x in state.learned(self.model).items()}
-        if time.monotonic() - self.saved >= self.settings.save_seconds or epoch == self.settings.epochs:
+        self.snapshot = state.snapshot(self.digest, self.model, self.optimizer, done)
+        if time.monotonic() - self.saved >= self.settings.save_seconds:
             self._keep()
 
     def _keep(self) -> None:
-        if self.rank == 0:
-            state.write(self.folder, self.digest, self.model, self.optimizer, self.done)
+        """Write the last finished epoch, if it is not yet written."""
+        if self.rank == 0 and self.snapshot is not None:
+            self.snapshot.write(self.folder)
             records.write_metrics(self.folder, self.done.rows)
-        self.saved = time.monotonic()
+        self.saved, self.snapshot = time.monotonic(), None
 
     def _end(self) -> TrainingResult:
         """Measure the test part by the best weights; write what a reader wants."""
         done = self.done
         assert done.best is not None
         if self.rank == 0:
-            records.export(self.model, self.folder / "last")
+            self._export("last")
         state.put(self.model, done.best_weights)
         test = {k: done.best[k] for k in ("epoch", "step")} | {"split": "test", **self._measured("test")}
         rows = [*done.rows, test]
+        if self.rank == 0:
+            self._export("best")
+            answers = evaluation.predicted(
+                self.model, self.task, "test", batch_size=self.measured_at_once, bfloat16=self.bfloat16
+            )
+            if answers is not None:
+                records.write_predictions(self.folder, answers)
+            records.write_metrics(self.folder, rows)
         result = self._summary(test)
         if self.rank == 0:
-            records.export(self.model, self.folder / "best")
-            records.write_metrics(self.folder, rows)
             records.write_json(self.folder / "result.json", result)
         return _result(self.folder, result, rows)
 
+    def _export(self, name: str) -> None:
+        records.export(self.model, self.folder / name)
+        if isinstance(self.task, Tokens) and self.task.corpus.tokenizer is not None:
+            records.export(self.task.corpus.tokenizer, self.folder / name)
+
     def _summary(self, test: dict[str, Any]) -> dict[str, Any]:
         done, cuda = self.done, self.device.type == "cuda"
+        assert done.best is not None
         counted = evaluation.costs(self.model, self.task) if self.configuration.evaluation.cost else {}
+        measures = [name for name in test if name not in ("epoch", "step", "split")]
         return {
-            "chosen_by": f"validation {self.task.metric}", "best": done.best, "last": done.rows[-1], "test": test,
-            "epochs": done.epoch, "examples": self.task.sizes, "seconds": done.seconds,
-            "seconds_per_step": evaluation.seconds_a_step(done.rows), **evaluation.weights(self.model), **counted,
-            "memory_mib": torch.cuda.max_memory_reserved(self.device) / 2**20 if cuda else None,
+            "chosen_by": f"validation {self.task.metric}", "best_epoch": done.best["epoch"], "epochs": done.epoch,
+            **{f"validation_{name}": done.best[name] for name in measures},
+            **{f"test_{name}": test[name] for name in measures},
+            **evaluation.weights(self.model), **counted, "seconds": done.seconds,
+            "step_seconds": evaluation.seconds_a_step(done.rows),
+            "memory_bytes": torch.cuda.max_memory_reserved(self.device) if cuda else None,
             "device": evaluation.machine(self.device), "captured": self.captures, "bfloat16": self.bfloat16,
-            "processes": self.world, "versions": evaluation.versions(), "configuration": self.digest,
-            "checksums": self.found.checksums, "classes": list(self.found.classes),
+            "processes": self.world, "examples": self.task.sizes, "classes": list(self.found.classes),
+            "versions": evaluation.versions(), "configuration": self.digest, "checksums": self.found.checksums,
         }  # fmt: skip
 
 
 def _result(folder: Path, result: dict[str, Any], rows: list[dict[str, Any]]) -> TrainingResult:
-    last = [row for row in rows if row["split"] == "validation"][-1]
-    return TrainingResult(folder, result["best"], last, result["test"], tuple(rows), result)
+    measured = [row for row in rows if row["split"] == "validation"]
+    best = next(row for row in measured if row["epoch"] == result["best_epoch"])
+    return TrainingResult(folder, best, measured[-1], rows[-1], tuple(rows), result)
 
 
 def _finished(folder: Path) -> TrainingResult:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from krause_dynamics.training.corpora import corpus
 from krause_dynamics.training.formats import FORMATS, PICTURES, Found, Pictures
 from krause_dynamics.training.kinds import KINDS
-from krause_dynamics.training.tasks import Classes, Levels, Task
+from krause_dynamics.training.tasks import Classes, Levels, Task, Tokens
 
 
 def found_in(data: Any) -> Found:
@@ -36,6 +37,8 @@ def task_of(configuration: Any, found: Found, device: torch.device) -> Task:
         raise ValueError(
             f"model.kind = {configuration.model['kind']!r} learns from {wanted}, data.format is {data.format!r}"
         )
+    if kind.task == "tokens":
+        return Tokens(corpus(texts(found, data), data), data.length, device)
     parts = pictures(found, data)
     if kind.task == "levels":
         return Levels(parts, device)
@@ -61,6 +64,28 @@ def pictures(found: Found, data: Any) -> dict[str, Pictures]:
         test = whole.part(order[held : held + apart])
     assert isinstance(test, Pictures)
     return {"train": whole.part(kept), "validation": whole.part(order[:held]), "test": test}
+
+
+def texts(found: Found, data: Any) -> dict[str, list[str]]:
+    """Parts of texts: those of the files, else documents drawn by the seed, or the end of a single document."""
+    documents: Any = found.train
+    parts: dict[str, Any] = {"validation": found.validation, "test": found.test}
+    for part, wanted in (("validation", data.validation), ("test", data.test)):
+        if parts[part] is None:
+            documents, parts[part] = _apart(documents, wanted, f"data.{part}", data.split_seed)
+    if data.limit:
+        documents = [documents[0][: data.limit]] if len(documents) == 1 else documents[: data.limit]
+    return {"train": documents, **parts}
+
+
+def _apart(documents: list[str], wanted: float, name: str, seed: int) -> tuple[list[str], list[str]]:
+    if len(documents) == 1:
+        text = documents[0]
+        held = amount(name, wanted, len(text))
+        return [text[:-held]], [text[-held:]]
+    order = np.random.default_rng(seed).permutation(len(documents))
+    held = amount(name, wanted, len(documents))
+    return [documents[i] for i in sorted(order[held:])], [documents[i] for i in sorted(order[:held])]
 
 
 def amount(name: str, given: float, whole: int) -> int:

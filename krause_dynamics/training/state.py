@@ -52,15 +52,27 @@ def put(model: nn.Module, weights: dict[str, Tensor]) -> None:
             p.copy_(weights[name])
 
 
-def write(folder: Path, digest: str, model: nn.Module, optimizer: torch.optim.Optimizer, run: Progressed) -> None:
-    """Replace the file in one step."""
-    tensors = {f"model.{name}": x for name, x in learned(model).items()}
+def snapshot(digest: str, model: nn.Module, optimizer: torch.optim.Optimizer, run: Progressed) -> Snapshot:
+    """A copy of everything after an epoch, to be written then or when a signal ends the run within a later one."""
+    tensors = {f"model.{name}": x.clone() for name, x in learned(model).items()}
     tensors |= {f"best.{name}": x for name, x in run.best_weights.items()}
     for i, p in enumerate(_parameters(optimizer)):
-        tensors |= {f"optimizer.{i}.{name}": x for name, x in optimizer.state.get(p, {}).items()}
+        tensors |= {f"optimizer.{i}.{name}": x.clone() for name, x in optimizer.state.get(p, {}).items()}
     about = {"epoch": run.epoch, "seconds": run.seconds, "rows": run.rows, "best": run.best, "configuration": digest}
-    whole = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
-    write_bytes(folder / NAME, save(whole, {"krause_dynamics": json.dumps(about)}))
+    return Snapshot(tensors, json.dumps(about))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Tensors of a run after an epoch, and the rest as JSON."""
+
+    tensors: dict[str, Tensor]
+    about: str
+
+    def write(self, folder: Path) -> None:
+        """Replace the file in one step."""
+        whole = {name: x.detach().cpu().contiguous() for name, x in self.tensors.items()}
+        write_bytes(folder / NAME, save(whole, {"krause_dynamics": self.about}))
 
 
 def read(folder: Path, digest: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progressed:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from krause_dynamics.training.augmentation import Mixer, shifted
+from krause_dynamics.training.corpora import Corpus
 from krause_dynamics.training.formats import Pictures
 
 BITS = math.log(2.0)
@@ -42,6 +43,10 @@ class Task(ABC):
     @abstractmethod
     def sums(self, model: Any, part: str, rows: Tensor) -> Tensor:
         """What a split is measured by, summed over some of its examples (float64)."""
+
+    def answers(self, model: Any, part: str, rows: Tensor) -> Tensor | None:
+        """What the model says about each example, where that is one small number."""
+        return None
 
     @abstractmethod
     def numbers(self, sums: Tensor) -> dict[str, float]:
@@ -93,9 +98,11 @@ class Classes(Task):
         logits: Tensor = model(pixel_values=self._normalised(self.pixels[part][rows])).logits.float()
         return logits
 
+    def answers(self, model: Any, part: str, rows: Tensor) -> Tensor:
+        return self.logits(model, part, rows).argmax(-1)
+
     def sums(self, model: Any, part: str, rows: Tensor) -> Tensor:
-        labels = self.labels[part][rows]
-        logits = self.logits(model, part, rows)
+        labels, logits = self.labels[part][rows], self.logits(model, part, rows)
         nats = functional.cross_entropy(logits, labels, reduction="sum")
         right = (logits.argmax(-1) == labels).sum()
         return torch.stack([nats.double(), right.double(), right.new_tensor(len(rows)).double()])
@@ -139,6 +146,47 @@ class Levels(Task):
         length = math.prod(self.shape)
         whole = nats / count + math.log(256.0)
         return {"loss": nats / count / (length - 1), "bits_per_dimension": whole / length / BITS}
+
+
+class Tokens(Task):
+    """The next token of texts, in rows of ``length`` tokens.
+
+    A training row begins at a random place within its own stretch of the text, so that epochs differ. Rows of the other
+    parts overlap by one token: each token but the first is predicted once, from at most ``length - 1`` before it.
+
+    Args:
+        corpus: Tokens by part, and how many bytes they are.
+        length: Tokens of a row.
+        device: Where the tokens are kept.
+    """
+
+    metric, larger = "bits_per_byte", False
+
+    def __init__(self, corpus: Corpus, length: int, device: torch.device) -> None:
+        self.corpus, self.length = corpus, length
+        self.tokens = {part: torch.tensor(x, device=device) for part, x in corpus.tokens.items()}
+        self.sizes = {part: (len(x) - 1) // (length - 1) for part, x in self.tokens.items()}
+        self.sizes["train"] = len(self.tokens["train"]) // length
+        self.within = torch.arange(length, device=device)
+
+    def follows(self) -> dict[str, Any]:
+        return {"vocab_size": self.corpus.vocabulary, "max_position_embeddings": self.length}
+
+    def inputs(self, rows: Tensor) -> dict[str, Tensor]:
+        shift = (torch.rand(len(rows), device=rows.device) * self.length).long()
+        begin = (rows * self.length + shift).clamp_max(len(self.tokens["train"]) - self.length)
+        x = self.tokens["train"][begin[:, None] + self.within].long()
+        return {"input_ids": x, "labels": x}
+
+    def sums(self, model: Any, part: str, rows: Tensor) -> Tensor:
+        x = self.tokens[part][rows[:, None] * (self.length - 1) + self.within].long()
+        nats = model(input_ids=x, labels=x).loss.double() * (self.length - 1)
+        count = nats.new_tensor(len(rows) * (self.length - 1))
+        return torch.stack([nats * len(rows), count, count * self.corpus.bytes_a_token[part]])
+
+    def numbers(self, sums: Tensor) -> dict[str, float]:
+        nats, count, size = sums.tolist()
+        return {"loss": nats / count, "bits_per_byte": nats / size / BITS}
 
 
 def statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:

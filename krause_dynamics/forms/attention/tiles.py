@@ -6,6 +6,7 @@ for its gradient, so that memory stays O(N W).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -79,10 +80,16 @@ def _listed(call: Call, begin: int, limit: int) -> list[Block]:
     """Rows from ``begin`` on, each against the keys that are drawn for it: a tile a row."""
     n, device = call.q.shape[2], call.q.device
     rows = torch.arange(begin, n, device=device)
-    heard = torch.tensor(random_keys.table(*call.reach.random, max(0, call.offset + n)), device=device).long()
-    heard = heard[(rows + call.offset).clamp(min=0)]
+    heard = _drawn(call.reach.random, max(0, call.offset + n), device)[(rows + call.offset).clamp(min=0)]
     pieces = _pieces(0, len(rows), max(1, limit // heard.shape[1]))
     return [Block(rows[a:b, None], heard[a:b].clamp(0, call.k.shape[2] - 1), heard[a:b] >= 0) for a, b in pieces]
+
+
+@lru_cache(maxsize=16)
+def _drawn(random: tuple[int, ...], rows: int, device: torch.device) -> Tensor:
+    """`random_keys.table` on a device, copied once: a CUDA graph captures no copy from the host."""
+    with torch.inference_mode(False):  # whoever asks first: it serves passes with gradients too
+        return torch.tensor(random_keys.table(*random, rows), device=device).long()
 
 
 def admitted(block: Block, reach: Reach, offset: int, first: Tensor, last: Tensor) -> Tensor:

@@ -1,0 +1,111 @@
+"""Texts -> tokens: bytes, a vocabulary learned from the training part, or the tokenizer of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from krause_dynamics.training.formats import PARTS
+
+LEARNED_FROM = 1 << 23  # characters of the training part from which a vocabulary is learned: a few seconds
+PIECE = 1 << 16  # characters that are made tokens at once; cut at the end of a line
+END = "<|endoftext|>"
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Tokens of the parts of a text.
+
+    Attributes:
+        tokens: By part, int32; documents are joined by the token that ends a text.
+        bytes_a_token: By part, how many bytes of UTF-8 a token stands for on average; exact for the whole part.
+        vocabulary: How many tokens there are.
+        tokenizer: Saves itself by ``save_pretrained``; ``None`` for bytes, which need none.
+    """
+
+    tokens: Mapping[str, np.ndarray]
+    bytes_a_token: Mapping[str, float]
+    vocabulary: int
+    tokenizer: Any = None
+
+
+def corpus(parts: Mapping[str, list[str]], data: Any) -> Corpus:
+    """Make tokens of the documents of each part.
+
+    Args:
+        parts: Documents by part.
+        data: The table ``[data]``.
+
+    Raises:
+        ValueError: A tokenizer that is none, or a part too short for one row.
+    """
+    if data.tokenizer == "bytes":
+        tokens = {part: _joined([np.frombuffer(d.encode(), np.uint8) for d in ds], 256) for part, ds in parts.items()}
+        tokenizer, vocabulary = None, 257
+    else:
+        tokenizer = _learned(parts["train"], data.vocabulary) if data.tokenizer == "bpe" else _given(data.tokenizer)
+        end = tokenizer.eos_token_id
+        tokens = {part: _joined([_encoded(tokenizer, d) for d in ds], end) for part, ds in parts.items()}
+        vocabulary = len(tokenizer)
+    for part in PARTS:
+        if len(tokens[part]) < data.length:
+            raise ValueError(f"data.length must be at most the {len(tokens[part])} tokens of {part}, got {data.length}")
+    sizes = {part: sum(len(d.encode()) for d in ds) / len(tokens[part]) for part, ds in parts.items()}
+    return Corpus(tokens, sizes, vocabulary, tokenizer)
+
+
+def _joined(documents: list[np.ndarray], end: int | None) -> np.ndarray:
+    """All documents, with the ending token between two."""
+    between = np.asarray([] if end is None else [end], np.int32)
+    pieces = [piece for document in documents for piece in (document.astype(np.int32), between)]
+    return np.concatenate(pieces[:-1])
+
+
+def _pieces(text: str) -> list[str]:
+    """A text in pieces that end with a line, so that no word is cut."""
+    pieces, begin = [], 0
+    while begin < len(text):
+        end = text.find("\n", begin + PIECE) + 1 or len(text)
+        pieces.append(text[begin:end])
+        begin = end
+    return pieces
+
+
+def _encoded(tokenizer: Any, text: str) -> np.ndarray:
+    encodings = tokenizer.backend_tokenizer.encode_batch(_pieces(text), add_special_tokens=False)
+    return np.concatenate([np.asarray(e.ids, np.int32) for e in encodings] or [np.zeros(0, np.int32)])
+
+
+def _learned(documents: list[str], vocabulary: int) -> Any:
+    """Byte-level pairs (BPE) learned from the beginning of the documents: the same for all runs on the same text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )  # fmt: skip
+    share = LEARNED_FROM // max(len(documents), 1) + 1
+    tokenizer.train_from_iterator((piece for d in documents for piece in _pieces(d[:share])), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END, eos_token=END)
+
+
+def _given(name: str) -> Any:
+    """The tokenizer of a folder, or of the model ``smollm2-135m``; never one from a hub."""
+    from transformers import AutoTokenizer
+
+    from krause_dynamics.checkpoints.bundled import SMOLLM2, smollm2_folder
+
+    folder = smollm2_folder() if name == SMOLLM2 else Path(name)
+    if not folder.is_dir():
+        raise ValueError(
+            f"data.tokenizer must be 'bytes', 'bpe', {SMOLLM2!r} or the folder of a tokenizer, got {name!r}"
+        )
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
