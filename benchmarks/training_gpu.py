@@ -149,7 +149,7 @@ def whole(name, folder, out, sizes, **training):
     steps = sizes["examples"] // sizes["batch"]
     loop = 1e3 * statistics.median(row["seconds"] for row in rows[1:]) / steps
     run = 1e3 * spent / (steps * sizes["epochs"])
-    return loop, run, [row["loss"] for row in rows], (result.result["memory_bytes"] or 0) / 2**20
+    return loop, run, [row["loss"] for row in rows], result.result["memory_mib"] or 0.0
 
 
 def together(name, folder, sizes, number):

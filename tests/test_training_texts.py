@@ -104,9 +104,10 @@ def test_a_decoder_learns_a_text_that_repeats_itself(tmp_path, tokenizer):
 
 def test_a_text_too_short_for_a_row_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("short" * 5, encoding="utf-8")
+    data = table(tmp_path / "a.txt")
+    parts = texts(found_in(data), data)
     with pytest.raises(ValueError, match="data.length must be at most the"):
-        data = table(tmp_path / "a.txt")
-        corpus(texts(found_in(data), data), data)
+        corpus(parts, data)
     (tmp_path / "b.txt").write_bytes(np.arange(256, dtype=np.uint8).tobytes())
     with pytest.raises(ValueError, match="b.txt must be UTF-8"):
         found_in(table(tmp_path / "b.txt"))

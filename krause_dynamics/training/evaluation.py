@@ -81,7 +81,7 @@ def costs(model: Any, task: Task) -> dict[str, int]:
     inputs = {name: x for name, x in task.inputs(row).items() if name != "labels"}
     found = cost(model, inputs, repeats=1)
     return {
-        "multiply_adds": found.executed, "multiply_adds_useful": found.useful,
+        "multiply_adds_executed": found.executed, "multiply_adds_useful": found.useful,
         "multiply_adds_between_tokens": found.interaction,
     }  # fmt: skip
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from krause_dynamics._arguments import FILE, Maybe, Word, reads
-from krause_dynamics.runs.progress import Progress, drawn
+from krause_dynamics._progress import Progress, drawn
 from krause_dynamics.training import evaluation, loop, records, state
 from krause_dynamics.training.configuration import TrainingConfiguration
 from krause_dynamics.training.kinds import build
@@ -81,18 +81,8 @@ def train(
         return _finished(folder)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     mine = [torch.cuda.current_device()] if device == "cuda" else []
-    with torch.random.fork_rng(mine), _quiet(), _told(progress) as told:
+    with torch.random.fork_rng(mine), _quiet(), drawn(progress, "train") as told:
         return _Run(chosen, folder, device, told).run()
-
-
-@contextmanager
-def _told(progress: bool | Progress) -> Iterator[Progress]:
-    """`drawn`, or nothing."""
-    if progress is False:
-        yield lambda done, total: None
-        return
-    with drawn(progress, "train") as bar:
-        yield bar
 
 
 @contextmanager
@@ -261,8 +251,8 @@ class _Run:
             **{f"validation_{name}": done.best[name] for name in measures},
             **{f"test_{name}": test[name] for name in measures},
             **evaluation.weights(self.model), **counted, "seconds": done.seconds,
-            "step_seconds": evaluation.seconds_a_step(done.rows),
-            "memory_bytes": torch.cuda.max_memory_reserved(self.device) if cuda else None,
+            "seconds_per_step": evaluation.seconds_a_step(done.rows),
+            "memory_mib": torch.cuda.max_memory_reserved(self.device) / 2**20 if cuda else None,
             "device": evaluation.machine(self.device), "captured": self.captures, "bfloat16": self.bfloat16,
             "processes": self.world, "examples": self.task.sizes, "classes": list(self.found.classes),
             "versions": evaluation.versions(), "configuration": self.digest, "checksums": self.found.checksums,
