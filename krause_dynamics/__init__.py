@@ -81,6 +81,7 @@ _FUNCTIONS: dict[str, str] = {
     "Synchronous": "krause_dynamics.opinions",
     "TruthSeeking": "krause_dynamics.opinions",
     "analyze": "krause_dynamics.checkpoints",
+    "compare": "krause_dynamics.checkpoints",
     "final_clusters": "krause_dynamics.opinions",
     "hegselmann_krause": "krause_dynamics.opinions",
     "hegselmann_krause_batch": "krause_dynamics.opinions",

@@ -1,8 +1,9 @@
 """Trained Transformers as particle systems: load, record a forward pass as a Trajectory, analyse it layer by layer."""
 
 from krause_dynamics.checkpoints.analyze import analyze
+from krause_dynamics.checkpoints.compare import compare
 from krause_dynamics.checkpoints.inputs import Tokens, prepare
 from krause_dynamics.checkpoints.load import Checkpoint, load
 from krause_dynamics.checkpoints.record import record
 
-__all__ = ["Checkpoint", "Tokens", "analyze", "load", "prepare", "record"]
+__all__ = ["Checkpoint", "Tokens", "analyze", "compare", "load", "prepare", "record"]

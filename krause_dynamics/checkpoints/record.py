@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from krause_dynamics.checkpoints.attention_statistics import SAMPLED, HeadStatistics
 from krause_dynamics.checkpoints.stream import Passes
+from krause_dynamics.runs.fingerprints import fingerprint
 from krause_dynamics.trajectory import Trajectory
 
 STATISTICS = tuple(field.name for field in fields(HeadStatistics) if field.name != "weights")
@@ -201,6 +202,7 @@ def describe(run: Passes) -> dict[str, Any]:
         # A gated model has a Krause branch beside its own attention, which the registry does not see.
         "attention_branch": "softmax" if getattr(getattr(model, "config", None), "krause_branch", None) else "",
         "inputs": inputs.source,
+        "inputs_fingerprint": {name: fingerprint(x) for name, x in inputs.described().items()},
         "sequences": len(inputs),
         "tokens_shortest": int(inputs.lengths.min()),
         "tokens_longest": int(inputs.lengths.max()),

@@ -1,0 +1,155 @@
+"""kd.compare: relative depth by hand, intervals by their coverage, and what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import xarray
+
+import krause_dynamics as kd
+from krause_dynamics.analysis import intervals
+from tests import checkpoint_models as models
+from tests.keywords.figures import analysis
+
+IDS = [[(3 + 7 * i * s) % 50 for i in range(20)] for s in range(1, 7)]
+
+
+def by_hand(layers, of_layer, of_block, sequences=3):
+    """An analysis whose numbers are functions of relative depth, plus the number of the sequence."""
+    depth, middle = np.arange(layers + 1) / layers, (np.arange(layers) + 0.5) / layers
+    each = np.arange(sequences, dtype=float)
+    state = np.broadcast_to(each[:, None] + of_layer(depth), (sequences, layers + 1))
+    heads = np.broadcast_to((each[:, None] + of_block(middle))[..., None] + [-1.0, 1.0], (sequences, layers, 2))
+    return xarray.Dataset(
+        {
+            "norm_ratio": (("sequence", "layer"), state),
+            "entropy": (("sequence", "block", "head"), heads),
+            "length": ("sequence", np.full(sequences, 8)),
+        },
+        coords={"layer": np.arange(layers + 1), "block": np.arange(1, layers + 1)},
+        attrs={"meta": json.dumps({"layers": layers})},
+    )
+
+
+def test_layers_and_blocks_of_unlike_depth_meet_at_their_relative_depth():
+    cases = {n: by_hand(n, lambda d: 2 + 3 * d, lambda d: 5 - 4 * d) for n in (3, 7, 12)}
+    found = kd.compare(cases)
+    np.testing.assert_allclose(found.depth, np.linspace(0, 1, 13))
+    np.testing.assert_allclose(found.block_depth, (np.arange(12) + 0.5) / 12)
+    for case in cases:
+        here = found.sel(case=case).transpose("sequence", ...)
+        np.testing.assert_allclose(here.norm_ratio, np.arange(3)[:, None] + 2 + 3 * found.depth.values)
+        ends = np.clip(found.block_depth, 0.5 / case, 1 - 0.5 / case)  # the middles of its first and last block
+        np.testing.assert_allclose(here.entropy, np.arange(3)[:, None] + 5 - 4 * ends.values)
+    np.testing.assert_allclose(found.norm_ratio_difference, 0, atol=1e-12)
+
+
+def test_layers_that_were_not_reached_are_not_made_up():
+    whole = by_hand(4, lambda d: d, lambda d: d)
+    half = whole.isel(layer=slice(3), block=slice(2))
+    found = kd.compare({"whole": whole, "half": half}).sel(case="half")
+    assert np.isfinite(found.norm_ratio.sel(depth=[0, 0.25, 0.5])).all()
+    assert np.isnan(found.norm_ratio.sel(depth=[0.75, 1.0])).all()
+    assert np.isnan(found.entropy).any("sequence").values.tolist() == [False, False, True, True]
+
+
+def test_differences_are_those_of_the_means_over_sequences_and_heads():
+    one, other = analysis(1), analysis(2)
+    found = kd.compare({"one": one, "other": other})
+    known = (other.order_parameter - one.order_parameter).mean("sequence")
+    np.testing.assert_allclose(
+        found.order_parameter_difference.sel(case="other").transpose("depth", "tokens"), known, atol=1e-12
+    )
+    entropy = (other.entropy - one.entropy).mean(("sequence", "head"))
+    np.testing.assert_allclose(found.entropy_difference.sel(case="other"), entropy, atol=1e-12)
+    share = 100 * (one.importance_first.values[..., None] > one.eps.values).mean(axis=2)
+    np.testing.assert_allclose(found.sink_rate.sel(case="one").transpose("sequence", "block_depth", "eps"), share)
+    counts = one.clusters.where(one.clusters != -1).values  # -1: a sequence without tokens left
+    np.testing.assert_allclose(
+        found.clusters.sel(case="one").transpose("sequence", "depth", "tokens", "radius"), counts
+    )
+    for name in ("order_parameter", "entropy", "clusters"):
+        assert (found[f"{name}_difference"].sel(case="one") == 0).all()
+        assert (found[f"{name}_interval"].sel(case="one") == 0).all()
+    meta = json.loads(found.attrs["meta"])
+    assert (meta["reference"], meta["left_out"]) == ("one", ["strongest_key"])
+    assert meta["paired"] == {"one": False, "other": False}  # nobody says what these were shown
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_intervals_cover_as_often_as_they_say(paired):
+    """Of 600 independent columns of 60 normal numbers: 95 % within three standard errors of a share, and bias of n."""
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=(60, 600)) if paired else 0.0
+    one, other = 0.3 + common + rng.normal(size=(60, 600)), common + rng.normal(size=(60, 600))
+    low, high = intervals.difference(one, other, paired=paired, level=0.95, draws=500, rng=rng)
+    covered = ((low < 0.3) & (high > 0.3)).mean()
+    assert 0.95 - 3 * np.sqrt(0.95 * 0.05 / 600) - 0.01 < covered < 0.95 + 3 * np.sqrt(0.95 * 0.05 / 600)
+    # Known width of a normal interval; resampling has 60 numbers and 500 draws of it.
+    np.testing.assert_allclose((high - low).mean(), 2 * 1.96 * np.sqrt(2 / 60), rtol=0.03)
+
+
+def test_a_constant_shift_of_paired_sequences_has_no_width():
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=(9, 4))
+    found = intervals.difference(one + 2.0, one, paired=True, level=0.9, draws=50, rng=rng)
+    np.testing.assert_allclose(found, 2.0)
+    apart = intervals.difference(one + 2.0, one, paired=False, level=0.9, draws=50, rng=rng)
+    assert (apart[1] - apart[0] > 0.1).all()
+    assert np.isnan(intervals.difference(one[:1], one, paired=False, level=0.9, draws=50, rng=rng)).all()
+
+
+def test_models_on_one_text_and_their_analyses_give_one_comparison():
+    one, other = models.llama(), models.gpt2()
+    found = kd.compare({"llama": one, "gpt2": other}, IDS)
+    same = kd.compare({"llama": kd.analyze(one, IDS), "gpt2": kd.analyze(other, IDS)})
+    xarray.testing.assert_identical(found, same)
+    assert json.loads(found.attrs["meta"])["paired"] == {"llama": True, "gpt2": True}
+    texts = kd.compare({"first": IDS[:3], "last": IDS[3:]}, model=one)
+    assert json.loads(texts.attrs["meta"])["paired"] == {"first": True, "last": False}
+    np.testing.assert_allclose(
+        texts.norm_ratio.sel(case="last", sequence=[0, 1, 2]), kd.analyze(one, IDS[3:]).norm_ratio
+    )
+
+
+def test_steps_of_a_training_are_found_in_their_order(tmp_path):
+    for step in (200, 30, 1000):
+        models.llama(seed=step).save_pretrained(tmp_path / f"run2-checkpoint-{step}")
+    (tmp_path / "logs-7").mkdir()  # no checkpoint
+    found = kd.compare(tmp_path, IDS)
+    assert found.case.values.tolist() == [30, 200, 1000]
+    np.testing.assert_array_equal(
+        found.norm_ratio.sel(case=200).transpose("sequence", "depth"),
+        kd.analyze(models.llama(seed=200), IDS).norm_ratio.astype(float),
+    )
+    models.llama().save_pretrained(tmp_path / "other-200")
+    with pytest.raises(ValueError, match="are of one step"):
+        kd.compare(tmp_path, IDS)
+    with pytest.raises(ValueError, match="holds 0 checkpoints"):
+        kd.compare(tmp_path / "logs-7", IDS)
+    with pytest.raises(ValueError, match="cases must be a mapping, or a folder"):
+        kd.compare(tmp_path / "nowhere", IDS)
+
+
+def test_unlike_lengths_are_warned_of():
+    with pytest.warns(UserWarning, match=r"unlike lengths \(a: 20 to 20, b: 10 to 10 tokens\)"):
+        kd.compare({"a": IDS, "b": [ids[:10] for ids in IDS]}, model=models.llama())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        (({"a": 1},), {}, "cases must be at least two"),
+        (({"a": analysis(), "b": analysis()},), {"reference": "c"}, "reference must be one of .* 'c'"),
+        (({"a": analysis(), "b": "text"},), {}, "'b' is a str; pass inputs= where cases are models"),
+        (({"a": analysis(), "b": analysis()},), {"batch_size": 2}, "analysed already, so that batch_size"),
+        (({"a": "x", "b": "y"}, IDS), {"model": "m"}, "pass one of them"),
+        (({"a": analysis(), "b": analysis()},), {"level": 1.0}, "level"),
+        (({"a": analysis(), "b": analysis()},), {"draws": 0}, "draws"),
+    ],
+)
+def test_what_cannot_be_compared(arguments, options, words):
+    with pytest.raises(ValueError, match=words):
+        kd.compare(*arguments, **options)
