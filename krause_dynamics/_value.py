@@ -40,7 +40,7 @@ class Value:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary with the type under ``"type"``; `from_dict` is the inverse."""
         content: dict[str, Any] = {"type": type(self).__name__}
-        for entry in fields_of(type(self)):
+        for entry in fields(self):  # type: ignore[arg-type]  # the dataclass is each subclass
             value = getattr(self, entry.name)
             if type(value) not in PLAIN:
                 content[entry.name] = described(value)

@@ -7,11 +7,14 @@ import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import h5py
 import numpy as np
 import pytest
+import xarray
 
 import krause_dynamics as kd
 from krause_dynamics import _files
+from krause_dynamics._files import marks
 
 RUN = kd.simulate(kd.Dynamics(kd.softmax(1.0)), np.array([[0.0], [1.0]]), 0.2, dt=0.1)
 
@@ -186,3 +189,26 @@ def test_an_entry_that_is_not_what_its_table_says_is_refused(change, tmp_path):
     run.write_bytes(content)
     with pytest.raises(ValueError, match=r"run\.npz"):
         kd.Trajectory.load(run)
+
+
+def test_a_marked_netcdf_file_is_compared_with_its_mark_and_others_are_read(tmp_path):
+    path, rng = tmp_path / "a.nc", np.random.default_rng(0)
+    dataset = xarray.Dataset({"x": ("t", np.arange(50.0))})
+    _files.write_netcdf(path, dataset)
+    whole = path.read_bytes()
+    end = len(whole) - marks.MARK.size
+    with h5py.File(path) as stored:  # HDF5 reads as far as its own end
+        np.testing.assert_array_equal(stored["x"][:], np.arange(50.0))
+    for place in [*rng.integers(0, len(whole), 300), end, len(whole) - 1]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(0, 8))
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"a\.nc is damaged"):
+            _files.read_netcdf(path)
+    for cut in (0, 1, 30, end // 2, end - 1, end + 1, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match=r"a\.nc is damaged"):
+            _files.read_netcdf(path)
+    for content in (whole, whole[:end]):  # without a mark it is a file of somebody else, or of an earlier release
+        path.write_bytes(content)
+        xarray.testing.assert_identical(_files.read_netcdf(path), dataset)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from krause_dynamics._files.marks import check_mark, mark
 from krause_dynamics._files.reading import reading
 from krause_dynamics._files.replacing import replacing, write_bytes
 
@@ -82,7 +83,7 @@ def _header(stored: np.ndarray) -> dict[str, Any]:
 def write_netcdf(path: Path, dataset: xarray.Dataset) -> None:
     """A Dataset as netCDF, its arrays of numbers compressed without loss.
 
-    It is made in memory: the library ends the whole process when a disk is full.
+    It is made in memory: the library ends the whole process when a disk is full. Behind its end lies a mark (`marks`).
 
     Raises:
         ValueError: The Dataset holds what netCDF cannot, such as complex numbers.
@@ -99,7 +100,7 @@ def write_netcdf(path: Path, dataset: xarray.Dataset) -> None:
         content = dataset.to_netcdf(engine="h5netcdf", encoding=encoding)
     except (TypeError, ValueError) as error:
         raise ValueError(f"netCDF cannot hold this result ({error}); let the path end in .npz") from error
-    write_bytes(path, content)
+    write_bytes(path, content, mark(content))
 
 
 def read_netcdf(path: Path) -> xarray.Dataset:
@@ -110,5 +111,7 @@ def read_netcdf(path: Path) -> xarray.Dataset:
     """
     import xarray
 
-    with reading(path), xarray.open_dataset(path, engine="h5netcdf") as dataset:
-        return dataset.load()
+    with reading(path):
+        check_mark(path)
+        with xarray.open_dataset(path, engine="h5netcdf") as dataset:
+            return dataset.load()

@@ -88,10 +88,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
-    """A whole file at once."""
-    with replacing(path) as beside:
-        beside.write_bytes(content)
+def write_bytes(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
+    """A whole file at once, of one part or several."""
+    with replacing(path) as beside, beside.open("wb") as stream:
+        for part in parts:
+            stream.write(part)
 
 
 def _to_disk(path: Path) -> None:

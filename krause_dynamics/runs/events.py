@@ -46,6 +46,8 @@ def check_events(events: Any) -> None:
     Raises:
         TypeError: With the value.
     """
+    if type(events) is tuple and not events:
+        return
     if isinstance(events, str) or not isinstance(events, Sequence) or not all(isinstance(e, Event) for e in events):
         raise TypeError(f"events must be a list of kd.Event(function), got {events!r}")
 

@@ -69,7 +69,7 @@ FORMATS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
     "config.json": (lambda path: _save(path.parent), lambda path: _model(path.parent)),
     "model.safetensors": (lambda path: _save(path.parent), lambda path: _model(path.parent)),
 }
-CHECKED = ("run.npz", "checkpoint.npz", "sweep.npz", "start.npz")  # their format notices every changed byte of data
+CHECKED = ("run.npz", "run.nc", "checkpoint.npz", "sweep.npz", "sweep.nc", "start.npz")  # every changed byte is noticed
 
 
 def kd_ids(path: Path) -> np.ndarray:

@@ -161,12 +161,13 @@ def banded(call: Call) -> tuple[Tensor, Tensor]:
     if mass is not None:
         mass = mass.expand(q.shape[0], mass.shape[1], call.k.shape[2])
     seed = torch.randint(1 << 31, (1,), device="cpu") if call.dropout > 0 else None
-    save = call.is_tracked or call.is_transformed
+    transformed = call.is_transformed
+    save = call.is_tracked or transformed
     if q.shape[2] == 1 and not save and not torch.compiler.is_compiling():
         # One-token decoding: the operator's bookkeeping would cost more than the work.
         drawn = 0 if seed is None else int(seed)
         return engine.forward(call._replace(scale=scale, pair_bias=pair, log_mass=mass, seed=drawn), save=False)[:2]
-    operator = _Banded.apply if call.is_transformed else torch.ops.krause_dynamics.banded
+    operator = _Banded.apply if transformed else torch.ops.krause_dynamics.banded
     out, log_partition, _ = operator(
         q, call.k, call.v, scale, mass, pair, call.segments, seed, call.reach.numbers, call.distance, call.ranked,
         call.offset, call.dropout, save,
