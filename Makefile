@@ -13,7 +13,7 @@ BENCHMARKS := attention bounded_confidence checkpoints clusters generation integ
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= $(OMP_NUM_THREADS)
 
-.PHONY: setup demo test lint types imports compiled bench campaign theory mutation notebooks clean
+.PHONY: setup demo test lint types imports compiled bench campaign theory evidence mutation notebooks clean
 
 setup: $(VENV)/.demo $(VENV)/.test  ## everything: package, tools, trained weights
 
@@ -67,6 +67,9 @@ bench: $(VENV)/.test $(VENV)/.demo  ## tables of benchmarks/, each after its cor
 
 theory: $(VENV)/.test  ## predicted against measured for every result of the literature: figures/theory.md
 	$(BIN)/python -m krause_dynamics.theory_table
+
+evidence: $(VENV)/.test  ## verdicts on the paper's claims from the kept logs: evidence/krause_paper.md, evidence/README.md, a figure
+	$(BIN)/python -m evidence.verdicts
 
 notebooks: $(VENV)/.demo
 	$(PIP) -e '.[hf,notebooks]'

@@ -1,0 +1,100 @@
+"""The page for a reader who does not know the paper."""
+
+from __future__ import annotations
+
+from math import isnan
+from pathlib import Path
+
+from evidence import logs
+from evidence.verdicts import distance
+from evidence.verdicts.claims import SUBJECTS
+from evidence.verdicts.found import Found, Judged, interval, shown
+
+ALONE = (["window"], ["window+top_k"])  # supports that see nothing but a window
+HEAD = """# Does a bounded-confidence rule make a better Transformer?
+
+A Transformer's token listens to all others, a little to most and much to a few. *Krause attention* (arXiv 2602.11534)
+lets it listen only to tokens that are near (a **window** of neighbours), alike (a **Gaussian** of the distance
+between what it asks and what the other offers, instead of a dot product), and among the **k** most alike of these.
+The paper reports better pictures classified at less computation, and says that the rule as a whole does it. Here
+every part is switched on and off by itself, with several random starts, on small sets and short schedules, so that a
+difference can be laid at the door of one part. How all of it was fixed beforehand is in `PROTOCOL.md`; every number
+with its interval in `krause_paper.md`; the logs in `logs/`. This page is regenerated from them by `make evidence`."""
+END = """## How to repeat it
+
+    python -m evidence.run fashion pair cifar --workers 3 --data DATA --out OUT     one GPU; --limit-seconds, resumed
+    python -m evidence.long_range --preset small --out OUT                          a CPU, an hour
+    python -m evidence.logs OUT                                                     joins what was found into the logs
+    make evidence                                                                   pages and figure
+
+DATA holds `fashion` (idx files), `mnist`, `cifar-10` (binary or Python batches) and `novels` (train, valid and test
+texts)."""
+
+
+def page(found: dict[str, Found], folder: Path = logs.FOLDER) -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for one in found.values():
+        if one.experiment.primary or (one.reported and one.experiment.exploratory):
+            parts += [f"## {one.experiment.title}", sentences(one)]
+    parts += ["## Long range", long_range(folder), "## What is not known", unknown(found), END]
+    return "\n\n".join(parts) + "\n"
+
+
+def sentences(one: Found) -> str:
+    """What an experiment found, a sentence a contrast."""
+    kept, planned = one.counts
+    lines = [f"{kept} of {planned} planned runs are in the logs."] if kept < planned else []
+    for kind in ("primary", "exploratory"):
+        judged = [j for j in one.contrasts(kind) if j.found is not None]
+        if judged:
+            lines.append("Asked beforehand:" if kind == "primary" else "Beside it, to be taken as hints:")
+            lines += [f"- {sentence(j, one)}" for j in judged]
+    return "\n".join(lines)
+
+
+def sentence(judged: Judged, one: Found) -> str:
+    """One contrast in words."""
+    found, unit = judged.found, one.experiment.unit
+    assert found is not None
+    subject = SUBJECTS.get(judged.label, judged.label)
+    number = f"{shown(found.estimate, unit)} {unit} ({interval(found, unit)})"
+    helps = (found.estimate > 0) == one.experiment.larger_is_better
+    ends = {
+        "differs": "it **helps**" if helps else "it **costs**",
+        "differs, negligibly": f"it {'helps' if helps else 'costs'}, by less than counts ({one.experiment.bound:g})",
+        "no difference": f"**no difference** that counts ({one.experiment.bound:g})",
+        "undecided": "these runs cannot tell",
+    }
+    end = "one random start, no interval" if isnan(judged.p) else ends[judged.verdict]
+    return f"{subject}: {number}; {end}."
+
+
+def long_range(folder: Path) -> str:
+    """Where the rule fails: beyond its horizon."""
+    alone = [c for (_, _, arm), c in distance.rows(folder).items() if arm.split(".")[1:] in ALONE]
+    asked, right = (sum(int(c[name][int(c["horizon"]) + 1 :].sum()) for c in alone) for name in ("asked", "right"))
+    if not asked:
+        return "Not run yet."
+    chance = max(float(c["chance"]) for c in alone)
+    return (
+        "A stack of L windows of W tokens can carry news L (W - 1) tokens far, whatever it has learned: the derivative "
+        f"of its answer by anything further back is exactly zero. On {asked} questions whose answer lay beyond, models "
+        f"with a window alone were right in {right / asked:.3f} of the cases; a guess is right in {chance:.3f}. A few "
+        "first tokens that stay visible, or a softmax branch beside the window, are the ways out; the table in "
+        "`krause_paper.md` shows how far each goes."
+    )
+
+
+def unknown(found: dict[str, Found]) -> str:
+    """What was planned and not run, and what cannot be."""
+    counts = {name: one.counts for name, one in found.items()}
+    left = [
+        f"{name} ({planned - kept} of {planned} runs)" for name, (kept, planned) in counts.items() if kept < planned
+    ]
+    return (
+        ("Planned and not run yet: " + ", ".join(left) + ". " if left else "")
+        + "Long schedules (300 epochs), ImageNet, CIFAR-100 and language models of 7 billion weights are beyond "
+        "what was at hand; nothing here speaks about them. Short schedules favour whatever learns fast: a window is a "
+        "prior that pictures are local, and part of its gain may fade with longer training."
+    )
