@@ -60,6 +60,7 @@ def test_statistics_equal_loops_over_the_definitions(mask, length, monkeypatch):
     visible = {"causal": lag >= 0, "window": (lag >= 0) & (lag < 4), "none": lag > -length}[mask]
     given = None if mask == "none" else visible[None, None]
     output, found = attend(q.float(), k.float(), v.float(), given, keep_weights=True)
+    _, sampled = attend(q.float(), k.float(), v.float(), given)
     scores = (q @ k.repeat_interleave(2, 1).mT / math.sqrt(6)).masked_fill(~visible, -torch.inf)
     expected = torch.softmax(scores, -1)
     np.testing.assert_allclose(found.weights, expected, atol=CLOSE)
@@ -77,15 +78,16 @@ def test_statistics_equal_loops_over_the_definitions(mask, length, monkeypatch):
         assert float(found.mean_distance[b, h]) == pytest.approx(far, rel=CLOSE)
         np.testing.assert_allclose(found.distance_profile[b, h], bins, atol=CLOSE)
         rows = sampled_rows(length)
-        gaps = [np.linalg.norm(expected[b, h, rows] - expected[b, g, rows]) / (2 * len(rows)) ** 0.5 for g in range(4)]
-        np.testing.assert_allclose(found.head_distance[b, h], gaps, atol=1e-4)  # a root of a difference
+        for distances, at in ((sampled.head_distance, rows), (found.head_distance, index)):
+            gaps = [np.linalg.norm(expected[b, h, at] - expected[b, g, at]) / (2 * len(at)) ** 0.5 for g in range(4)]
+            np.testing.assert_allclose(distances[b, h], gaps, atol=1e-4)  # a root of a difference
         best = expected[b, h, rows].argsort(dim=-1, descending=True)[:, :3]
         held = expected[b, h, rows].gather(-1, best) > 0
         np.testing.assert_array_equal(found.top_keys[b, h, :, :3], torch.where(held, best, -1)[:, :8])
     if mask == "causal":
         first = (1 + (length - 1) * found.first_token_score) / length
         np.testing.assert_allclose(found.importance[..., 0], first, atol=CLOSE)
-    whole = statistics_of(expected)
+    whole = statistics_of(expected, keep_weights=True)
     for name in (field.name for field in fields(whole) if field.name not in ("weights", "top_keys")):
         np.testing.assert_allclose(getattr(whole, name), getattr(found, name), atol=1e-4, err_msg=name)
 
@@ -251,3 +253,34 @@ def test_memory_of_statistics_is_linear_in_tokens():
             attend(q, q, q, mask, read=lambda *_, call=call: call)
         most.append(max(event.self_cpu_memory_usage for event in seen.key_averages()))
     assert most[1] < 6 * most[0]
+
+
+@pytest.mark.parametrize("before", [None, 3, 20])
+def test_a_window_said_in_words_is_the_one_read_from_its_mask(before):
+    lag = torch.arange(12)[:, None] - torch.arange(12)
+    visible = (lag >= 0) & (lag <= (12 if before is None else before))
+    said, read = (
+        AttentionCall.of_window(before, 12, torch.device("cpu")),
+        AttentionCall.of(visible, None, 12, torch.device("cpu")),
+    )
+    assert said.neighbourhood.reach == read.neighbourhood.reach
+    assert said.causal == read.causal
+    for name in ("visible_keys", "visible_queries", "sees_first"):
+        assert torch.equal(getattr(said, name), getattr(read, name)), name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("before", [None, 100])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_statistics_on_a_gpu_are_those_of_float64(before, dtype):
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, heads, 700, 64, generator=g).to(dtype) for heads in (4, 2, 2))
+    call = AttentionCall.of_window(before, 700, torch.device("cuda"))
+    output, found = attend(q.cuda(), k.cuda(), v.cuda(), None, read=lambda *_: call)
+    call = AttentionCall.of_window(before, 700, torch.device("cpu"))
+    exact, expected = attend(q.double(), k.double(), v.double(), None, read=lambda *_: call)
+    torch.testing.assert_close(output.cpu().double(), exact, atol=2e-2 if dtype == torch.bfloat16 else 1e-5, rtol=0)
+    for field in fields(found):
+        if field.name not in ("top_keys", "weights"):
+            ours, truth = getattr(found, field.name).cpu(), getattr(expected, field.name)
+            torch.testing.assert_close(ours, truth, atol=2e-4, rtol=2e-4, equal_nan=True, msg=field.name)

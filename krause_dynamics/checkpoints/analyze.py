@@ -74,7 +74,11 @@ def analyze(
         eps: Thresholds of the sink rate.
         radii: Chords |u_i - u_j| between directions u = x/|x| at which clusters are counted.
         min_queries: A key needs that many queries to be a strongest key.
-        attention: ``"statistics"``, ``"eager"`` (what the model returns itself) or None (states only).
+        attention: How much is looked at, said in ``meta["attention_tier"]``. ``"statistics"`` (default): exact sums
+            over all weights in memory linear in T, on the CPU at the cost of attention itself; ``"sink"``: on a GPU the
+            first and the most heard keys only, where 8k tokens shall cost little, and the rest NaN; ``"full"``: also
+            the maps of one block at a time, so that ``head_diversity`` is of all rows; ``"auto"``: full where these
+            take at most 256 MB, else statistics; ``"eager"``: what the model returns itself; None: states only.
         batch_size: Sequences per forward pass.
         blocks: The blocks in order, when the search cannot find them.
         dtype: Of the weights of a model that is loaded here, such as ``"float32"``; None keeps the checkpoint's.
@@ -115,7 +119,7 @@ def analyze(
     """
     eps_values, radius_values = _increasing("eps", eps, 1.0), _increasing("radii", radii, 2.0)
     if attention == "weights":
-        raise ValueError("attention='weights' is for record(); analyze reduces attention to statistics")
+        raise ValueError("attention='weights' is for record(); analyze forgets maps block by block: attention='full'")
     cutting: dict[str, Any] = {
         "sequence_length": sequence_length,
         "max_sequences": max_sequences,

@@ -58,6 +58,15 @@ class AttentionCall:
         bias = bias.masked_fill(~visible, -torch.inf)
         return cls(Everyone(), bias, visible_keys, visible.sum(-2), causal, visible[..., 0])
 
+    @classmethod
+    def of_window(cls, before: int | None, length: int, device: torch.device) -> AttentionCall:
+        """The causal call in which each query sees itself and so many keys before it (None: all), without a mask."""
+        place = torch.arange(length, device=device)
+        far = length - 1 if before is None else before
+        neighbourhood: Neighbourhood = Causal() if far >= length - 1 else Window(far + 1)
+        visible = 1 + place.clamp(max=far)
+        return cls(neighbourhood, None, visible, visible.flip(-1), True, place <= far)
+
     def rule(self, score: Score) -> Interaction:
         """The interaction that the call is."""
         return Interaction(score, self.neighbourhood, pair_bias=self.pair_bias)

@@ -1,8 +1,9 @@
 """One attention call of a trained model, computed together with the sums over its weights: never a list of maps.
 
 A call is an interaction: its score is ``scaling <q, k>`` (or soft-capped), its mask a neighbourhood (or, of another
-shape, a pair bias). On the CPU one compiled pass gives output and sums (`forms.attention.sums`); elsewhere, and for
-rules of another kind, the weights come from the package's one definition in blocks of rows.
+shape, a pair bias). On the CPU one compiled pass gives output and sums (`forms.attention.sums`), on a GPU the fused
+kernels and two more (`forms.attention.device_sums`); for rules of another kind the weights come from the package's one
+definition in blocks of rows.
 """
 
 from __future__ import annotations
@@ -17,17 +18,23 @@ from torch import Tensor
 from krause_dynamics.aggregate import Block, RowSums, blocks
 from krause_dynamics.checkpoints.attention_call import AttentionCall
 from krause_dynamics.checkpoints.attention_statistics import (
+    DISTANCES,
+    QUARTERS,
     HeadStatistics,
     WeightSums,
+    by_distance,
     quarters,
     sampled_rows,
     summary,
 )
+from krause_dynamics.forms.attention import device_sums
 from krause_dynamics.forms.attention import sums as fused
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.forms.attention.softcap import SoftCapped
 from krause_dynamics.interaction import DotProduct, Interaction, Request
 from krause_dynamics.interaction.reach import Reach
+
+FIRST_KEYS = 4  # that the sink tier looks at, and as many others
 
 
 def attend(
@@ -42,6 +49,7 @@ def attend(
     sink: Tensor | None = None,
     min_queries: int = 8,
     keep_weights: bool = False,
+    sink_only: bool = False,
     read: Callable[..., AttentionCall] = AttentionCall.of,
 ) -> tuple[Tensor, HeadStatistics]:
     """Softmax attention with its statistics; scores and softmax in float32 or better.
@@ -58,6 +66,9 @@ def attend(
         sink: Learned logits (heads,), each a term exp(sink) of the denominator without a key.
         min_queries: Keys with fewer queries are left out of ``strongest_key``.
         keep_weights: Also return A, which costs O(T^2) memory.
+        sink_only: On a GPU only the log-partition, the first four keys, the four that the sampled rows hear most, and
+            those rows are looked at, which costs O(T); other importances, entropy and distances are NaN. On the CPU,
+            where all of it costs as much as attention alone, it changes nothing.
         read: How a mask is read; who attends many times with one mask may remember.
 
     Returns:
@@ -71,6 +82,8 @@ def attend(
     with torch.no_grad():
         if fused.serves(as_call) is None:
             output, sums = _in_one_pass(as_call, softcap, sink, keep_weights)
+        elif softcap is None and sink is None and not keep_weights and device_sums.serves(as_call) is None:
+            output, sums = _some_keys(as_call) if sink_only else _on_device(as_call)
         else:
             score = DotProduct(beta) if softcap is None else SoftCapped(DotProduct(beta), softcap)
             output, sums = _by_blocks(call.rule(score), query, key, value, sink, keep_weights)
@@ -96,8 +109,53 @@ def _in_one_pass(
     lost = torch.zeros_like(found.log_partition)
     if sink is not None:
         lost = torch.sigmoid(sink.to(lost.dtype)[:, None] - found.log_partition)
-    sums = (found.received, found.entropy, found.own, found.profile, kept.sampled, lost.mean(-1), kept.weights)
+    distances = by_distance(found.profile, call.q.shape[2])
+    sums = (found.received, found.entropy, found.own, *distances, kept.sampled, lost.mean(-1), kept.weights)
     return found.mean, WeightSums(*sums)
+
+
+def _on_device(call: Call) -> tuple[Tensor, WeightSums]:
+    length = call.q.shape[2]
+    found = device_sums.attend(call, QUARTERS)
+    near, far = found.bins[..., : len(DISTANCES) - 1], found.bins[..., len(DISTANCES) - 1 :]
+    bins = torch.cat([near, far.sum(-1, keepdim=True)], -1) / length
+    sampled, nothing = _sampled(call, found.log_partition), torch.zeros_like(found.own[..., 0])
+    sums = (found.received, found.entropy, found.own, bins, found.away.mean(-1), sampled, nothing)
+    return found.mean, WeightSums(*sums)
+
+
+def _some_keys(call: Call) -> tuple[Tensor, WeightSums]:
+    """The columns of a few keys: A_ij = exp(scale <q_i, k_j> - log Z_i)."""
+    (b, h, n, _), group = call.q.shape, call.q.shape[1] // call.k.shape[1]
+    output, log_partition = device_sums.mean_and_log_partition(call)
+    sampled = _sampled(call, log_partition)
+    heard = sampled.mean(-2)
+    heard[..., :FIRST_KEYS] = torch.inf
+    columns = heard.topk(min(n, 2 * FIRST_KEYS), dim=-1).indices
+    q, keys = call.q.float(), call.k.float().repeat_interleave(group, 1)
+    chosen = keys.gather(2, columns[..., None].expand(*columns.shape, keys.shape[-1]))
+    begin, end = (x[:, None] for x in call.reach.interval(torch.arange(n, device=q.device), n))
+    seen = (columns[..., None, :] >= begin) & (columns[..., None, :] < end)
+    weights = torch.where(seen, q @ chosen.mT * call.scale - log_partition[..., None], -torch.inf).exp()
+    own = ((q * keys).sum(-1) * call.scale - log_partition).exp()
+    members = torch.nn.functional.one_hot(quarters(n, q.device), QUARTERS).float()
+    received = torch.full((b, h, QUARTERS, n), torch.nan, device=q.device)
+    received.scatter_(-1, columns[:, :, None].expand(b, h, QUARTERS, -1), members.mT @ weights)
+    unknown = own.new_full((b, h), torch.nan)
+    bins = own.new_full((b, h, len(DISTANCES)), torch.nan)
+    sums = (received, own.new_full((b, h, n), torch.nan), own, bins, unknown, sampled, torch.zeros_like(unknown))
+    return output, WeightSums(*sums)
+
+
+def _sampled(call: Call, log_partition: Tensor) -> Tensor:
+    """Weights of the sampled rows, (b, h, S, T), in float32."""
+    (b, h, n, d), kv = call.q.shape, call.k.shape[1]
+    rows = sampled_rows(n).to(call.q.device)
+    scores = call.q[:, :, rows].float().reshape(b, kv, -1, d) @ call.k.float().mT * call.scale
+    scores = scores.reshape(b, h, len(rows), n) - log_partition[:, :, rows, None]
+    begin, end = call.reach.interval(rows[:, None], n)
+    place = torch.arange(n, device=rows.device)
+    return torch.where((place >= begin) & (place < end), scores, -torch.inf).exp()
 
 
 def _cap(cap: float, scores: Tensor) -> None:
@@ -157,9 +215,9 @@ def summed(
         for columns, part in block.pieces():
             kept.add(whole, whole, block.rows, columns, part)
     found = sums.finish()
-    # Distances in the order of WeightSums: RowSums counts them in the same direction.
-    profile = found.profile * length
-    return WeightSums(found.received, found.entropy, found.own, profile, kept.sampled, kept.lost / length, kept.weights)
+    distances = by_distance(found.profile * length, length)
+    rest = kept.sampled, kept.lost / length, kept.weights
+    return WeightSums(found.received, found.entropy, found.own, *distances, *rest)
 
 
 def _beside_sink(block: Block, sink: Tensor) -> tuple[Block, Tensor]:

@@ -16,8 +16,9 @@ With A the row-stochastic weights of T queries (rows, i) over T keys (columns, k
 * self weight  mean over rows of A_ii;
 * distance profile  mean over rows of the weight on keys |i - k| = o away, summed for o in [0, 1), [1, 2), [2, 4), ...;
   mean distance  sum_o o of the same, in tokens;
-* head distance  |A_h - A_g|_F / sqrt(2 S) of the S sampled rows: 0 where two heads agree, 1 where no row of theirs
-  overlaps and each is on one key; top keys  the keys with most weight in each sampled row;
+* head distance  |A_h - A_g|_F / sqrt(2 S) of the S sampled rows (of all rows where the maps are held): 0 where two heads
+  agree, 1 where no row of theirs overlaps and each is on one key; top keys  the keys with most weight in each sampled
+  row;
 * learned sink  mean over rows of the share that goes to a learned logit without a key (gpt-oss): A_ik are the shares of
   the keys, which then sum to less than 1; their entropy is that of the keys among themselves.
 """
@@ -45,7 +46,8 @@ class WeightSums(NamedTuple):
         received: Mass of every key from the queries of each quarter, (b, heads, 4, T).
         entropy: Of every row in nats, (b, heads, T).
         own: Weight of every query on itself, (b, heads, T).
-        profile: Sums over pairs i - k = o, (b, heads, 2 T - 1) from o = -(T - 1) on.
+        distance_profile: Weight in the bins of `DISTANCES`, mean over rows, (b, heads, bins).
+        mean_distance: sum_k A_ik |i - k|, mean over rows, (b, heads).
         sampled: Rows `sampled_rows` of the weights, (b, heads, S, T).
         learned_sink: Mean share of a learned logit, (b, heads).
         weights: A (b, heads, T, T) where it was asked for.
@@ -54,7 +56,8 @@ class WeightSums(NamedTuple):
     received: Tensor
     entropy: Tensor
     own: Tensor
-    profile: Tensor
+    distance_profile: Tensor
+    mean_distance: Tensor
     sampled: Tensor
     learned_sink: Tensor
     weights: Tensor | None = None
@@ -138,11 +141,14 @@ def statistics_of(weights: Tensor, min_queries: int = 8, keep_weights: bool = Fa
     length, device = weights.shape[-1], weights.device
     call = AttentionCall.of((exact > 0).flatten(0, 1).any(dim=0)[None, None], None, length, device)
     members = torch.nn.functional.one_hot(quarters(length, device), QUARTERS).to(exact.dtype)
+    profile = torch.stack([exact.diagonal(-o, -2, -1).sum(-1) for o in range(1 - length, length)], -1)
+    bins, mean_distance = by_distance(profile, length)
     sums = WeightSums(
         received=members.mT @ exact,
         entropy=torch.special.entr(exact).sum(-1),
         own=exact.diagonal(dim1=-2, dim2=-1),
-        profile=torch.stack([exact.diagonal(-o, -2, -1).sum(-1) for o in range(1 - length, length)], -1),
+        distance_profile=bins,
+        mean_distance=mean_distance,
         sampled=exact[..., sampled_rows(length).to(device), :],
         learned_sink=torch.zeros_like(exact[..., 0, 0]),
         weights=exact.float() if keep_weights else None,
@@ -160,10 +166,9 @@ def summary(call: AttentionCall, sums: WeightSums, min_queries: int) -> HeadStat
     importance = received / queries.clamp_min(1)
     # What is meant are the keys near the end, which few queries follow: in a narrow window no key has many.
     wanted = queries.amax(-1, keepdim=True).clamp_max(min_queries) if length >= min_queries else min_queries
-    counted = importance.masked_fill(queries < wanted, -1.0)
+    counted = importance.nan_to_num(-1.0).masked_fill(queries < wanted, -1.0)  # NaN: was not looked at
     several = visible_keys > 1
     scaled = sums.entropy.float() / torch.log(visible_keys.clamp_min(2).float())
-    bins, mean_distance = _by_distance(sums.profile, length)
     return HeadStatistics(
         importance=importance,
         published_importance=received / full,
@@ -174,9 +179,9 @@ def summary(call: AttentionCall, sums: WeightSums, min_queries: int) -> HeadStat
         learned_sink=sums.learned_sink.float(),
         first_by_quarter=_first_by_quarter(sums.received, call.sees_first),
         self_weight=sums.own.float().mean(-1),
-        mean_distance=mean_distance,
-        distance_profile=bins,
-        head_distance=_head_distance(sums.sampled),
+        mean_distance=sums.mean_distance,
+        distance_profile=sums.distance_profile,
+        head_distance=_head_distance(sums.sampled if sums.weights is None else sums.weights),
         top_keys=_top_keys(sums.sampled),
         weights=sums.weights,
     )
@@ -191,8 +196,13 @@ def _first_by_quarter(received: Tensor, sees_first: Tensor) -> Tensor:
     return torch.nn.functional.pad(mean, (0, QUARTERS - groups), value=torch.nan)
 
 
-def _by_distance(profile: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Weight in the bins of `DISTANCES`, and its mean distance; both means over rows."""
+def by_distance(profile: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Weight in the bins of `DISTANCES`, and its mean distance; both means over rows.
+
+    Args:
+        profile: Sums over pairs i - k = o, (b, heads, 2 T - 1) from o = -(T - 1) on.
+        length: T.
+    """
     away = (torch.arange(2 * length - 1, device=profile.device) - (length - 1)).abs()
     place = torch.bucketize(away, torch.tensor(DISTANCES, device=profile.device), right=True) - 1
     bins = profile.new_zeros(*profile.shape[:-1], len(DISTANCES)).index_add_(-1, place, profile)
@@ -201,12 +211,12 @@ def _by_distance(profile: Tensor, length: int) -> tuple[Tensor, Tensor]:
 
 def _head_distance(sampled: Tensor) -> Tensor:
     """(b, heads, heads); in float64, where the squares of equal heads cancel."""
-    rows = sampled.double().flatten(-2)
+    rows = sampled.double().flatten(-2, -1)
     gram = rows @ rows.mT
     norms = gram.diagonal(dim1=-2, dim2=-1)
     squared = norms[..., None] + norms[..., None, :] - 2 * gram
     distance = (squared.clamp_min(0) / (2 * sampled.shape[-2])).sqrt()
-    return distance.masked_fill(torch.eye(len(gram[0]), dtype=torch.bool, device=gram.device), 0.0).float()
+    return distance.masked_fill(torch.eye(gram.shape[-1], dtype=torch.bool, device=gram.device), 0.0).float()
 
 
 def _top_keys(sampled: Tensor) -> Tensor:

@@ -45,11 +45,13 @@ class AttentionRecorder:
         *,
         min_queries: int = 8,
         keep_weights: bool = False,
+        sink_only: bool = False,
     ) -> None:
         self.running_block = running_block
         self.told = told
         self.min_queries = min_queries
         self.keep_weights = keep_weights
+        self.sink_only = sink_only
         self._read = Remembered()
 
     def attention(
@@ -68,6 +70,7 @@ class AttentionRecorder:
             sink=options.get("s_aux"),
             min_queries=self.min_queries,
             keep_weights=self.keep_weights,
+            sink_only=self.sink_only,
             read=self._read,
         )
         block = self.running_block()

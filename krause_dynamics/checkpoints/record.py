@@ -52,7 +52,8 @@ def record(
             strongest_key, self_weight, mean_distance, distance_profile, head_distance, top_keys and learned_sink
             (``checkpoints.attention_statistics`` defines them), in one pass with the attention itself and in memory
             linear in T; ``"weights"`` also the weights themselves, (blocks, sequences, heads, T, T);
-            ``"eager"`` reads what the model itself returns instead of using the registry; None leaves attention out.
+            ``"sink"`` looks at a few keys only, which saves time on a GPU; ``"eager"`` reads what the model itself
+            returns instead of using the registry; None leaves attention out.
         batch_size: Sequences per forward pass; 8 keeps the memory of a small model's states low.
         sequence_length: Cut text into consecutive sequences of this many tokens.
         max_sequences: Keep only the first ones.
@@ -199,6 +200,7 @@ def describe(run: Passes) -> dict[str, Any]:
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "statistics_dtype": "float32",
         "attention_path": run.path,
+        "attention_tier": run.tier,
         # A gated model has a Krause branch beside its own attention, which the registry does not see.
         "attention_branch": "softmax" if getattr(getattr(model, "config", None), "krause_branch", None) else "",
         "inputs": inputs.source,

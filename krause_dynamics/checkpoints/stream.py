@@ -24,6 +24,9 @@ from krause_dynamics.checkpoints.load import Checkpoint, load
 from krause_dynamics.checkpoints.vectors import Vectors
 from krause_dynamics.errors import UnsupportedModel
 
+TIERS = ("sink", "statistics", "full")
+MAPS = 1 << 28  # bytes that the attention maps of one block may take under attention="auto"
+
 
 @runtime_checkable
 class Inputs(Protocol):
@@ -91,7 +94,8 @@ class Passes:
         path: How attention is read: ``"registry"``, ``"eager"``, ``"krause"`` (it is ours) or ``"none"``.
         batch_size: Sequences per forward pass.
         min_queries: A key needs that many queries to be a strongest key.
-        keep_weights: Whether statistics keep the weights themselves.
+        tier: How much of attention is looked at: ``"sink"``, ``"statistics"``, ``"full"`` (with the maps of a block) or
+            ``"none"``.
         silent: Blocks (0, 1, ...) that by the configuration have no softmax attention.
         report: Told of (sequences done, all sequences), or None.
     """
@@ -103,7 +107,7 @@ class Passes:
     path: str
     batch_size: int
     min_queries: int
-    keep_weights: bool
+    tier: str
     silent: tuple[int, ...]
     report: Callable[[int, int], Any] | None
 
@@ -138,8 +142,11 @@ class Passes:
                 model, tokenizer=tokenizer, dtype=dtype, device=device, part=part, trust_remote_code=trust_remote_code
             )
         prepared = model_inputs(checkpoint, inputs, tokenizer=tokenizer, **cutting)
-        if attention not in (None, "statistics", "weights", "eager"):
-            raise ValueError(f"attention must be 'statistics', 'weights', 'eager' or None, received {attention!r}")
+        if attention not in (None, "auto", *TIERS, "weights", "eager"):
+            raise ValueError(
+                "attention must be 'auto', 'sink', 'statistics', 'full', 'weights', 'eager' or None, "
+                f"received {attention!r}"
+            )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, received {batch_size}")
         base = checkpoint.backbone
@@ -149,8 +156,13 @@ class Passes:
             path = _attention_path(base, attention)
         silent = _without_attention(getattr(base, "config", None), expected)
         report = ProgressBar("sequences") if progress is True else progress or None
-        keep = attention == "weights"
-        return cls(checkpoint, prepared, watched, expected, path, batch_size, min_queries, keep, silent, report)
+        tier = _tier(attention, base, min(batch_size, len(prepared)), int(prepared.lengths.max()))
+        return cls(checkpoint, prepared, watched, expected, path, batch_size, min_queries, tier, silent, report)
+
+    @property
+    def keep_weights(self) -> bool:
+        """Whether statistics keep the weights of a block themselves."""
+        return self.tier == "full"
 
     def batches(self) -> Iterator[tuple[list[int], Any]]:
         """(indices of the sequences, what the inputs hold of them), progress told after each."""
@@ -207,7 +219,8 @@ class Passes:
             stack.enter_context(evaluating(model))
             stack.enter_context(stream)
             if self.path == "registry":
-                recorder = capture.AttentionRecorder(lambda: stream.block, attention, **options)
+                only = self.tier == "sink"
+                recorder = capture.AttentionRecorder(lambda: stream.block, attention, sink_only=only, **options)
                 stack.enter_context(capture.recording(model, recorder))
             elif self.path == "krause":
                 stack.enter_context(own_attention.watching(lambda: stream.block, attention, **options))
@@ -253,6 +266,14 @@ def model_inputs(checkpoint: Checkpoint, inputs: Any, *, tokenizer: Any = None, 
     vocabulary = getattr(getattr(base, "config", None), "vocab_size", None)
     chosen = checkpoint.tokenizer if tokenizer is None else tokenizer
     return prepare(inputs, chosen, context=context_length(base), vocabulary=vocabulary, **cutting)
+
+
+def _tier(attention: str | None, model: Any, batch: int, tokens: int) -> str:
+    """How much is looked at; ``"auto"``: the maps of a block where they are small."""
+    if attention == "auto":
+        heads = getattr(getattr(model, "config", None), "num_attention_heads", None) or 1
+        return "full" if 4 * batch * heads * tokens**2 <= MAPS else "statistics"
+    return {None: "none", "weights": "full", "eager": "statistics"}.get(attention, str(attention))
 
 
 def _attention_path(model: Any, attention: str | None) -> str:

@@ -97,12 +97,12 @@ def _attend(
     y, columns = _common(y.to(dtype), columns)
     keys = torch.cat([y, columns], -1)
     q, k, w = (_four(part, batch, width) for part in (queries, keys, v))
-    mean, log_partition = _kernel(q, k, w, scale, causal)
+    mean, log_partition = kernel(q, k, w, scale, causal)
     n = x.shape[-2]
     return mean[:, 0, :, : v.shape[-1]].reshape(*batch, n, v.shape[-1]), log_partition[:, 0, :n].reshape(*batch, n)
 
 
-def _kernel(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+def kernel(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
     """Output and log-sum-exp of the kernel made for this device and dtype."""
     ops = torch.ops.aten
     if q.device.type == "cpu":

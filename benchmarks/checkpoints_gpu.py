@@ -1,0 +1,137 @@
+"""Statistics of attention on a GPU, beside the plain pass of the same blocks, at the shapes of an 8B model.
+
+    python benchmarks/checkpoints_gpu.py [tokens]
+
+Random weights, four Llama blocks of 4096 dimensions (32 heads of 128, 8 of keys, 14336 inside), bfloat16, 8192 tokens.
+First the statistics against float64 at 600 tokens; then medians of the whole pass in alternation with the plain one
+(sdpa), and their ratio; then one attention layer of 1 048 576 tokens in a window of 256. The vocabulary is small: that
+of an 8B model would take memory and no time.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+import transformers
+from _report import table
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from krause_dynamics.checkpoints.attention_call import AttentionCall  # noqa: E402
+from krause_dynamics.checkpoints.attention_pass import attend  # noqa: E402
+from krause_dynamics.checkpoints.stream import Passes  # noqa: E402
+
+BLOCKS, ROUNDS = 4, 7
+DEVICE = torch.device("cuda")
+
+
+def check() -> None:
+    """Largest error of every statistic against float64 on the host."""
+    g = torch.Generator().manual_seed(0)
+    for before in (None, 100):
+        q, k, v = (torch.randn(1, heads, 600, 128, generator=g).bfloat16() for heads in (8, 2, 2))
+        call = AttentionCall.of_window(before, 600, DEVICE)
+        _, found = attend(q.cuda(), k.cuda(), v.cuda(), None, read=lambda *_, call=call: call)
+        call = AttentionCall.of_window(before, 600, torch.device("cpu"))
+        _, expected = attend(q.double(), k.double(), v.double(), None, read=lambda *_, call=call: call)
+        errors = {}
+        for field in fields(found):
+            ours, truth = getattr(found, field.name), getattr(expected, field.name)
+            if field.name not in ("top_keys", "weights"):
+                errors[field.name] = float((ours.cpu() - truth).abs().nan_to_num().max())
+        print(f"window {before}: " + ", ".join(f"{name} {error:.1e}" for name, error in errors.items()))
+        assert max(errors[name] for name in ("importance", "entropy", "self_weight")) < 2e-4
+        assert errors["mean_distance"] < 2e-2  # of hundreds of tokens
+
+
+def model(tokens: int) -> torch.nn.Module:
+    config = transformers.LlamaConfig(
+        vocab_size=1024, hidden_size=4096, intermediate_size=14336, num_hidden_layers=BLOCKS, num_attention_heads=32,
+        num_key_value_heads=8, max_position_embeddings=tokens, attn_implementation="sdpa",
+    )  # fmt: skip
+    with torch.device(DEVICE):
+        return transformers.LlamaModel(config).bfloat16().eval()
+
+
+def _timed(run) -> float:
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+class Forgetting:
+    """Takes layers and keeps none, so that the pass itself is timed."""
+
+    def state(self, layer, tokens) -> None:
+        self.last = layer
+
+    def attention(self, block, found) -> None:
+        self.last = found
+
+
+def ratios(tokens: int) -> None:
+    net = model(tokens)
+    ids = torch.randint(0, 1024, (1, tokens), device=DEVICE)
+    plain = lambda: net(ids, use_cache=False)  # noqa: E731
+    runs = {"plain pass (sdpa)": plain}
+    for name, attention in (("states alone", None), ("sink tier", "sink"), ("statistics", "statistics")):
+        run = Passes.of(
+            net, ids.tolist(), tokenizer=None, attention=attention, batch_size=1, min_queries=8, device=None,
+            trust_remote_code=False, progress=False,
+        )  # fmt: skip
+        batch = next(iter(run.inputs.batches(1)))[1]
+        runs[name] = lambda run=run, batch=batch: run.stream(batch, Forgetting())
+    with torch.no_grad():
+        for run in runs.values():
+            run()
+        seconds: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(ROUNDS):
+            for name, run in runs.items():
+                seconds[name].append(_timed(run))
+        memory = {}
+        for name, run in runs.items():
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            run()
+            memory[name] = (torch.cuda.max_memory_allocated() - before) / 1e9
+    base = statistics.median(seconds["plain pass (sdpa)"])
+    rows = [
+        (name, 1e3 * statistics.median(t), statistics.median(t) / base, memory[name]) for name, t in seconds.items()
+    ]
+    print(f"\n{BLOCKS} blocks of an 8B model, {tokens} tokens, bfloat16, {torch.cuda.get_device_name()}\n")
+    print(table(("pass", "ms", "ratio", "GB beyond the model"), rows))
+
+
+def million(tokens: int = 1 << 20, window: int = 256) -> None:
+    """One layer whose map would have 1.1e12 entries a head."""
+    q, k, v = (torch.randn(1, heads, tokens, 128, device=DEVICE, dtype=torch.bfloat16) for heads in (8, 2, 2))
+    call = AttentionCall.of_window(window - 1, tokens, DEVICE)
+    run = lambda: attend(q, k, v, None, read=lambda *_: call)  # noqa: E731
+    run()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    seconds = _timed(run)
+    peak = (torch.cuda.max_memory_allocated() - before) / 1e9
+    _, found = run()
+    total = float(found.importance.double().mul(call.visible_queries).sum() / tokens / 8)
+    print(f"\none layer, 8 heads, {tokens} tokens, window {window}: {1e3 * seconds:.0f} ms, {peak:.1f} GB; ", end="")
+    print(f"weights of a row sum to {total:.6f}")
+
+
+def main() -> None:
+    if not torch.cuda.is_available():
+        print("benchmarks/checkpoints_gpu.py left out: no CUDA device")
+        return
+    check()
+    ratios(int(sys.argv[1]) if len(sys.argv) > 1 else 8192)
+    million()
+
+
+if __name__ == "__main__":
+    main()
