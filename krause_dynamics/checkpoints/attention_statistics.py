@@ -16,9 +16,9 @@ With A the row-stochastic weights of T queries (rows, i) over T keys (columns, k
 * self weight  mean over rows of A_ii;
 * distance profile  mean over rows of the weight on keys |i - k| = o away, summed for o in [0, 1), [1, 2), [2, 4), ...;
   mean distance  sum_o o of the same, in tokens;
-* head distance  |A_h - A_g|_F / sqrt(2 S) of the S sampled rows (of all rows where the maps are held): 0 where two heads
-  agree, 1 where no row of theirs overlaps and each is on one key; top keys  the keys with most weight in each sampled
-  row;
+* head distance  |A_h - A_g|_F / sqrt(2 S) of the S sampled rows (of all rows where the maps are held): 0 where two
+  heads agree, 1 where no row of theirs overlaps and each is on one key; top keys  the keys with most weight in each
+  sampled row;
 * learned sink  mean over rows of the share that goes to a learned logit without a key (gpt-oss): A_ik are the shares of
   the keys, which then sum to less than 1; their entropy is that of the keys among themselves.
 """
