@@ -215,9 +215,9 @@ def summed(
         for columns, part in block.pieces():
             kept.add(whole, whole, block.rows, columns, part)
     found = sums.finish()
-    distances = by_distance(found.profile * length, length)
-    rest = kept.sampled, kept.lost / length, kept.weights
-    return WeightSums(found.received, found.entropy, found.own, *distances, *rest)
+    bins, far = by_distance(found.profile * length, length)
+    lost = kept.lost / length
+    return WeightSums(found.received, found.entropy, found.own, bins, far, kept.sampled, lost, kept.weights)
 
 
 def _beside_sink(block: Block, sink: Tensor) -> tuple[Block, Tensor]:

@@ -14,8 +14,6 @@ from .primitives import INTERPRETED
 
 FARTHEST = 1 << 30  # stands for "no bound" of a window
 
-# mypy: disable-error-code="no-untyped-def"
-
 
 @triton.jit
 def _weights(q, k, z, i, j, n, m, scale, left, right):
@@ -135,11 +133,10 @@ def sums(
     bounds = FARTHEST if left < 0 else left, FARTHEST if right < 0 else right
     strides = q.stride()[:3] + k.stride()[:3]
     sizes = {"D": d, "WIDTH": width, "ROWS": rows, "KEYS": keys, "num_warps": 8 if rows == 128 else 4}
-    float32 = {"dtype": torch.float32, "device": q.device}
-    received = torch.empty(b, h, groups, m, **float32)
-    moment, own, away = (torch.empty(b, h, n, **float32) for _ in range(3))
+    received = torch.empty(b, h, groups, m, dtype=torch.float32, device=q.device)
+    moment, own, away = (torch.empty(b, h, n, dtype=torch.float32, device=q.device) for _ in range(3))
     tiles = triton.cdiv(n, rows)
-    bins = torch.empty(b, h, tiles, 32, **float32)
+    bins = torch.empty(b, h, tiles, 32, dtype=torch.float32, device=q.device)
     by_key[(triton.cdiv(m, keys), b * h)](
         q, k, z, received, scale, n, m, *bounds, groups, h, h // kv, *strides, **sizes
     )
