@@ -11,13 +11,32 @@ from torch.nn.parallel import DistributedDataParallel
 
 pytest.importorskip("transformers")
 
-from krause_dynamics.models import KrauseLM, KrauseLMConfig, add_krause_branch, krausify  # noqa: E402
+from krause_dynamics.models import (  # noqa: E402
+    KrauseLM,
+    KrauseLMConfig,
+    add_krause_branch,
+    krausify,
+    lora_config,
+    shard,
+)
 from tests.model_sizes import WORDS, gated_base, seeded, words  # noqa: E402
 
 MODELS = {
     "own": lambda: seeded(KrauseLM, KrauseLMConfig(**WORDS, gate=True, tie_word_embeddings=False), torch.float32),
     "krausified": lambda: krausify(gated_base("llama").float(), window=6, top_k=3),
     "gated": lambda: add_krause_branch(gated_base("llama").float(), window=6, top_k=3, sigma=1.5),
+}
+
+
+def with_adapter(model):
+    peft = pytest.importorskip("peft")
+    return peft.get_peft_model(model, lora_config(model, rank=2), autocast_adapter_dtype=False)
+
+
+HALF = {
+    "krausified": lambda: krausify(gated_base("llama").bfloat16(), window=6, top_k=3),
+    "gated": lambda: add_krause_branch(gated_base("llama").bfloat16(), window=6, top_k=3, sigma=1.5),
+    "adapter": lambda: with_adapter(HALF["gated"]()),
 }
 
 
@@ -68,6 +87,35 @@ def work(rank, path, name):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_step_of_two_processes_is_that_of_one(tmp_path, name):
     torch.multiprocessing.spawn(work, (str(tmp_path / "store"), name), nprocs=2)
+
+
+def work_in_half(rank, path):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+    x = words(16, batch=4)
+    for make in HALF.values():
+        results = []
+        for whole in (True, False):
+            torch.manual_seed(0)
+            model = make().train()
+            before = {key: p.detach().clone() for key, p in model.named_parameters() if "log_sigma" in key}
+            found = weights_after_a_step(model if whole else shard(model), x if whole else x.chunk(2)[rank])
+            moves = {key: found[key] - before[key] for key in before if not torch.equal(found[key], before[key])}
+            results.append((found, moves))
+        assert results[0][0].keys() == results[1][0].keys()
+        assert {value.dtype for value in results[1][1].values()} == {torch.float32}
+        assert len(results[0][1]) == 2
+        for (one, two), scale in zip(zip(*results, strict=True), (1.0, 0.05), strict=True):
+            for key, value in one.items():
+                # Forward passes of 4 and of 2 rows round alike, sums of gradients in bfloat16 (8 bits) do not.
+                torch.testing.assert_close(two[key], value, rtol=0.05, atol=0.02 * scale, msg=key)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_sharded_models_of_bfloat16_move_their_bandwidths_in_float32(tmp_path):
+    torch.multiprocessing.spawn(work_in_half, (str(tmp_path / "store"),), nprocs=2)
 
 
 def test_a_loop_of_accelerate_trains_what_a_plain_loop_trains():

@@ -29,6 +29,7 @@ _EXPORTS: dict[str, str] = {
     "lora_config": "gated_adapters",
     "parameter_groups": "training",
     "published": "settings",
+    "shard": "sharding",
     "unkrausify": "krausified",
 }
 

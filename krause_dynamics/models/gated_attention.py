@@ -142,8 +142,9 @@ class KrauseBranch(nn.Module):
 
     @property
     def sigma(self) -> Tensor:
-        """Bandwidth (heads,); read without a call, which peft's wrapper of saved modules would want an input for."""
-        return self.log_sigma.weight.exp()
+        """Bandwidth (heads,), by a call, which FSDP and peft's wrapper of saved modules listen to."""
+        found: Tensor = self.log_sigma(None)
+        return found
 
     def forward(
         self,

@@ -34,8 +34,8 @@ class PerHead(nn.Module):
         """Back to the number at the start."""
         nn.init.constant_(self.weight, self.initial)
 
-    def forward(self) -> Tensor:
-        """The number, (1,) or (heads,)."""
+    def forward(self, _: Any = None) -> Tensor:
+        """The number, (1,) or (heads,); an argument is let pass: wrappers of peft hand on one that they insist on."""
         return self.weight
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PerHead:
@@ -55,7 +55,7 @@ class LogSigma(PerHead):
             raise ValueError(f"sigma must be positive and finite, got {sigma}; its logarithm is what is learned")
         super().__init__(math.log(sigma), entries, learn=learn)
 
-    def forward(self) -> Tensor:
+    def forward(self, _: Any = None) -> Tensor:
         """Sigma, (1,) or (heads,)."""
         return self.weight.exp()
 
