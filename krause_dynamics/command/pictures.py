@@ -14,7 +14,9 @@ Model = Annotated[Path, typer.Argument(help="Folder of an autoregressive model o
 Out = Annotated[Path, typer.Option(help="PNG of all pictures side by side; a .npy beside it holds their levels.")]
 Seed = Annotated[int, typer.Option(help="Of the random numbers: picture i depends on it and on i alone.")]
 Temperature = Annotated[float, typer.Option(help="Divides the logits; 1 draws from the model itself.")]
-BatchSize = Annotated[int | None, typer.Option(help="Pictures at a time (default: 64 at most).")]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Pictures at a time (default: 64 at most; on a GPU as many as fit).")
+]
 Device = Annotated[str, typer.Option(help="Where the model runs, such as cuda.")]
 
 
