@@ -65,7 +65,7 @@ campaign: $(VENV)/.test  ## kills, damaged files, writers at once, full disks, o
 bench: $(VENV)/.test $(VENV)/.demo  ## tables of benchmarks/, each after its correctness check
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
-theory: $(VENV)/.test  ## predicted against measured for every result of the literature: figures/theory.md
+theory: $(VENV)/.test $(VENV)/.demo  ## predicted against measured for every result of the literature: figures/theory.md
 	$(BIN)/python -m krause_dynamics.theory_table
 
 evidence: $(VENV)/.test  ## verdicts on the paper's claims from the kept logs: evidence/krause_paper.md, evidence/README.md, a figure

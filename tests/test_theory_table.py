@@ -1,9 +1,11 @@
 """The table of theory: its fast rows agree, its slow rows too (marked slow), and a failing row is shown as such."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
-from evidence.theory_table import CHECKS, Check, Comparison, _row, report
+from evidence.theory_table import CHECKS, Check, Comparison, _row, errata, report
 from krause_dynamics import theory_table
 
 FAST = [name for name, check in CHECKS.items() if not check.slow and not check.disputed]
@@ -38,6 +40,25 @@ def test_disputed_result_still_differs(name):
     (row,) = theory_table.run([name])
     assert not row.passed
     assert row.check.disputed in report.verdict(row)
+
+
+@pytest.mark.parametrize("entry", errata.ERRATA, ids=lambda entry: entry.title)
+def test_exact_numbers_contradict_the_statement(entry):
+    assert entry.find().confirmed
+
+
+def test_page_of_errata_names_every_counterexample_and_every_disputed_row():
+    page = errata.markdown()
+    assert "HOLDS" not in page
+    assert all(f"## {entry.title}" in page for entry in errata.ERRATA)
+    assert all(check.disputed in page for check in CHECKS.values() if check.disputed)
+
+
+def test_minimising_tokens_stop_short():
+    """The closed form of the counterexample, step by step."""
+    for t, (first, second) in enumerate(errata.minimising_steps(60)):
+        if t >= 2:
+            assert (first, second) == (Fraction(1, 3) + Fraction(8, t * (t + 1)), Fraction(1, 3))
 
 
 def row_of(function, tolerance=0.1, kind="absolute", disputed=""):
@@ -89,6 +110,7 @@ def test_command_writes_table_and_figure(tmp_path):
     assert "2 of 2 results agree" in (tmp_path / "theory.md").read_text()
     assert (tmp_path / "theory.png").stat().st_size > 1000
     assert (tmp_path / "theory.json").exists()
+    assert (tmp_path / "errata.md").read_text() == errata.markdown()
 
 
 def test_figure_marks_failures():

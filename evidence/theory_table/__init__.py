@@ -1,7 +1,8 @@
 """The theory, reproduced: every check compares a number of ``kd.theory`` or a quadrature with a simulation or a solver.
 
 ``python -m krause_dynamics.theory_table`` (or ``make theory``) runs them all and writes ``figures/theory.md`` and
-``figures/theory.png``; ``--fast`` leaves out the slow ones. A verdict that fails is shown like any other.
+``figures/theory.png``, and ``figures/errata.md`` with the printed statements that fail; ``--fast`` leaves out the slow
+ones. A verdict that fails is shown like any other.
 """
 
 from evidence.theory_table import (  # noqa: F401  (importing registers the checks)
@@ -12,6 +13,7 @@ from evidence.theory_table import (  # noqa: F401  (importing registers the chec
     densities,
     energies,
     entropy_collapse,
+    errata,
     fragmented_consensus,
     gaussian_laws,
     hard_attention,
@@ -38,4 +40,4 @@ from evidence.theory_table import (  # noqa: F401  (importing registers the chec
 )
 from evidence.theory_table._row import CHECKS, Check, Comparison, Row, run
 
-__all__ = ["CHECKS", "Check", "Comparison", "Row", "report", "run"]
+__all__ = ["CHECKS", "Check", "Comparison", "Row", "errata", "report", "run"]

@@ -6,11 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from evidence.theory_table import CHECKS, report, run
+from evidence.theory_table import CHECKS, errata, report, run
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the checks and write ``theory.md`` and ``theory.png``; returns 1 when an undisputed check fails."""
+    """Run the checks, write ``theory.md``, ``theory.png``, ``errata.md``; returns 1 when an undisputed check fails."""
     parser = argparse.ArgumentParser(prog="python -m krause_dynamics.theory_table", description=__doc__)
     parser.add_argument("checks", nargs="*", metavar="check", help="names of checks; all when none is given")
     parser.add_argument("--fast", action="store_true", help="leave out the slow checks")
@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{report.verdict(rows[-1]):10.10} {rows[-1].seconds:7.2f} s  {name}\n")
     options.folder.mkdir(parents=True, exist_ok=True)
     (options.folder / "theory.md").write_text(report.markdown(rows), encoding="utf-8")
+    (options.folder / "errata.md").write_text(errata.markdown(), encoding="utf-8")
     _figure(rows, options.folder / "theory.png")
     return int(any(not row.passed and not row.check.disputed for row in rows))
 
@@ -34,10 +35,13 @@ def _figure(rows: list, path: Path) -> None:
     sections = [report.SECTIONS[row.check.section] for row in rows]
     with plots.style():
         ax = plots.verdicts([row.check.result for row in rows], shares, sections)
-        ax.set_title(f"{sum(row.passed for row in rows)} of {len(rows)} results within their tolerance")
+        ax.set_title(f"{sum(row.passed for row in rows)} of {len(rows)} results within their tolerance", loc="left")
+        ax.set_xlabel(
+            "deviation / tolerance (as each row of the table says: rounding, step or sampling); arrows: exact"
+        )
         figure = ax.get_figure(root=True)
         assert figure is not None  # the Axes were made above
-        figure.set_size_inches(9.0, 4.2)
+        figure.set_size_inches(10.0, 1.4 + 0.42 * len(set(sections)))
         plots.save_figure(figure, path, {"command": "make theory", "checks": len(rows)})
 
 

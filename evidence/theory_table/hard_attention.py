@@ -8,6 +8,7 @@ import krause_dynamics as kd
 from evidence.theory_table._row import Comparison, check, compare
 from krause_dynamics import theory
 
+START = (3.0, -1.0)
 EXITS = ((4, 3.0), (6, 4.0), (6, 8.0), (8, 6.0))  # vertices, beta
 
 
@@ -27,6 +28,26 @@ def frank_wolfe() -> Comparison:
     run = kd.simulate(dynamics, np.concatenate([vertices, start]), 3.0, dt=0.02, save_at=times)
     predicted = theory.hard_attention_positions(times=times, start=start, vertices=vertices)
     return compare(predicted, run.positions[1:, 7:])
+
+
+def _falling_step(t: float, x: np.ndarray, drift: np.ndarray) -> np.ndarray:
+    return 2.0 / (t + 2.0) * drift
+
+
+@check(
+    12,
+    source="counterexample, errata.md",
+    setting="two tokens from (3, -1), steps 2/(t + 2); t = 2..40",
+    tolerance=1e-12,
+)
+def frank_wolfe_stalls() -> Comparison:
+    """Hard attention with the minimising sign: (1/3 + 8/(t (t + 1)), 1/3), so x^2/2 stays at 1/18."""
+    rule = kd.Interaction(kd.DotProduct(-1.0), kd.TopK(1))
+    dynamics = kd.Dynamics(rule, response=_falling_step)
+    run = kd.simulate(dynamics, np.array(START), 40.0, dt=1.0, integrator=kd.Euler())
+    t = np.arange(2, 41)
+    exact = np.stack([1.0 / 3.0 + 8.0 / (t * (t + 1)), np.full(len(t), 1.0 / 3.0)], axis=1)
+    return compare(exact, run.positions[2:, :, 0])
 
 
 def exit_times(vertices: int, beta: float, walkers: int, seed: int) -> np.ndarray:
