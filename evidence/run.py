@@ -38,7 +38,7 @@ class Session:
         self.options = options
         self.deadline = time.time() + options.limit_seconds - MARGIN
         self.work, self.out = Path(options.work), Path(options.out)
-        self.pool = workers(options.workers)
+        self.pool = workers(options.workers, options.cards)
 
     def rows(self, experiment: str, kind: str = "results") -> list[logs.Row]:
         """What is known of an experiment, kept or of this call."""
@@ -128,6 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m evidence.run", description=__doc__)
     parser.add_argument("experiments", nargs="+", choices=list(EXPERIMENTS), metavar="experiment")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time")
+    parser.add_argument("--cards", type=int, default=1, help="GPUs over which the workers are spread")
     parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU, a worker")
     parser.add_argument("--limit-seconds", type=float, default=3e7, help="of the whole call")
     parser.add_argument("--data", required=True, help="folder that holds fashion, cifar-10, mnist, novels")
