@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from krause_dynamics.checkpoints import by_block, measures
+from krause_dynamics.checkpoints import by_block
+from krause_dynamics.checkpoints import measures as table
+from krause_dynamics.checkpoints.attention_statistics import DISTANCES, QUARTERS
 from krause_dynamics.checkpoints.memory import placed
+from krause_dynamics.checkpoints.moments import Moments
 from krause_dynamics.checkpoints.record import describe
 from krause_dynamics.checkpoints.stream import Passes
 from krause_dynamics.runs.interrupting import Interrupts, Terminated
@@ -43,6 +46,7 @@ def analyze(
     eps: Sequence[float] = EPS,
     radii: Sequence[float] = RADII,
     min_queries: int = 8,
+    measures: str | Sequence[str] = "default",
     attention: str | None = "statistics",
     batch_size: int = 8,
     blocks: Sequence[torch.nn.Module] | None = None,
@@ -57,8 +61,7 @@ def analyze(
     """How the tokens of a trained model synchronize, into how many clusters, and where attention sinks form.
 
     Layers are measured as their blocks end and then forgotten, batch after batch, so that a corpus needs the memory of
-    two layers of one batch. All statistics are float32 or better whatever the dtype of the model; what is measured is
-    ``measures.MEASURES``.
+    two layers of one batch. All statistics are float32 or better whatever the dtype of the model.
 
     Args:
         model: A loaded ``transformers`` model, a folder, or a name, see :func:`~krause_dynamics.checkpoints.load`; with
@@ -74,6 +77,11 @@ def analyze(
         eps: Thresholds of the sink rate.
         radii: Chords |u_i - u_j| between directions u = x/|x| at which clusters are counted.
         min_queries: A key needs that many queries to be a strongest key.
+        measures: ``"default"``; ``"all"``; or names, those below or of the costlier ones that the default leaves out:
+            of states ``persistence``, ``spectrum``, ``participation_ratio``, ``massive_activation``, ``cka`` and its
+            ``cka_null``, ``procrustes``, ``transport`` (sliced W2 between layers), ``intrinsic_dimension``, and in a
+            further pass that measures the corpus ``mean_cosine``, ``order_parameter`` and ``effective_rank`` with
+            ``_centred`` or ``_standardised`` after their names; of attention ``head_distance``.
         attention: How much is looked at, said in ``meta["attention_tier"]``. ``"statistics"`` (default): exact sums
             over all weights in memory linear in T, on the CPU at the cost of attention itself; ``"sink"``: on a GPU the
             first and the most heard keys only, where 8k tokens shall cost little, and the rest NaN; ``"full"``: also
@@ -96,14 +104,18 @@ def analyze(
 
     Returns:
         Dataset with dimensions ``layer`` (0 = embedding, i = residual stream after block i, before any final norm),
-        ``block`` (1..L), ``head``, ``sequence``, ``eps``, ``radius`` and ``tokens`` (all, without_first).
+        ``block`` (1..L), ``head``, ``sequence``, ``eps``, ``radius``, ``tokens`` (all, without_first), ``quarter`` (of
+        the sequence) and ``distance`` (lower ends of bins, in tokens). Each variable says in words what it is.
 
         Over (sequence, block, head): ``importance_first`` = alpha of the first token, divided by the queries that can
         see it, ``published_importance_first`` with the divisor of full attention, ``first_token_score``, ``entropy``,
-        ``strongest_key`` (-1 where none), ``learned_sink``, see ``attention_statistics``; over (block, head, eps):
+        ``strongest_key`` (-1 where none) and its ``strongest_importance``, ``self_weight``, ``mean_distance``,
+        ``learned_sink``, see ``attention_statistics``; ``first_by_quarter`` and ``distance_profile`` likewise; over
+        (sequence, block) ``head_diversity``; over (block, head, eps):
         ``sink_rate`` in per cent of sequences, which falls as sequences get longer: a warning tells where lengths
         differ. Blocks of a hybrid without attention are NaN. Over (sequence, layer, tokens): ``mean_cosine``,
-        ``order_parameter``, ``residual``, ``effective_rank``; over (sequence, layer): ``norm_ratio`` = |x_first| over
+        ``order_parameter``, ``residual``, ``effective_rank``, ``matrix_entropy``, ``stable_rank``, ``step`` (NaN at the
+        embedding), ``plateau_clusters`` and ``plateau_ratio``; over (sequence, layer): ``norm_ratio`` = |x_first| over
         the median; over (sequence, layer, tokens, radius): ``clusters`` (connected components) and
         ``effective_clusters``. NaN (-1 for counts) where a sequence of one token leaves nothing. ``length`` holds the
         tokens of each sequence; ``attrs["meta"]`` is JSON: ``json.loads(ds.attrs["meta"])``.
@@ -117,6 +129,7 @@ def analyze(
     by block it holds the layers that all sequences have passed, also where a later block has NaN: ``meta["stopped"]``
     says which.
     """
+    wanted = table.chosen(measures)
     eps_values, radius_values = _increasing("eps", eps, 1.0), _increasing("radii", radii, 2.0)
     if attention == "weights":
         raise ValueError("attention='weights' is for record(); analyze forgets maps block by block: attention='full'")
@@ -147,9 +160,9 @@ def analyze(
         **loading,
         **cutting,
     )
-    file = None
+    file, kept = None, {"radii": radius_values.tolist(), "measures": [measure.name for measure in wanted]}
     if checkpoint is not None:
-        file = RunFile(checkpoint, 0.0, by_block.identity(run, {"radii": radius_values.tolist()}))
+        file = RunFile(checkpoint, 0.0, by_block.identity(run, kept))
     lengths = run.inputs.lengths
     if attention is not None and len(set(lengths.tolist())) > 1:
         warnings.warn(
@@ -161,7 +174,8 @@ def analyze(
     arrays: dict[str, np.ndarray] = {}
     number = len(run.inputs)
     finished = np.zeros(number, bool)
-    walk = by_block.walk(run, lambda: measures.Measuring(measures.MEASURES, radius_values), file)
+    moments = Moments.over(run) if any(measure.centred for measure in wanted) else None
+    walk = by_block.walk(run, lambda: table.Measuring(wanted, radius_values, moments), file)
     with Interrupts() as interrupts:
         for members, found in walk.go(lambda: interrupts.reason is not None):
             for name, values in found.items():
@@ -200,14 +214,14 @@ def _dataset(
     """The arrays with the dimensions and words of their measures."""
     import xarray
 
-    for measure in measures.MEASURES:
+    for measure in table.MEASURES:
         if measure.of == "corpus":
-            found = measure.formula(measures.Corpus(arrays, lengths, eps))
+            found = measure.formula(table.Corpus(arrays, lengths, eps))
             arrays |= {} if found is None else {measure.name: found}
-    measured = [measure for measure in measures.MEASURES if measure.name in arrays]
+    measured = [measure for measure in table.MEASURES if measure.name in arrays]
     sizes = {dim: n for m in measured for dim, n in zip(m.dims, arrays[m.name].shape, strict=True)}
-    labels: dict[str, Any] = {"block": np.arange(1, sizes.get("block", 0) + 1), "tokens": list(measures.TOKENS)}
-    labels |= {"radius": radii, "eps": eps}
+    labels: dict[str, Any] = {"block": np.arange(1, sizes.get("block", 0) + 1), "tokens": list(table.TOKENS)}
+    labels |= {"radius": radii, "eps": eps, "distance": list(DISTANCES), "quarter": np.arange(1, QUARTERS + 1)}
     coords = {dim: labels.get(dim, np.arange(n)) for dim, n in sizes.items()}
     variables = {m.name: (m.dims, arrays[m.name], {"long_name": m.long_name}) for m in measured}
     return xarray.Dataset(variables, coords=coords, attrs={"meta": json.dumps(meta, sort_keys=True)})

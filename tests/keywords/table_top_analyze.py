@@ -182,6 +182,28 @@ def min_queries(first, second):
 
 @row(
     "kd.analyze",
+    "measures",
+    "default",
+    ["spectrum", "length"],
+    "those asked for and no others, with the numbers that all of them together give",
+)
+def measures(first, second):
+    everything = analyze(measures="all")
+    for name, values in plain().data_vars.items():
+        assert name in everything
+        np.testing.assert_allclose(values, everything[name], atol=1e-6, err_msg=name)
+    assert set(analyze(measures=first).data_vars) == set(plain().data_vars) < set(everything.data_vars)
+    few = analyze(measures=second)
+    assert set(few.data_vars) == {"spectrum", "length"}
+    for i, ids in enumerate(IDS):
+        values = np.linalg.svd(theirs("llama", tuple(ids))[0][1:3], compute_uv=False)
+        np.testing.assert_allclose(few["spectrum"].values[i, 1:3, 0, : len(ids)], values / values[:, :1], atol=1e-5)
+    with pytest.raises(ValueError, match="measures must be 'default', 'all' or names"):
+        analyze(measures=["rank"])
+
+
+@row(
+    "kd.analyze",
     "attention",
     "statistics",
     "eager",

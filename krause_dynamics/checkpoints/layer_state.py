@@ -1,0 +1,87 @@
+"""Hidden states of one layer, and what several measures ask of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from krause_dynamics._array import to_numpy
+from krause_dynamics.analysis import clusters, observables
+from krause_dynamics.analysis.observables._state import Weighted, weighted
+
+TOKENS = ("all", "without_first")
+Parts = tuple[Weighted | None, ...]
+
+
+def in_parts(tokens: Tensor) -> Parts:
+    """All tokens (b, T, d), and those without the first."""
+    return weighted(tokens), weighted(tokens[:, 1:]) if tokens.shape[1] > 1 else None
+
+
+class LayerState:
+    """Hidden states of one layer, and what several measures ask of them, computed once.
+
+    Attributes:
+        tokens: (b, T, d) in float32.
+        previous: The same of the layer before; None at the embedding.
+        radii: Chords at which clusters are counted.
+        moments: Mean (d,) and standard deviation (d,) of the tokens of the corpus in this layer; None: not known.
+    """
+
+    def __init__(
+        self,
+        tokens: Tensor,
+        previous: Tensor | None,
+        radii: np.ndarray,
+        moments: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        self.tokens = tokens
+        self.previous = previous
+        self.radii = radii
+        self.moments = moments
+
+    @cached_property
+    def parts(self) -> Parts:
+        """All tokens, and those without the first, which most often is the attention sink; ``None``: none is left.
+
+        Checked once for all observables.
+        """
+        return in_parts(self.tokens)
+
+    @cached_property
+    def spectra(self) -> tuple[Tensor | None, ...]:
+        """Singular values of both parts, largest first."""
+        return tuple(None if part is None else observables.singular_values(part) for part in self.parts)
+
+    @cached_property
+    def centred(self) -> Parts:
+        """The parts, less the mean token of the corpus."""
+        assert self.moments is not None
+        return in_parts(self.tokens - self.moments[0].to(self.tokens))
+
+    @cached_property
+    def standardised(self) -> Parts:
+        """The same with every dimension in units of its own spread over the corpus."""
+        assert self.moments is not None
+        mean, spread = (moment.to(self.tokens) for moment in self.moments)
+        return in_parts((self.tokens - mean) / spread.clamp_min(torch.finfo(spread.dtype).tiny))
+
+    @cached_property
+    def trees(self) -> list[list[clusters.Curve]]:
+        """Cluster curves of each sequence, of both parts as far as a token is left."""
+        found = []
+        for points in to_numpy(self.tokens):
+            curve = clusters.curve(points, self.radii, metric="chord")
+            found.append([curve, curve.without(0)] if len(points) > 1 else [curve])
+        return found
+
+    def of_trees(self, formula: Callable[[clusters.Curve], Any], missing: Any) -> np.ndarray:
+        """An answer for each sequence and part, (b, parts, ...); ``missing`` where no token is left."""
+        rows = [[formula(curve) for curve in curves] for curves in self.trees]
+        nothing = np.full_like(rows[0][0], missing)
+        return np.array([row + [nothing] * (len(TOKENS) - len(row)) for row in rows])
