@@ -111,7 +111,7 @@ def as_floating(name: str, x: Any, dtype: Any = None) -> Array:
         if x.is_complex():
             raise TypeError(f"{name} must hold real numbers, got {x.dtype}")
         return x.to(dtype) if dtype is not None else x.double()
-    array = np.asarray(x)
+    array = unmasked(name, x)
     if array.dtype.kind == "O" and not any(isinstance(item, str | bytes | complex) for item in array.flat):
         try:
             array = array.astype(np.float64)
@@ -120,6 +120,20 @@ def as_floating(name: str, x: Any, dtype: Any = None) -> Array:
     if array.dtype.kind not in "iubf":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     return np.asarray(array, array.dtype.newbyteorder("=") if array.dtype.kind == "f" else dtype or np.float64)
+
+
+def unmasked(name: str, x: Any) -> np.ndarray:
+    """``x`` as a numpy array; one that says of entries that they are absent would be read as if they were there.
+
+    Raises:
+        ValueError: Masked entries.
+    """
+    if np.ma.is_masked(x):
+        raise ValueError(
+            f"{name} must have no masked entries, got {int(np.ma.count_masked(x))} of them; leave them out "
+            "(x.compressed()), or take points out with log_mass = -inf"
+        )
+    return np.asarray(x)
 
 
 def as_one_kind(**arrays: Any) -> list[Array | None]:
@@ -167,7 +181,7 @@ def to_numpy(x: Any) -> np.ndarray:
         return x
     # Tensors alone can be detached: one question less than `is_torch`, asked of everything that is measured.
     if not hasattr(x, "detach"):
-        return np.asarray(x)
+        return unmasked("the array", x)
     host = x.detach().cpu()
     try:
         return host.numpy()  # type: ignore[no-any-return]

@@ -272,3 +272,31 @@ def test_netcdf_is_compressed(tmp_path):
 
     path = kd.report.write_dataset(xarray.Dataset({"x": ("n", np.zeros(100_000))}), tmp_path / "zeros.nc")
     assert path.stat().st_size < 40_000
+
+
+ASKED = {
+    "aggregate": lambda x: kd.aggregate(kd.bounded_confidence(0.6), x).mean,
+    "simulate": lambda x: kd.simulate(kd.Dynamics(kd.bounded_confidence(0.6)), x, 0.1).final,
+    "hegselmann_krause": lambda x: kd.hegselmann_krause(x, 0.6, max_steps=1).final,
+    "weights": lambda x: kd.hegselmann_krause([0.0, 0.5, 1.0], 0.6, weights=1 + x[:, 0], max_steps=1).final,
+    "find": lambda x: kd.clusters.find(x, 0.6).labels,
+    "curve": lambda x: kd.clusters.curve(x, [0.6]).count,
+    "matrix": lambda x: kd.operators.matrix(kd.bounded_confidence(0.6), x),
+    "energy": lambda x: kd.energies.energy(kd.bounded_confidence(0.6), x),
+    "dispersion": lambda x: kd.observables.dispersion(x),
+    "wasserstein": lambda x: kd.measures.wasserstein(x, np.zeros((3, 1))),
+    "from_particles": lambda x: kd.mean_field.from_particles(kd.mean_field.LineCells(4, 0.0, 1.0), x).mass,
+    "from_states": kd.initial.from_states,
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_absent_entries_are_refused_and_numbers_are_numbers_in_every_form(name):
+    x = np.array([[0.0], [0.5], [1.0]])
+    with pytest.raises(ValueError, match="must have no masked entries, got 1"):
+        ASKED[name](np.ma.masked_array(x, [[0], [1], [0]]))
+    expected = ASKED[name](x)
+    for other in (np.ma.masked_array(x), x.astype(">f8"), np.ascontiguousarray(x.repeat(2, axis=1))[:, :1]):
+        np.testing.assert_array_equal(ASKED[name](other), expected)
+    if name != "weights":
+        np.testing.assert_array_equal(ASKED[name](x.astype(object)), expected)

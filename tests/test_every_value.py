@@ -12,6 +12,7 @@ import pytest
 
 import krause_dynamics as kd
 from krause_dynamics._value import Value, kinds_of, value_from
+from krause_dynamics.dynamics.layer_norm import MixedResponse
 from krause_dynamics.forms.attention.softcap import SoftCapped
 from krause_dynamics.interaction import Edges
 from krause_dynamics.interaction.neighbourhoods import All
@@ -31,6 +32,7 @@ NEEDED = {
     "Interaction": lambda: kd.krause(np.array([[0.5], [1.0]]), kd.Within(1.0), normalised=False),
     "LatitudeCells": lambda: LatitudeCells(8, 3),
     "LineCells": lambda: LineCells(8, 0.0, 1.0),
+    "MixedResponse": lambda: MixedResponse(2.0),
     "RandomKeys": lambda: kd.RandomKeys(4, seed=3, tokens=12),
     "PerLayer": lambda: kd.PerLayer((kd.softmax(1.0), kd.softmax(2.0))),
     "RandomRelocation": lambda: kd.opinions.RandomRelocation(0.1),

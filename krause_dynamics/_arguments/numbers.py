@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._array import may_look, to_numpy
+from krause_dynamics._array import may_look, to_numpy, unmasked
 
 LARGEST = 10**8  # entries: what one array of a result may hold, 800 MB
 
@@ -192,6 +192,8 @@ def shown(value: Any) -> str:
 
 
 def array_of(name: str, value: Any) -> Any:
+    if np.ma.isMaskedArray(value):
+        return unmasked(name, value)
     try:
         return np.asarray(value)
     except ValueError:

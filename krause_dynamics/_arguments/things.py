@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from krause_dynamics._arguments.numbers import array_of, shown
-from krause_dynamics._array import is_torch
+from krause_dynamics._array import as_floating, is_torch
 
 
 class Domain(Protocol):
@@ -87,7 +87,9 @@ class Entries:
         """An array."""
         x = value if is_torch(value) else array_of(name, value)
         if not is_torch(x) and x.dtype.kind not in "biuf":
-            raise TypeError(f"{name} must hold real numbers, got {shown(value)}")
+            if x.dtype.kind != "O":
+                raise TypeError(f"{name} must hold real numbers, got {shown(value)}")
+            x = as_floating(name, x)
         if not self.axes[0] <= x.ndim <= self.axes[1]:
             least, most = self.axes
             wanted = f"have {least} axes" if least == most else f"have {least} or more axes"

@@ -40,6 +40,9 @@ def read_npz(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     with reading(path), path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
         check_entries(stored)
         arrays = {name: stored[name] for name in stored.files}
+        for name, x in arrays.items():
+            if not isinstance(x, np.ndarray):  # numpy answers an entry without the head of an array with its bytes
+                raise ValueError(f"its entry {name!r} holds no array")
         return _header(arrays.pop("header")), arrays
 
 

@@ -141,6 +141,8 @@ def from_states(states: Array, *, layer: int = 0, normalise: bool = False) -> Ar
         ValueError: Not finite points, or a token at 0 that cannot be normalised.
     """
     states = getattr(states, "positions", states)
+    if getattr(states, "ndim", 0) > 2 and not -len(states) <= layer < len(states):
+        raise ValueError(f"layer must be one of {len(states)} layers, got {layer}")
     states = states[layer] if getattr(states, "ndim", 0) > 2 else states
     points = as_points("states", states)
     if not all_finite(points):

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from krause_dynamics._array import Array, is_torch, to_numpy
+from krause_dynamics._array import Array, is_torch, to_numpy, unmasked
 from krause_dynamics.aggregate import as_points
 from krause_dynamics.interaction import Edges, Flat, Graph, Interaction, Others, Within
 from krause_dynamics.interaction.adjacency import Adjacency, read
@@ -162,7 +162,7 @@ def weights_of(weights: ArrayLike | None, n: int) -> np.ndarray | None:
     """
     if weights is None:
         return None
-    masses = np.asarray(weights, dtype=np.float64)
+    masses = unmasked("weights", weights).astype(np.float64)
     if masses.shape != (n,):
         raise ValueError(f"weights must have shape (n,) = ({n},), got {masses.shape}")
     if not (np.isfinite(masses).all() and (masses > 0).all()):
@@ -178,7 +178,7 @@ def stubborn(fixed: ArrayLike | None, n: int) -> np.ndarray | None:
     """
     if fixed is None:
         return None
-    chosen = np.asarray(fixed)
+    chosen = unmasked("fixed", fixed)
     if chosen.shape != (n,) or chosen.dtype != bool:
         raise ValueError(f"fixed must be booleans of shape (n,) = ({n},), got {chosen.dtype} of shape {chosen.shape}")
     return chosen if chosen.any() else None

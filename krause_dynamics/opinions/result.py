@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from krause_dynamics._arguments import Is, reads
+from krause_dynamics._arguments import Is, Maybe, Real, reads
 from krause_dynamics.analysis import clusters
 from krause_dynamics.opinions.model import Model
 from krause_dynamics.trajectory import Trajectory
@@ -32,6 +32,7 @@ class FinalClusters(NamedTuple):
 
 
 @reads(run=Is(Trajectory, "kd.hegselmann_krause(...)"))
+@reads(run=Is(Trajectory, "kd.hegselmann_krause(x0, radius)"), radius=Maybe(Real(0.0)))
 def final_clusters(run: Trajectory, radius: float | None = None) -> FinalClusters:
     """Clusters of the last state of a run.
 

@@ -25,7 +25,7 @@ class Sphere(Space):
         return v - (x * v).sum(axis=-1, keepdims=True) * x
 
     def retract(self, x: Array) -> Array:
-        """``x / |x|``."""
+        """``x / |x|``; NaN for a point at 0, which has no direction (a run that meets one ends as diverged)."""
         return x / (x * x).sum(axis=-1, keepdims=True) ** 0.5
 
     def check(self, x: Array) -> None:

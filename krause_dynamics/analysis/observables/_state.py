@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._array import Array, as_floating, namespace, to_numpy
+from krause_dynamics._array import Array, as_floating, is_floating, namespace, to_numpy
 
 NEVER = -float("inf")
 
@@ -64,6 +64,8 @@ def weighted(points: Array | Weighted, log_mass: Array | None = None) -> Weighte
         return points
     if points is None:
         raise TypeError("points must be an array of shape (..., n, d), got None")
+    if not is_floating(points):  # masked, object, of another byte order
+        points = as_floating("points", points) if getattr(points, "dtype", np.dtype(int)).kind in "Of" else points
     xp = namespace(points=points, log_mass=log_mass)
     if not xp.isdtype(points.dtype, "real floating"):
         raise TypeError(f"points must be floating, got dtype {points.dtype}; convert with points * 1.0")
