@@ -236,10 +236,18 @@ def test_a_captured_graph_repeats_forward_and_backward():
 
 
 @torch.no_grad()
-def test_a_captured_decoding_step_equals_the_full_pass():
-    """One graph, replayed for every token: the static cache does all its counting on the device."""
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"window": 32, "top_k": 16, "rotary": 1e4},
+        {"neighbourhood": kd.Window(24, prefix_tokens=5) & kd.TopK(9), "kv_heads": 2, "sink": True},
+        {"window": 100, "score": "dot", "norm": 0.2},
+    ],
+)
+def test_a_captured_decoding_step_equals_the_full_pass(options):
+    """One graph, replayed for every token: the ring does all its counting on the device."""
     torch.manual_seed(0)
-    layer = KrauseAttention(128, 4, window=32, top_k=16, rotary=1e4).cuda().eval()
+    layer = KrauseAttention(128, 4, **options).cuda().eval()
     x = torch.randn(2, 150, 128, device="cuda")
     cache, token = layer.new_cache(static=True), torch.zeros(2, 1, 128, device="cuda")
     side = torch.cuda.Stream()

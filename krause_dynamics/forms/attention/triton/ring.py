@@ -160,8 +160,8 @@ def alignment(*tensors: torch.Tensor) -> int:
 def ring_options(width: int, k: torch.Tensor) -> dict[str, Any]:
     """Compile options, for many programs at a time: few warps, few registers beside the 32 or 64 that hold the keys.
 
-    Measured on an H200 (bfloat16, 128 keys of 32 and 256 of 64): 3.1 TB/s of keys and values; twice the warps 2.2 and
-    2.6, half of them 2.9 and 2.0.
+    Measured on an H200 (bfloat16, 128 keys of 32 and 256 of 64): 3.0 TB/s of keys and values; twice the warps 2.2 and
+    2.6, half of them 2.9 and 2.0, values asked for before the rank 2.9 and 2.7.
     """
     tile = width * padded(k.shape[3]) * k.element_size()
     warps = max(2, min(8, tile // 8192))
