@@ -71,6 +71,7 @@ _SUBMODULES: tuple[str, ...] = (
     "stopping",
     "theory",
     "theory_table",
+    "training",
 )
 _FUNCTIONS: dict[str, str] = {
     "Deffuant": "krause_dynamics.opinions",

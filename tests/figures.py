@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 import krause_dynamics as kd
-from tests.keywords import figures, table_plots_grid, table_plots_particles, table_plots_phase, table_plots_results
+from tests.keywords import (
+    figures,
+    table_plots_grid,
+    table_plots_particles,
+    table_plots_phase,
+    table_plots_results,
+    table_plots_training,
+)
 from tests.keywords.table_plots_figures import pair
 
 plots = kd.plots
@@ -70,6 +77,7 @@ FIGURES: dict[str, Callable[[], Any]] = {
     "synchronization, mean_cosine": lambda: plots.synchronization(figures.analysis(), quantity="mean_cosine"),
     "synchronization, effective_rank": lambda: plots.synchronization(figures.analysis(), quantity="effective_rank"),
     "synchronization of a run": lambda: plots.synchronization(pair([10, 20]), quantity="residual"),
+    "training_figure": lambda: plots.training_figure(table_plots_training.ROWS),
     "verdicts": results,
 }
 

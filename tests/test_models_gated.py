@@ -262,3 +262,10 @@ def test_padding_of_one_row_serves_every_sequence():
     q, k = torch.zeros(2, 3, 4, 8), torch.zeros(2, 3, 4, 8)
     valid = heard_of(torch.tensor([[False, True, True, True]]), q, k, 4)["key_valid"]
     assert valid.tolist() == [[False, True, True, True]] * 2
+
+
+def test_a_base_that_was_read_from_a_file_is_of_the_gated_kind(tmp_path):
+    """A configuration read from a file holds its ``model_type`` itself, before that of its class."""
+    gated_base("llama").save_pretrained(tmp_path)
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert add_krause_branch(base, window=4, top_k=2).config.model_type == "krause_gated_llama"

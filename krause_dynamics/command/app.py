@@ -11,6 +11,7 @@ from krause_dynamics.command.analyze import analyze
 from krause_dynamics.command.pictures import complete, generate
 from krause_dynamics.command.simulate import simulate
 from krause_dynamics.command.sweep import sweep
+from krause_dynamics.command.train import train
 
 app = typer.Typer(
     help="Tokens as interacting particles: simulate softmax and Krause dynamics, and analyze trained Transformers.",
@@ -18,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-for command in (simulate, sweep, analyze, generate, complete):
+for command in (simulate, sweep, analyze, generate, complete, train):
     app.command()(command)
 
 

@@ -32,16 +32,25 @@ def tables_of(path: Path | None, settings: list[str], options: dict[str, Any]) -
     for name, value in options.items():
         if value is not None:
             tables = assign(tables, name, value)
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise ValueError(f"--set must be table.key=value, got {setting!r}")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text  # a bare word is a string
-        tables = assign(forget(tables, name.strip()), name.strip(), value)
+    for given in settings:
+        name, value = setting(given)
+        tables = assign(forget(tables, name), name, value)
     return located(tables, Path.cwd())
+
+
+def setting(given: str) -> tuple[str, Any]:
+    """Name and value of one ``--set``.
+
+    Raises:
+        ValueError: No ``=``.
+    """
+    name, equals, text = given.partition("=")
+    if not equals:
+        raise ValueError(f"--set must be table.key=value, got {given!r}")
+    try:
+        return name.strip(), tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), text  # a bare word is a string
 
 
 def check_paths(*paths: Path | None) -> None:

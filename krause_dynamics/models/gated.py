@@ -79,6 +79,7 @@ def add_krause_branch(model: Any, **settings: Any) -> Any:
     config_class, model_class = gated_classes(model.config.model_type)
     config, shared = copy.deepcopy(model.config), model.config
     config.__class__, config.krause_branch = config_class, asdict(branch)
+    config.__dict__.pop("model_type", None)  # what was read from a file stands before the word of the class
     for module in model.modules():
         if getattr(module, "config", None) is shared:
             module.config = config

@@ -29,6 +29,7 @@ from krause_dynamics.plots.pictures import picture_grid, save_pictures
 from krause_dynamics.plots.places import circle, plane, sphere
 from krause_dynamics.plots.style import new_axes, save_figure, style
 from krause_dynamics.plots.theory import verdicts
+from krause_dynamics.plots.training import training_curves, training_figure
 
 __all__ = [
     "angles",
@@ -61,5 +62,7 @@ __all__ = [
     "sinks_figure",
     "style",
     "synchronization",
+    "training_curves",
+    "training_figure",
     "verdicts",
 ]

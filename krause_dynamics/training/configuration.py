@@ -186,16 +186,7 @@ class TrainingConfiguration:
         if isinstance(source, Mapping):
             check_names("table", source, ["model", *SECTIONS])
             return cls(**source)
-        path = Path(source)
-        try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} must be TOML: {error}") from error
-        for table, key in (("data", "path"), ("data", "tokenizer"), ("model", "base")):
-            given = tables.get(table, {}).get(key) if isinstance(tables.get(table), dict) else None
-            if isinstance(given, str) and (path.parent / given).exists() and given:
-                tables[table][key] = str((path.parent / given).resolve())
-        return cls.read(tables)
+        return cls.read(tables_of(Path(source)))
 
     def tables(self) -> dict[str, dict[str, Any]]:
         """All tables with all keys; keys that are not set are left out, as TOML knows no nothing."""
@@ -215,6 +206,24 @@ class TrainingConfiguration:
         for name, table in self.tables().items():
             lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items()), ""]
         return "\n".join(lines)
+
+
+def tables_of(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; what exists relative to the file is named from there, the rest from where one works.
+
+    Raises:
+        ValueError: No TOML.
+        FileNotFoundError: No such file.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} must be TOML: {error}") from error
+    for table, key in (("data", "path"), ("data", "tokenizer"), ("model", "base")):
+        given = tables[table].get(key) if isinstance(tables.get(table), dict) else None
+        if isinstance(given, str) and given and (path.parent / given).exists():
+            tables[table][key] = str((path.parent / given).resolve())
+    return tables
 
 
 def _toml(value: Any) -> str:

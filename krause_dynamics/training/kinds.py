@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from krause_dynamics._value import check_names
+from krause_dynamics.training.adapted import adapted
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Kind:
 
     Attributes:
         task: What it learns: ``classes`` of pictures, ``levels`` of pictures one after the other, ``tokens`` of text.
-        model: Name of its class in `krause_dynamics.models`; its configuration has the same with ``Config``.
+        model: Name of its class in `krause_dynamics.models`; its configuration has the same with ``Config``. Empty for
+            a pretrained model, which is not ours: its step is not captured.
         settings: Name of a size -> name of the setting of `krause_dynamics.models.published`.
     """
 
@@ -55,6 +57,8 @@ def build(table: Mapping[str, Any], drop_path: float, follows: Mapping[str, Any]
 
     keys = dict(table)
     kind = KINDS[keys.pop("kind")]
+    if not kind.model:
+        return adapted(keys, follows)
     size = keys.pop("size", None)
     if size is not None:
         check_names("model.size", [size], list(kind.settings))

@@ -55,6 +55,14 @@ def write_predictions(folder: Path, predictions: np.ndarray) -> None:
     write_bytes(folder / "predictions.npz", raw.getvalue())
 
 
+def draw_curves(folder: Path, rows: Sequence[dict[str, Any]], metric: str, about: dict[str, Any]) -> None:
+    """``curves.png``: the loss, and what chose the best epoch, over the epochs."""
+    from krause_dynamics import plots
+
+    with plots.style():
+        plots.save_figure(plots.training_figure(rows, metric), folder / "curves.png", about)
+
+
 def export(model: Any, folder: Path) -> None:
     """``save_pretrained`` (safetensors and configuration), each file replaced in one step."""
     folder.mkdir(exist_ok=True)

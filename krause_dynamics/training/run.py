@@ -17,7 +17,7 @@ from krause_dynamics._arguments import FILE, Maybe, Word, reads
 from krause_dynamics._progress import Progress, drawn
 from krause_dynamics.training import evaluation, loop, records, state
 from krause_dynamics.training.configuration import TrainingConfiguration
-from krause_dynamics.training.kinds import build
+from krause_dynamics.training.kinds import KINDS, build
 from krause_dynamics.training.split import found_in, task_of
 from krause_dynamics.training.step import TrainingStep, learning_rates
 from krause_dynamics.training.tasks import Classes, Task, Tokens
@@ -115,7 +115,8 @@ class _Run:
         self.rank = self.arguments.process_index
         cuda = self.device.type == "cuda"
         self.bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and cuda)
-        self.captures = settings.capture and cuda and self.world == 1
+        ours = bool(KINDS[configuration.model["kind"]].model)
+        self.captures = settings.capture and cuda and ours and self.world == 1
         self.found = found_in(configuration.data)
         self.task: Task = task_of(configuration, self.found, self.device)
         torch.manual_seed(settings.seed)
@@ -233,6 +234,7 @@ class _Run:
             records.write_metrics(self.folder, rows)
         result = self._summary(test)
         if self.rank == 0:
+            records.draw_curves(self.folder, rows, self.task.metric, result)
             records.write_json(self.folder / "result.json", result)
         return _result(self.folder, result, rows)
 

@@ -1,0 +1,46 @@
+"""``krause train``: a model from its configuration, into a folder of weights, metrics and curves."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from krause_dynamics.command.options import Settings, answered
+
+
+def train(
+    configuration: Annotated[Path, typer.Argument(help="TOML file with [model], [data], [training], [evaluation].")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run (default: the file's name).")] = None,
+    set_: Settings = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda (default: a GPU where there is one).")] = None,
+    resume: Annotated[str, typer.Option(help="auto: go on with the run of the folder; never: refuse one.")] = "auto",
+) -> None:
+    """Train a model; the same command goes on, bit for bit, where a run was stopped.
+
+    Several GPUs: ``torchrun --nproc-per-node 4 -m krause_dynamics train FILE``.
+    """
+    folder = Path(configuration.stem) if out is None else out
+    go_on = f"the last finished epoch is kept in {folder}, and the same command goes on"
+    answered(partial(_train, configuration, folder, set_ or [], device, resume), go_on)
+
+
+def _train(path: Path, out: Path, settings: list[str], device: str | None, resume: str) -> str:
+    from krause_dynamics.command.options import setting
+    from krause_dynamics.command.tables import assign
+    from krause_dynamics.training import train as run
+    from krause_dynamics.training.configuration import tables_of
+
+    tables = tables_of(path)
+    for given in settings:
+        tables = assign(tables, *setting(given))
+    first = os.environ.get("RANK", "0") == "0"
+    result = run(tables, out=out, device=device, resume=resume, progress=first)
+    if not first:
+        return ""
+    measures = ", ".join(f"{k} {v:.4g}" for k, v in result.test.items() if k not in ("epoch", "step", "split"))
+    chosen = result.result["chosen_by"]
+    return f"{out}: test {measures} (best of {result.result['epochs']} epochs by {chosen}: {result.best['epoch']})"

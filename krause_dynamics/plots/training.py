@@ -1,0 +1,59 @@
+"""Curves of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from krause_dynamics.plots.style import new_axes
+
+PARTS = ("train", "validation", "test")
+
+
+def training_curves(
+    rows: Sequence[Mapping[str, Any]], measure: str = "loss", *, ax: Axes | None = None, **line: Any
+) -> Axes:
+    """A measure over the epochs: a line for each part, a dot for a part that was measured once.
+
+    Args:
+        rows: Of ``TrainingResult.metrics``: mappings with ``epoch``, ``split`` and measures.
+        measure: Which of them; rows without it are left out.
+        ax: Where to draw.
+        **line: For ``Axes.plot``.
+
+    Raises:
+        ValueError: No row has the measure; says which there are.
+    """
+    found = [row for row in rows if measure in row]
+    if not found:
+        known = sorted({name for row in rows for name in row} - {"epoch", "step", "split"})
+        raise ValueError(f"measure must be one of {', '.join(known)}, got {measure!r}")
+    ax = new_axes(ax)
+    for i, part in enumerate(PARTS):
+        points = [(row["epoch"], row[measure]) for row in found if row["split"] == part]
+        if points:
+            options = {"color": f"C{i}", "label": part, "marker": "o" if len(points) == 1 else ""} | line
+            ax.plot(*zip(*points, strict=True), **options)
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(measure.replace("_", " "))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend()
+    return ax
+
+
+def training_figure(rows: Sequence[Mapping[str, Any]], measure: str = "accuracy") -> Figure:
+    """The loss and another measure side by side; what ``krause train`` writes as ``curves.png``.
+
+    Args:
+        rows: As in `training_curves`.
+        measure: The other one.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(8.0, 3.2), constrained_layout=True)
+    for ax, name in zip(axes, ("loss", measure), strict=True):
+        training_curves(rows, name, ax=ax)
+    return figure
