@@ -125,7 +125,7 @@ class Record:
         self.times = [float(t) for t in arrays.pop("times")]
         self.states = [like(positions, first) for positions in arrays.pop("positions")]
         self._values = {name: list(arrays.pop(f"value_{name}")) for name in self._functions}
-        if not self.states or len(self.states) != len(self.times):
+        if not self.states or (not self._functions and len(self.states) != len(self.times)):
             raise ValueError(f"{len(self.times)} times need as many states, got {len(self.states)}")
 
 
