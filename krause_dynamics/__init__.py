@@ -17,6 +17,7 @@ from krause_dynamics._moved import Finder
 from krause_dynamics._version import __version__
 from krause_dynamics.aggregate import aggregate, plan, statistics, supported, weights
 from krause_dynamics.dynamics import Dynamics
+from krause_dynamics.dynamics.layer_norm import layer_normed
 from krause_dynamics.dynamics.schedules import PerLayer
 from krause_dynamics.errors import SimulationDiverged, UnsupportedImplementation, UnsupportedModel
 from krause_dynamics.integrators import RK4, Adaptive, Euler, EulerMaruyama, LayerStep, Stiff
@@ -90,7 +91,6 @@ _FUNCTIONS: dict[str, str] = {
     "jacobian": "krause_dynamics.integrators.linearise",
     "spectrum": "krause_dynamics.integrators.linearise",
     "krausify": "krause_dynamics.models.krausified",
-    "layer_normed": "krause_dynamics.dynamics.layer_norm",
     "sweep": "krause_dynamics.sweeps",
     "unkrausify": "krause_dynamics.models.krausified",
 }
@@ -134,6 +134,7 @@ __all__ = [
     "bounded_confidence",
     "from_dict",
     "krause",
+    "layer_normed",
     "plan",
     "simulate",
     "softmax",

@@ -164,3 +164,50 @@ def test_a_gradient_flow_needs_symmetry_to_rounding(rng):
     askew[0, 1] += 1e-6 * np.abs(symmetric[0, 1])
     with pytest.raises(ValueError, match="must be symmetric"):
         kd.matrices.gradient_flow(askew, np.eye(3))
+
+
+def test_every_run_of_a_batch_has_its_own_matrices(rng, library):
+    x, values = kd.Sphere().sample(6, 3, 0), rng.normal(size=(5, 2, 3, 3))
+    dynamics = kd.Dynamics(kd.softmax(1.3), kd.Sphere(), value=library(values))
+    batch = np.asarray(dynamics.drift(0.0, library(np.stack([x] * 5))))
+    for one, value in zip(batch, values, strict=True):
+        alone = kd.Dynamics(kd.softmax(1.3), kd.Sphere(), value=value).drift(0.0, x)
+        np.testing.assert_allclose(one, alone, atol=1e-12)
+    with pytest.raises(ValueError, match=r"\(\*batch, heads, d', d\)"):
+        dynamics.drift(0.0, library(np.stack([x] * 4)))
+
+
+@pytest.mark.parametrize("scheme", ["post", "pre", "peri", "ngpt", "scaled", "pre_scaled", "mix"])
+def test_normalised_layers_are_values_and_run_in_every_library(scheme, library):
+    dynamics = kd.layer_normed(kd.softmax(2.0), scheme, rate=0.5, switch=0.4)
+    x = kd.Sphere().sample(7, 3, 1)
+    here = kd.simulate(dynamics, x, 1.0, dt=0.1).final
+    np.testing.assert_allclose(np.asarray(kd.simulate(dynamics, library(x), 1.0, dt=0.1).final), here, atol=1e-12)
+    if dynamics.read is None:  # a function is stored by name only
+        assert kd.from_dict(dynamics.to_dict()) == dynamics
+
+
+def test_a_killed_run_of_normalised_layers_ends_with_the_same_numbers(tmp_path):
+    dynamics, x = kd.layer_normed(kd.softmax(2.0), "mix", switch=0.5), kd.Sphere().sample(7, 3, 1)
+    whole = kd.simulate(dynamics, x, 1.0, dt=0.1)
+
+    def interrupt(t, state):
+        if t > 0.55:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        kd.simulate(dynamics, x, 1.0, dt=0.1, on_save=interrupt, checkpoint=tmp_path / "run.npz", checkpoint_every=0.0)
+    resumed = kd.simulate(dynamics, x, 1.0, dt=0.1, checkpoint=tmp_path / "run.npz")
+    np.testing.assert_array_equal(resumed.positions, whole.positions)
+    other = kd.layer_normed(kd.softmax(2.0), "mix", switch=0.7)
+    with pytest.raises(ValueError, match="run"):
+        kd.simulate(other, x, 1.0, dt=0.1, checkpoint=tmp_path / "run.npz")
+
+
+def test_spectra_know_the_response(rng):
+    """nGPT near consensus: directions close at its rate, where Post-LN closes at 1."""
+    x = np.tile([[1.0, 0.0, 0.0]], (4, 1))
+    for scheme, rate in (("ngpt", 0.5), ("post", 1.0)):
+        dynamics = kd.layer_normed(kd.softmax(2.0), scheme, rate=0.5)
+        rates = np.sort(np.linalg.eigvals(kd.jacobian(dynamics, x, tangent=True)).real)
+        np.testing.assert_allclose(rates, [-rate] * 6 + [0.0] * 2, atol=1e-9)

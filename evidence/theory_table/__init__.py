@@ -32,6 +32,7 @@ from evidence.theory_table import (  # noqa: F401  (importing registers the chec
     propagation_of_chaos,
     random_values,
     recent_results,
+    recent_spectra,
     report,
     sinks,
     spectra,

@@ -14,22 +14,22 @@ from krause_dynamics import theory
 STEP = 1e-4  # of time: far below the inverse of every rate here
 
 
-def one_layer(x: np.ndarray, beta: float, draws: int, seed: int) -> np.ndarray:
+def one_layer(x: np.ndarray, rule: kd.Interaction, draws: int, seed: int) -> np.ndarray:
     """Tokens (2 draws, n, d) after one layer with each matrix and its negative, which cancels the odd moments."""
     d = x.shape[-1]
     half = np.sqrt(STEP) * np.random.default_rng(seed).standard_normal((draws, 1, d, d))
-    dynamics = kd.Dynamics(kd.softmax(beta), kd.Sphere(), value=np.concatenate([half, -half]))
+    dynamics = kd.Dynamics(rule, kd.Sphere(), value=np.concatenate([half, -half]))
     start = np.broadcast_to(x, (2 * draws, *x.shape))
     return kd.simulate(dynamics, start, 1.0, dt=1.0, integrator=kd.LayerStep()).final
 
 
-def measured_exponent(beta: float, dimension: int, sign: float, draws: int = 10_000) -> float:
+def measured_exponent(rule: kd.Interaction, dimension: int, sign: float, draws: int = 10_000) -> float:
     """Mean growth of log(1 - sign R) of two tokens with 1 - sign R = 1e-6, per unit of time."""
     x = np.zeros((2, dimension))
     x[0, 0] = 1.0
     x[1, :2] = sign * (1.0 - 1e-6), np.sqrt(1.0 - (1.0 - 1e-6) ** 2)
     gap = lambda y: np.sum((y[..., 0, :] - sign * y[..., 1, :]) ** 2, axis=-1)  # noqa: E731
-    return float(np.mean(np.log(gap(one_layer(x, beta, draws, 5)) / gap(x))) / STEP)
+    return float(np.mean(np.log(gap(one_layer(x, rule, draws, 5)) / gap(x))) / STEP)
 
 
 @check(
@@ -42,7 +42,7 @@ def stochastic_depth_antipodal() -> Comparison:
     """Random values: Lyapunov exponent (d - 3) - (d - 1) tanh^2 beta of a nearly antipodal pair."""
     cases = ((3, 1.0), (4, 0.5), (4, 1.0), (8, 1.0), (8, 2.0))
     predicted = [theory.random_value_exponents(beta=b, dimension=d)[0] for d, b in cases]
-    return compare(predicted, [measured_exponent(b, d, -1.0) for d, b in cases])
+    return compare(predicted, [measured_exponent(kd.softmax(b), d, -1.0) for d, b in cases])
 
 
 @check(
@@ -55,14 +55,14 @@ def stochastic_depth_consensus() -> Comparison:
     """Random values: Lyapunov exponent -(d - 1) of a nearly equal pair, whatever the temperature."""
     cases = ((3, 1.0), (3, 4.0), (8, 1.0))
     predicted = [theory.random_value_exponents(beta=b, dimension=d)[1] for d, b in cases]
-    return compare(predicted, [measured_exponent(b, d, 1.0) for d, b in cases])
+    return compare(predicted, [measured_exponent(kd.softmax(b), d, 1.0) for d, b in cases])
 
 
 @check(11, source="2601.21942", setting="d = 4, 8; signs 20 % below and above arccosh(d - 2)/2", tolerance=0.0)
 def stochastic_depth_threshold() -> Comparison:
     """Random values: antipodal pairs attract iff cosh 2 beta > d - 2."""
     cases = [(d, share * theory.antipodal_threshold(d)) for d in (4, 8) for share in (0.8, 1.2)]
-    return compare([1, -1, 1, -1], [np.sign(measured_exponent(b, d, -1.0)) for d, b in cases])
+    return compare([1, -1, 1, -1], [np.sign(measured_exponent(kd.softmax(b), d, -1.0)) for d, b in cases])
 
 
 CASES = ((2, 2, 0.0, 0.0, 20_000), (8, 4, 0.3, 1.0, 5000), (64, 16, 0.3, 1.0, 400), (512, 16, 0.3, 1.0, 16))
@@ -75,7 +75,7 @@ def measured_rates() -> list[float]:
     for d, n, rho, beta, draws in CASES:
         x = np.zeros((n, d))
         x[:, :n] = equiangular(n, rho)
-        y = one_layer(x, beta, draws, 6)
+        y = one_layer(x, kd.softmax(beta), draws, 6)
         pairs = (np.sum(np.sum(y, axis=1) ** 2, axis=-1) - n) / (n * (n - 1))  # of unit vectors
         rates.append(float(np.mean(pairs - rho) / STEP / d))
     return rates

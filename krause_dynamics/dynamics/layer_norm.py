@@ -41,7 +41,7 @@ class FadingResponse(Value):
 class MixedResponse(Value):
     """Lengths kept before ``switch`` (Post-LN), free after it (Pre-LN): Mix-LN, 2412.13795."""
 
-    switch: float
+    switch: float = 1.0
 
     def __call__(self, t: float, x: Array, drift: Array) -> Array:
         if t >= self.switch:

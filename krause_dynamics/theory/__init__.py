@@ -20,6 +20,7 @@ from krause_dynamics.theory.clusters_on_circle import (
     regular_cluster_eigenvalues,
     three_cluster_eigenvalue,
 )
+from krause_dynamics.theory.common_noise import common_noise_exponent, common_noise_moments
 from krause_dynamics.theory.consensus_flow import consensus_flow
 from krause_dynamics.theory.context_scaling import (
     critical_scaling,
@@ -112,6 +113,7 @@ from krause_dynamics.theory.propagation_of_chaos import (
     quantile_start_error,
     sampling_rate_exponent,
 )
+from krause_dynamics.theory.random_attention import random_attention_bulk
 from krause_dynamics.theory.random_values import (
     antipodal_threshold,
     random_value_closure,
@@ -157,6 +159,8 @@ __all__ = [
     "cluster_angle_rate",
     "cluster_lifetime",
     "cluster_lifetime_asymptotic",
+    "common_noise_exponent",
+    "common_noise_moments",
     "consensus_flow",
     "consensus_rate",
     "critical_attention_noise",
@@ -216,6 +220,7 @@ __all__ = [
     "pre_norm_equiangular",
     "pre_norm_exponents",
     "quantile_start_error",
+    "random_attention_bulk",
     "random_value_closure",
     "random_value_exponents",
     "random_value_rate",

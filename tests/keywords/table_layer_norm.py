@@ -150,10 +150,10 @@ def ratio_of_speeds(similarity, beta, tokens, scheme, rate):
     return np.linalg.norm(one) / np.linalg.norm(post)
 
 
-def ito(x, beta):
+def ito(x, beta, heard=None):
     """Drift and variance of <x_0, x_1> for tokens (n, d) moved by P dV A: traces of projectors, no closed form."""
     d = x.shape[1]
-    heard = softmax_mean(x, x, x, beta)[:2]
+    heard = softmax_mean(x, x, x, beta)[:2] if heard is None else heard
     first, second = (np.eye(d) - np.outer(y, y) for y in x[:2])
     product = np.trace(first @ second) * (heard[0] @ heard[1])
     shrink = 0.5 * sum(np.trace(p) * (a @ a) for p, a in zip((first, second), heard, strict=True))
@@ -199,6 +199,28 @@ def exponents_by_projectors(beta, dimension):
 
 
 @against(
+    "kd.theory.common_noise_moments",
+    "drift and variance of the inner product of two tokens that hear themselves, with projectors as matrices",
+    similarity=(0.4, -0.7),
+)  # fmt: skip
+def moments_by_projectors(similarity):
+    x = np.zeros((2, 3))
+    x[0, 0], x[1, :2] = 1.0, (similarity, np.sqrt(1 - similarity**2))
+    return ito(x, 0.0, heard=x)
+
+
+@against(
+    "kd.theory.random_attention_bulk",
+    "the second singular value of drawn weights",
+    rtol=0.08,  # n^(-2/3)
+    tokens=(200, 500), deviation=(0.3, 0.5),
+)  # fmt: skip
+def second_singular_value(tokens, deviation):
+    weights = np.exp(deviation * np.random.default_rng(4).standard_normal((tokens, tokens)))
+    return np.linalg.svd(weights / weights.sum(axis=1, keepdims=True), compute_uv=False)[1]
+
+
+@against(
     "kd.theory.antipodal_threshold",
     "where the exponent of antipodal pairs changes sign",
     rtol=1e-4,
@@ -206,10 +228,3 @@ def exponents_by_projectors(beta, dimension):
 )  # fmt: skip
 def sign_change(dimension):
     return brentq(lambda beta: exponents_by_projectors(beta, dimension)[0], 0.01, 5.0)
-
-
-def test_every_run_of_a_batch_has_its_own_matrices():
-    values = np.random.default_rng(1).standard_normal((5, 1, 3, 3))
-    batch = kd.Dynamics(kd.softmax(1.3), kd.Sphere(), value=values).drift(0.0, np.stack([U] * 5))
-    for one, value in zip(batch, values, strict=True):
-        np.testing.assert_allclose(one, drift(U, space=kd.Sphere(), value=value[0]), **CLOSE)
