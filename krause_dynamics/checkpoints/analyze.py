@@ -67,8 +67,10 @@ def analyze(
         model: A loaded ``transformers`` model, a folder, or a name, see :func:`~krause_dynamics.checkpoints.load`; with
             ``blocks`` any torch module.
         inputs: Text, a ``pathlib.Path``, or token ids, see :func:`~krause_dynamics.checkpoints.prepare`; for a module
-            of one's own also a floating array (sequences, T, d), which it is called with.
-        tokenizer: Instead of the checkpoint's own.
+            of one's own also a floating array (sequences, T, d), which it is called with. For a vision model pixels, a
+            floating array (n, channels, height, width), or ``pathlib.Path`` of image files or a folder of them, which
+            go through the model's own processor; a sequence is then a picture, a token a patch (or a class token).
+        tokenizer: Instead of the checkpoint's own; for pictures an image processor.
         sequence_length: Cut text into consecutive sequences of this many tokens. Sink rates fall as sequences get
             longer: compare them at one length only (published ones use 64).
         max_sequences: Keep only the first ones.

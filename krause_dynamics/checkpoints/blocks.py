@@ -17,8 +17,12 @@ class NotFinite(ValueError):
     """NaN or infinity in a model's states or weights."""
 
 
-def check_kind(model: Any) -> None:
-    """Refuse models which are not a stack of blocks over token ids.
+def check_kind(model: Any, argument: str = "input_ids") -> None:
+    """Refuse models which are not a stack of blocks over what they are shown.
+
+    Args:
+        model: The model.
+        argument: What its ``forward`` would be given: ``"input_ids"`` or ``"pixel_values"``.
 
     Raises:
         UnsupportedModel: With the reason and, where there is one, the way out.
@@ -30,10 +34,12 @@ def check_kind(model: Any) -> None:
         raise UnsupportedModel(
             f"{name} is an encoder-decoder, two stacks; pass part='encoder' or part='decoder', or model.get_encoder()"
         )
-    if getattr(model, "main_input_name", "input_ids") != "input_ids":
-        raise UnsupportedModel(
-            f"{name} takes {model.main_input_name}; only models over token ids are analysed{_suggested(model)}"
+    taken = getattr(model, "main_input_name", "input_ids")
+    if taken != argument:
+        shown = (
+            "" if taken != "pixel_values" else " (pictures: a floating array (n, channels, height, width), or files)"
         )
+        raise UnsupportedModel(f"{name} takes {taken}{shown}, not {argument}{_suggested(model)}")
     if not _numbers_of_layers(model):
         raise UnsupportedModel(
             f"{name}: its configuration does not say how many layers there are (num_hidden_layers){_suggested(model)}"
@@ -185,6 +191,7 @@ class StreamRecorder:
         told: Called with (0, embedding) and (i, state after call i), each (batch, T, d), float32, where the block runs.
         earliest: Layers before it are not told of.
         block: Number of the call that is running, None outside the blocks.
+        shape: (batch, T) of the states seen so far.
         calls: Number of calls that have ended.
         last: What the last of them left, as the model has it.
     """
@@ -204,6 +211,7 @@ class StreamRecorder:
         self.thread = threading.get_ident()
         self.block: int | None = None
         self.calls = 0
+        self.shape: torch.Size | None = None
         self.last: Tensor | None = None
         self._handles: list[Any] = []
 
@@ -260,6 +268,12 @@ class StreamRecorder:
                 f"model must have finite hidden states, but {where} gives NaN or infinity in {state.dtype}; where that "
                 "is a half type, load it with dtype='float32'"
             )
+        if self.shape is not None and copy.shape[:2] != self.shape:
+            raise UnsupportedModel(
+                f"block {layer} turns {tuple(self.shape)} tokens into {tuple(copy.shape[:2])}: what is analysed keeps "
+                "its tokens from block to block"
+            )
+        self.shape = copy.shape[:2]
         self.told(layer, copy)
 
     def check(self, expected: int) -> None:

@@ -104,6 +104,11 @@ def check_options(
             f"{who} attends from {query.shape[2]} queries to {key.shape[2]} keys: only self-attention "
             "of a whole sequence is recorded"
         )
+    if mask is not None and mask.shape[-2] not in (1, query.shape[2]):
+        raise UnsupportedModel(
+            f"{who} attends within windows of a picture: what is recorded is attention of whole sequences; pass "
+            "attention=None for the hidden states alone"
+        )
     table.check(module, options, _SERVED, "pass attention=None for the hidden states alone")
 
 

@@ -44,9 +44,10 @@ def record(
     Args:
         model: What :func:`~krause_dynamics.checkpoints.load` takes, or with ``blocks`` any torch module.
         inputs: What :func:`~krause_dynamics.checkpoints.prepare` takes; for a module of one's own also a floating array
-            (sequences, T, d), which it is called with. Padding is cut off and sequences of equal
+            (sequences, T, d), which it is called with; for a vision model pixels (n, channels, height, width) or image
+            files, as :func:`analyze` takes them. Padding is cut off and sequences of equal
             length are run together, so that padding on the left, on the right or none give the same numbers.
-        tokenizer: Instead of the checkpoint's own.
+        tokenizer: Instead of the checkpoint's own; for pictures an image processor.
         attention: ``"statistics"`` (default) puts the sums over the weights of every block into ``extras``, NaN where
             a hybrid has none: importance, published_importance, first_token_score, first_by_quarter, entropy,
             strongest_key, self_weight, mean_distance, distance_profile, head_distance, top_keys and learned_sink

@@ -21,6 +21,7 @@ from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, sta
 from krause_dynamics.checkpoints.blocks import StreamRecorder, check_kind, context_length, device_of, find_blocks
 from krause_dynamics.checkpoints.inputs import prepare
 from krause_dynamics.checkpoints.load import Checkpoint, load
+from krause_dynamics.checkpoints.pictures import Pictures, takes_pictures
 from krause_dynamics.checkpoints.vectors import Vectors
 from krause_dynamics.errors import UnsupportedModel
 
@@ -141,7 +142,7 @@ class Passes:
             checkpoint = load(
                 model, tokenizer=tokenizer, dtype=dtype, device=device, part=part, trust_remote_code=trust_remote_code
             )
-        prepared = model_inputs(checkpoint, inputs, tokenizer=tokenizer, **cutting)
+        prepared = model_inputs(checkpoint, inputs, tokenizer=tokenizer, blocks=blocks, **cutting)
         if attention not in (None, "auto", *TIERS, "weights", "eager"):
             raise ValueError(
                 "attention must be 'auto', 'sink', 'statistics', 'full', 'weights', 'eager' or None, "
@@ -150,7 +151,7 @@ class Passes:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, received {batch_size}")
         base = checkpoint.backbone
-        check_kind(base)
+        check_kind(base, getattr(prepared, "argument", "input_ids"))
         watched, expected = find_blocks(base, blocks)
         with capture.lock(base):  # nobody else's recording may be taken for the model's own attention
             path = _attention_path(base, attention)
@@ -207,6 +208,12 @@ class Passes:
         watch = Watch(stream)
 
         def attention(block: int, found: HeadStatistics) -> None:
+            among = found.importance[:, 0].shape
+            if stream.shape is not None and among != stream.shape:
+                raise UnsupportedModel(
+                    f"block {block + 1} attends among {tuple(among)} tokens where states are {tuple(stream.shape)}: in "
+                    "windows of a picture, perhaps; pass attention=None for the hidden states alone"
+                )
             watch.called.append(block)
             watch.found = watch.found or found
             layers.attention(block + 1, found)
@@ -254,7 +261,14 @@ class Passes:
         return arguments
 
 
-def model_inputs(checkpoint: Checkpoint, inputs: Any, *, tokenizer: Any = None, **cutting: Any) -> Inputs:
+def model_inputs(
+    checkpoint: Checkpoint,
+    inputs: Any,
+    *,
+    tokenizer: Any = None,
+    blocks: Sequence[nn.Module] | None = None,
+    **cutting: Any,
+) -> Inputs:
     """Inputs that this model takes; see :func:`~krause_dynamics.checkpoints.prepare`."""
     if isinstance(inputs, Inputs):
         return inputs
@@ -262,6 +276,9 @@ def model_inputs(checkpoint: Checkpoint, inputs: Any, *, tokenizer: Any = None, 
     vectors = None if hasattr(base, "config") else Vectors.of(inputs)
     if vectors is not None:
         return vectors
+    if takes_pictures(base, inputs):
+        source, most = str(checkpoint.meta.get("source", "")), cutting.get("max_sequences")
+        return Pictures.of(inputs, base, processor=tokenizer, folder=source, most=most, blocks=blocks)
     check_kind(base)
     vocabulary = getattr(getattr(base, "config", None), "vocab_size", None)
     chosen = checkpoint.tokenizer if tokenizer is None else tokenizer

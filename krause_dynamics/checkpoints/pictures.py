@@ -1,0 +1,210 @@
+"""Pictures for vision models: arrays of pixels, or image files through the model's own processor."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from krause_dynamics.checkpoints.blocks import device_of, find_blocks
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures of one size.
+
+    Attributes:
+        pixels: (n, channels, height, width) as the model takes them.
+        tokens: How many tokens the model makes of each: patches, and what it puts before them.
+        source: What they came as.
+        argument: Name of the argument of the model's ``forward``.
+    """
+
+    pixels: Tensor
+    tokens: int
+    source: str
+    argument: str = "pixel_values"
+    left_out = 0
+
+    @classmethod
+    def of(
+        cls,
+        inputs: Any,
+        model: Any,
+        *,
+        processor: Any = None,
+        folder: str = "",
+        most: int | None = None,
+        blocks: Sequence[nn.Module] | None = None,
+    ) -> Pictures:
+        """Pixels from an array, pictures of PIL, files or a folder of files.
+
+        Args:
+            inputs: A floating array (n, channels, height, width), as the model's processor makes them; or an image
+                file, a folder of them (in the order of their names), a list of files, or of pictures of PIL.
+            model: The vision model.
+            processor: An image processor of ``transformers``; by default that of the checkpoint's folder.
+            folder: Where the checkpoint came from.
+            most: Keep only the first ones.
+            blocks: The model's blocks, where a search would not find them.
+
+        Raises:
+            ValueError: No picture, another shape, NaN, or a size that the model does not take.
+            TypeError: Something else than pictures.
+        """
+        if is_pixels(inputs):
+            pixels, source = torch.as_tensor(inputs)[:most], "pixels"
+        else:
+            opened = _opened(inputs, most)
+            pixels, source = _processed(opened, _processor(processor, folder)), "pictures"
+        if not len(pixels):
+            raise ValueError("inputs hold no picture")
+        if not bool(torch.isfinite(pixels).all()):
+            raise ValueError("inputs: pixels must be finite, received NaN or infinity")
+        names = [name for name in inspect.signature(model.forward).parameters if name != "self"]
+        argument = "pixel_values" if "pixel_values" in names else names[0]
+        first = cls(pixels[:1], 0, source, argument)
+        return cls(pixels, _tokens(model, first, blocks), source, argument)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each picture, shape (n,)."""
+        return np.full(len(self), self.tokens)
+
+    def batches(self, size: int) -> Iterator[tuple[list[int], Tensor]]:
+        """(indices of the pictures, their pixels)."""
+        for start in range(0, len(self), size):
+            members = list(range(start, min(start + size, len(self))))
+            yield members, self.pixels[members]
+
+    def arguments(self, batch: Tensor, model: Any) -> dict[str, Any]:
+        """The pixels, where the model is and in its dtype."""
+        weight = next(model.parameters(), batch)
+        return {self.argument: batch.to(device=device_of(model), dtype=weight.dtype)}
+
+    def described(self) -> dict[str, np.ndarray]:
+        """Nothing: pictures are large, and the caller has them."""
+        return {}
+
+
+def takes_pictures(model: Any, inputs: Any) -> bool:
+    """Whether a vision model is shown what may be pictures, or another module pixels."""
+    if not hasattr(model, "config"):
+        return is_pixels(inputs)
+    if getattr(model, "main_input_name", "") != "pixel_values":
+        return False
+    one = inputs[0] if isinstance(inputs, Sequence) and len(inputs) else inputs
+    is_array = isinstance(inputs, np.ndarray | Tensor)
+    return isinstance(one, os.PathLike) or type(one).__module__.startswith("PIL.") or (is_array and inputs.ndim >= 3)
+
+
+def is_pixels(inputs: Any) -> bool:
+    """Whether inputs are a floating array of four axes."""
+    return isinstance(inputs, np.ndarray | Tensor) and inputs.ndim == 4 and "float" in str(inputs.dtype)
+
+
+def _opened(inputs: Any, most: int | None) -> list[Any]:
+    """Pictures of PIL."""
+    from PIL import Image
+
+    items = list(inputs) if isinstance(inputs, Sequence) and not isinstance(inputs, str) else [inputs]
+    found: list[Any] = []
+    for item in items:
+        if isinstance(item, Image.Image):
+            found.append(item.convert("RGB"))
+        elif isinstance(item, os.PathLike):
+            files = _files(Path(item))
+            for file in files[: None if most is None else most - len(found)]:
+                with Image.open(file) as picture:
+                    found.append(picture.convert("RGB"))
+        else:
+            raise TypeError(
+                "inputs of a vision model must be a floating array (n, channels, height, width), pathlib.Path of image "
+                f"files or of a folder of them, or pictures of PIL; received {_kind(item)}"
+            )
+    return found[:most]
+
+
+def _kind(item: Any) -> str:
+    shape = getattr(item, "shape", None)
+    return type(item).__name__ if shape is None else f"{item.dtype} of shape {tuple(shape)}"
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS)
+        if not files:
+            raise ValueError(f"inputs: no picture in {str(path)!r}; files must end in {', '.join(ENDINGS)}")
+        return files
+    if not path.is_file():
+        raise ValueError(f"inputs: no such file {str(path)!r}; pass an image file or a folder of them")
+    return [path]
+
+
+def _processor(processor: Any, folder: str) -> Any:
+    if processor is not None:
+        return processor
+    from transformers import AutoImageProcessor
+
+    if not Path(folder, "preprocessor_config.json").is_file():
+        raise ValueError(
+            "inputs: image files need the model's processor and it came without one; pass tokenizer=processor, or "
+            "pixels (n, channels, height, width) as the processor makes them"
+        )
+    return AutoImageProcessor.from_pretrained(folder)
+
+
+def _processed(pictures: list[Any], processor: Any) -> Tensor:
+    if not pictures:
+        return torch.empty(0)
+    pixels: Tensor = processor(images=pictures, return_tensors="pt")["pixel_values"]
+    if pixels.ndim != 4:
+        raise ValueError(
+            f"inputs: the processor makes {tuple(pixels.shape)} of {len(pictures)} pictures, not (n, channels, height, "
+            "width); pass pixels"
+        )
+    return pixels
+
+
+class _Enough(Exception):
+    """The first block was reached."""
+
+
+def _tokens(model: Any, pictures: Pictures, blocks: Sequence[nn.Module] | None) -> int:
+    """How many tokens enter the first block."""
+    seen: list[int] = []
+
+    def reached(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        entering = args[0] if args else kwargs["hidden_states"]
+        seen.append(int(entering.shape[1]))
+        raise _Enough
+
+    handle = find_blocks(model, blocks)[0][0].register_forward_pre_hook(reached, with_kwargs=True)
+    (name, pixels), *_ = pictures.arguments(pictures.pixels, model).items()
+    try:
+        with torch.no_grad():
+            model(**{name: pixels})
+    except _Enough:
+        return seen[0]
+    except (ValueError, RuntimeError) as error:
+        size = getattr(getattr(model, "config", None), "image_size", None)
+        wanted = "" if size is None else f" (image_size {size} in its configuration)"
+        raise ValueError(
+            f"inputs: {type(model).__name__} does not take pictures of shape {tuple(pixels.shape[1:])}{wanted}: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+    finally:
+        handle.remove()
+    raise ValueError(f"{type(model).__name__} never ran its first block")
