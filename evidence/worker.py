@@ -23,6 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "training": {"epochs": 2, "batch_size": 16},
     "data": {"limit": 64, "validation": 32},
 }
+SMALL_TEXT = {"limit": 4000, "length": 32, "vocabulary": 300}  # characters, tokens
 
 
 class OutOfTime(Exception):
@@ -61,6 +62,8 @@ class Order:
         if self.small:
             for name, keys in SMALL.items():
                 tables[name] |= keys
+            if tables["data"]["format"] == "text":
+                tables["data"] |= SMALL_TEXT
         return tables
 
 

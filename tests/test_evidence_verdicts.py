@@ -73,6 +73,23 @@ def test_pages_say_it_and_what_is_missing(made):
             assert len({line.count("|") for line in block.splitlines()}) == 1, block
 
 
+def test_what_stands_beside_is_shown(made):
+    measures = ("sink_rate", "importance_first", "published_importance_first", "entropy", "order_parameter")
+    row = {"run": "krause-trained", "model": "krause", "control": "trained", "effective_clusters": 12.34}
+    logs.write(made, "twins", "results", [row | {key: i / 8 for i, key in enumerate(measures)}])
+    row = {"run": "smollm2", "requests": 7, "difference_by_hand": 3e-5, "lm_eval": "0.4", "difference_lm_eval": 2e-5}
+    logs.write(made, "scorers", "results", [row])
+    results = logs.read(made, "fashion", "results")
+    learned = [
+        one | {"sigma": "[1, 3]" if one["seed"] else "[2, 4]"} for one in results if one["arm"] == "gaussian.full"
+    ]
+    logs.write(made, "fashion", "results", learned)
+    page = tables.page(all_found(made), made)
+    assert "| krause | trained | 0.0000 | 0.1250 | 0.2500 | 0.3750 | 0.5000 | 12.3 |" in page
+    assert "in float64: 3e-05; from lm_eval 0.4: 2e-05." in page
+    assert "- `gaussian.full`: 1.20, 3.20" in page  # seeds 1 to 4, and 0
+
+
 def test_the_figure_holds_every_contrast_with_results(made):
     drawn = figure.draw(all_found(made))
     (ax,) = drawn.axes

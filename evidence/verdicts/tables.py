@@ -7,7 +7,7 @@ from math import isnan
 from pathlib import Path
 
 from evidence import logs, statistics
-from evidence.verdicts import distance
+from evidence.verdicts import distance, further
 from evidence.verdicts.claims import CLAIMS, Claim
 from evidence.verdicts.found import Found, Judged, interval, shown
 
@@ -26,7 +26,7 @@ def page(found: dict[str, Found], folder: Path = logs.FOLDER) -> str:
     for one in found.values():
         if one.counts[0]:
             parts += experiment(one)
-    parts += distance.section(folder)
+    parts += [*distance.section(folder), *further.twins(folder), *further.scorers(folder)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -91,6 +91,7 @@ def experiment(one: Found) -> Iterator[str]:
     yield arms(one)
     if own.learning_rates:
         yield rates(one)
+    yield from further.sigmas(one)
 
 
 def run_error(one: Found) -> str:
