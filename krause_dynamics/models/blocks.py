@@ -81,13 +81,59 @@ class Block(GradientCheckpointingLayer):
         self.dropout = nn.Dropout(config.dropout)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, **heard: Any) -> Tensor:
-        """Tokens (..., width) -> the same; keywords go to the attention."""
+    def forward(self, x: Tensor, *, return_weights: bool = False, **heard: Any) -> Any:
+        """Tokens (..., width) -> the same, and the weights of the attention if asked for; keywords go to it."""
+        if return_weights:
+            heard["return_weights"] = "dense"
+        found = self.attention(self.norm1(x) if self.pre else x, **heard)
+        mixed, weights = found if return_weights else (found, None)
+        mixed = x + self.drop_path(self.dropout(mixed))
         if self.pre:
-            x = x + self.drop_path(self.dropout(self.attention(self.norm1(x), **heard)))
-            return x + self.drop_path(self.mlp(self.norm2(x)))
-        x = self.norm1(x + self.drop_path(self.dropout(self.attention(x, **heard))))
-        return self.norm2(x + self.drop_path(self.mlp(x)))
+            x = mixed + self.drop_path(self.mlp(self.norm2(mixed)))
+        else:
+            x = self.norm1(mixed)
+            x = self.norm2(x + self.drop_path(self.mlp(x)))
+        return (x, weights) if return_weights else x
+
+
+class Trail:
+    """What a pass leaves behind for those who ask: the tokens before each layer and after the last, and the weights.
+
+    Args:
+        config: Says what is wanted where a call does not.
+        hidden_states: Whether tokens are wanted.
+        attentions: Whether weights are.
+        x: The tokens before the first layer.
+    """
+
+    def __init__(self, config: KrauseConfig, hidden_states: bool | None, attentions: bool | None, x: Tensor) -> None:
+        self.wants_states = config.output_hidden_states if hidden_states is None else hidden_states
+        self.wants_weights = config.output_attentions if attentions is None else attentions
+        self.states = [x]
+        self.weights: list[Tensor] = []
+
+    def through(self, block: nn.Module, x: Tensor, **heard: Any) -> Tensor:
+        """Tokens after a block."""
+        if self.wants_weights:
+            x, weights = block(x, return_weights=True, **heard)
+            self.weights.append(weights)
+        else:
+            x = block(x, **heard)
+        return self.past(x)
+
+    def past(self, x: Tensor) -> Tensor:
+        """Tokens after a layer without attention."""
+        self.states.append(x)
+        return x
+
+    @property
+    def outputs(self) -> dict[str, tuple[Tensor, ...] | None]:
+        """As transformers names them."""
+        return {
+            # Maps of pictures in raster order.
+            "hidden_states": tuple(x.flatten(1, -2) for x in self.states) if self.wants_states else None,
+            "attentions": tuple(self.weights) if self.wants_weights else None,
+        }
 
 
 def drop_rates(config: KrauseConfig) -> list[float]:

@@ -57,8 +57,10 @@ class GatedAttention(nn.Module):
         """Empty caches of both branches."""
         return Caches(branch.new_cache(static=static) for branch in (self.softmax, self.krause))
 
-    def forward(self, x: Tensor, *, cache: Caches | None = None, **heard: Any) -> Tensor:
-        """Attend with both branches; each appends to its own cache."""
+    def forward(self, x: Tensor, *, cache: Caches | None = None, return_weights: Any = False, **heard: Any) -> Any:
+        """Attend with both branches, each appending to its own cache; weights are those of the softmax branch."""
         first, second = (None, None) if cache is None else cache
-        mixed: Tensor = self.gate(self.softmax(x, cache=first, **heard), self.krause(x, cache=second, **heard))
-        return mixed
+        softmax: Any = self.softmax(x, cache=first, return_weights=return_weights, **heard)
+        softmax, weights = softmax if return_weights else (softmax, None)
+        mixed: Tensor = self.gate(softmax, self.krause(x, cache=second, **heard))
+        return (mixed, weights) if return_weights else mixed

@@ -11,7 +11,7 @@ from transformers import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from krause_dynamics._array import may_look
-from krause_dynamics.models.blocks import KrauseModel, attention, blocks
+from krause_dynamics.models.blocks import KrauseModel, Trail, attention, blocks
 from krause_dynamics.models.branches import GatedAttention
 from krause_dynamics.models.decoder_configuration import KARMConfig, KrauseLMConfig
 from krause_dynamics.models.decoding import Caches
@@ -77,6 +77,7 @@ class KrauseLM(KrauseModel, GenerationMixin):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
+        output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
@@ -91,6 +92,8 @@ class KrauseLM(KrauseModel, GenerationMixin):
             labels: (batch, n), not shifted; -100 is left out of the mean.
             use_cache: Whether to keep keys and values to go on from (only without gradients).
             logits_to_keep: Only for this many last tokens; 0: all.
+            output_attentions: Return the weights of each layer before dropout, (batch, heads, n, keys), the keys those
+                that the cache holds; of a model with a gate those of its softmax branch (see `branch_weights`).
             output_hidden_states: Return the tokens before each layer and after the last.
             return_dict: A dictionary (default) or a tuple.
 
@@ -104,21 +107,15 @@ class KrauseLM(KrauseModel, GenerationMixin):
         cache = self._cache(past_key_values, use_cache)
         positions, valid = self._places(x, attention_mask, position_ids, cache)
         x = self.dropout(x + self.position_embedding(positions))
-        states = [x]
+        trail = Trail(self.config, output_hidden_states, output_attentions, x)
         for i, layer in enumerate(self.layers):
-            x = layer(x, key_valid=valid, cache=None if cache is None else cache[i])
-            states.append(x)
+            x = trail.through(layer, x, key_valid=valid, cache=None if cache is None else cache[i])
         logits = self.head(self.norm(x[:, -logits_to_keep:]))
         loss = None
         if labels is not None:
             loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
-        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        output = CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            hidden_states=tuple(states) if wanted else None,
-            past_key_values=cache,  # type: ignore[arg-type]  # ours, not a Cache of the library
-        )
+        kept: Any = cache  # ours, not a Cache of the library
+        output = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=kept, **trail.outputs)  # type: ignore[arg-type]
         return output.to_tuple() if return_dict is False else output
 
     def _cache(self, given: Caches | None, use_cache: bool | None) -> Caches | None:

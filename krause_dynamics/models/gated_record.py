@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from krause_dynamics._arguments import Is, reads
+from krause_dynamics.models.branches import GatedAttention
 from krause_dynamics.models.gated_attention import KrauseBranch
 from krause_dynamics.nn import sparse_weights
+from krause_dynamics.nn.sparse import dense
 
 
 class BranchWeights(NamedTuple):
@@ -36,27 +38,27 @@ def branch_weights(model: Any, *args: Any, **inputs: Any) -> BranchWeights:
     pass runs with the model's eager attention, whatever it was loaded with; O(n^2) memory a layer.
 
     Args:
-        model: A model with a Krause branch, with or without an adapter around it.
+        model: A model with a Krause branch, with or without an adapter around it, or a `KrauseLM` with a gate.
         *args: What its forward takes.
         **inputs: Likewise, such as ``**tokenizer(text, return_tensors="pt")``.
 
     Raises:
         TypeError: A model without the branch.
     """
-    parts = [module for module in model.modules() if isinstance(module, KrauseBranch)]
+    parts = [module for module in model.modules() if isinstance(module, KrauseBranch | GatedAttention)]
     if not parts:
         raise TypeError(f"branch_weights takes a model with a Krause branch, got {type(model).__name__}")
     krause: list[Tensor] = []
     gate: list[Tensor] = []
-    config = parts[0].config
+    config = model.config
     before = config._attn_implementation_internal
     with ExitStack() as stack:
         for part in parts:
             hook = part.register_forward_pre_hook(
-                lambda m, _, given: krause.append(_krause(m, given)), with_kwargs=True
+                lambda m, tokens, given: krause.append(_krause(m, tokens, given)), with_kwargs=True
             )
             stack.callback(hook.remove)
-            gate_of = part.gate_proj_krause
+            gate_of: Any = part.gate_proj_krause if isinstance(part, KrauseBranch) else part.gate
             hook = gate_of.register_forward_pre_hook(lambda m, both: gate.append(m.share(*both)))
             stack.callback(hook.remove)
         stack.callback(setattr, config, "_attn_implementation_internal", before)
@@ -65,11 +67,12 @@ def branch_weights(model: Any, *args: Any, **inputs: Any) -> BranchWeights:
     return BranchWeights(tuple(outputs.attentions), tuple(krause), tuple(gate))
 
 
-def _krause(part: Any, given: dict[str, Any]) -> Tensor:
+def _krause(part: Any, tokens: tuple[Tensor, ...], given: dict[str, Any]) -> Tensor:
     """Weights (batch, heads, n, n) of a module's Krause branch."""
+    if isinstance(part, GatedAttention):
+        weights: Tensor = part.krause(*tokens, key_valid=given.get("key_valid"), return_weights="dense")[1]
+        return weights
     call = part.krause_call(
         given["hidden_states"], given["position_embeddings"], given.get("attention_mask"), given.get("past_key_values")
     )
-    index, weight = sparse_weights(call[0], call[1], part.branch.neighbourhood, **call[3])
-    whole = weight.new_zeros(*index.shape[:-1], call[1].shape[2])
-    return whole.scatter_add(-1, index.clamp(min=0), weight)
+    return dense(*sparse_weights(call[0], call[1], part.branch.neighbourhood, **call[3]), call[1].shape[2])

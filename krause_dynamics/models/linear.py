@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,8 +55,24 @@ class LinearAttention(nn.Module):
         """An empty cache; its size never changes, so that ``static`` makes no difference."""
         return LinearCache()
 
-    def forward(self, x: Tensor, *, key_valid: Tensor | None = None, cache: LinearCache | None = None) -> Tensor:
-        """Tokens (batch, n, dim) -> the same; see `KrauseAttention.forward`."""
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        key_valid: Tensor | None = None,
+        cache: LinearCache | None = None,
+        return_weights: Any = False,
+    ) -> Any:
+        """Tokens (batch, n, dim) -> the same, and weights (batch, heads, n, n); see `KrauseAttention.forward`.
+
+        Raises:
+            ValueError: Weights on a cache that has seen tokens, of which sums are left.
+        """
+        if return_weights and cache is not None and cache.seen:
+            raise ValueError(
+                f"linear attention keeps sums over the {cache.seen} tokens before, so that it has no weights on them; "
+                "ask for weights with use_cache=False"
+            )
         q, k, v = (
             projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
@@ -67,7 +84,14 @@ class LinearAttention(nn.Module):
         out, past = causal_linear(q, k, v, past)
         if cache is not None:
             cache.seen, cache.state = cache.seen + x.shape[1], past
-        return self.out_proj(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        result = self.out_proj(out.transpose(1, 2).flatten(2))
+        return (result, linear_weights(q, k)) if return_weights else result
+
+
+def linear_weights(q: Tensor, k: Tensor) -> Tensor:
+    """Weights (batch, heads, n, n) that `causal_linear` means, of features q, k (batch, heads, n, d)."""
+    products = (q @ k.transpose(2, 3)).tril()
+    return products / (products.sum(-1, keepdim=True) + EPSILON)
 
 
 def causal_linear(

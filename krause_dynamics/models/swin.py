@@ -6,13 +6,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import ImageClassifierOutput
 
 from krause_dynamics._arguments import COUNT
 from krause_dynamics.interaction import Everyone
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
-from krause_dynamics.models.blocks import Block, KrauseModel, drop_rates
-from krause_dynamics.models.vision import PictureConfig, classified
+from krause_dynamics.models.blocks import Block, drop_rates
+from krause_dynamics.models.classifiers import PictureClassifier, PictureConfig
 from krause_dynamics.nn import KrauseAttention
 
 APART = -100.0  # added between regions that a shift has brought together, as in Swin: weights of e^-100
@@ -122,15 +121,18 @@ class WindowAttention(nn.Module):
             apart = regions_differ(self.size, self.side[0], self.shift)
             self.apart = torch.where(apart, APART, 0.0)[:, None].to(device)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """A map (batch, height, width, d) -> the same."""
+    def forward(self, x: Tensor, *, return_weights: Any = False) -> Any:
+        """A map (batch, height, width, d) -> the same, and weights (batch * windows, heads, w^2, w^2) if asked for."""
         moved = x.roll((-self.shift, -self.shift), (1, 2)) if self.shift else x
         down, across = (length // side for length, side in zip(self.size, self.side, strict=True))
         windows = moved.unflatten(1, (down, self.side[0])).unflatten(3, (across, self.side[1]))
         windows = windows.transpose(2, 3).flatten(3, 4).flatten(0, 2)
-        out = self.rule(windows, pair_bias=self._pair_bias(x.shape[0], down * across))
+        bias = self._pair_bias(x.shape[0], down * across)
+        out: Any = self.rule(windows, pair_bias=bias, return_weights=return_weights)
+        out, weights = out if return_weights else (out, None)
         out = out.unflatten(0, (-1, down, across)).unflatten(3, self.side).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-        return out.roll((self.shift, self.shift), (1, 2)) if self.shift else out
+        out = out.roll((self.shift, self.shift), (1, 2)) if self.shift else out
+        return (out, weights) if return_weights else out
 
     def _pair_bias(self, batch: int, windows: int) -> Tensor | None:
         """(1 or batch * windows, heads, w^2, w^2): of relative positions, and -100 between regions of a shifted map."""
@@ -175,7 +177,7 @@ class Merge(nn.Module):
         return self.reduction(self.norm(torch.cat(parts, -1)))  # type: ignore[no-any-return]
 
 
-class KrauseSwin(KrauseModel):
+class KrauseSwin(PictureClassifier):
     """KSwin with a head for classes: Swin (Liu et al. 2103.14030) on the layer (2602.11534).
 
     Args:
@@ -189,7 +191,6 @@ class KrauseSwin(KrauseModel):
 
     config_class = KrauseSwinConfig
     config: KrauseSwinConfig
-    main_input_name = "pixel_values"
 
     def __init__(self, config: KrauseSwinConfig) -> None:
         super().__init__(config)
@@ -217,19 +218,10 @@ class KrauseSwin(KrauseModel):
         if isinstance(module, WindowAttention):
             module.reset_buffers()
 
-    def forward(
-        self,
-        pixel_values: Tensor,
-        labels: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> ImageClassifierOutput | tuple[Any, ...]:
-        """Logits of the classes, read from the mean of the last map; see `KrauseViT.forward`."""
-        self.config.check_pixels(pixel_values)
-        x = self.dropout(self.patch_norm(self.patch_embedding(pixel_values).permute(0, 2, 3, 1)))
-        states = [x.flatten(1, 2)]
-        for layer in self.layers:
-            x = layer(x)
-            states.append(x.flatten(1, 2))
-        logits = self.head(self.norm(x).mean((1, 2)))
-        return classified(self.config, logits, labels, states, output_hidden_states, return_dict)
+    def embedded(self, pixel_values: Tensor) -> Tensor:
+        """The map of patches, (batch, height, width, d)."""
+        return self.dropout(self.patch_norm(self.patch_embedding(pixel_values).permute(0, 2, 3, 1)))  # type: ignore[no-any-return]
+
+    def read(self, x: Tensor) -> Tensor:
+        """The mean of the last map, (batch, d)."""
+        return self.norm(x).mean((1, 2))  # type: ignore[no-any-return]

@@ -21,7 +21,7 @@ from krause_dynamics.nn.attention import WATCHERS, answer, with_sink
 from krause_dynamics.nn.cache import WindowCache
 from krause_dynamics.nn.hearing import hearing, within
 from krause_dynamics.nn.parts import LogSigma, PerHead, Rotary, projected_together
-from krause_dynamics.nn.sparse import weights_of
+from krause_dynamics.nn.sparse import dense, weights_of
 from krause_dynamics.nn.static_cache import StaticWindowCache, from_ring
 
 
@@ -236,9 +236,9 @@ class KrauseAttention(nn.Module):
         segments: Segments | None = None,
         positions: Tensor | None = None,
         cache: WindowCache | StaticWindowCache | None = None,
-        return_weights: bool = False,
+        return_weights: bool | Literal["dense"] = False,
         **old: Tensor | None,
-    ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
+    ) -> Tensor | tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
         """Attend.
 
         Args:
@@ -249,7 +249,8 @@ class KrauseAttention(nn.Module):
             segments: Packed sequences of this pass, which join the layer's neighbourhood.
             positions: For rotary positions; by default they go on where the cache ends.
             cache: From `new_cache`: tokens are appended to it and hear what it holds.
-            return_weights: Return ``(index, weight)`` of the admitted keys as well; see `sparse_weights`.
+            return_weights: Return ``(index, weight)`` of the admitted keys as well, see `sparse_weights`; ``"dense"``:
+                matrices (batch, heads, tokens, keys), the keys those that the cache holds.
             **old: ``cu_seqlens`` of the last release, deprecated.
 
         Returns:
@@ -260,6 +261,8 @@ class KrauseAttention(nn.Module):
         """
         if x.ndim != 3 or x.shape[2] != self.dim:
             raise ValueError(f"x must be (batch, tokens, {self.dim}), got {tuple(x.shape)}")
+        if return_weights not in (False, True, "dense"):
+            raise ValueError(f"return_weights must be False, True or 'dense', got {return_weights!r}")
         if self.rotary is not None and cache is not None and positions is None:
             positions = torch.arange(x.shape[1], device=x.device) + cache.seen
         q, k, v, joint = self._projected(x, positions)
@@ -287,7 +290,8 @@ class KrauseAttention(nn.Module):
         result = self._projected_back(out, log_partition)
         if not return_weights:
             return result
-        return result, weights_of(call, log_partition, None if self.sink is None else self.sink())
+        weights = weights_of(call, log_partition, None if self.sink is None else self.sink())
+        return result, dense(*weights, call.k.shape[2]) if return_weights == "dense" else weights
 
     def _projected_back(self, out: Tensor, log_partition: Tensor) -> Tensor:
         """Tokens (b, n, dim) of heads (b, h, n, d), the sink's share taken."""

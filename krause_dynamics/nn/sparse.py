@@ -43,6 +43,12 @@ def sparse_weights(
     return weights_of(call, answer(call._replace(dropout=0.0), "auto")[1], sink)
 
 
+def dense(index: Tensor, weight: Tensor, keys: int) -> Tensor:
+    """`sparse_weights` as matrices (batch, heads, n, keys)."""
+    whole = weight.new_zeros(*weight.shape[:-1], keys)
+    return whole.scatter_add(-1, index.clamp(min=0), weight)
+
+
 def weights_of(call: Call, log_partition: Tensor | None = None, sink: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """`sparse_weights` of a checked call; a sink needs its log-partition (batch, heads, n)."""
     index, weight = _weights_of(call)

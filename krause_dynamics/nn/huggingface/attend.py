@@ -16,7 +16,7 @@ from krause_dynamics.nn.attention import answer
 from krause_dynamics.nn.huggingface import options as table
 from krause_dynamics.nn.huggingface.masks import IndexRule, PairMask
 from krause_dynamics.nn.huggingface.rules import LayerRule
-from krause_dynamics.nn.sparse import weights_of
+from krause_dynamics.nn.sparse import dense, weights_of
 
 SERVED = frozenset(table.MEANINGS)
 WAY_OUT = "load the model with attn_implementation='eager'"
@@ -47,7 +47,7 @@ def attend(
         out, log_partition, weights = _capped(call, module, float(softcap), asked)
     else:
         out, log_partition = answer(call, impl)
-        weights = _dense(call) if asked else None
+        weights = dense(*weights_of(call), call.k.shape[2]) if asked else None
     if sinks is not None:
         share = _share(log_partition, sinks, module)
         out = out * share.to(out.dtype)
@@ -160,13 +160,6 @@ def _share(log_partition: Tensor, sinks: Tensor, module: nn.Module) -> Tensor:
             f"{log_partition.shape[1]} heads; {WAY_OUT}"
         )
     return torch.sigmoid(log_partition - sinks.reshape(1, -1, 1).to(log_partition.dtype))[..., None]
-
-
-def _dense(call: Call) -> Tensor:
-    """Weights (b, h, n, m) before dropout."""
-    index, weight = weights_of(call)
-    whole = weight.new_zeros(*weight.shape[:3], call.k.shape[2])
-    return whole.scatter_add(-1, index.clamp(min=0), weight)
 
 
 def _weights_asked(options: dict[str, Any]) -> bool:
