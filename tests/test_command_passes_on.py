@@ -72,6 +72,30 @@ def test_analyze_passes_on_its_options(asked, tmp_path, arguments, changed):
     assert options == defaults | {"progress": True} | changed
 
 
+@pytest.mark.parametrize(
+    ("models", "texts", "cases", "same"),
+    [
+        (["x/a", "y/b"], ["t.txt"], {"a": "x/a", "b": "y/b"}, {"inputs": Path("t.txt")}),
+        (["x/a", "y/a"], ["t.txt"], {"x/a": "x/a", "y/a": "y/a"}, {"inputs": Path("t.txt")}),
+        (["runs"], ["t.txt"], "runs", {"inputs": Path("t.txt")}),
+        (["m"], ["t.txt", "u.txt"], {"t.txt": Path("t.txt"), "u.txt": Path("u.txt")}, {"model": "m"}),
+    ],
+)
+def test_compare_passes_on_what_it_is_given(asked, models, texts, cases, same):
+    files = [word for text in texts for word in ("--text", text)]
+    arguments = ("--length", 8, "--memory", "2GB", "--level", 0.9, "--seed", 3, "--dtype", "float32")
+    (given,), options = asked(kd.checkpoints, "compare", "compare", *models, *files, *arguments)
+    assert given == cases
+    assert {name: options[name] for name in same} == same
+    told = {"sequence_length": 8, "memory": "2GB", "level": 0.9, "rng": 3, "dtype": "float32", "progress": True}
+    assert {name: options[name] for name in told} == told
+
+
+def test_compare_refuses_models_and_texts_at_once():
+    result = CliRunner().invoke(app, ["compare", "a", "b", "--text", "t", "--text", "u"])
+    assert (result.exit_code, "several models or several texts" in result.output) == (2, True)
+
+
 def test_analyze_takes_one_file_of_the_kind_that_its_option_says(asked, tmp_path):
     ids = tmp_path / "ids.json"
     assert asked(kd.checkpoints, "analyze", "analyze", "m", "--token-ids", ids)[0] == ("m", ids)

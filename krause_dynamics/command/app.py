@@ -8,6 +8,7 @@ import typer
 
 from krause_dynamics._version import __version__
 from krause_dynamics.command.analyze import analyze
+from krause_dynamics.command.compare import compare
 from krause_dynamics.command.pictures import complete, generate
 from krause_dynamics.command.simulate import simulate
 from krause_dynamics.command.sweep import sweep
@@ -19,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-for command in (simulate, sweep, analyze, generate, complete, train):
+for command in (simulate, sweep, analyze, compare, generate, complete, train):
     app.command()(command)
 
 

@@ -7,6 +7,7 @@ function takes ``ax=None`` (a new figure) and passes further keywords to the art
 from krause_dynamics.plots.angles import angles
 from krause_dynamics.plots.bifurcation import bifurcation, largest_cluster
 from krause_dynamics.plots.checkpoints import clusters, norm_ratio, sink_map, synchronization
+from krause_dynamics.plots.comparisons import difference, difference_figure, emergence, emergence_figure
 from krause_dynamics.plots.density import density
 from krause_dynamics.plots.diagrams import (
     cluster_numbers_over_length,
@@ -43,6 +44,10 @@ __all__ = [
     "clusters_over_beta",
     "clusters_over_length",
     "density",
+    "difference",
+    "difference_figure",
+    "emergence",
+    "emergence_figure",
     "largest_cluster",
     "layers_figure",
     "new_axes",

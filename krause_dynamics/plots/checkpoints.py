@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from krause_dynamics._arguments import Holds, Maybe, Real, reads
 from krause_dynamics.analysis import observables
+from krause_dynamics.plots.cases import cases, is_comparison, label_depth
 from krause_dynamics.plots.style import ON, new_axes
 from krause_dynamics.trajectory import Trajectory
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # Chords; smaller ones leave tokens of a trained model alone, larger ones join independent directions.
 CLUSTER_RADII = (0.4, 0.6, 0.8, 0.9, 1.0)
+COMPARED_RADIUS = 0.8  # 47 degrees: one line a case
 # Short words for an axis; what else a Dataset holds by layer is labelled with its own long_name.
 _LABELS = {
     "order_parameter": "order parameter R (1 = all tokens point one way)",
@@ -41,7 +43,8 @@ def synchronization(
     """An observable over layers or time; with several sequences their mean, and a band over the middle 80 per cent.
 
     Args:
-        run: A Trajectory (of ``kd.simulate`` or ``kd.checkpoints.record``) or the Dataset of ``kd.analyze``.
+        run: A Trajectory (of ``kd.simulate`` or ``kd.checkpoints.record``), the Dataset of ``kd.analyze``, or that of
+            ``kd.compare``, drawn over relative depth with a line a case.
         ax: Where to draw.
         quantity: ``order_parameter``, ``mean_cosine``, ``residual`` or ``effective_rank``; of a Dataset any variable
             over sequence and layer.
@@ -56,17 +59,17 @@ def synchronization(
         raise ValueError(f"quantity must be one of {sorted(known)}, received {quantity!r}")
     if tokens not in ("all", "without_first"):
         raise ValueError(f"tokens must be 'all' or 'without_first', received {tokens!r}")
-    times, values, axis = _curve(run, quantity, tokens)
     ax = new_axes(ax)
-    drawn = ax.plot(times, values.mean(0), **line)[0]
-    if len(values) > 1:
-        low, high = np.quantile(values, [0.1, 0.9], axis=0)
-        ax.fill_between(times, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
-    ax.set(xlabel=_axis_label(axis), ylabel=known[quantity])
+    for case in cases(run):
+        times, values, axis = _curve(case.data, quantity, tokens)
+        drawn = ax.plot(times, values.mean(0), **(case.line | line))[0]
+        if len(values) > 1:
+            low, high = np.quantile(values, [0.1, 0.9], axis=0)
+            ax.fill_between(times, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
+    ax.set(ylabel=known[quantity])
+    label_depth(ax, run, axis)
     if quantity in ("order_parameter", "residual"):
         ax.set_ylim(0, 1.02)
-    if axis == "layer":
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return ax
 
 
@@ -77,7 +80,7 @@ def _quantities(run: Trajectory | xarray.Dataset) -> dict[str, str]:
     Holds("kd.analyze, or a Trajectory", ()).read("run", run)
     by_layer = {
         str(name): str(values.attrs.get("long_name", name))
-        for name, values in run.data_vars.items()
+        for name, values in cases(run)[0].data.data_vars.items()
         if {"sequence", "layer"} <= set(values.dims) <= {"sequence", "layer", "tokens"}
     }
     return by_layer | {name: label for name, label in _LABELS.items() if name in by_layer}
@@ -100,10 +103,6 @@ def _curve(run: Any, quantity: str, tokens: str) -> tuple[np.ndarray, np.ndarray
     return host.times, np.stack(values).reshape(len(host), -1).T, str(host.meta.get("axis", "time"))
 
 
-def _axis_label(axis: str) -> str:
-    return "layer (0 = embedding, i = after block i)" if axis == "layer" else axis
-
-
 @reads(dataset=Holds("kd.analyze", ("clusters", "radius")), ax=ON)
 def clusters(
     dataset: xarray.Dataset,
@@ -117,9 +116,10 @@ def clusters(
     """Number of clusters over layers, one line an angle within which directions are joined; darker is wider.
 
     Args:
-        dataset: Of ``kd.analyze``.
+        dataset: Of ``kd.analyze``, or of ``kd.compare``: then also one line a case.
         ax: Where to draw.
-        radii: Some of the radii of the Dataset (default: those nearest to ``CLUSTER_RADII``).
+        radii: Some of the radii of the Dataset (default: those nearest to ``CLUSTER_RADII``, of a comparison the one
+            nearest to ``COMPARED_RADIUS``).
         tokens: ``all`` or ``without_first``.
         quantity: ``clusters`` or ``effective_clusters``.
         **line: For ``Axes.plot``.
@@ -127,22 +127,23 @@ def clusters(
     ax = new_axes(ax)
     have = dataset["radius"].values
     if radii is None:
-        radii = np.unique([have[np.argmin(np.abs(have - radius))] for radius in CLUSTER_RADII]).tolist()
+        wanted = (COMPARED_RADIUS,) if is_comparison(dataset) else CLUSTER_RADII
+        radii = np.unique([have[np.argmin(np.abs(have - radius))] for radius in wanted]).tolist()
     radii = sorted(radii, reverse=True)
     shades = plt.get_cmap("viridis_r")(np.linspace(1.0, 0.15, len(radii)))
     for radius, shade in zip(radii, shades, strict=True):
-        counts = dataset[quantity].sel(tokens=tokens).sel(radius=radius, method="nearest")
-        counts = counts.where(counts != -1).mean("sequence")  # -1: a sequence without tokens left
-        ax.plot(dataset["layer"], counts.values, **({"color": shade, "label": _angle(radius)} | line))
-    ax.set(
-        xlabel=_axis_label("layer"),
-        ylabel="clusters of token directions" if quantity == "clusters" else "effective clusters",
-    )
+        for case in cases(dataset):
+            counts = case.data[quantity].sel(tokens=tokens).sel(radius=radius, method="nearest")
+            counts = counts.where(counts != -1).mean("sequence")  # -1: a sequence without tokens left
+            colour: dict[str, Any] = {} if case.name and len(radii) == 1 else {"color": shade}
+            label = f"{case.name}, {_angle(radius)}" if case.name else _angle(radius)
+            ax.plot(case.data["layer"], counts.values, **(colour | case.line | {"label": label} | line))
+    label_depth(ax, dataset)
+    ax.set(ylabel="clusters of token directions" if quantity == "clusters" else "effective clusters")
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(title="joined within", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
 
@@ -157,23 +158,27 @@ def sink_map(dataset: xarray.Dataset, *, ax: Axes | None = None, eps: float | No
     """Heat map, block by head: in how many sequences the first token is an attention sink.
 
     Args:
-        dataset: Of ``kd.analyze``.
+        dataset: Of ``kd.analyze``; of ``kd.compare``: case by depth, the share of heads and sequences.
         ax: Where to draw.
         eps: One of the thresholds of the Dataset (default: its first).
         **image: For ``Axes.imshow``.
     """
     ax = new_axes(ax)
     chosen = float(dataset["eps"].values[0] if eps is None else eps)
-    rate = dataset["sink_rate"].sel(eps=chosen, method="nearest").transpose("block", "head")
+    several = is_comparison(dataset)
+    rate = dataset["sink_rate"].sel(eps=chosen, method="nearest")
+    rate = rate.mean("sequence").transpose("case", "block_depth") if several else rate.transpose("block", "head")
     options: dict[str, Any] = {"vmin": 0, "vmax": 100, "aspect": "auto", "cmap": "viridis"} | image
     picture = ax.imshow(rate.values, **options)
-    blocks, heads = rate["block"].values, rate["head"].values
+    rows, columns = (rate[str(dim)].values for dim in rate.dims)
     ax.grid(visible=False)
-    every = max(1, len(blocks) // 10)
-    ax.set_yticks(range(0, len(blocks), every), blocks[::every])
-    ax.set_xticks(range(0, len(heads), max(1, len(heads) // 12)), heads[:: max(1, len(heads) // 12)])
-    ax.set(xlabel="head", ylabel="block")
-    label = f"sequences in which the first token receives\nmore than {100 * chosen:.0f} % of the attention (%)"
+    every = 1 if several else max(1, len(rows) // 10)
+    ax.set_yticks(range(0, len(rows), every), rows[::every])
+    shown = range(0, len(columns), max(1, len(columns) // (6 if several else 12)))
+    ax.set_xticks(shown, [f"{columns[i]:.2g}" if several else columns[i] for i in shown])
+    ax.set(xlabel="relative depth of the block" if several else "head", ylabel="" if several else "block")
+    counted = "heads and sequences" if several else "sequences"
+    label = f"{counted} in which the first token receives\nmore than {100 * chosen:.0f} % of the attention (%)"
     ax.figure.colorbar(picture, label=label)
     return ax
 
@@ -182,7 +187,9 @@ def sink_map(dataset: xarray.Dataset, *, ax: Axes | None = None, eps: float | No
 def norm_ratio(dataset: xarray.Dataset, *, ax: Axes | None = None, **line: Any) -> Axes:
     """Norm of the first token over the median norm of its sequence, layer by layer: massive activations stand out."""
     ax = new_axes(ax)
-    ax.plot(dataset["layer"], dataset["norm_ratio"].mean("sequence").values, **line)
-    ax.set(xlabel=_axis_label("layer"), ylabel="norm of first token\n/ median norm", yscale="log")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for case in cases(dataset):
+        mean = case.data["norm_ratio"].mean("sequence")
+        ax.plot(case.data["layer"], mean.values, **(case.line | line))
+    ax.set(ylabel="norm of first token\n/ median norm", yscale="log")
+    label_depth(ax, dataset)
     return ax

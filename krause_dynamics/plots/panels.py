@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
-import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from krause_dynamics._arguments import Holds, Is, Maybe, Real, reads
 from krause_dynamics.plots.angles import angles
+from krause_dynamics.plots.cases import is_comparison, title_of
 from krause_dynamics.plots.checkpoints import clusters, norm_ratio, sink_map, synchronization
 from krause_dynamics.trajectory import Trajectory
 
@@ -23,15 +23,24 @@ if TYPE_CHECKING:
 def layers_figure(dataset: xarray.Dataset) -> Figure:
     """Order parameter and mean cosine with and without the first token, and below them the norm of that token."""
     fig, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 5.6), sharex=True, height_ratios=(2, 1))
+    several = is_comparison(dataset)
+    if several:
+        synchronization(dataset, ax=top, tokens="without_first")
+    else:
+        _alignment_and_cosine(dataset, top)
+    words = "alignment R without first token\n(1 = all point one way)" if several else "1 = all tokens point one way"
+    top.set(ylabel=words, xlabel="", ylim=(None, 1.02))
+    top.legend(ncols=2)
+    top.set_title(f"{title_of(dataset)}: synchronization of tokens over layers")
+    norm_ratio(dataset, ax=bottom)
+    return fig
+
+
+def _alignment_and_cosine(dataset: xarray.Dataset, ax: Axes) -> None:
     for quantity, symbol, colour in (("order_parameter", "alignment R", "C0"), ("mean_cosine", "mean cosine", "C1")):
         for tokens, which, dash in (("all", "all tokens", "-"), ("without_first", "without first token", "--")):
             line: dict[str, Any] = {"label": f"{symbol}, {which}", "color": colour, "linestyle": dash}
-            synchronization(dataset, ax=top, quantity=quantity, tokens=tokens, **line)
-    top.set(ylabel="1 = all tokens point one way", xlabel="", ylim=(None, 1.02))
-    top.legend(ncols=2)
-    top.set_title(f"{_name(dataset)}: synchronization of tokens over layers")
-    norm_ratio(dataset, ax=bottom)
-    return fig
+            synchronization(dataset, ax=ax, quantity=quantity, tokens=tokens, **line)
 
 
 @reads(dataset=Holds("kd.analyze", ("clusters", "radius")))
@@ -39,7 +48,7 @@ def clusters_figure(dataset: xarray.Dataset) -> Figure:
     """Clusters over layers, the first token left out."""
     fig, ax = plt.subplots(figsize=(7.2, 4.2))
     clusters(dataset, ax=ax)
-    ax.set_title(f"{_name(dataset)}: clusters of tokens over layers (without the first)")
+    ax.set_title(f"{title_of(dataset)}: clusters of tokens over layers (without the first)")
     return fig
 
 
@@ -48,7 +57,7 @@ def sinks_figure(dataset: xarray.Dataset, eps: float | None = None) -> Figure:
     """Map of attention sinks, block by head."""
     fig, ax = plt.subplots(figsize=(6.0, 5.0))
     sink_map(dataset, ax=ax, eps=eps)
-    ax.set_title(f"{_name(dataset)}: where the first token is an attention sink")
+    ax.set_title(f"{title_of(dataset)}: where the first token is an attention sink")
     return fig
 
 
@@ -60,7 +69,7 @@ def clusters_and_sinks_figure(dataset: xarray.Dataset, eps: float | None = None)
     left.set_title("clusters of tokens (without the first)")
     sink_map(dataset, ax=right, eps=eps)
     right.set_title("attention sinks")
-    fig.suptitle(_name(dataset))
+    fig.suptitle(title_of(dataset))
     return fig
 
 
@@ -83,10 +92,3 @@ def particles_figure(runs: Mapping[str, Trajectory], titles: Mapping[str, str]) 
     axes["R"].set_ylabel("alignment R\n(1 = all point one way)")
     axes["R"].legend()
     return fig
-
-
-def _name(dataset: xarray.Dataset) -> str:
-    """Model and number of tokens, for titles."""
-    lengths = np.unique(dataset["length"].values)
-    tokens = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
-    return f"{json.loads(dataset.attrs['meta'])['model']} (T = {tokens})"

@@ -1,5 +1,6 @@
 """A Dataset of a trained model in words, tables, figures and files."""
 
+from krause_dynamics.report.comparison import comparison_rows, print_comparison, write_comparison
 from krause_dynamics.report.deprecated import progress_bar
 from krause_dynamics.report.files import check_folder, write_all, write_dataset, write_figures
 from krause_dynamics.report.findings import EPS, findings, token_count
@@ -9,13 +10,16 @@ __all__ = [
     "EPS",
     "RADIUS",
     "check_folder",
+    "comparison_rows",
     "findings",
     "layer_table",
     "legend",
+    "print_comparison",
     "print_report",
     "progress_bar",
     "token_count",
     "write_all",
+    "write_comparison",
     "write_dataset",
     "write_figures",
 ]

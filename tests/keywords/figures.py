@@ -99,3 +99,10 @@ def analysis(seed: int = 0, **changes: Any) -> xarray.Dataset:
         "block": np.arange(1, 5), "head": np.arange(2), "eps": [0.1, 0.3],
     }  # fmt: skip
     return xarray.Dataset(arrays | changes, coords=coords, attrs={"meta": meta})
+
+
+def comparison(names: Any = ("a", "b", "c")) -> xarray.Dataset:
+    """What `kd.compare` gives of three such analyses."""
+    import krause_dynamics as kd
+
+    return kd.compare({name: analysis(seed) for seed, name in enumerate(names)}, draws=50)

@@ -1,0 +1,74 @@
+"""``krause compare``: parse, call ``kd.compare``, write and print."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from krause_dynamics.command.options import answered
+
+
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders or names of checkpoints, as for krause analyze; one folder that holds the checkpoints of a "
+            "training (checkpoint-500, ...); or one model, for several texts."
+        ),
+    ],
+    text: Annotated[list[Path], typer.Option(help="Text file (UTF-8); several: texts are compared in one model.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for comparison.nc, .csv, table.txt and PNG figures.")] = None,
+    length: Annotated[int | None, typer.Option(help="Cut the input into sequences of this many tokens.")] = None,
+    max_sequences: Annotated[int | None, typer.Option(help="Analyse only the first ones.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Sequences per forward pass.")] = 8,
+    dtype: Annotated[str | None, typer.Option(help="Of the weights, such as float32 (default: as stored).")] = None,
+    device: Annotated[str | None, typer.Option(help="Where the models run, such as cuda (default: cpu).")] = None,
+    memory: Annotated[str | None, typer.Option(help="What may be used, such as 24GB, see krause analyze.")] = None,
+    level: Annotated[float, typer.Option(help="Of the intervals of differences.")] = 0.95,
+    seed: Annotated[int, typer.Option(help="Of the resampling of sequences.")] = 0,
+) -> None:
+    """Compare models on a text, texts in a model, or the checkpoints of a training, on relative depth."""
+    options = {
+        "sequence_length": length,
+        "max_sequences": max_sequences,
+        "batch_size": batch_size,
+        "dtype": dtype,
+        "device": device,
+        "memory": memory,
+        "level": level,
+        "rng": seed,
+    }
+    answered(partial(_compare, models, text, out, options), "nothing was written")
+
+
+def _compare(models: list[str], texts: list[Path], out: Path | None, options: dict[str, Any]) -> str:
+    from rich.console import Console
+
+    from krause_dynamics import report
+    from krause_dynamics.checkpoints import compare as run
+
+    cases, inputs = _cases(models, texts)
+    folder = None if out is None else report.check_folder(out)
+    comparison = run(cases, progress=True, **inputs, **options)
+    report.print_comparison(comparison, Console())
+    told = {"command": "krause compare", "models": models, "texts": list(map(str, texts))}
+    written = [] if folder is None else report.write_comparison(comparison, folder, told)
+    return "\n".join(f"wrote {path}" for path in written)
+
+
+def _cases(models: list[str], texts: list[Path]) -> tuple[Any, dict[str, Any]]:
+    """What is compared, and what stays the same."""
+    if len(texts) == 1:
+        return (models[0] if len(models) == 1 else _named(models)), {"inputs": texts[0]}
+    if len(models) > 1:
+        raise ValueError(f"give several models or several texts, not {len(models)} and {len(texts)}")
+    return {name: Path(path) for name, path in _named(list(map(str, texts))).items()}, {"model": models[0]}
+
+
+def _named(paths: list[str]) -> dict[str, str]:
+    """Paths by their last names, or as they are where those are the same."""
+    short = [Path(path).name or path for path in paths]
+    return dict(zip(short if len(set(short)) == len(paths) else paths, paths, strict=True))

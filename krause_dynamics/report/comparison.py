@@ -1,0 +1,149 @@
+"""A comparison in a table, and what it leaves on disk."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from krause_dynamics._arguments import FOLDER, Holds, Is, reads
+from krause_dynamics._files import replacing, write_bytes
+from krause_dynamics.analysis import intervals
+from krause_dynamics.report.files import write_dataset
+from krause_dynamics.report.findings import EPS
+from krause_dynamics.report.table import RADIUS
+
+if TYPE_CHECKING:
+    import xarray
+    from rich.console import Console
+
+COMPARED = Holds("kd.compare", ("case", "depth"))
+TOKENS = "without_first"  # the first token most often is the attention sink
+
+
+@reads(comparison=COMPARED)
+def comparison_rows(comparison: xarray.Dataset) -> list[dict[str, Any]]:
+    """Every quantity of a comparison, averaged over depth: a row for each case.
+
+    Clusters are counted at a chord of ``RADIUS``, sinks at ``EPS``, tokens without the first. The intervals are of the
+    means over depth, by the same resampling as those of :func:`~krause_dynamics.compare`.
+
+    Returns:
+        Rows with ``quantity``, ``words``, ``case``, ``mean``, ``last`` (at the deepest place), ``difference`` from the
+        reference, and ``low`` and ``high`` of its interval (0 for the reference itself).
+    """
+    meta = json.loads(comparison.attrs["meta"])
+    rows = []
+    for name in [str(key) for key in comparison if f"{key}_difference" in comparison]:
+        values = _chosen(comparison[name])
+        base = _of(values, meta["reference"])
+        for case in comparison["case"].values:
+            each, paired = _of(values, case), meta["paired"][str(case)]
+            low = high = 0.0
+            if str(case) != meta["reference"]:
+                rng = np.random.default_rng(0)
+                about: dict[str, Any] = {"level": meta["level"], "draws": meta["draws"], "rng": rng}
+                low, high = intervals.difference(each.mean(1), base.mean(1), paired=paired, **about).tolist()
+            rows.append(
+                {
+                    "quantity": name,
+                    "words": str(values.attrs.get("long_name", name)),
+                    "case": str(case),
+                    "mean": float(each.mean()),
+                    "last": float(each[:, -1].mean()),
+                    "difference": float(each.mean() - base.mean()),
+                    "low": low,
+                    "high": high,
+                }
+            )
+    return rows
+
+
+def _chosen(values: xarray.DataArray) -> xarray.DataArray:
+    """A variable over (case, sequence, place)."""
+    places: dict[str, Any] = {"tokens": TOKENS, "radius": RADIUS, "eps": EPS}
+    for dim, place in places.items():
+        if dim in values.dims:
+            values = values.sel({dim: place}, method=None if dim == "tokens" else "nearest")
+    return values
+
+
+def _of(values: xarray.DataArray, case: Any) -> np.ndarray:
+    """(sequences, places) of one case: those sequences and places that it has."""
+    one = values.isel(case=[str(name) for name in values["case"].values].index(str(case)))
+    host = one.transpose("sequence", ...).values.reshape(one.sizes["sequence"], -1)
+    host = host[~np.isnan(host).all(axis=1)]
+    return host[:, ~np.isnan(host).any(axis=0)]
+
+
+@reads(comparison=COMPARED)
+def print_comparison(comparison: xarray.Dataset, console: Console) -> None:
+    """The rows as a table: cases side by side, with the differences from the reference and their intervals."""
+    from rich import box
+    from rich.table import Table
+
+    meta, rows = json.loads(comparison.attrs["meta"]), comparison_rows(comparison)
+    cases = [str(case) for case in comparison["case"].values]
+    table = Table(title="Means over depth and sequences", box=box.SIMPLE_HEAD, padding=(0, 1))
+    for name in ("quantity", *cases):
+        table.add_column(name, justify="left" if name == "quantity" else "right")
+    for name in dict.fromkeys(row["quantity"] for row in rows):
+        table.add_row(name, *(_cell(row, meta["reference"]) for row in rows if row["quantity"] == name))
+    console.print(table)
+    sequences = "the same sequences, in pairs" if all(meta["paired"].values()) else "sequences"
+    lines = [
+        f"In brackets: the difference from {meta['reference']!r} within its {meta['level']:.0%} interval, by "
+        f"resampling {sequences}; of many rows, some leave out 0 by chance.",
+        f"Tokens without the first; clusters at a chord of {RADIUS:g}, sinks above {100 * EPS:.0f} % of the attention.",
+    ]
+    if meta["left_out"]:
+        lines.append(f"Not compared, as not all cases have it over the same places: {', '.join(meta['left_out'])}.")
+    for line in lines:
+        console.print(f"  {line}", highlight=False, style="dim", markup=False)
+
+
+def _cell(row: dict[str, Any], reference: str) -> str:
+    if row["case"] == reference:
+        return f"{row['mean']:.3g}"
+    if np.isnan(row["low"]):
+        return f"{row['mean']:.3g} ({row['difference']:+.2g})"
+    return f"{row['mean']:.3g} ({row['difference']:+.2g}: {row['low']:+.2g} to {row['high']:+.2g})"
+
+
+@reads(comparison=COMPARED, folder=FOLDER, parameters=Is(dict, "{}"))
+def write_comparison(
+    comparison: xarray.Dataset, folder: str | os.PathLike[str], parameters: dict[str, Any]
+) -> list[Path]:
+    """Everything ``krause compare --out`` leaves: comparison.nc, comparison.csv, table.txt, figures with parameters.
+
+    Args:
+        comparison: Of ``kd.compare``.
+        folder: An existing folder.
+        parameters: What is written beside each figure, together with the metadata of the comparison.
+    """
+    from rich.console import Console
+
+    from krause_dynamics import plots
+
+    folder, described = Path(folder), parameters | {"comparison": json.loads(comparison.attrs["meta"])}
+    written = [write_dataset(comparison, folder / "comparison.nc"), folder / "comparison.csv", folder / "table.txt"]
+    text, rows = io.StringIO(newline=""), comparison_rows(comparison)
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(written[1], text.getvalue().encode())
+    with replacing(written[2]) as beside, beside.open("w", encoding="utf-8") as stream:
+        print_comparison(comparison, Console(file=stream, width=160))
+    with plots.style():
+        figures = {"synchronization": plots.layers_figure(comparison), "clusters": plots.clusters_figure(comparison)}
+        figures["difference"] = plots.difference_figure(comparison)
+        if "sink_rate" in comparison:
+            figures["sinks"] = plots.sinks_figure(comparison, eps=EPS)
+        if comparison["case"].dtype.kind in "iu":
+            figures["emergence"] = plots.emergence_figure(comparison)
+        return written + [plots.save_figure(fig, folder / f"{name}.png", described) for name, fig in figures.items()]

@@ -1,0 +1,108 @@
+"""Rows of reports of a comparison: numbers of the table are means over depth of the comparison."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+import krause_dynamics as kd
+from tests.keywords.figures import comparison
+from tests.keywords.row import row
+
+report = kd.report
+
+
+def equal_the_comparison(data, rows):
+    """Means over depth and sequences of tokens without the first, at chord 0.8 and threshold 0.3."""
+    found = {(line["quantity"], line["case"]): line for line in rows}
+    assert {name for name, _ in found} == {str(name) for name in data if f"{name}_difference" in data}
+    for case in data.case.values:
+        one = data.sel(case=case)
+        known = {
+            "order_parameter": one.order_parameter.sel(tokens="without_first").mean(),
+            "clusters": one.clusters.sel(tokens="without_first", radius=0.8).mean(),
+            "sink_rate": one.sink_rate.sel(eps=0.3).mean(),
+            "entropy": one.entropy.mean(),
+        }
+        for name, value in known.items():
+            line = found[name, str(case)]
+            np.testing.assert_allclose(float(line["mean"]), value)
+            base = float(found[name, str(data.case.values[0])]["mean"])
+            np.testing.assert_allclose(float(line["difference"]), value - base, atol=1e-12)
+            assert float(line["low"]) <= float(line["difference"]) <= float(line["high"])
+
+
+@row("kd.report.comparison_rows", "comparison", "ab", "xyz", "a row for each quantity and case: means over depth")
+def rows(first, second):
+    for names in (first, second):
+        data = comparison(tuple(names))
+        equal_the_comparison(data, report.comparison_rows(data))
+
+
+def printed(names, **options):
+    console = Console(width=200, record=True, file=io.StringIO(), **options)
+    report.print_comparison(comparison(names), console)
+    return console.export_text()
+
+
+@row("kd.report.print_comparison", "comparison", ("a", "b"), (10, 20, 30), "a column for each case, a line a quantity")
+def compared(first, second):
+    for names in (first, second):
+        text = printed(names)
+        header = next(line for line in text.splitlines() if "quantity" in line)
+        assert header.split() == ["quantity", *map(str, names)]
+        mean = comparison(names).entropy.isel(case=0).mean()
+        assert text.split("entropy")[1].split()[0] == f"{float(mean):.3g}"
+
+
+@row("kd.report.print_comparison", "console", 0, 1, "the console that is given gets all of it")
+def console(first, second):
+    for number in (first, second):
+        assert "interval" in printed(("a", str(number)))
+
+
+def written(folder, names=("a", "b"), **parameters):
+    return report.write_comparison(comparison(names), folder, parameters)
+
+
+@row("kd.report.write_comparison", "comparison", ("a", "b"), (1, 2), "a file of rows equals the comparison")
+def write_compared(first, second):
+    for names in (first, second):
+        with tempfile.TemporaryDirectory() as folder:
+            paths = {path.name for path in written(folder, names)}
+            data = comparison(names)
+            with (Path(folder) / "comparison.csv").open(encoding="utf-8", newline="") as stream:
+                equal_the_comparison(data, list(csv.DictReader(stream)))
+            import xarray
+
+            with xarray.open_dataset(Path(folder) / "comparison.nc") as stored:
+                np.testing.assert_allclose(stored.entropy, data.entropy)
+            assert ("emergence.png" in paths) == isinstance(names[0], int)
+
+
+@row("kd.report.write_comparison", "folder", "one", "two", "where all of it goes, and nothing elsewhere")
+def write_folder(first, second):
+    with tempfile.TemporaryDirectory() as above:
+        for name in (first, second):
+            folder = Path(above) / name
+            folder.mkdir()
+            paths = written(folder)
+            made = {path.name for path in folder.iterdir()}
+            assert {path.name for path in paths} == {name for name in made if not name.endswith(".json")}
+            assert {path.parent for path in paths} == {folder}
+
+
+@row("kd.report.write_comparison", "parameters", {"seed": 1}, {"command": "x"}, "beside each figure, with the metadata")
+def write_parameters(first, second):
+    with tempfile.TemporaryDirectory() as folder:
+        for given in (first, second):
+            written(folder, **given)
+            stored = json.loads((Path(folder) / "difference.json").read_text(encoding="utf-8"))
+            assert {name: stored[name] for name in given} == given
+            assert stored["comparison"]["reference"] == "a"
