@@ -188,7 +188,7 @@ def identity(run: Passes, options: dict[str, Any]) -> dict[str, Any]:
         "inputs": {name: fingerprint(x) for name, x in run.inputs.described().items()},
         "batch_size": run.batch_size,
         "min_queries": run.min_queries,
-        "attention": run.path,
+        "attention": [run.path, run.tier],
         "device": device_of(model).type,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
