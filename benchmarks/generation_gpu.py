@@ -20,8 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from _report import table  # noqa: E402
 
-from krause_dynamics.models import KARM, KARMConfig  # noqa: E402
-from krause_dynamics.models import pictures as drawing  # noqa: E402
+from krause_dynamics.models import KARM, KARMConfig, drawing, generate_pictures  # noqa: E402
 from krause_dynamics.nn.arguments import call_of  # noqa: E402
 from krause_dynamics.nn.static_cache import from_ring  # noqa: E402
 
@@ -115,7 +114,7 @@ def krause(model, batch, values):
     config = model.config
     length, window = config.max_position_embeddings, config.window
     numbers = torch.rand(batch, length, device="cuda", dtype=torch.float64)
-    state = drawing._State(model, torch.empty(batch, 0, dtype=torch.long, device="cuda"), numbers, 1.0, True)
+    state = drawing.Drawing(model, torch.empty(batch, 0, dtype=torch.long, device="cuda"), numbers, 1.0, True)
     draws, early = state.draw(), drawing.WARM_UP + 3  # kernels are compiled and the step is captured by then
     for _ in range(early):
         next(draws)
@@ -165,7 +164,7 @@ def check():
     print(f"ring against the whole pass, float32: largest difference {float(apart.max()):.1e}", flush=True)
     for kind in (torch.float32, torch.bfloat16):
         model = built(kind, window=32, attention_top_k=16, **SMALL)
-        drawn = (drawing.generate_pictures(model, 64, captured=way) for way in (True, False))
+        drawn = (generate_pictures(model, 64, captured=way) for way in (True, False))
         first, second = drawn
         print(f"values alike in captured and eager generation, {kind}: {(first == second).mean():.4f}", flush=True)
     arm = built(torch.float32, score="dot", support="full", **SMALL)
@@ -204,8 +203,8 @@ def of_krause(sizes, options):
     rate, batch = best("KARM", {}, lambda b: krause(model, b, options.values), options.batches)
     once, moved = attention_alone(model, batch)
     if options.whole:
-        drawing.generate_pictures(model, 2, captured=True)
-        whole = batch / seconds(lambda: drawing.generate_pictures(model, batch, batch_size=batch), 1)
+        generate_pictures(model, 2, captured=True)
+        whole = batch / seconds(lambda: generate_pictures(model, batch, batch_size=batch), 1)
         print(f"generate_pictures, batch {batch}: {whole:.1f} pictures a second, from the call to its end", flush=True)
     return rate, batch, once, moved, model.config
 

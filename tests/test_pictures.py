@@ -9,8 +9,7 @@ from typer.testing import CliRunner
 
 import krause_dynamics as kd
 from krause_dynamics.command.app import app
-from krause_dynamics.models import KARM, KARMConfig, complete_pictures, generate_pictures
-from krause_dynamics.models import pictures as module
+from krause_dynamics.models import KARM, KARMConfig, complete_pictures, drawing, generate_pictures
 
 SIZE = {"image_size": [4, 5], "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "levels": 7}
 
@@ -44,7 +43,7 @@ def without_caches(model, given, numbers, temperature=1.0):
 )
 def test_generation_equals_full_recomputation(options):
     model = tiny(**options)
-    numbers = torch.stack([module._numbers(3, i, model.config.max_position_embeddings) for i in range(3)])
+    numbers = torch.stack([drawing.numbers_of(3, i, model.config.max_position_embeddings) for i in range(3)])
     expected = without_caches(model, torch.empty(3, 0, dtype=torch.long), numbers, 0.7)
     drawn = generate_pictures(model, 3, seed=3, temperature=0.7)
     assert drawn.dtype == np.uint8
@@ -59,7 +58,7 @@ def test_completion_keeps_what_is_given_and_draws_the_rest(rows):
     drawn = complete_pictures(model, given, rows, seed=5)
     kept = 2 if rows is None else rows
     np.testing.assert_array_equal(drawn[:, :kept, :, 0], given[:, :kept])
-    numbers = torch.stack([module._numbers(5, i, 20) for i in range(2)])
+    numbers = torch.stack([drawing.numbers_of(5, i, 20) for i in range(2)])
     expected = without_caches(model, torch.as_tensor(given[:, :kept].reshape(2, -1)), numbers)
     np.testing.assert_array_equal(drawn.reshape(2, -1), expected)
 
@@ -73,12 +72,12 @@ def test_a_picture_depends_on_seed_and_place_alone():
 
 
 def test_captured_batches_fit_the_device(monkeypatch):
-    """Of 20 layers' worth of keys: 2 layers, 6 keys, width 16, keys and values in float32."""
+    """Room for 400 pictures of 2 layers, 6 keys, width 16, keys and values in float32."""
     model, picture = tiny(), 2 * 2 * 6 * 16 * 4
     for free, count, size in ((400 * picture, 1000, 100), (400 * picture, 150, 75), (1 << 40, 9000, 4500), (0, 65, 33)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
-        assert module._batch(model, count, captured=True) == size
-    assert module._batch(model, 65, captured=False) == 33
+        assert drawing.batch_of(model, count, captured=True) == size
+    assert drawing.batch_of(model, 65, captured=False) == 33
 
 
 def test_values_follow_the_distribution_of_the_model():

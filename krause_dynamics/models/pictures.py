@@ -8,8 +8,7 @@ reads keys where they lie in a ring.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import ceil, prod
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,11 +18,9 @@ from torch import Tensor
 from krause_dynamics._arguments import POSITIVE, Flag, Is, Maybe, Whole, reads
 from krause_dynamics._progress import ProgressBar
 from krause_dynamics.models.decoder import KARM
+from krause_dynamics.models.drawing import Drawing, batch_of, numbers_of, why_not_captured
 
 MODEL = Is(KARM, 'kd.models.KARM.from_pretrained("folder")')
-WARM_UP = 3  # steps before a capture: kernels are compiled and caches allocated by then
-BATCH = 64  # pictures at a time: 12 layers of 128 keys of width 256 are 200 MB of caches
-LARGEST_BATCH = 8192  # of captured steps, whose launches are a few per cent of them by then
 
 
 class Told(Protocol):
@@ -135,6 +132,18 @@ def _levels(model: KARM, pictures: Any) -> np.ndarray:
     return array
 
 
+def _capture(model: KARM, captured: bool | None) -> bool:
+    """Whether the step is captured.
+
+    Raises:
+        ValueError: It shall be and cannot.
+    """
+    reasons = why_not_captured(model)
+    if captured and reasons:
+        raise ValueError(f"captured=True needs a CUDA device and a window: {'; '.join(reasons)}; leave it out")
+    return not reasons if captured is None else captured
+
+
 def _drawn(
     model: KARM,
     given: Tensor,
@@ -146,7 +155,7 @@ def _drawn(
 ) -> np.ndarray:
     count, length = len(given), prod(model.config.picture)
     captured = _capture(model, captured)
-    size = _batch(model, count, captured) if batch_size is None else batch_size
+    size = batch_of(model, count, captured) if batch_size is None else batch_size
     total = count * (length - given.shape[1])
     told: Told | None = ProgressBar("values") if progress is True else progress or None
     training, done, parts = model.training, 0, []
@@ -154,8 +163,8 @@ def _drawn(
     try:
         for start in range(0, count, size):
             part = given[start : start + size].to(model.device)
-            numbers = torch.stack([_numbers(seed, start + i, length) for i in range(len(part))])
-            state = _State(model, part, numbers.to(model.device), temperature, captured)
+            numbers = torch.stack([numbers_of(seed, start + i, length) for i in range(len(part))])
+            state = Drawing(model, part, numbers.to(model.device), temperature, captured)
             for place in state.draw():
                 if told is not None and (place % 64 == 0 or place == length):
                     told(done + len(part) * (place - part.shape[1]), total)
@@ -165,100 +174,3 @@ def _drawn(
         model.train(training)
     values = np.concatenate(parts).reshape(count, *model.config.picture)
     return values.astype(np.uint8 if model.config.levels <= 256 else np.int64)
-
-
-def _numbers(seed: int, picture: int, length: int) -> Tensor:
-    """Uniform random numbers of one picture, (length,), in [0, 1)."""
-    sequence = np.random.SeedSequence([seed, picture])
-    return torch.from_numpy(np.random.default_rng(sequence).random(length))
-
-
-def _capture(model: KARM, captured: bool | None) -> bool:
-    """Whether the step is captured.
-
-    Raises:
-        ValueError: It shall be and cannot.
-    """
-    reasons = []
-    if model.device.type != "cuda":
-        reasons.append(f"the model is on {model.device}")
-    try:
-        model.new_cache(static=True)
-    except ValueError as error:
-        reasons.append(str(error))
-    if captured and reasons:
-        raise ValueError(f"captured=True needs a CUDA device and a window: {'; '.join(reasons)}; leave it out")
-    return not reasons if captured is None else captured
-
-
-def _batch(model: KARM, count: int, captured: bool) -> int:
-    """Pictures at a time where the caller leaves it open: parts of about the same size."""
-    largest = BATCH
-    if captured:
-        config, free = model.config, torch.cuda.mem_get_info(model.device)[0]
-        first = config.first_tokens if config.hears("first_tokens") else 0
-        tokens = config.num_hidden_layers * (config.window + first)
-        picture = 2 * tokens * config.hidden_size * model.dtype.itemsize
-        largest = max(BATCH, min(LARGEST_BATCH, free // 4 // picture))
-    return ceil(count / ceil(count / largest))
-
-
-def invert(logits: Tensor, numbers: Tensor, temperature: float) -> Tensor:
-    """The values (batch, 1) at which the distribution functions of logits (batch, levels) pass numbers (batch, 1)."""
-    scaled = logits if temperature == 1.0 else logits.double() / temperature
-    share = scaled.softmax(-1, dtype=torch.float64).cumsum(-1)
-    return (share <= numbers * share[:, -1:]).sum(-1, keepdim=True).clamp_max(share.shape[1] - 1)
-
-
-class _State:
-    """Values of a batch of pictures, and the step that draws the next of each.
-
-    All that a step reads and writes stays in the same memory, so that it can be captured and replayed.
-    """
-
-    def __init__(self, model: KARM, given: Tensor, numbers: Tensor, temperature: float, captured: bool) -> None:
-        self.model, self.numbers, self.temperature, self.captured = model, numbers, temperature, captured
-        self.given = given.shape[1]
-        self.values = torch.zeros(numbers.shape, dtype=torch.long, device=numbers.device)
-        self.values[:, : self.given] = given
-        self.caches = model.new_cache(static=captured)
-        self.place = torch.zeros(1, dtype=torch.long, device=numbers.device)  # of the value that is fed next
-
-    @torch.no_grad()
-    def draw(self) -> Any:
-        """Draw value after value; yields how many there are."""
-        length, levels = self.values.shape[1], self.model.config.levels
-        have = self.given
-        if have == 0:  # nothing is known: every level is as likely
-            self.values[:, 0] = (self.numbers[:, 0] * levels).long()
-            have = 1
-            yield have
-        if have > 1:
-            self._feed(self.values[:, : have - 1], torch.arange(have - 1, device=self.place.device))
-        self.place.fill_(have - 1)
-        step: Callable[[], None] = self.step
-        for drawn in range(have, length):
-            if self.captured and drawn == have + WARM_UP:
-                step = self._graph()
-            step()
-            yield drawn + 1
-
-    def step(self) -> None:
-        """Feed the value at ``place`` and draw the one after it."""
-        logits = self._feed(self.values.index_select(1, self.place), self.place)
-        after = self.place + 1
-        drawn = invert(logits, self.numbers.index_select(1, after), self.temperature)
-        self.values.index_copy_(1, after, drawn)
-        self.place += 1
-
-    def _feed(self, values: Tensor, places: Tensor) -> Tensor:
-        output = self.model(values, position_ids=places[None], past_key_values=self.caches, logits_to_keep=1)
-        return output.logits[:, -1]
-
-    def _graph(self) -> Callable[[], None]:
-        """The step, captured: recording it runs nothing."""
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self.step()
-        return graph.replay
