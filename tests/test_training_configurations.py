@@ -59,7 +59,8 @@ def shrunk(path, folder):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore::UserWarning:peft")
-def test_a_configuration_trains(path, tmp_path):
+def test_a_configuration_trains(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("KRAUSE_DYNAMICS_CACHE", str(tmp_path / "cache"))
     TrainingConfiguration.read(path)
     result = train(shrunk(path, tmp_path), out=tmp_path / "run")
     assert 0 < result.test["loss"] < 10

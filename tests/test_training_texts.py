@@ -65,6 +65,27 @@ def test_rows_of_a_part_predict_each_token_once(tmp_path):
     assert bytes(inputs[-1].tolist()).decode() in (made.WORDS * 100)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KRAUSE_DYNAMICS_CACHE", str(tmp_path / "cache"))
+
+
+def test_tokens_are_kept_and_read_again_unless_the_file_is_damaged(tmp_path, monkeypatch):
+    data = table(made.texts(tmp_path / "t"), tokenizer="bpe", vocabulary=300)
+    parts = texts(found_in(data), data)
+    first = corpus(parts, data)
+    (kept,) = (tmp_path / "cache" / "tokens").iterdir()
+    with monkeypatch.context() as patched:
+        patched.setattr("krause_dynamics.training.corpora._encoded", None)
+        again = corpus(parts, data)
+    np.testing.assert_array_equal(again.tokens["test"], first.tokens["test"])
+    assert again.tokenizer.decode(again.tokens["test"]) == parts["test"][0]
+    kept.write_bytes(kept.read_bytes()[:100])
+    np.testing.assert_array_equal(corpus(parts, data).tokens["train"], first.tokens["train"])
+    other = table(tmp_path / "t", tokenizer="bpe", vocabulary=280)
+    assert corpus(parts, other).vocabulary <= 280
+
+
 def test_learned_tokens_are_the_text_and_count_its_bytes(tmp_path):
     data = table(made.texts(tmp_path / "t"), tokenizer="bpe", vocabulary=300)
     parts = texts(found_in(data), data)

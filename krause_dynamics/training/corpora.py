@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._files import reading, write_bytes
+from krause_dynamics.checkpoints.bundled import SMOLLM2, cache_folder, smollm2_folder
 from krause_dynamics.training.formats import PARTS
 
 LEARNED_FROM = 1 << 23  # characters of the training part from which a vocabulary is learned: a few seconds
@@ -47,15 +51,45 @@ def corpus(parts: Mapping[str, list[str]], data: Any) -> Corpus:
         tokens = {part: _joined([np.frombuffer(d.encode(), np.uint8) for d in ds], 256) for part, ds in parts.items()}
         tokenizer, vocabulary = None, 257
     else:
-        tokenizer = _learned(parts["train"], data.vocabulary) if data.tokenizer == "bpe" else _given(data.tokenizer)
-        end = tokenizer.eos_token_id
-        tokens = {part: _joined([_encoded(tokenizer, d) for d in ds], end) for part, ds in parts.items()}
+        tokens, tokenizer = _kept(parts, data)
         vocabulary = len(tokenizer)
     for part in PARTS:
         if len(tokens[part]) < data.length:
             raise ValueError(f"data.length must be at most the {len(tokens[part])} tokens of {part}, got {data.length}")
     sizes = {part: sum(len(d.encode()) for d in ds) / len(tokens[part]) for part, ds in parts.items()}
     return Corpus(tokens, sizes, vocabulary, tokenizer)
+
+
+def _kept(parts: Mapping[str, list[str]], data: Any) -> tuple[dict[str, np.ndarray], Any]:
+    """Tokens and their tokenizer, from the user's cache where the same texts were read before: it takes minutes."""
+    import tokenizers
+    from safetensors import safe_open
+    from safetensors.numpy import save
+
+    given = None if data.tokenizer == "bpe" else _given(data.tokenizer)
+    by = f"bpe {data.vocabulary}" if given is None else given.backend_tokenizer.to_str()
+    told = [tokenizers.__version__, by, *(f"{part} {len(d)} {d}" for part, ds in parts.items() for d in ds)]
+    digest = hashlib.sha256("\0".join(told).encode())
+    path = cache_folder() / "tokens" / f"{digest.hexdigest()[:32]}.safetensors"
+    if path.exists():
+        with contextlib.suppress(ValueError), reading(path), safe_open(path, "np") as opened:
+            known = _fast(opened.metadata()["tokenizer"]) if given is None else given
+            return {part: opened.get_tensor(part) for part in parts}, known
+    tokenizer = _fast(_learned(parts["train"], data.vocabulary)) if given is None else given
+    end = tokenizer.eos_token_id
+    tokens = {part: _joined([_encoded(tokenizer, d) for d in ds], end) for part, ds in parts.items()}
+    with contextlib.suppress(OSError):  # a home that cannot be written to costs the time again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, save(tokens, {"tokenizer": tokenizer.backend_tokenizer.to_str()}))
+    return tokens, tokenizer
+
+
+def _fast(description: str) -> Any:
+    """A tokenizer of transformers from its JSON."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(description), bos_token=END, eos_token=END)
 
 
 def _joined(documents: list[np.ndarray], end: int | None) -> np.ndarray:
@@ -80,10 +114,9 @@ def _encoded(tokenizer: Any, text: str) -> np.ndarray:
     return np.concatenate([np.asarray(e.ids, np.int32) for e in encodings] or [np.zeros(0, np.int32)])
 
 
-def _learned(documents: list[str], vocabulary: int) -> Any:
+def _learned(documents: list[str], vocabulary: int) -> str:
     """Byte-level pairs (BPE) learned from the beginning of the documents: the same for all runs on the same text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -94,14 +127,12 @@ def _learned(documents: list[str], vocabulary: int) -> Any:
     )  # fmt: skip
     share = LEARNED_FROM // max(len(documents), 1) + 1
     tokenizer.train_from_iterator((piece for d in documents for piece in _pieces(d[:share])), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END, eos_token=END)
+    return tokenizer.to_str()  # type: ignore[no-any-return]
 
 
 def _given(name: str) -> Any:
     """The tokenizer of a folder, or of the model ``smollm2-135m``; never one from a hub."""
     from transformers import AutoTokenizer
-
-    from krause_dynamics.checkpoints.bundled import SMOLLM2, smollm2_folder
 
     folder = smollm2_folder() if name == SMOLLM2 else Path(name)
     if not folder.is_dir():
