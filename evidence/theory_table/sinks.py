@@ -72,7 +72,7 @@ def trained(kind: str) -> tuple[list[float], list[float], float]:
     10,
     source="2603.11487; bound derived",
     setting="one layer, 12 tokens, 600 steps, seed 0; weight off the first token by row against sqrt(n error)",
-    tolerance=0.0,
+    tolerance=1e-3,  # the squared output is a mean over 4000 contexts
     kind="at most",
     slow=True,
 )

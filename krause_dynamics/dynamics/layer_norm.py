@@ -80,7 +80,8 @@ def layer_normed(
     Args:
         rule: The interaction, or a function of time.
         scheme: One of the words above. ``"scaled"`` is LN-scaling as it is analysed in 2510.22026, on the sphere;
-            ``"pre_scaled"`` is LN-scaling as it is used (2502.05795), in a pre-norm Transformer.
+            ``"pre_scaled"`` is LN-scaling as it is used (2502.05795), in a pre-norm Transformer, by what it does to
+            values; scores are not scaled.
         rate: alpha of nGPT, the share of the normalised output that is added; 1.
         switch: Time of the last Post-LN layer of ``"mix"``; 1, one layer.
         **more: Further fields of `Dynamics`, such as ``value``.
@@ -91,7 +92,7 @@ def layer_normed(
     Raises:
         ValueError: An unknown scheme, or a rate or switch that is not positive.
 
-    Source: 2510.22026, table 1.
+    Source: 2510.22026.
     """
     on_sphere: dict[str, Any] = {
         "post": None,

@@ -5,7 +5,7 @@ With x = r y, equal radii r and equal inner products rho = <y_i, y_j>, the schem
     rho' = (equiangular rate of SA at rho)/s,    A = a y_i + ...,  <y_i, A> = rho + (1 - rho) a,
     |A|^2 = rho + (1 - rho)(a^2 + (1 - a)^2/(n - 1)),   a the self weight,
 
-with s and r' of `kd.layer_normed`. Source: arXiv 2510.22026 (table 1); the equiangular reduction is derived.
+with s and r' of `kd.layer_normed`. Source: arXiv 2510.22026; the equiangular reduction is derived.
 """
 
 from __future__ import annotations
