@@ -144,6 +144,26 @@ def test_a_window_of_8192_tokens_writes_no_mask_of_pairs():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_branch_beside_a_compiled_softmax_hears_padding_without_pairs(padded):
+    """The base's softmax may write its mask; the branch's calls are without one."""
+    model, x = add_krause_branch(gated_base("llama").float(), **SETTINGS), words(40)
+    mask = (torch.arange(40) >= torch.tensor([[0], [6]])).long()
+    options = {"use_cache": False, **({"attention_mask": mask} if padded else {})}
+    expected, pairs = model(x, **options).logits, []
+
+    def backend(graph, inputs):
+        calls = [node for node in graph.graph.nodes if "krause_dynamics" in str(node.target)]
+        pairs.extend(node.args[5] for node in calls)
+        return graph.forward
+
+    there = mask.bool() if padded else torch.ones_like(mask, dtype=torch.bool)
+    found = torch.compile(model, backend=backend, fullgraph=True)(x, **options).logits
+    torch.testing.assert_close(found[there], expected[there], rtol=1e-5, atol=1e-5)
+    assert pairs == [None, None]
+
+
+@torch.no_grad()
 def test_packed_rows_and_masks_of_the_caller_are_kept():
     """These have no form without pairs while compiling, and are written out."""
     model, x = kd.krausify(gated_base("llama").float(), **SETTINGS), words(12)

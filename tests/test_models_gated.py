@@ -13,7 +13,8 @@ import krause_dynamics as kd  # noqa: E402
 from krause_dynamics import UnsupportedModel  # noqa: E402
 from krause_dynamics.models import add_krause_branch, branch_weights  # noqa: E402
 from krause_dynamics.models.gated import FAMILIES  # noqa: E402
-from krause_dynamics.models.gated_attention import heard_of  # noqa: E402
+from krause_dynamics.models.gated_masks import heard_of  # noqa: E402
+from krause_dynamics.nn.attention import WATCHERS  # noqa: E402
 from tests.model_sizes import gated_base, words  # noqa: E402
 
 # Compiling FlexAttention takes minutes.
@@ -197,7 +198,36 @@ def test_a_mask_of_flex_attention_is_read_as_pairs():
     q, k = torch.zeros(2, 4, 3, 8), torch.zeros(2, 2, 4, 8)
     i, j = torch.arange(3)[:, None], torch.arange(3, 7)
     expected = torch.stack([(j <= i + 4) & (j != 5 - b) for b in range(2)])[:, None]
-    assert torch.equal(heard_of(mask, q, k, 7)["pair_bias"] == 0, expected)
+    # Of a window of 7 keys the queries see other ones than the last does; 2 of them show padding alone.
+    assert torch.equal(heard_of(mask, q, k, 7, 7)["key_valid"], expected[:, 0, -1])
+    odd = torch.ones(2, 1, 3, 7, dtype=torch.bool).tril(4)
+    odd[0, 0, 0, 3] = False  # one query alone does not see one key, which a window of 1 does not reach
+    pairs = torch.where(odd[..., 3:], 0.0, -torch.inf)
+    assert torch.equal(heard_of(odd, q, k, 7, 7)["pair_bias"], pairs)
+    assert heard_of(odd.clone(), q, k, 7, 1) == {}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_padding_on_either_side_leaves_the_fast_form_its_work(implementation):
+    """The mask of pairs is read as padding, once a pass, and gives what it gives written out."""
+    model, x, seen = gated().float(), words(20), []
+    model.set_attn_implementation(implementation)
+    for mask in (torch.arange(20) >= torch.tensor([[0], [7]]), torch.arange(20) < torch.tensor([[20], [11]])):
+        pairs = torch.ones(20, 20, dtype=torch.bool).tril() & mask[:, None, None, :]
+        pairs[:, :, 0, 1:] = True  # beyond causality, where no window of the branch looks
+        seen.clear()
+        WATCHERS.append(lambda call: seen.append((call.pair_bias is None, call.log_mass is None)))
+        try:
+            padded = model(x, attention_mask=mask.long(), use_cache=False).logits
+            model(x, use_cache=False)
+        finally:
+            WATCHERS.pop()
+        assert seen == [(True, False)] * 2 + [(True, True)] * 2
+        as_pairs = torch.where(pairs, 0.0, torch.finfo(torch.float32).min)
+        as_pairs[:, :, 0, 1:] = torch.finfo(torch.float32).min
+        with_pairs = model(x, attention_mask=as_pairs, use_cache=False).logits
+        torch.testing.assert_close(padded[mask], with_pairs[mask], rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -260,7 +290,7 @@ def test_checkpointed_gradients_are_the_plain_ones_and_reach_log_sigma():
 def test_padding_of_one_row_serves_every_sequence():
     """Padding (1, keys) is that of each of the two sequences; three heads, so that an axis taken for another shows."""
     q, k = torch.zeros(2, 3, 4, 8), torch.zeros(2, 3, 4, 8)
-    valid = heard_of(torch.tensor([[False, True, True, True]]), q, k, 4)["key_valid"]
+    valid = heard_of(torch.tensor([[False, True, True, True]]), q, k, 4, 4)["key_valid"]
     assert valid.tolist() == [[False, True, True, True]] * 2
 
 

@@ -30,6 +30,7 @@ from krause_dynamics.models.gated_attention import (
     add_layers,
     gated_attention,
 )
+from krause_dynamics.models.padding import hand_on
 from krause_dynamics.nn import LogSigma
 
 # Families with four plain projections, rotary positions and no other part in their attention.
@@ -100,6 +101,7 @@ def _grow(model: Any, parts: list[Any], branch: Branch) -> None:
         kind: Any = type(part)
         part.__class__ = gated_attention(kind)
         part.add_branch(branch, model.config.hidden_size)
+    model.register_forward_pre_hook(hand_on, with_kwargs=True)
 
 
 def _attention_parts(model: Any) -> list[Any]:

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, create_mask
 from transformers.cache_utils import Cache, DynamicSlidingWindowLayer
 
 from krause_dynamics._arguments import COUNT, POSITIVE_PARAMETER
 from krause_dynamics.interaction import TopK, Window
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.models.branches import Gate
+from krause_dynamics.models.gated_masks import heard_of
+from krause_dynamics.models.padding import PADDING
 from krause_dynamics.nn import LogSigma, krause_attention
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -155,7 +156,7 @@ class KrauseBranch(nn.Module):
         **rest: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """The base's forward, then the branch and the gate; returned weights are those of the softmax branch."""
-        branch = self.branch
+        branch, padding = self.branch, rest.pop(PADDING, None)
         closed = branch.gate == "closed"
         if past_key_values is not None and not closed:
             add_layers(past_key_values, self.config.num_hidden_layers, branch.window)
@@ -168,6 +169,9 @@ class KrauseBranch(nn.Module):
         )
         if closed:
             return softmax, weights
+        own = getattr(self, "sliding_window", None)
+        if padding is not None and (own is None or own >= branch.window):
+            attention_mask = padding  # causality and the windows are the branch's own
         call = self.krause_call(hidden_states, position_embeddings, attention_mask, past_key_values)
         krause: Any = krause_attention(*call[:3], branch.neighbourhood, **call[3])
         krause = self.o_proj_krause(krause.transpose(1, 2).flatten(2))
@@ -185,7 +189,7 @@ class KrauseBranch(nn.Module):
             layer = cache.layers[self.config.num_hidden_layers + self.layer_idx]
             k, v = layer.update(k, v)
             seen = layer.get_seq_length()
-        return q, k, v, {"sigma": self.sigma, **heard_of(mask, q, k, seen)}
+        return q, k, v, {"sigma": self.sigma, **heard_of(mask, q, k, seen, self.branch.window)}
 
 
 def rotation_of(attention: type) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -201,30 +205,3 @@ def rotation_of(attention: type) -> Callable[..., tuple[Tensor, Tensor]]:
 def gated_attention(base: type[nn.Module]) -> type[nn.Module]:
     """The class of an attention module with the branch; still an instance of the base's, so that recorders find it."""
     return type(f"KrauseGated{base.__name__}", (KrauseBranch, base), {"__doc__": f"`{base.__name__}` with the branch."})
-
-
-def heard_of(mask: Any, q: Tensor, k: Tensor, seen: int) -> dict[str, Tensor]:
-    """The model's mask for the branch's keys, which are the last ones, as options of `krause_attention`.
-
-    Args:
-        mask: ``None``, booleans or log weights (batch, 1, n, keys), a `BlockMask`, or padding (batch, keys).
-        q: Queries (batch, heads, n, d).
-        k: Keys of the branch (batch, kv_heads, m, d): the last m up to now.
-        seen: Number of tokens up to now; a static cache has columns for later ones.
-    """
-    if mask is None:
-        return {}
-    n, m = q.shape[2], k.shape[2]
-    if isinstance(mask, BlockMask):
-        mask = create_mask(mask.mask_mod, mask.shape[0], 1, *mask.seq_lengths, device=q.device)
-    visible = mask if mask.dtype == torch.bool else (mask >= 0 if mask.is_floating_point() else mask != 0)
-    end = min(seen, visible.shape[-1])
-    visible = visible[..., max(end - m, 0) : end]
-    # A model whose own window is narrower than the branch's hides what lies before it.
-    visible = nn.functional.pad(visible, (m - visible.shape[-1], 0))
-    if visible.ndim == 2:
-        return {"key_valid": visible.expand(q.shape[0], m)}
-    if n == 1:
-        return {"key_valid": visible[:, 0, 0].expand(q.shape[0], m)}
-    nothing = torch.zeros((), dtype=torch.promote_types(q.dtype, torch.float32), device=q.device)
-    return {"pair_bias": torch.where(visible[:, :, -n:], nothing, -torch.inf)}

@@ -18,6 +18,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from krause_dynamics._value import value_from
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.interaction import Interaction
+from krause_dynamics.models.padding import say_unpadded
 from krause_dynamics.nn.huggingface.registry import KRAUSE, SOFTMAX
 from krause_dynamics.nn.huggingface.rules import LayerRule
 from krause_dynamics.nn.parts import LogSigma
@@ -57,21 +58,6 @@ class Krausified:
                 f"{attn_implementation!r}; kd.unkrausify(model) gives the model with its own attention back"
             )
         super().set_attn_implementation(attn_implementation, *args, **kwargs)  # type: ignore[misc]
-
-
-def say_unpadded(model: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
-    """Hand a pass that is compiled without cache a mask of ones where it has none: a hook of krausified decoders.
-
-    Without one transformers looks for packed rows in the positions. A compiler cannot see that there are none, so that
-    the mask of pairs would be written out.
-    """
-    tokens = args[0] if args else given.get("input_ids")
-    cached = given.get("use_cache")
-    cached = getattr(model.config, "use_cache", False) if cached is None else cached
-    told = any(given.get(name) is not None for name in ("attention_mask", "position_ids", "past_key_values"))
-    if not torch.compiler.is_compiling() or told or cached or len(args) > 1 or tokens is None:
-        return None
-    return args, {**given, "attention_mask": torch.ones_like(tokens, dtype=torch.bool)}
 
 
 def grow(model: Any) -> None:
