@@ -49,9 +49,10 @@ def test_forms_of_attention_equal_the_definition(name, score):
         torch.testing.assert_close(mine, exact, rtol=1e-11, atol=1e-11)  # sums of 21 terms of order one
 
 
+@pytest.mark.parametrize("d", [2, 4])  # random keys are gathered one by one, or told apart among all of them
 @pytest.mark.parametrize("name", SUPPORTS)
-def test_tiles_of_other_devices_equal_the_definition(name):
-    q, k, v = tokens()
+def test_tiles_of_other_devices_equal_the_definition(name, d):
+    q, k, v = tokens(d=d)
     call = call_of(q, k, v, within(SUPPORTS[name])[0], sigma=1.3)
     call = call._replace(scale=call.coefficients() + 0.5)
     _, _, *exact = gradients(lambda *x: ATTEND["reference"](call._replace(q=x[0], k=x[1], v=x[2])), q, k, v)

@@ -113,7 +113,7 @@ class TrainingStep:
         del kept
         torch.cuda.set_rng_state(generator)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, stream=side):  # where autograd accumulated gradients in the warm-up
             self._once()
 
     def _held(self) -> list[Tensor]:

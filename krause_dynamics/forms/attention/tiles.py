@@ -18,8 +18,8 @@ from krause_dynamics.interaction.reach import UNBOUNDED, Reach
 
 
 class Block(NamedTuple):
-    """Queries ``rows`` (T, B) in T tiles and the keys ``columns`` (T, S) each tile looks at; ``fresh`` marks the
-    columns that are real, and not a repetition of a prefix column or beyond the ends.
+    """Queries ``rows`` (T, B) in T tiles and the keys ``columns`` (T, S) each tile looks at; ``fresh`` (T, S) marks the
+    columns that are real, and not a repetition of a prefix column or beyond the ends; (T, B, S) where rows differ.
     """
 
     rows: Tensor
@@ -44,6 +44,10 @@ def blocks(call: Call, limit: int) -> list[Block]:
     n, m, device, offset, reach = call.q.shape[2], call.k.shape[2], call.q.device, call.offset, call.reach
     (left, right), leading = reach.band, reach.leading
     wide = min(n, max(0, reach.prefix - offset))
+    if reach.random and _meets_all(call):
+        chosen = _chosen(reach.random, offset + n, m, device)
+        pieces = [_dense(begin, end, m, device) for begin, end in _pieces(0, n, max(1, limit // m))]
+        return [block._replace(fresh=chosen[block.rows + offset]) for block in pieces]
     if reach.random:
         return [
             *(_dense(begin, end, m, device) for begin, end in _pieces(0, wide, max(1, limit // m))),
@@ -76,6 +80,24 @@ def _dense(begin: int, end: int, m: int, device: torch.device) -> Block:
     return Block(torch.arange(begin, end, device=device)[None], columns, torch.ones_like(columns, dtype=torch.bool))
 
 
+def _meets_all(call: Call) -> bool:
+    """Whether random keys are sooner told apart among all of them than gathered one by one, d numbers each, twice."""
+    degree, _, _, prefix = call.reach.random
+    n, m, d = call.q.shape[2], call.k.shape[2], call.q.shape[3]
+    return m <= (degree + prefix) * d and 0 <= call.offset <= n  # not for single queries with a long past
+
+
+@lru_cache(maxsize=16)
+def _chosen(random: tuple[int, ...], rows: int, columns: int, device: torch.device) -> Tensor:
+    """Which of the first keys each place hears, (rows, columns) on a device; rows of the prefix hear all."""
+    with torch.inference_mode(False):
+        heard = _drawn(random, rows, device)
+        chosen = torch.zeros(rows, columns + 1, dtype=torch.bool, device=device)  # one more: where nothing is heard
+        chosen.scatter_(1, torch.where((heard >= 0) & (heard < columns), heard, columns), True)
+        chosen[: random[3]] = True
+        return chosen[:, :columns].contiguous()
+
+
 def _listed(call: Call, begin: int, limit: int) -> list[Block]:
     """Rows from ``begin`` on, each against the keys that are drawn for it: a tile a row."""
     n, device = call.q.shape[2], call.q.device
@@ -98,7 +120,8 @@ def admitted(block: Block, reach: Reach, offset: int, first: Tensor, last: Tenso
     i = block.rows.clamp(max=n - 1)[..., None]
     j = block.columns[:, None, :]
     near = (j >= first[i]) | (j < reach.first) if reach.first else j >= first[i]
-    allowed = near & (j < last[i]) & block.fresh[:, None, :] & (block.rows < n)[..., None]
+    fresh = block.fresh if block.fresh.ndim == 3 else block.fresh[:, None, :]
+    allowed = near & (j < last[i]) & fresh & (block.rows < n)[..., None]
     return allowed & reach.near(i + offset, j) if reach.grid else allowed
 
 
