@@ -16,6 +16,9 @@ from krause_dynamics.checkpoints import by_block, memory
 from tests import checkpoint_models as models
 
 IDS = [list(range(1, 21)), list(range(5, 17)), [7, 3, 7, 3, 9, 9, 9, 1, 2, 3, 4, 5], list(range(20, 40))]
+PICTURE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+PICTURE |= {"image_size": 24, "patch_size": 8}
+PIXELS = np.random.default_rng(0).normal(size=(3, 3, 24, 24)).astype(np.float32)
 HEADS = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
 
 
@@ -34,6 +37,14 @@ def gemma3():
     return models.build(hf.Gemma3ForCausalLM, config, 0)
 
 
+def vit():
+    return models.build(hf.ViTModel, hf.ViTConfig(**PICTURE), 0)
+
+
+def dinov2():
+    return models.build(hf.Dinov2Model, hf.Dinov2Config(**PICTURE), 0)
+
+
 FAMILIES = {
     "llama": models.llama,
     "qwen2": qwen2,
@@ -43,6 +54,8 @@ FAMILIES = {
     "gemma3": gemma3,
     "gpt2": models.gpt2,
     "bert": models.bert,
+    "vit": vit,
+    "dinov2": dinov2,
 }
 
 
@@ -79,14 +92,30 @@ def meta(dataset):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_block_by_block_is_the_model_in_memory(tmp_path, least, family):
-    folder = saved(FAMILIES[family](), tmp_path)
-    whole = kd.analyze(folder, IDS)
-    budget = least(folder)
-    found = kd.analyze(folder, IDS, memory=budget)
+    folder, inputs = saved(FAMILIES[family](), tmp_path), PIXELS if family in ("vit", "dinov2") else IDS
+    whole = kd.analyze(folder, inputs)
+    budget = least(folder, inputs)
+    found = kd.analyze(folder, inputs, memory=budget)
     assert meta(found)["block_by_block"]
     same(found, whole)
-    same(kd.analyze(folder, IDS, memory="1GB"), whole)
-    assert "block_by_block" not in meta(kd.analyze(folder, IDS, memory="1GB"))
+    much = kd.analyze(folder, inputs, memory="1GB")
+    same(much, whole)
+    assert "block_by_block" not in meta(much)
+
+
+def test_pictures_of_another_file_are_refused(tmp_path):
+    model, file = vit(), tmp_path / "half.npz"
+    same(kd.analyze(model, PIXELS, checkpoint=file), kd.analyze(model, PIXELS))
+    with pytest.raises(ValueError, match="another run .*inputs"):
+        kd.analyze(model, PIXELS + 1.0, checkpoint=file)
+
+
+def test_several_devices_are_accelerates(tmp_path):
+    """Here there is one; what is divided over several is tested where they are."""
+    folder = saved(models.llama(), tmp_path)
+    same(kd.analyze(folder, IDS, device="auto"), kd.analyze(folder, IDS))
+    with pytest.raises(ValueError, match="memory is what one device may use"):
+        kd.analyze(folder, IDS, device="auto", memory="1GB")
 
 
 def test_one_block_that_is_called_many_times(tmp_path):

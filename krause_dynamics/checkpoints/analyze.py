@@ -94,7 +94,8 @@ def analyze(
         dtype: Of the weights of a model that is loaded here, such as ``"float32"``; None keeps the checkpoint's.
         part: Which part of a composed model: ``"encoder"``, ``"decoder"`` or the path of a submodule, such as
             ``"language_model"``.
-        device: Where a model that is loaded here runs, such as ``"cuda"``; a loaded model stays where it is.
+        device: Where a model that is loaded here runs, such as ``"cuda"``, or ``"auto"`` for several GPUs; a loaded
+            model stays where it is.
         trust_remote_code: Only True runs Python files of a checkpoint.
         progress: ``True`` draws a progress bar; or a function ``progress(sequences done, all sequences)``; block by
             block it counts sequences times blocks.

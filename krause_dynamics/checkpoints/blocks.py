@@ -166,9 +166,9 @@ def attends(block: nn.Module) -> bool:
 
 def device_of(model: Any) -> torch.device:
     """Where a model runs: of its first parameter that is loaded, or the CPU."""
-    # Weights that lie on disk have no device of their own.
-    first = next((weight for weight in model.parameters() if weight.device.type != "meta"), None)
-    return torch.device("cpu") if first is None else first.device
+    # Weights that lie on disk have no device of their own; where all are outlines, so are the states.
+    devices = [weight.device for weight in model.parameters()]
+    return next((device for device in devices if device.type != "meta"), devices[0] if devices else torch.device("cpu"))
 
 
 def context_length(model: Any) -> int | None:

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 
 from krause_dynamics.checkpoints.blocks import NotFinite, device_of
 from krause_dynamics.checkpoints.measures import Measuring
-from krause_dynamics.checkpoints.stream import Passes
+from krause_dynamics.checkpoints.stream import Passes, marks_of
 from krause_dynamics.errors import UnsupportedModel
-from krause_dynamics.runs.fingerprints import fingerprint
 from krause_dynamics.runs.resuming import RunFile
 
 WINDOWS, WINDOW = 16, 1024  # of a weight, that tell it from another one: so many stretches of so many numbers
@@ -185,7 +184,7 @@ def identity(run: Passes, options: dict[str, Any]) -> dict[str, Any]:
     return {
         "kind": "analysis by block",
         "model": _marks(model),
-        "inputs": {name: fingerprint(x) for name, x in run.inputs.described().items()},
+        "inputs": marks_of(run.inputs),
         "batch_size": run.batch_size,
         "min_queries": run.min_queries,
         "attention": [run.path, run.tier],

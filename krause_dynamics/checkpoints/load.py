@@ -80,7 +80,8 @@ def load(
             ``transformers`` resolves.
         tokenizer: Taken instead of the checkpoint's own.
         dtype: Of the weights; None keeps the checkpoint's. Statistics are in float32 in any case.
-        device: Where a model that is loaded here goes (default: CPU). A loaded model stays where it is.
+        device: Where a model that is loaded here goes (default: CPU); ``"auto"``: over all GPUs, then the CPU's memory,
+            then the disk, as accelerate divides it. A loaded model stays where it is, on however many devices.
         part: What of a composed model is analysed: ``"encoder"`` or ``"decoder"`` of an encoder-decoder, or the path of
             a submodule, such as ``"language_model"``; None: the whole, which must be one stack of blocks.
         trust_remote_code: Only True lets ``transformers`` run Python files that come with a checkpoint.
@@ -128,7 +129,7 @@ def _load(
         return replace(_loaded(model, tokenizer), part=part)
     if not isinstance(model, str | os.PathLike):
         raise TypeError(f"model must be a transformers model, a folder or a name; received {type(model).__name__}")
-    target = _device(device)
+    target = None if device == "auto" else _device(device)  # None: several
     if isinstance(dtype, str) and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise ValueError(f"dtype must be a type of torch such as 'float32' or 'bfloat16', received {dtype!r}")
     _check_computes(dtype, target)
@@ -143,7 +144,7 @@ def _load(
 
 
 def _weighted(
-    source: str | Path, weights: str, dtype: Any, device: torch.device, part: str | None, trusted: bool
+    source: str | Path, weights: str, dtype: Any, device: torch.device | None, part: str | None, trusted: bool
 ) -> tuple[Any, dict[str, Any]]:
     """The network with its weights where they shall be, and facts about its loading."""
     if weights == "nowhere":
@@ -153,6 +154,8 @@ def _weighted(
         network, meta = _weighted(Path(folder.name), weights, dtype, device, part, trusted)
         weakref.finalize(network, folder.cleanup)
         return network, meta
+    if device is None:
+        return _network(source, dtype, trusted, "auto")
     if weights == "on disk":
         return _network(source, dtype, trusted, shards.placement(source, part, dtype, device, trusted))
     network, meta = _network(source, dtype, trusted)
@@ -181,10 +184,10 @@ def _device(device: str | torch.device | None) -> torch.device:
         raise ValueError(f"device {str(target)!r} cannot be used ({reason}); leave it out to run on the CPU") from None
 
 
-def _check_computes(dtype: Any, device: torch.device) -> None:
+def _check_computes(dtype: Any, device: torch.device | None) -> None:
     """Whether a device multiplies matrices of a type; of type None it is the file's, which is seen when it runs."""
     chosen = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    if chosen is None or device.type == "meta":
+    if chosen is None or device is None or device.type == "meta":
         return
     try:
         one = torch.ones(16, 16, device=device).to(chosen)
@@ -299,7 +302,7 @@ def _is_of_a_head(tensor: str, prefix: str) -> bool:
 
 
 def _network(
-    source: str | Path, dtype: Any, trust_remote_code: bool, places: dict[str, Any] | None = None
+    source: str | Path, dtype: Any, trust_remote_code: bool, places: dict[str, str] | Literal["auto"] | None = None
 ) -> tuple[Any, dict[str, Any]]:
     if isinstance(source, Path) and not (source / "config.json").exists():
         return _adapted(source, dtype, trust_remote_code)
@@ -307,7 +310,7 @@ def _network(
 
     if isinstance(source, Path):
         shards.check(source)
-    options = {} if places is None else {"device_map": places}
+    options: dict[str, Any] = {} if places is None else {"device_map": places}
     try:
         with quiet_transformers():
             model, info = AutoModel.from_pretrained(

@@ -103,7 +103,9 @@ class Measuring:
     def state(self, layer: int, tokens: Tensor) -> None:
         """Measure the tokens (b, T, d) after block ``layer`` (0: the embedding)."""
         moments = None if self.moments is None else self.moments.of(layer)
-        self._add("state", layer, LayerState(tokens, self._previous, self.radii, moments))
+        # Of a model on several devices, or after a resumption, the last layer may lie elsewhere.
+        previous = None if self._previous is None else self._previous.to(tokens.device)
+        self._add("state", layer, LayerState(tokens, previous, self.radii, moments))
         self._previous = tokens
 
     def attention(self, block: int, found: HeadStatistics) -> None:

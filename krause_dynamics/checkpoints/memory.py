@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from krause_dynamics.checkpoints.blocks import find_blocks
-from krause_dynamics.checkpoints.bundled import RXN_ALBERT, SMOLLM2
 from krause_dynamics.checkpoints.load import Checkpoint, load, load_on_disk, load_outline
 from krause_dynamics.checkpoints.stream import Inputs, model_inputs
 
@@ -119,7 +118,9 @@ def placed(
         ValueError: Not even one block at a time fits; the message says what would.
     """
     allowed = amount(budget)
-    if not isinstance(model, str | os.PathLike) or str(model) in (SMOLLM2, RXN_ALBERT):
+    if loading.get("device") == "auto":
+        raise ValueError("memory is what one device may use; with device='auto' accelerate divides the model by itself")
+    if not isinstance(model, str | os.PathLike):
         checkpoint = load(model, **loading)
         return checkpoint, model_inputs(checkpoint, inputs, **cutting)
     outline = load_outline(model, **loading)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from krause_dynamics.checkpoints.attention_statistics import SAMPLED, HeadStatistics
-from krause_dynamics.checkpoints.stream import Passes
-from krause_dynamics.runs.fingerprints import fingerprint
+from krause_dynamics.checkpoints.stream import Passes, marks_of
 from krause_dynamics.trajectory import Trajectory
 
 STATISTICS = tuple(field.name for field in fields(HeadStatistics) if field.name != "weights")
@@ -64,7 +63,8 @@ def record(
         blocks: The blocks in order, when the search cannot find them.
         dtype: Of the weights of a model that is loaded here, such as ``"float32"``; None keeps the checkpoint's.
         part: Which part of a composed model: ``"encoder"``, ``"decoder"`` or the path of a submodule.
-        device: Where a model that is loaded here runs, such as ``"cuda"``; a loaded model stays where it is.
+        device: Where a model that is loaded here runs, such as ``"cuda"``, or ``"auto"`` for several GPUs; a loaded
+            model stays where it is.
         trust_remote_code: Only True runs Python files of a checkpoint.
         progress: ``True`` draws a progress bar; or a function ``progress(sequences done, all sequences)``.
 
@@ -205,7 +205,7 @@ def describe(run: Passes) -> dict[str, Any]:
         # A gated model has a Krause branch beside its own attention, which the registry does not see.
         "attention_branch": "softmax" if getattr(getattr(model, "config", None), "krause_branch", None) else "",
         "inputs": inputs.source,
-        "inputs_fingerprint": {name: fingerprint(x) for name, x in inputs.described().items()},
+        "inputs_fingerprint": marks_of(inputs),
         "sequences": len(inputs),
         "tokens_shortest": int(inputs.lengths.min()),
         "tokens_longest": int(inputs.lengths.max()),

@@ -24,6 +24,7 @@ from krause_dynamics.checkpoints.load import Checkpoint, load
 from krause_dynamics.checkpoints.pictures import Pictures, takes_pictures
 from krause_dynamics.checkpoints.vectors import Vectors
 from krause_dynamics.errors import UnsupportedModel
+from krause_dynamics.runs.fingerprints import fingerprint
 
 TIERS = ("sink", "statistics", "full")
 MAPS = 1 << 28  # bytes that the attention maps of one block may take under attention="auto"
@@ -283,6 +284,11 @@ def model_inputs(
     vocabulary = getattr(getattr(base, "config", None), "vocab_size", None)
     chosen = checkpoint.tokenizer if tokenizer is None else tokenizer
     return prepare(inputs, chosen, context=context_length(base), vocabulary=vocabulary, **cutting)
+
+
+def marks_of(inputs: Inputs) -> list[str]:
+    """What tells inputs from others: a short hash of each length of sequences, whatever they are."""
+    return [str(fingerprint(batch)) for _, batch in inputs.batches(len(inputs))]
 
 
 def _tier(attention: str | None, model: Any, batch: int, tokens: int) -> str:
