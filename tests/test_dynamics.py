@@ -211,3 +211,21 @@ def test_spectra_know_the_response(rng):
         dynamics = kd.layer_normed(kd.softmax(2.0), scheme, rate=0.5)
         rates = np.sort(np.linalg.eigvals(kd.jacobian(dynamics, x, tangent=True)).real)
         np.testing.assert_allclose(rates, [-rate] * 6 + [0.0] * 2, atol=1e-9)
+
+
+def test_mean_fields_know_the_response():
+    """LN-scaling is Post-LN on the clock 2 sqrt(t + 1) - 2; nGPT is held against particles at the quantiles."""
+    mf = kd.mean_field
+    start = mf.from_function(mf.CircleCells(128), lambda a: 1 + 0.5 * np.cos(a))
+    post = mf.solve(kd.Dynamics(kd.softmax(1.0), kd.Circle()), start, 2.0, save_at=2)
+    fading = replace(kd.layer_normed(kd.softmax(1.0), "scaled"), space=kd.Circle())
+    scaled = mf.solve(fading, start, 3.0, save_at=2)
+    one, other = (mf.density_at(run).mass for run in (post, scaled))
+    assert np.abs(one - start.mass).max() > 5e-3
+    np.testing.assert_allclose(other, one, atol=2e-5)  # of the steps in time, whose lengths differ
+    unit = replace(kd.layer_normed(kd.softmax(1.0), "ngpt", rate=0.5), space=kd.Circle())
+    density = mf.density_at(mf.solve(unit, start, 1.0, save_at=2))
+    angles = density.cells.centres
+    order = np.hypot(density.mass @ np.cos(angles), density.mass @ np.sin(angles))
+    followed = kd.observables.order_parameter(mf.follow(unit, start, 1.0).final)
+    assert order == pytest.approx(float(followed), abs=2e-3)  # of 128 cells

@@ -75,6 +75,7 @@ def layer_normed(
     mix             1, r after ``switch``  0, then <y, A>
     ==============  =====================  ================
 
+    `LayerStep` makes layers of them (Mix-LN keeps lengths in continuous time, its layers to order dt^2).
     `kd.theory.layer_norm_equiangular` predicts inner products under each of them.
 
     Args:

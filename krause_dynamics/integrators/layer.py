@@ -20,7 +20,8 @@ class LayerStep(Integrator):
     ``Dynamics(rule, read=kd.Sphere().retract, relative=False)``.
 
     Attributes:
-        skip: Keep the residual connection; without it the state is replaced by what is heard (pure attention),
+        skip: Keep the residual connection; without it the state is replaced by what is heard (pure attention, of which
+            ``external`` and ``response`` are no part),
             and those who hear nobody are lost at 0 in flat spaces: let everyone hear itself.
     """
 

@@ -28,7 +28,7 @@ def jacobian(
     """Derivative of the drift at a state, or of one step of an integrator.
 
     The field is extended off the space through its retraction, so on spheres the radial directions have derivative 0.
-    An ``external`` drift and ``read`` must work on torch tensors.
+    An ``external`` drift, ``read`` and ``response`` must work on torch tensors.
 
     Args:
         dynamics: What moves the particles.

@@ -57,15 +57,17 @@ def check_rule(dynamics: Dynamics, cells: Cells) -> None:
             )
     matrices = {name: getattr(dynamics, name) for name in ("query", "key", "value")}
     for name, matrix in matrices.items():
-        if np.ndim(matrix(0.0) if callable(matrix) else matrix) == 3:
+        if np.ndim(matrix(0.0) if callable(matrix) else matrix) >= 3:
             raise ValueError(f"a mean field knows one head, but dynamics.{name} has several; use kd.simulate")
         if name != "value" and callable(matrix):
             raise ValueError(f"dynamics.{name} must not vary in time in a mean field; only the value matrix may")
         if matrix is not None and isinstance(cells, LatitudeCells):
             raise ValueError(f"dynamics.{name} breaks the symmetry of a zonal density; use kd.simulate")
-    if isinstance(cells, LatitudeCells) and (rule.find(Within) or dynamics.external is not None):
+    more = dynamics.external is not None or dynamics.response is not None
+    if isinstance(cells, LatitudeCells) and (rule.find(Within) or more):
         raise ValueError(
-            "zonal densities need a smooth score and no external drift: rings of nodes cannot follow the jump of Within"
+            "zonal densities need a smooth score, no external drift and no response: rings of nodes know the part "
+            "along the meridian alone, and cannot follow the jump of Within; use kd.simulate"
         )
 
 

@@ -87,6 +87,8 @@ class Velocity:
             self.plans[k] = self.plans[k].under(rule, request)
             results.append(self.plans[k].prepared(request))
         drift = self._drift(t, rule, Aggregate.joined(results))
+        if dynamics.response is not None:
+            drift = np.asarray(dynamics.response(t, self.points, drift))
         if dynamics.external is not None:
             drift = drift + dynamics.external(t, self.points)
         return self.cells.speed(self.where, drift)
