@@ -119,6 +119,22 @@ def test_the_static_cache_decodes_alike(name, chunks):
     assert [buffer.data_ptr() for buffer in cache._ring[:4]] == places
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("first", [0, 2])
+def test_a_step_with_the_static_cache_compiles_once(first):
+    """And once more for each of the first tokens that stay, which are told apart on the host."""
+    layer = layer_of("window", torch.float64, neighbourhood=kd.Window(4, prefix_tokens=first), window=None, top_k=None)
+    x = tokens(n=14, dtype=torch.float64)
+    cache = layer.new_cache(static=True)
+    layer(x[:, :1], cache=cache)  # allocates
+    cache.reset()
+    torch._dynamo.reset()
+    step = torch.compile(lambda token: layer(token, cache=cache), backend="eager", fullgraph=True)
+    with torch._dynamo.config.patch(recompile_limit=1 + first):
+        steps = torch.cat([step(x[:, i : i + 1]) for i in range(14)], 1)
+    torch.testing.assert_close(steps, layer(x), rtol=1e-11, atol=1e-11)
+
+
 def test_a_static_cache_needs_a_window_and_one_shape():
     with pytest.raises(ValueError, match="needs a window"):
         KrauseAttention(32, 4, causal=True).new_cache(static=True)

@@ -31,7 +31,9 @@ class StaticWindowCache:
         if window < 1:
             raise ValueError(f"window must be at least 1, got {window}")
         self.window, self.prefix_tokens = window, prefix_tokens
-        self._fewest = 0  # tokens that there are at least, as far as the host knows
+        # First tokens that there are at least, as far as the host knows; it stops there, or compiled steps, which are
+        # compiled for a number of the host, would be compiled for every token.
+        self._fewest = 0
         self._ring: Ring | None = None
 
     @property
@@ -101,7 +103,7 @@ class StaticWindowCache:
     def _count(self, tokens: int) -> None:
         assert self._ring is not None
         self._ring.seen.add_(tokens)
-        self._fewest += tokens
+        self._fewest = min(self._fewest + tokens, self.prefix_tokens)
 
 
 @torch.no_grad()
