@@ -4,6 +4,7 @@ from krause_dynamics.checkpoints.analyze import analyze
 from krause_dynamics.checkpoints.compare import compare
 from krause_dynamics.checkpoints.inputs import Tokens, prepare
 from krause_dynamics.checkpoints.load import Checkpoint, load
+from krause_dynamics.checkpoints.predictions import predictions
 from krause_dynamics.checkpoints.record import record
 
-__all__ = ["Checkpoint", "Tokens", "analyze", "compare", "load", "prepare", "record"]
+__all__ = ["Checkpoint", "Tokens", "analyze", "compare", "load", "predictions", "prepare", "record"]

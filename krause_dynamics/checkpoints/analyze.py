@@ -15,6 +15,8 @@ import torch
 from krause_dynamics.checkpoints import by_block
 from krause_dynamics.checkpoints import measures as table
 from krause_dynamics.checkpoints.attention_statistics import DISTANCES, QUARTERS
+from krause_dynamics.checkpoints.controls import analyzed, checked
+from krause_dynamics.checkpoints.load import Checkpoint, load
 from krause_dynamics.checkpoints.memory import placed
 from krause_dynamics.checkpoints.moments import Moments
 from krause_dynamics.checkpoints.record import describe
@@ -57,6 +59,8 @@ def analyze(
     progress: bool | Callable[[int, int], None] = False,
     memory: int | str | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    controls: str | Sequence[str] = (),
+    rng: int | np.random.Generator = 0,
 ) -> xarray.Dataset:
     """How the tokens of a trained model synchronize, into how many clusters, and where attention sinks form.
 
@@ -104,6 +108,10 @@ def analyze(
             sequences through one block before the next; the numbers are the same. None (default): all of it is loaded.
         checkpoint: ``.npz`` file in which the analysis is kept after every block, all sequences through one block
             before the next; the same call goes on from there, bit for bit. None (default): no file.
+        controls: What is analysed beside, along a first dimension ``control`` whose first entry is ``"as given"``:
+            ``"shuffled"``, ``"random"`` and ``"repeated"`` tokens, ``"random_weights"`` of the same configuration,
+            ``"with_bos"`` and ``"without_bos"``. What the first position itself does is in ``tokens``.
+        rng: Seed or generator of the controls.
 
     Returns:
         Dataset with dimensions ``layer`` (0 = embedding, i = residual stream after block i, before any final norm),
@@ -132,6 +140,9 @@ def analyze(
     by block it holds the layers that all sequences have passed, also where a later block has NaN: ``meta["stopped"]``
     says which.
     """
+    asked = {name: value for name, value in locals().items() if name not in ("model", "inputs", "controls", "rng")}
+    if named := checked(controls):
+        return _with_controls(model, inputs, asked, named, rng)
     wanted = table.chosen(measures)
     eps_values, radius_values = _increasing("eps", eps, 1.0), _increasing("radii", radii, 2.0)
     if attention == "weights":
@@ -202,6 +213,22 @@ def analyze(
     if interrupts.terminated:
         raise Terminated(result=dataset)
     return dataset
+
+
+def _with_controls(
+    model: Any, inputs: Any, asked: dict[str, Any], named: tuple[str, ...], rng: int | np.random.Generator
+) -> xarray.Dataset:
+    """The analysis as asked for, and under controls: all of them of one model in memory."""
+    for name in ("memory", "checkpoint"):
+        if asked[name] is not None:
+            raise ValueError(f"controls are analyses of one model in memory; pass them without {name}=")
+    loading = {name: asked.pop(name) for name in ("tokenizer", "dtype", "part", "device", "trust_remote_code")}
+    cutting = {name: asked.pop(name) for name in ("sequence_length", "max_sequences", "truncate", "pad_token")}
+    if isinstance(model, torch.nn.Module) and not hasattr(model, "config"):
+        found = Checkpoint(model, loading["tokenizer"], type(model).__name__, {"source": "loaded module"})
+    else:
+        found = load(model, **loading)
+    return analyzed(lambda model, inputs: analyze(model, inputs, **asked), found, inputs, named, rng, cutting)
 
 
 def _increasing(name: str, values: Sequence[float], largest: float) -> np.ndarray:

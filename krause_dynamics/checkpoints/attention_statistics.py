@@ -19,6 +19,8 @@ With A the row-stochastic weights of T queries (rows, i) over T keys (columns, k
 * head distance  |A_h - A_g|_F / sqrt(2 S) of the S sampled rows (of all rows where the maps are held): 0 where two
   heads agree, 1 where no row of theirs overlaps and each is on one key; top keys  the keys with most weight in each
   sampled row;
+* score spread  standard deviation of ln A_ik over the keys that query i hears (which is that of the scores), mean over
+  the sampled rows that hear at least 8; participation  sum_k A_ik^2, mean over the same rows;
 * learned sink  mean over rows of the share that goes to a learned logit without a key (gpt-oss): A_ik are the shares of
   the keys, which then sum to less than 1; their entropy is that of the keys among themselves.
 """
@@ -37,6 +39,7 @@ QUARTERS = 4
 # Lower ends of the bins of distances; the last one holds all that is farther.
 DISTANCES = (0, *(1 << power for power in range(18)))
 SAMPLED, TOP = 32, 8  # rows that are looked at one by one, and keys that are listed of each
+HEARD = 8  # keys of a row from which the spread of its scores means something
 
 
 class WeightSums(NamedTuple):
@@ -80,6 +83,8 @@ class HeadStatistics:
         distance_profile: Shape (batch, heads, bins), see `DISTANCES`; sums to 1.
         head_distance: Shape (batch, heads, heads), in [0, 1].
         top_keys: Keys of the sampled rows, most weight first, (batch, heads, S, 8); -1 beyond those that have any.
+        score_spread: Shape (batch, heads); NaN where no sampled row hears 8 keys.
+        participation: Likewise.
         weights: A itself (batch, heads, T, T) when it was asked for, else None.
     """
 
@@ -95,6 +100,8 @@ class HeadStatistics:
     distance_profile: Tensor
     head_distance: Tensor
     top_keys: Tensor
+    score_spread: Tensor
+    participation: Tensor
     weights: Tensor | None = None
 
     def nothing(self) -> HeadStatistics:
@@ -169,6 +176,7 @@ def summary(call: AttentionCall, sums: WeightSums, min_queries: int) -> HeadStat
     counted = importance.nan_to_num(-1.0).masked_fill(queries < wanted, -1.0)  # NaN: was not looked at
     several = visible_keys > 1
     scaled = sums.entropy.float() / torch.log(visible_keys.clamp_min(2).float())
+    spread, participation = _as_random_scores(sums.sampled)
     return HeadStatistics(
         importance=importance,
         published_importance=received / full,
@@ -183,6 +191,8 @@ def summary(call: AttentionCall, sums: WeightSums, min_queries: int) -> HeadStat
         distance_profile=sums.distance_profile,
         head_distance=_head_distance(sums.sampled if sums.weights is None else sums.weights),
         top_keys=_top_keys(sums.sampled),
+        score_spread=spread,
+        participation=participation,
         weights=sums.weights,
     )
 
@@ -217,6 +227,20 @@ def _head_distance(sampled: Tensor) -> Tensor:
     squared = norms[..., None] + norms[..., None, :] - 2 * gram
     distance = (squared.clamp_min(0) / (2 * sampled.shape[-2])).sqrt()
     return distance.masked_fill(torch.eye(gram.shape[-1], dtype=torch.bool, device=gram.device), 0.0).float()
+
+
+def _as_random_scores(sampled: Tensor) -> tuple[Tensor, Tensor]:
+    """What the theory of independent scores asks of rows: their spread, and how few keys hold the weight."""
+    heard = sampled > 0
+    number = heard.sum(-1)
+    logs = torch.where(heard, sampled, 1.0).log()
+    mean = logs.sum(-1, keepdim=True) / number[..., None]
+    spread = (torch.where(heard, logs - mean, 0.0).square().sum(-1) / number).sqrt()
+    enough = number >= HEARD
+    rows = enough.sum(-1)
+    found = (torch.where(enough, x, 0.0).sum(-1) / rows for x in (spread, sampled.square().sum(-1)))
+    one, other = found
+    return one.float(), other.float()
 
 
 def _top_keys(sampled: Tensor) -> Tensor:

@@ -57,6 +57,8 @@ MEASURES: tuple[Measure, ...] = (
             found.strongest_key < 0, torch.nan
         ),
     ),
+    _of("score_spread", "standard deviation of the scores of a row", lambda found: found.score_spread),
+    _of("participation", "sum of the squared weights of a row", lambda found: found.participation),
     _of("self_weight", "attention of tokens to themselves", lambda found: found.self_weight),
     _of("mean_distance", "mean distance of attention (tokens)", lambda found: found.mean_distance),
     _of(

@@ -49,9 +49,10 @@ def record(
         tokenizer: Instead of the checkpoint's own; for pictures an image processor.
         attention: ``"statistics"`` (default) puts the sums over the weights of every block into ``extras``, NaN where
             a hybrid has none: importance, published_importance, first_token_score, first_by_quarter, entropy,
-            strongest_key, self_weight, mean_distance, distance_profile, head_distance, top_keys and learned_sink
-            (``checkpoints.attention_statistics`` defines them), in one pass with the attention itself and in memory
-            linear in T; ``"weights"`` also the weights themselves, (blocks, sequences, heads, T, T);
+            strongest_key, self_weight, mean_distance, distance_profile, head_distance, top_keys, score_spread,
+            participation and learned_sink (``checkpoints.attention_statistics`` defines them), in one pass with the
+            attention itself and in memory linear in T; ``"weights"`` also the weights themselves, (blocks, sequences,
+            heads, T, T);
             ``"sink"`` looks at a few keys only, which saves time on a GPU; ``"eager"`` reads what the model itself
             returns instead of using the registry; None leaves attention out.
         batch_size: Sequences per forward pass; 8 keeps the memory of a small model's states low.

@@ -204,6 +204,28 @@ def measures(first, second):
 
 @row(
     "kd.analyze",
+    "controls",
+    (),
+    "repeated",
+    "analyses stand beside the one as given, which is unchanged; tokens repeated have one direction",
+)
+def controls(first, second):
+    same(analyze(controls=first), plain())
+    both = analyze(controls=second)
+    same(both.sel(control="as given"), plain())
+    np.testing.assert_allclose(both["order_parameter"].sel(control=second, tokens="all"), 1.0, atol=1e-6)
+
+
+@row("kd.analyze", "rng", 0, 1, "one seed gives one control, another seed another one; the analysis as given stays")
+def rng(first, second):
+    one, again, other = (analyze(controls="random", rng=seed) for seed in (first, first, second))
+    np.testing.assert_array_equal(one.entropy, again.entropy)
+    np.testing.assert_array_equal(one.entropy[0], other.entropy[0])
+    assert not np.allclose(one.entropy[1], other.entropy[1])
+
+
+@row(
+    "kd.analyze",
     "attention",
     "statistics",
     "eager",
@@ -367,3 +389,27 @@ def checkpoint(first, second):
             assert path.exists()
         with pytest.raises(ValueError, match="another run"):
             analyze(IDS[:1], checkpoint=path)
+
+
+PREDICTIONS = "kd.checkpoints.predictions"
+
+
+@row(PREDICTIONS, "dataset", 0, 1, "measured sides are those of the Dataset, predicted ones those of its lengths alone")
+def predicted_dataset(first, second):
+    for seed in (first, second):
+        found = kd.analyze(tiny("llama", seed), IDS)
+        sides = kd.checkpoints.predictions(found)
+        for name in ("participation", "importance_first"):
+            np.testing.assert_array_equal(sides[name].sel(side="measured"), found[name])
+        harmonic = [np.sum(1 / np.arange(1, len(ids) + 1)) / len(ids) for ids in IDS]
+        np.testing.assert_allclose(sides["importance_first"].sel(side="predicted")[:, 0, 0], harmonic, rtol=1e-12)
+
+
+@row(PREDICTIONS, "causal", True, False, "where all hear all, the first token's even share is 1/T")
+def predicted_causal(first, second):
+    found = kd.analyze(tiny("bert"), IDS)
+    for causal, expected in ((first, np.sum(1 / np.arange(1, 21)) / 20), (second, 1 / 20)):
+        sides = kd.checkpoints.predictions(found, causal=causal)
+        np.testing.assert_allclose(sides["importance_first"].sel(side="predicted")[0], expected, rtol=1e-12)
+    both = sides["importance_first"]
+    np.testing.assert_allclose(both.sel(side="measured"), both.sel(side="predicted"), rtol=0.3)  # random weights
