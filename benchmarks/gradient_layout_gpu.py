@@ -1,8 +1,8 @@
 """What it costs the backward kernels to lay gradients out by tokens, as a projection reads them, and not by heads.
 
-    python benchmarks/gradient_layout_gpu.py
+    python benchmarks/gradient_layout_gpu.py [128 256]
 
-The tensors of `attention_gpu.py`: 256 heads of 4096 tokens, head dimension 64, bfloat16; five alternations, medians.
+Windows as arguments (default: all three; compiling the kernels takes a minute). The tensors of `attention_gpu.py`: 256 heads of 4096 tokens, head dimension 64, bfloat16; five alternations, medians.
 """
 
 import statistics
@@ -28,7 +28,8 @@ def by_heads(q, k, joint):
 def main():
     """Print the table."""
     lines = []
-    for width, top_k in benchmark.CASES.items():
+    for width in [int(given) for given in sys.argv[1:]] or benchmark.CASES:
+        top_k = benchmark.CASES[width]
         where, x = benchmark.window(width, top_k), benchmark.tokens("gauss", 1, 256, 4096)
         g, saved = torch.randn_like(x[0]), benchmark.attend(x, where)
         times = {by_tokens: [], by_heads: []}
