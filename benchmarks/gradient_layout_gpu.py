@@ -2,7 +2,8 @@
 
     python benchmarks/gradient_layout_gpu.py [128 256]
 
-Windows as arguments (default: all three; compiling the kernels takes a minute). The tensors of `attention_gpu.py`: 256 heads of 4096 tokens, head dimension 64, bfloat16; five alternations, medians.
+Windows as arguments (default: all three; compiling the kernels takes a minute). The tensors of `attention_gpu.py`:
+256 heads of 4096 tokens, head dimension 64, bfloat16; five alternations, medians.
 """
 
 import statistics
