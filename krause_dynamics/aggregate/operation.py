@@ -44,7 +44,7 @@ def aggregate(
         ValueError: Shapes that do not fit, or NaN among particles that have mass.
         UnsupportedImplementation: ``impl`` cannot compute this; the message says why.
 
-    Example:
+    Examples:
         >>> import numpy as np, krause_dynamics as kd
         >>> x = np.array([[0.0], [1.0], [5.0]])
         >>> kd.aggregate(kd.bounded_confidence(radius=1.0), x).mean[:, 0].tolist()

@@ -77,7 +77,7 @@ def statistics(
         ValueError: Shapes that do not fit, or NaN among particles that have mass.
         UnsupportedImplementation: An ``impl`` of another name, or ``"fused"`` where it cannot compute this.
 
-    Example:
+    Examples:
         >>> import numpy as np, krause_dynamics as kd
         >>> x = np.array([[0.0], [1.0], [5.0]])
         >>> kd.statistics(kd.bounded_confidence(radius=1.0), x).received.tolist()

@@ -72,7 +72,7 @@ def cost(
     Raises:
         ValueError: ``repeats`` below 1.
 
-    Example:
+    Examples:
         >>> from krause_dynamics.models import KrauseViT, published
         >>> model = KrauseViT(published("kvit-tiny-cifar10", num_hidden_layers=1))
         >>> cost(model, torch.zeros(1, 3, 32, 32), repeats=1).executed

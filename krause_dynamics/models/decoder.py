@@ -24,7 +24,7 @@ class KrauseLM(KrauseModel, GenerationMixin):
     Args:
         config: Sizes, score and support.
 
-    Example:
+    Examples:
         >>> model = KrauseLM(KrauseLMConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2))
         >>> model(torch.randint(50, (1, 7))).logits.shape
         torch.Size([1, 7, 50])

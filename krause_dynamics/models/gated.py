@@ -65,7 +65,7 @@ def add_krause_branch(model: Any, **settings: Any) -> Any:
         TypeError, ValueError: A setting that is none.
         UnsupportedModel: A family that cannot be served, with the reason; the model is left as it was.
 
-    Example:
+    Examples:
         >>> from transformers import LlamaConfig, LlamaForCausalLM
         >>> base = LlamaForCausalLM(LlamaConfig(vocab_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
         ...                                     num_attention_heads=2))

@@ -73,7 +73,7 @@ def krausify(
 
     Source: Krause Synchronization Transformers, 2602.11534.
 
-    Example:
+    Examples:
         >>> from transformers import LlamaConfig, LlamaForCausalLM
         >>> base = LlamaForCausalLM(LlamaConfig(vocab_size=8, hidden_size=16, intermediate_size=16,
         ...                                     num_hidden_layers=2, num_attention_heads=2))

@@ -31,7 +31,7 @@ def shard(model: Any, mesh: Any = None, **options: Any) -> Any:
     Raises:
         TypeError: An option that ``fully_shard`` does not have.
 
-    Example:
+    Examples:
         >>> from krause_dynamics.models import krausify, shard
         >>> shard(krausify(model.bfloat16(), window=128, top_k=64))  # doctest: +SKIP
     """

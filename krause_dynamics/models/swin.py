@@ -183,7 +183,7 @@ class KrauseSwin(PictureClassifier):
     Args:
         config: Sizes, score and support.
 
-    Example:
+    Examples:
         >>> model = KrauseSwin(KrauseSwinConfig(hidden_size=8, depths=(1, 2), heads=(1, 2), num_labels=10))
         >>> model(torch.rand(1, 3, 32, 32)).logits.shape
         torch.Size([1, 10])

@@ -73,7 +73,7 @@ class KrauseViT(PictureClassifier):
     Args:
         config: Sizes, score and support.
 
-    Example:
+    Examples:
         >>> model = KrauseViT(KrauseViTConfig(hidden_size=12, num_hidden_layers=2, num_labels=10))
         >>> model(torch.rand(1, 3, 32, 32)).logits.shape
         torch.Size([1, 10])

@@ -42,7 +42,7 @@ def convert(path: str | Path, folder: str | Path | None = None, **keys: Any) -> 
         FileNotFoundError: No such file.
         ValueError: An unknown file, missing or disagreeing keys, weights or buffers that are not those of the module.
 
-    Example:
+    Examples:
         ``convert("best_krause_vit_cifar10_vits16.pth", "kvit", num_attention_heads=6, attention_top_k=2, window=1,
         metric="manhattan")``
     """

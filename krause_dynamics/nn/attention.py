@@ -89,7 +89,7 @@ def krause_attention(
 
     Source: Krause Synchronization Transformers, 2602.11534, section 3 (rule of the paper).
 
-    Example:
+    Examples:
         >>> q = k = v = torch.randn(1, 4, 100, 32)
         >>> krause_attention(q, k, v, window=16, top_k=8).shape
         torch.Size([1, 4, 100, 32])

@@ -78,7 +78,7 @@ class KrauseAttention(nn.Module):
 
     Source: Krause Synchronization Transformers, 2602.11534.
 
-    Example:
+    Examples:
         >>> from krause_dynamics import TopK, Window
         >>> layer = KrauseAttention(256, 8, Window(128) & TopK(16))
         >>> layer(torch.randn(2, 1000, 256)).shape

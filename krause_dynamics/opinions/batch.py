@@ -70,7 +70,7 @@ def hegselmann_krause_batch(samples: Any, radii: Any, *, closed: bool = True, ma
         TypeError: torch samples.
         ValueError: NaN, empty samples, a radius that is not positive.
 
-    Example:
+    Examples:
         >>> import numpy as np, krause_dynamics as kd
         >>> samples = np.random.default_rng(0).random((20, 256))
         >>> kd.hegselmann_krause_batch(samples, [0.05, 0.5]).mean_largest.round(1).tolist()

@@ -124,7 +124,7 @@ def hegselmann_krause(
         RoundingWarning: More than 1 % of the pairs up to the radius lie within rounding of it and are decided both
             ways.
 
-    Example:
+    Examples:
         >>> import krause_dynamics as kd
         >>> run = kd.hegselmann_krause([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], radius=1.0)
         >>> run.steps, run.meta["clusters"]["sizes"]

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
+from matplotlib.patches import Rectangle
 
 from krause_dynamics._arguments import Flag, Holds, Is, Maybe, reads
 from krause_dynamics.plots.style import ON, new_axes
@@ -136,12 +137,15 @@ def _edges(at: np.ndarray) -> np.ndarray:
 
 def _hatch(ax: Axes, across: np.ndarray, up: np.ndarray, where: np.ndarray) -> None:
     """Strokes over the cells where something had not settled, and a legend that says so."""
-    from matplotlib.patches import Patch
-
-    chosen = np.ma.masked_where(~where, np.ones(where.shape))
-    ax.pcolor(_edges(across), _edges(up), chosen, hatch="///", alpha=0.0)
+    left, bottom, words = _edges(across), _edges(up), "not settled"
+    for row, column in np.argwhere(where):
+        size = left[column + 1] - left[column], bottom[row + 1] - bottom[row]
+        ax.add_patch(
+            Rectangle((left[column], bottom[row]), *size, fill=False, hatch="///", linewidth=0, ec="white", label=words)
+        )
+        words = "_nolegend_"
     if where.any():
-        ax.legend(handles=[Patch(hatch="///", fill=False, label="not settled")], loc="best", frameon=True)
+        ax.legend(loc="best", frameon=True, facecolor="0.35", labelcolor="white")
 
 
 def _words(dataset: xarray.Dataset, name: str) -> str:

@@ -74,7 +74,7 @@ def sweep(
             finished points stay in ``path``. After Ctrl-C (``KeyboardInterrupt``) and SIGTERM (``SystemExit`` 143) they
             stay there as well.
 
-    Example:
+    Examples:
         >>> import krause_dynamics as kd
         >>> def order(beta, rng):
         ...     x0 = kd.Sphere().sample(16, 3, rng)

@@ -150,7 +150,7 @@ class TrainingConfiguration:
     Raises:
         ValueError, TypeError: Unknown keys (with the nearest known one) and values that do not fit.
 
-    Example:
+    Examples:
         >>> TrainingConfiguration(data={"format": "idx", "path": "fashion"}).training.batch_size
         256
     """

@@ -90,7 +90,7 @@ def find(
         TypeError: A run instead of one of its states.
         ValueError: Negative radius, unknown metric, NaN, or more than one state.
 
-    Example:
+    Examples:
         >>> find(np.array([0.0, 0.1, 1.0]), radius=0.2).sizes
         array([2, 1])
     """

@@ -90,7 +90,7 @@ def curve(
     Raises:
         ValueError: Negative radius, unknown metric, NaN, or more than one state.
 
-    Example:
+    Examples:
         >>> curve(np.array([0.0, 0.1, 1.0]), radii=[0.05, 0.2, 2.0]).count
         array([3, 2, 1])
     """

@@ -30,7 +30,7 @@ def wasserstein(
 
     Source: Villani, Topics in Optimal Transportation (2003), theorem 2.18.
 
-    Example:
+    Examples:
         >>> wasserstein(np.array([0.0, 1.0]), np.array([2.0, 3.0]))
         2.0
     """

@@ -56,7 +56,7 @@ def register_attention(
     Raises:
         ValueError: An impossible neighbourhood.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from transformers import LlamaConfig, LlamaForCausalLM
         >>> register_attention("krause_near", sigma=5.5, window=32, top_k=16)
