@@ -6,5 +6,6 @@ from krause_dynamics.checkpoints.inputs import Tokens, prepare
 from krause_dynamics.checkpoints.load import Checkpoint, load
 from krause_dynamics.checkpoints.predictions import predictions
 from krause_dynamics.checkpoints.record import record
+from krause_dynamics.checkpoints.twin import twin
 
-__all__ = ["Checkpoint", "Tokens", "analyze", "compare", "load", "predictions", "prepare", "record"]
+__all__ = ["Checkpoint", "Tokens", "analyze", "compare", "load", "predictions", "prepare", "record", "twin"]
