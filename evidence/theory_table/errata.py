@@ -137,7 +137,7 @@ def density_needed() -> Finding:
 
 OPEN = (
     "The largest mass of a cluster under attention with a perceptron (about 0.574, 2601.21366) comes from a secondary "
-    "note: neither confirmed nor refuted here. The angle of that paper is (section 3).",
+    "note: neither confirmed nor refuted here, nor is its count of heavy atoms. Its angle is tested (section 3).",
     "'Modes of a kernel density estimate decay uniformly' is no statement until it says in what and at which beta; no "
     "row claims it.",
     "LN-scaling has two readings: on the sphere, as analysed in 2510.22026, 1 - rho falls like e^{-4 sqrt t}; in a "

@@ -61,6 +61,24 @@ def causal_response() -> Comparison:
     return compare(np.concatenate(predicted), np.concatenate(measured))
 
 
+@check(
+    9,
+    source="2605.09213; derived",
+    setting="as above, M = 2; sign of the slope at the last token 20 % before and after the time, 48 places",
+    tolerance=0.0,
+)
+def recency_lost() -> Comparison:
+    """Lost in the middle: recency is lost after 2 (1 - e^{-lambda}) sum w a/sum w a^2, primacy stays."""
+    time = theory.recency_time(beta=BETA, decay=DECAY, resolution=2.0)
+    shares = np.exp(-((np.pi * np.arange(1, 4) / 2.0) ** 2) / 2.0)
+    signs = []
+    for share in (0.8, 1.2):
+        parts = [w * measured_response(48, n, share * time) for n, w in zip((1, 2, 3), shares, strict=True)]
+        profile = np.sum(parts, axis=0)
+        signs += [np.sign(profile[-2] - profile[-4]), np.sign(profile[0] - profile[-2])]
+    return compare([1, 1, -1, 1], signs, f"after t = {time:.2f}")
+
+
 def _profiles(time: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Source positions and retrieval profiles over them, predicted and measured with 24 places and three degrees."""
     s = np.arange(1, 24) / 24.0

@@ -80,7 +80,12 @@ from krause_dynamics.theory.lifetimes import (
     gaussian_lifetime,
     gaussian_separation_rate,
 )
-from krause_dynamics.theory.lost_in_the_middle import causal_response, retrieval_profile, retrieval_time_bound
+from krause_dynamics.theory.lost_in_the_middle import (
+    causal_response,
+    recency_time,
+    retrieval_profile,
+    retrieval_time_bound,
+)
 from krause_dynamics.theory.modes import (
     expected_initial_modes,
     kernel_coefficient,
@@ -225,6 +230,7 @@ __all__ = [
     "random_value_exponents",
     "random_value_rate",
     "rank_collapse_step",
+    "recency_time",
     "regular_cluster_eigenvalues",
     "retrieval_profile",
     "retrieval_time_bound",

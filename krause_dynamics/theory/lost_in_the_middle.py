@@ -72,6 +72,26 @@ def retrieval_profile(
     return total
 
 
+@formula(beta=POSITIVE, decay=POSITIVE, resolution=POSITIVE, normalised=Flag())
+def recency_time(*, beta: float, decay: float, resolution: float, normalised: bool = True) -> float:
+    r"""Time after which the retrieval profile falls towards the last token: recency is lost, primacy is left.
+
+    2 (1 - e^{-l}) sum_n w_n a_n/sum_n w_n a_n^2, w_n = exp(-pi^2 n^2/(2 M^2)): the slope at s = 1 changes sign.
+
+    Args:
+        beta: inverse temperature.
+        decay: l > 0.
+        resolution: M.
+        normalised: SA, or USA.
+
+    Source: arXiv 2605.09213; derived from the slope of `causal_response` at 1, k (a t)(l - l a t/(2 (1 - e^{-l}))).
+    """
+    degrees = np.arange(1, math.ceil(3.0 * resolution) + 1)
+    rates = mode_growth(degree=degrees, beta=beta, dimension=2, normalised=normalised)
+    weighted = np.exp(-((math.pi * degrees / resolution) ** 2) / 2.0) * rates
+    return float(-2.0 * math.expm1(-decay) * weighted.sum() / (weighted * rates).sum())
+
+
 @formula(beta=POSITIVE, decay=POSITIVE, normalised=Flag())
 def retrieval_time_bound(*, beta: float, decay: float, normalised: bool = True) -> float:
     r"""Time until which the retrieval profile is proved a U: min(3 - sqrt 3, 2 (1 - e^{-l}))/max_n a_n.

@@ -1,4 +1,4 @@
-"""Two tokens under USA on the sphere: at which angle they pull hardest, which sets how far apart clusters stand."""
+"""Two tokens under USA on the sphere: at which angle they pull hardest."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from krause_dynamics.theory._formula import formula
 def strongest_attraction_angle(beta: ArrayLike) -> np.ndarray:
     r"""Angle at which the pull e^{b cos phi} sin phi of USA is largest: arccos((sqrt(1 + 4 b^2) - 1)/(2 b)).
 
-    The energy is convex in the angle below it and concave above: critical measures of attention with a perceptron hold
-    their heavy atoms no nearer. About b^{-1/2} for large b, 90 degrees at b = 0.
+    The energy e^{b cos phi} is concave in the angle below it and convex above. About b^{-1/2} for large b; 90 degrees
+    at b = 0.
 
     Args:
         beta: inverse temperature b >= 0, any shape.
@@ -21,7 +21,7 @@ def strongest_attraction_angle(beta: ArrayLike) -> np.ndarray:
     Returns:
         Angles in radians.
 
-    Source: arXiv 2601.21366; root of b cos^2 phi + cos phi - b.
+    Source: the angle of arXiv 2601.21366 (atoms of attention with a perceptron); root of b cos^2 phi + cos phi - b.
     """
     # (sqrt(1 + 4 b^2) - 1)/(2 b) without cancellation.
     return np.arccos(2.0 * beta / (1.0 + np.sqrt(1.0 + 4.0 * beta * beta)))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.linalg import expm
+from scipy.optimize import brentq
 
 from krause_dynamics import theory
 from tests.keywords.against import against
@@ -149,3 +150,19 @@ def series_of_profile(positions, time, beta, decay, resolution, normalised):
 )  # fmt: skip
 def bound_by_quadrature(beta, decay, normalised):
     return min(3 - math.sqrt(3), 2 * (1 - math.exp(-decay))) / max(mode_rates(beta, normalised, 15))
+
+
+@against(
+    "kd.theory.recency_time",
+    "when the slope of the power series of the profile changes sign just before the last token, by a root",
+    rtol=1e-3,  # the slope is taken at 1 - 1e-4
+    beta=(1.0, 2.5), decay=(1.0, 2.0), resolution=(4.0, 6.0), normalised=(True, False),
+)  # fmt: skip
+def time_of_level_end(beta, decay, resolution, normalised):
+    ends = [1 - 1.1e-4, 1 - 0.9e-4]
+
+    def rise(time):
+        low, high = series_of_profile(ends, time, beta, decay, resolution, normalised)
+        return (high - low) / low
+
+    return brentq(rise, 0.01, 20.0, xtol=1e-10)
