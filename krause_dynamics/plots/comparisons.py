@@ -141,7 +141,9 @@ def difference_figure(comparison: xarray.Dataset) -> Figure:
 
 
 def _quantities(comparison: xarray.Dataset) -> list[str]:
-    return sorted(str(name).removesuffix("_difference") for name in comparison if str(name).endswith("_difference"))
+    drawn = {"case", "depth", "block_depth", "tokens", "radius", "eps"}
+    ours = [str(name) for name, x in comparison.data_vars.items() if set(x.dims) <= drawn]
+    return sorted(name.removesuffix("_difference") for name in ours if name.endswith("_difference"))
 
 
 def _at(values: xarray.DataArray, **places: Any) -> xarray.DataArray:

@@ -28,7 +28,7 @@ TOKENS = "without_first"  # the first token most often is the attention sink
 
 @reads(comparison=COMPARED)
 def comparison_rows(comparison: xarray.Dataset) -> list[dict[str, Any]]:
-    """Every quantity of a comparison, averaged over depth: a row for each case.
+    """Every quantity of a comparison, averaged over depth: a row for each case. Profiles are left out.
 
     Clusters are counted at a chord of ``RADIUS``, sinks at ``EPS``, tokens without the first. The intervals are of the
     means over depth, by the same resampling as those of :func:`~krause_dynamics.compare`.
@@ -41,6 +41,8 @@ def comparison_rows(comparison: xarray.Dataset) -> list[dict[str, Any]]:
     rows = []
     for name in [str(key) for key in comparison if f"{key}_difference" in comparison]:
         values = _chosen(comparison[name])
+        if values.ndim > 3:  # a profile, whose mean would say nothing
+            continue
         base = _of(values, meta["reference"])
         for case in comparison["case"].values:
             each, paired = _of(values, case), meta["paired"][str(case)]
@@ -110,9 +112,11 @@ def print_comparison(comparison: xarray.Dataset, console: Console) -> None:
 def _cell(row: dict[str, Any], reference: str) -> str:
     if row["case"] == reference:
         return f"{row['mean']:.3g}"
+    # What rounding leaves of 0 is written as 0.
+    exact = {name: row[name] if abs(row[name]) > 1e-9 * abs(row["mean"]) else 0.0 for name in ("low", "high")}
     if np.isnan(row["low"]):
         return f"{row['mean']:.3g} ({row['difference']:+.2g})"
-    return f"{row['mean']:.3g} ({row['difference']:+.2g}: {row['low']:+.2g} to {row['high']:+.2g})"
+    return f"{row['mean']:.3g} ({row['difference']:+.2g}: {exact['low']:+.2g} to {exact['high']:+.2g})"
 
 
 @reads(comparison=COMPARED, folder=FOLDER, parameters=Is(dict, "{}"))

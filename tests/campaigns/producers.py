@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +108,26 @@ def _command(name: str) -> Callable[[Path], None]:
     return command
 
 
+def analyze(folder: Path) -> None:
+    """A model whose blocks are passed by all sequences, one after the other, and kept."""
+    found = kd.analyze(
+        _llama(),
+        [list(range(first, first + 12)) for first in range(4)],
+        checkpoint=folder / "c.npz",
+        batch_size=1,
+        progress=lambda done, total: time.sleep(PAUSE),
+    )
+    if "stopped" not in json.loads(found.attrs["meta"]):
+        np.savez(folder / "result.npz", **{name: x.values for name, x in found.data_vars.items()})
+
+
+@functools.cache
+def _llama() -> Any:
+    from tests import checkpoint_models
+
+    return checkpoint_models.llama(num_hidden_layers=6)
+
+
 PRODUCERS: dict[str, Callable[[Path], None]] = {
     "simulate": simulate,
     "simulate, statistics and events": statistics,
@@ -116,6 +138,7 @@ PRODUCERS: dict[str, Callable[[Path], None]] = {
     "sweep .npz": _sweep(".npz", 0),
     "sweep .nc": _sweep(".nc", 0),
     "sweep, two workers": _sweep(".npz", 2),
+    "analyze": analyze,
     "krause simulate": _command("simulate"),
     "krause sweep": _command("sweep"),
 }
