@@ -91,6 +91,7 @@ _FUNCTIONS: dict[str, str] = {
     "jacobian": "krause_dynamics.integrators.linearise",
     "spectrum": "krause_dynamics.integrators.linearise",
     "krausify": "krause_dynamics.models.krausified",
+    "open": "krause_dynamics.report.opening",
     "sweep": "krause_dynamics.sweeps",
     "unkrausify": "krause_dynamics.models.krausified",
 }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import xarray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trajectory:
     """States over time. Arrays are whatever library the run used; `numpy` moves them.
 
@@ -54,6 +54,21 @@ class Trajectory:
 
     def __len__(self) -> int:
         return int(self.positions.shape[0])
+
+    def __repr__(self) -> str:
+        """One line: states, particles, space, times, rule, why it ended."""
+        *batch, n, d = self.positions.shape[1:]
+        runs = f"{' x '.join(map(str, batch))} runs of " if batch else ""
+        axis, described = str(self.meta.get("axis", "time")), self.meta.get("dynamics") or {}
+        units = "tokens" if axis == "layer" else "particles"
+        where = (described.get("space") or {}).get("type", f"R^{d}") if described else f"R^{d}"
+        parts = [
+            f"{len(self)} states of {runs}{n} {units} in {f'R^{d}' if where == 'Euclidean' else where}",
+            f"{axis} {float(self.times[0]):g} to {float(self.times[-1]):g}" if len(self) else f"no {axis}",
+            _rule_in_words(described.get("rule") or self.meta),
+            f"ended: {self.meta['stopped']}" if self.meta.get("stopped") else "",
+        ]
+        return "Trajectory: " + ", ".join(part for part in parts if part)
 
     def __getitem__(self, index: int | slice) -> Any:
         """``run[i]``: the positions saved i-th; ``run[a:b]``: a shorter `Trajectory`."""
@@ -210,3 +225,19 @@ def _from_xarray(cls: type[Trajectory], dataset: xarray.Dataset) -> Trajectory:
 def _with_suffix(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     return path if path.suffix in (".npz", ".nc") else path.with_name(path.name + ".npz")
+
+
+def _rule_in_words(described: dict[str, Any]) -> str:
+    """Score and neighbourhood of a described rule with their numbers; the model's name where that is all there is."""
+    score, near = described.get("score"), described.get("neighbourhood") or []
+    if not isinstance(score, dict):
+        return str(described.get("model", ""))
+    named = [part for part in [score, *(near if isinstance(near, list) else [near])] if isinstance(part, dict)]
+    words = []
+    for part in named:
+        numbers = [
+            f"{key}={value:g}" for key, value in part.items()
+            if isinstance(value, int | float) and not isinstance(value, bool) and value
+        ]  # fmt: skip
+        words.append(f"{part.get('type')}({', '.join(numbers)})" if numbers else str(part.get("type")))
+    return " & ".join(word for word in words if word != "Everyone")

@@ -8,13 +8,13 @@ import os
 from contextlib import AbstractContextManager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from krause_dynamics._arguments import FILE, Is, Maybe, reads
+from krause_dynamics._arguments import FILE, Is, Maybe, Word, reads
 from krause_dynamics._files import check_target, write_bytes
 from krause_dynamics.trajectory import Trajectory
 
@@ -23,9 +23,24 @@ A_RUN = Is(Trajectory, "kd.simulate(...)")
 FIGURES = (".png", ".pdf", ".svg")  # endings of figures
 
 
-def style() -> AbstractContextManager[None]:
-    """The look of the package inside a ``with`` block; rcParams are untouched outside."""
-    return plt.style.context(str(files("krause_dynamics.plots") / "krause.mplstyle"))
+LOOKS = ("screen", "paper", "slides", "dark")
+Look = Literal["screen", "paper", "slides", "dark"]
+
+
+@reads(look=Word(LOOKS))
+def style(look: Look = "screen") -> AbstractContextManager[None]:
+    """The look of the package inside a ``with`` block; rcParams are untouched outside.
+
+    Args:
+        look: ``"screen"``; ``"paper"`` is one column of 3.3 inches, whose lines differ by their strokes too;
+            ``"slides"`` has large letters; ``"dark"`` is light on dark. PDFs hold TrueType fonts (Type 42) in all.
+
+    Raises:
+        ValueError: Another look.
+    """
+    folder = files("krause_dynamics.plots")
+    further = [] if look == "screen" else [str(folder / f"{look}.mplstyle")]
+    return plt.style.context([str(folder / "krause.mplstyle"), *further])
 
 
 @reads(ax=ON)

@@ -174,3 +174,25 @@ def _(first, second):
         with pytest.raises(TypeError):
             kd.plots.save_figure(page(), Path(folder) / "a.png", {"x": object()})
         assert list(Path(folder).iterdir()) == []
+
+
+@drawing("kd.plots.style", "look", "screen", "paper",
+         "paper is 3.3 inches wide and cuts nothing; all embed TrueType; none changes what is outside")  # fmt: skip
+def _(first, second):
+    before = dict(plt.rcParams)
+    widths = {}
+    for look in (first, second, "slides", "dark"):
+        with kd.plots.style(look):
+            assert plt.rcParams["pdf.fonttype"] == 42
+            ax = kd.plots.clusters(analysis(0))
+            ax.figure.canvas.draw()
+            inside = ax.figure.bbox.padded(1)
+            labels = [ax.xaxis.label, ax.yaxis.label, ax.get_legend()]
+            assert all(inside.contains(*corner) for x in labels for corner in x.get_window_extent().corners())
+            widths[look] = ax.figure.get_figwidth()
+    assert dict(plt.rcParams) == before
+    assert widths[second] == 3.3 < widths[first] < widths["slides"]
+    with kd.plots.style():
+        assert plt.rcParams["figure.figsize"][0] == widths[first]
+    with pytest.raises(ValueError, match="look must be"):
+        kd.plots.style("print")

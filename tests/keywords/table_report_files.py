@@ -16,6 +16,7 @@ import pytest
 import xarray
 from rich.console import Console
 
+import krause_dynamics as kd
 from krause_dynamics import plots, report
 from tests.keywords.figures import analysis, heights
 from tests.keywords.row import row
@@ -160,3 +161,21 @@ def _(first, second):
 @row("kd.report.write_all", "parameters", 0, 1, "each JSON reads back as these and the metadata of the analysis")
 def _(first, second):
     assert_parameters(report.write_all, (first, second))
+
+
+@row(
+    "kd.open", "path", "run.npz", "run.nc", "what was saved: a run is a Trajectory, bit for bit; a sweep is its Dataset"
+)
+def _(first, second):
+    run = kd.simulate(kd.Dynamics(kd.softmax(1.0), kd.Circle()), kd.Circle().sample(4, 2, 0), 0.5, dt=0.25)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (first, second):
+            found = kd.open(run.save(Path(folder) / name))
+            assert found.meta == run.meta
+            np.testing.assert_array_equal(found.positions, run.positions)
+        swept = kd.sweep(lambda beta, rng: 2 * beta, {"beta": [1.0, 2.0]}, path=Path(folder) / "sweep.nc", workers=0)
+        xarray.testing.assert_equal(kd.open(Path(folder) / "sweep.nc")[list(swept.data_vars)], swept)
+        with pytest.raises(ValueError, match=r"end in \.npz or \.nc, got 'run.txt'"):
+            kd.open(Path(folder) / "run.txt")
+        with pytest.raises(FileNotFoundError, match="does not exist"):
+            kd.open(Path(folder) / "none.nc")

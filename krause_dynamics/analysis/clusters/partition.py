@@ -17,7 +17,7 @@ PART = 4096  # points whose neighbours are looked for in one compiled call, some
 PAIRS = 64  # near pairs a point up to which they are listed, 1 GB at a million points
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Clusters:
     """A partition into clusters, largest first (by members, then by first member). All arrays are numpy.
 
@@ -36,6 +36,12 @@ class Clusters:
     positions: np.ndarray
     radius: float
     metric: str
+
+    def __repr__(self) -> str:
+        """One line: how many clusters of how many points, and the largest sizes."""
+        shown = ", ".join(str(size) for size in self.sizes[:8]) + (", ..." if self.count > 8 else "")
+        among = f"{self.count} of {len(self.labels)} points within {self.radius:g} ({self.metric})"
+        return f"Clusters: {among}, sizes {shown}"
 
     @property
     def count(self) -> int:
