@@ -54,7 +54,7 @@ class Session:
             if run.name not in known:
                 order = Order(
                     run, rate, self.options.data, self.work, self.out, self.deadline, small=self.options.small,
-                    threads=self.options.threads,
+                    threads=self.options.threads, workers=self.options.workers,
                 )  # fmt: skip
                 found[self.pool.submit(carry_out, order)] = run
         return found

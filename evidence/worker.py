@@ -43,6 +43,7 @@ class Order:
         deadline: Of `time.time`.
         small: Tiny models and few examples, to try the machinery.
         threads: Of torch on the CPU.
+        workers: Runs that share the machine: times of a step say something only of one alone.
     """
 
     run: Run
@@ -53,6 +54,7 @@ class Order:
     deadline: float
     small: bool = False
     threads: int = 1
+    workers: int = 1
 
     def tables(self) -> dict[str, dict[str, Any]]:
         """The configuration."""
@@ -133,7 +135,7 @@ def _named(order: Order) -> dict[str, Any]:
     return {
         "run": run.name, "experiment": run.experiment, "arm": run.arm, "seed": run.seed,
         "part": "tuning" if run.learning_rate is not None else "reported",
-        "learning_rate": training["learning_rate"], "epochs": training["epochs"],
+        "learning_rate": training["learning_rate"], "epochs": training["epochs"], "workers": order.workers,
     }  # fmt: skip
 
 

@@ -57,6 +57,18 @@ CLAIMS: tuple[Claim, ...] = (
         "fashion", difference(FULL_RULE, f"{S}.full"),
     ),
     Claim(
+        "The same on Fashion-MNIST: the Gaussian alone classifies better", "not shown", 1, "fashion",
+        difference(f"{G}.full", f"{T}.full"), reason="against a learned temperature",
+    ),
+    Claim(
+        "The same on Fashion-MNIST: a window adds to it", "not shown", 1, "fashion",
+        difference(f"{G}.window", f"{G}.full"),
+    ),
+    Claim(
+        "The same on Fashion-MNIST: top-k inside the window costs", "not shown", -1, "fashion",
+        difference(FULL_RULE, f"{G}.window"),
+    ),
+    Claim(
         "MNIST, one value after the other: KARM models better than ARM", "0.5685 -> 0.5652: -0.0033 bits a dimension",
         -1, "mnist", difference(FULL_RULE, f"{S}.full"),
     ),

@@ -136,14 +136,27 @@ def arms(one: Found) -> str:
         mean = statistics.interval(one.pooled, arm.name)
         first = {key: value for row in reversed(rows) for key, value in row.items()}
         counted = [first.get(f"multiply_adds_{kind}") for kind in ("executed", "useful")]
-        step = sorted(row["seconds_per_step"] for row in rows)[len(rows) // 2]
+        alone = sorted(row["seconds_per_step"] for row in rows if row.get("workers") == 1)
+        step = f"{1e3 * alone[len(alone) // 2]:.2f}" if alone else "shared"
         lines.append(
             f"| `{arm.name}` | {len(rows)} | {shown(mean.estimate, unit, signed=False)} | "
             f"{interval(mean, unit, signed=False)} | {first['trained_parameters']} | "
             + " | ".join("-" if x is None else f"{x / 1e6:.1f} M" for x in counted)
-            + f" | {1e3 * step:.2f} | {first.get('memory_mib', '-')} | {first['device']} |"
+            + f" | {step} | {first.get('memory_mib', '-')} | {first['device']} |"
         )
     return "\n".join(lines)
+
+
+def wished(one: Found) -> dict[str, float]:
+    """The learning rate at which each tuning arm by itself was best."""
+    sign = 1.0 if one.experiment.larger_is_better else -1.0
+    best: dict[str, logs.Row] = {}
+    for row in one.rows:
+        if row["part"] == "tuning" and "validation" in row:
+            before = best.setdefault(row["arm"], row)
+            if sign * row["validation"] > sign * before["validation"]:
+                best[row["arm"]] = row
+    return {arm: row["learning_rate"] for arm, row in best.items()}
 
 
 def rates(one: Found) -> str:

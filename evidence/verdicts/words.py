@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from math import isnan
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from evidence import logs
 from evidence.verdicts import distance
 from evidence.verdicts.claims import SUBJECTS
 from evidence.verdicts.found import Found, Judged, interval, shown
+from evidence.verdicts.tables import wished
 
+WIDTH = 118
 ALONE = (["window"], ["window+top_k"])  # supports that see nothing but a window
 HEAD = """# Does a bounded-confidence rule make a better Transformer?
 
@@ -35,10 +38,20 @@ def page(found: dict[str, Found], folder: Path = logs.FOLDER) -> str:
     """The whole page."""
     parts = [HEAD]
     for one in found.values():
-        if one.experiment.primary or (one.reported and one.experiment.exploratory):
+        if one.counts[0] and (one.experiment.primary or one.experiment.exploratory):
             parts += [f"## {one.experiment.title}", sentences(one)]
     parts += ["## Long range", long_range(folder), "## What is not known", unknown(found), END]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(map(wrapped, parts)) + "\n"
+
+
+def wrapped(part: str) -> str:
+    """Long lines broken, but for what is set as it is."""
+    lines = [
+        line if line.startswith(("    ", "#")) or len(line) <= WIDTH
+        else textwrap.fill(line, WIDTH, subsequent_indent="  " * line.startswith("- "), break_on_hyphens=False)
+        for line in part.split("\n")
+    ]  # fmt: skip
+    return "\n".join(lines)
 
 
 def sentences(one: Found) -> str:
@@ -48,8 +61,17 @@ def sentences(one: Found) -> str:
     for kind in ("primary", "exploratory"):
         judged = [j for j in one.contrasts(kind) if j.found is not None]
         if judged:
-            lines.append("Asked beforehand:" if kind == "primary" else "Beside it, to be taken as hints:")
+            lines.append("\nAsked beforehand:\n" if kind == "primary" else "\nBeside it, to be taken as hints:\n")
             lines += [f"- {sentence(j, one)}" for j in judged]
+    rates = {row["learning_rate"] for rows in one.reported.values() for row in rows if "learning_rate" in row}
+    others = {arm: rate for arm, rate in wished(one).items() if rate not in rates}
+    if rates and others:
+        shared = ", ".join(f"{rate:g}" for rate in sorted(rates))
+        told = ", ".join(f"`{arm}` {rate:g}" for arm, rate in others.items())
+        lines.append(
+            f"\nAll arms share one learning rate, {shared}, the best on average when it was chosen. By themselves some "
+            f"would have taken another: {told}. So they may be shown a little below what they can do."
+        )
     return "\n".join(lines)
 
 
