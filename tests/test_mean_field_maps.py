@@ -169,3 +169,16 @@ def test_positions_on_the_circle_stay_below_a_turn():
     assert 0.0 <= found.position < 2 * np.pi
     (found,) = mf.clusters(mf.Density(even.cells, np.where(abs(even.cells.centres - np.pi) > 2, even.mass, 0.0)))
     assert 0.0 <= found.position < 2 * np.pi
+
+
+def test_mass_that_leaves_the_cells_ends_the_layers():
+    """It was gathered in the end cells without a word."""
+    density = mf.gaussian(mf.LineCells(64, -3.0, 3.0), 0.5, 0.5)
+    for rule, dt in ((kd.krause(1.0), 50.0), (kd.krause(1.0), 1e9)):
+        with pytest.raises(kd.SimulationDiverged, match="mass leaves the cells in layer 1; take a smaller dt"):
+            mf.iterate(kd.Dynamics(rule), density, 2, dt=dt)
+    torus = mf.uniform(mf.LineCells(64, 0.0, 1.0), (0.2, 0.5))
+    ring = kd.Dynamics(kd.bounded_confidence(0.2), kd.Torus(1.0))
+    with pytest.raises(kd.SimulationDiverged, match="one cell is spread around the whole torus"):
+        mf.iterate(ring, torus, 2, dt=1e9)
+    assert mf.iterate(ring, torus, 2).final.shape == (64, 1)

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as npst
 from scipy.optimize import linear_sum_assignment, linprog
 from scipy.stats import wasserstein_distance
 
+import krause_dynamics as kd
 from krause_dynamics import measures
 
 FLOATS = st.floats(-10, 10, allow_subnormal=False)
@@ -228,3 +229,17 @@ def test_bad_input() -> None:
         measures.sliced(x, x, directions=0)
     with pytest.raises(ValueError, match="one state"):
         measures.wasserstein(np.zeros((2, 3, 1)), x)
+
+
+def test_a_run_on_a_torus_is_measured_by_a_distance_that_knows_its_border():
+    x = np.array([[0.95], [0.05], [0.0]])
+    run = kd.simulate(kd.Dynamics(kd.bounded_confidence(0.2), kd.Torus(1.0)), x, 0.2, dt=0.1)
+    for measured in (
+        lambda **more: measures.between_layers(run, **more),
+        lambda **more: measures.along(run, run, **more),
+    ):
+        with pytest.raises(ValueError, match=r"wasserstein_circle with period=1\.0"):
+            measured()
+    moved = measures.between_layers(run, measures.wasserstein_circle, period=1.0)
+    assert (moved < 0.01).all()
+    np.testing.assert_array_equal(measures.along(run, run, measures.wasserstein_circle, period=1.0), 0.0)

@@ -340,7 +340,8 @@ def test_log_sigma_is_trained_saved_and_reloaded_by_peft(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"dim": -32}, "divide"),
+        ({"dim": 31}, "divide"),
+        ({"dim": -32}, "dim must be at least 1"),
         ({"dropout": 1.5}, "dropout"),
         ({"score": "cosine"}, "score"),
         ({"sigma": float("inf")}, "sigma must be positive"),

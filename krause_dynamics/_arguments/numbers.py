@@ -122,10 +122,10 @@ class Parameter:
 
 
 def _numbers(name: str, value: Any) -> np.ndarray:
-    """At least one real number; text is none, nor a number with an imaginary part."""
+    """At least one real number; text is none, nor true and false, nor a number with an imaginary part."""
     try:
         x = to_numpy(value)
-        if x.dtype.kind in "USc":
+        if x.dtype.kind in "USc" or isinstance(value, bool | np.bool_):
             raise TypeError
         x = x.astype(float)
     except (TypeError, ValueError):

@@ -226,7 +226,10 @@ def _diagonals(weights: Array) -> Array:
 def _members(request: Request, groups: Array) -> Array:
     """Groups as booleans (..., G, n)."""
     xp = request.xp
-    groups = xp.asarray(groups, device=device(request.queries))
+    try:
+        groups = xp.asarray(groups, device=device(request.queries))
+    except (TypeError, ValueError):
+        raise TypeError(f"groups must be an array of whole numbers or booleans, got {groups!r}") from None
     n = request.queries.shape[-2]
     if groups.ndim == 0 or groups.shape[-1] != n:
         raise ValueError(f"groups must have one entry per query, {n}, got shape {tuple(groups.shape)}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from krause_dynamics._arguments import PARAMETER
+from krause_dynamics._arguments import FLAG, Maybe, Real
 from krause_dynamics._array import Array, is_torch, may_look, to_numpy
 from krause_dynamics._value import Value, later
 from krause_dynamics.aggregate import as_points
@@ -64,9 +64,8 @@ class Dynamics(Value):
             if not (getattr(self, name) is None or callable(getattr(self, name))):
                 raise TypeError(f"{name} must be a function, got {getattr(self, name)!r}")
         _check_fixed(self.fixed)
-        PARAMETER.read("noise", self.noise)
-        if self.noise < 0:
-            raise ValueError(f"noise must be at least 0, got {self.noise!r}")
+        Maybe(FLAG).read("relative", self.relative)
+        Real(0.0).read("noise", self.noise)
 
     @property
     def is_relative(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from krause_dynamics._arguments import Is, Maybe, Real, reads
-from krause_dynamics._array import Array, like, to_numpy
+from krause_dynamics._array import Array, all_finite, like, to_numpy
 from krause_dynamics.aggregate import as_points
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.integrators import Integrator
@@ -45,11 +45,13 @@ def jacobian(
         and of `TopK` it is the derivative with the admitted pairs kept.
 
     Raises:
-        ValueError: Leading axes: linearise one run at a time.
+        ValueError: NaN or infinity, or leading axes: linearise one run at a time.
     """
     from krause_dynamics.integrators import derivatives
 
     x = as_points("x", x)
+    if not all_finite(x):
+        raise ValueError("x must be finite, got NaN or infinity; leave those particles out")
     if x.ndim != 2:
         raise ValueError(f"x must have shape (n, d), got {tuple(x.shape)}; linearise one run of a batch at a time")
     result = derivatives.jacobian(_function(dynamics, t, log_mass, integrator, dt), x)

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from krause_dynamics._arguments import COUNT, LARGEST, PARAMETER, Whole
+from krause_dynamics._arguments import COUNT, LARGEST, Real, Whole
 from krause_dynamics._value import Value
 from krause_dynamics.spaces import Circle, Euclidean, Interval, Space, Sphere, Torus
 
@@ -97,8 +97,8 @@ class LineCells(Cells):
 
     def __post_init__(self) -> None:
         SIZE.read("count", self.count)
-        PARAMETER.read("lower", self.lower)
-        PARAMETER.read("upper", self.upper)
+        for name in ("lower", "upper"):
+            Real().read(name, getattr(self, name))
         if not self.lower < self.upper:
             raise ValueError(f"lower must be less than upper, got {self.lower!r} and {self.upper!r}")
 

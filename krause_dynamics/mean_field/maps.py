@@ -22,7 +22,7 @@ from krause_dynamics.mean_field.density import Density
 from krause_dynamics.mean_field.finite_volumes import Transport
 from krause_dynamics.mean_field.runs import OnSave, StopRule, run_file, run_of, trajectory_of, words
 from krause_dynamics.mean_field.velocity import Velocity
-from krause_dynamics.runs.loop import Stepper
+from krause_dynamics.runs.loop import StepFailed, Stepper
 from krause_dynamics.runs.recording import Every, Record
 from krause_dynamics.runs.resuming import with_form
 from krause_dynamics.trajectory import Trajectory
@@ -71,6 +71,7 @@ def iterate(
 
     Raises:
         ValueError: A rule or space that has no such map, cells too coarse, or a checkpoint file of another run.
+        SimulationDiverged: Mass leaves the cells, as with ``dt`` beyond 1; carries the trajectory.
     """
     check_types(dynamics, density)
     cells = _checked(dynamics, density)
@@ -109,11 +110,27 @@ class Layers(Stepper):
         """The masses ``x`` (count,) of layer ``t`` pushed forward; the times of a rule are those of its ends."""
         cells, layer = self._cells, t + 1
         images = cells.edges + self._dt * self._velocity(layer * self._dt, x, self._slopes(x / cells.width))
-        new = _deposit(x, (images - cells.lower) / cells.width - 0.5, self._periodic)
+        images = (images - cells.lower) / cells.width - 0.5
+        _check_images(x, images, cells.count, self._periodic, layer)
+        new = _deposit(x, images, self._periodic)
         moves = bool(np.abs(np.cumsum(new - x)).max() > STILL * x.sum())
         self.taken += moves
         self.ended = None if moves else "still"
         return layer, new
+
+
+def _check_images(mass: np.ndarray, images: np.ndarray, count: int, periodic: bool, layer: float) -> None:
+    """Mass stays on the cells, and no cell is spread around more than the whole torus.
+
+    Raises:
+        StepFailed: It does not, as where ``dt`` is beyond 1.
+    """
+    ends = np.stack([images[:-1], images[1:]])[:, mass > 0]
+    if periodic:
+        if (np.abs(ends[1] - ends[0]) > count).any():
+            raise StepFailed(f"one cell is spread around the whole torus in layer {layer:g}; take a smaller dt", "edge")
+    elif ends.min() < -0.5 - NARROW * count or ends.max() > count - 0.5 + NARROW * count:
+        raise StepFailed(f"mass leaves the cells in layer {layer:g}; take a smaller dt, or wider cells", "edge")
 
 
 def _checked(dynamics: Dynamics, density: Density) -> LineCells:

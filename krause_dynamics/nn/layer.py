@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from krause_dynamics._arguments import FLAG
+from krause_dynamics._arguments import FLAG, Whole
 from krause_dynamics.aggregate.calls import IMPLEMENTATIONS
 from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.forms.attention.call import split_heads
@@ -37,6 +37,9 @@ def _check_words(score: str, norm: float | None, impl: str, dropout: float, proj
         raise ValueError(f"dropout must be a probability in [0, 1), got {dropout!r}")
     if not 0.0 < project_scale < math.inf:
         raise ValueError(f"project_scale must be positive, got {project_scale!r}")
+
+
+SIZE = Whole(1, 1 << 20)  # of a layer: a square matrix of that side is 4 TB
 
 
 class KrauseAttention(nn.Module):
@@ -110,6 +113,10 @@ class KrauseAttention(nn.Module):
         **old: Any,
     ) -> None:
         super().__init__()
+        for name, size in (("dim", dim), ("heads", heads), ("kv_heads", heads if kv_heads is None else kv_heads)):
+            SIZE.read(name, size)
+        for name, flag in (("bias", bias), ("sink", sink), ("sigma_per_head", sigma_per_head)):
+            FLAG.read(name, flag)
         kv_heads = heads if kv_heads is None else kv_heads
         if min(dim, heads, kv_heads) < 1 or dim % heads or heads % kv_heads:
             raise ValueError(f"heads must divide dim and kv_heads must divide heads, got {dim=}, {heads=}, {kv_heads=}")

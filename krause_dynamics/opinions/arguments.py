@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
+from krause_dynamics._arguments import POSITIVE_PARAMETER
 from krause_dynamics._array import Array, is_torch, to_numpy, unmasked
 from krause_dynamics.aggregate import as_points
 from krause_dynamics.interaction import Edges, Flat, Graph, Interaction, Others, Within
@@ -88,6 +89,7 @@ def interaction(
         TypeError: ``influence`` is no score, or ``graph`` no network.
         ValueError: A radius that is not positive or not (n,), a network that does not fit n agents or their labels.
     """
+    POSITIVE_PARAMETER.read("radius", radius)
     radius = to_numpy(radius) if np.ndim(radius) else radius
     if np.ndim(radius) and np.shape(radius) != (n,):
         raise ValueError(f"radius must be a number or one per agent, shape ({n},), got shape {np.shape(radius)}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from krause_dynamics._arguments import COUNT, FLAG, reads
 from krause_dynamics._array import as_floating, is_torch
 from krause_dynamics.forms.near.merging import merging_ends
 from krause_dynamics.interaction import Within
@@ -54,6 +55,7 @@ class Batch:
         return xarray.Dataset(variables, coords={"radius": self.radii, "sample": np.arange(self.largest.shape[1])})
 
 
+@reads(closed=FLAG, max_steps=COUNT)
 def hegselmann_krause_batch(samples: Any, radii: Any, *, closed: bool = True, max_steps: int = MAX_STEPS) -> Batch:
     """Run the classical Hegselmann-Krause model from every sample with every radius until nothing moves.
 
@@ -83,8 +85,6 @@ def hegselmann_krause_batch(samples: Any, radii: Any, *, closed: bool = True, ma
         raise ValueError(f"samples must have shape (S, n) or (n,), got {np.shape(samples)}")
     if not np.isfinite(states).all():
         raise ValueError("samples must be finite, got NaN or infinity")
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer) or max_steps < 1:
-        raise ValueError(f"max_steps must be a whole number of at least 1, got {max_steps!r}")
     bounds = np.atleast_1d(np.asarray(radii, dtype=np.float64))
     if bounds.ndim != 1:
         raise ValueError(f"radii must have shape (R,), got {bounds.shape}")

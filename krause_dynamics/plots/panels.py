@@ -80,8 +80,13 @@ def particles_figure(runs: Mapping[str, Trajectory], titles: Mapping[str, str]) 
     Args:
         runs: Two runs by name, positions (T, n, 2).
         titles: Title of each panel, by the same names.
+
+    Raises:
+        ValueError: No runs, or titles of others.
     """
     names: list[Any] = list(runs)
+    if not names or set(titles) != set(names):
+        raise ValueError(f"runs and titles must have the same names, at least one, got {names} and {list(titles)}")
     fig, axes = plt.subplot_mosaic([names, ["R"] * len(names)], figsize=(7.2, 5.4), height_ratios=(3, 2))
     for i, (name, run) in enumerate(runs.items()):
         angles(run, ax=axes[name], color=f"C{i}")

@@ -11,7 +11,7 @@ from krause_dynamics._arguments import COUNT, POSITIVE
 from krause_dynamics._array import as_generator
 
 STATES = 1e7  # times of states to keep: 80 MB of times alone
-STEPS = 1e12  # at a microsecond each, eleven days
+STEPS = 1e9  # at 100 microseconds each, a day
 ROUNDING = 1e-12  # of t_end: times that arithmetic such as 3 * 0.1 makes of it
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._arguments import FLAG, Whole
 from krause_dynamics._array import Array, to_numpy
 from krause_dynamics.spaces import Space
 
@@ -36,7 +37,8 @@ class Event:
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise TypeError(f"function must be callable as function(t, x), got {self.function!r}")
-        if self.direction not in (-1, 0, 1):
+        FLAG.read("terminal", self.terminal)
+        if Whole(-1).read("direction", self.direction) > 1:
             raise ValueError(f"direction must be -1, 0 or 1, got {self.direction!r}")
 
 

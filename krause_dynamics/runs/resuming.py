@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from krause_dynamics._arguments import Real
 from krause_dynamics._array import to_numpy
 from krause_dynamics._files import check_target, read_header, read_npz, write_npz
 from krause_dynamics.errors import UnsupportedImplementation
@@ -20,6 +21,7 @@ from krause_dynamics.runs.fingerprints import differences
 Translate = Callable[[dict[str, Any], dict[str, np.ndarray]], None]
 
 FUNCTIONS = "functions"  # in an identity: marks of all that has no words, see `runs.fingerprints`
+SECONDS = Real(0.0, ends="[]")  # infinite: at the end alone
 ANY_VERSION = "version"  # of the package: kept in a file, not compared, as a release does not make it another run
 
 
@@ -48,8 +50,7 @@ class RunFile:
             later: Names of ``identity`` that files of older releases lack.
             translate: ``translate(header, arrays)`` turns, in place, what an older release wrote into today's words.
         """
-        if not every >= 0:
-            raise ValueError(f"checkpoint_every must be a number of seconds of at least 0, got {every!r}")
+        SECONDS.read("checkpoint_every", every)
         self.path = check_target("checkpoint", path)
         self._every, self._later, self._translate = every, later, translate
         self._identity = json.loads(json.dumps(identity))

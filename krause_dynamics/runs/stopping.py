@@ -164,9 +164,9 @@ class ClustersSettled(Located):
     diameter: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        POSITIVE_PARAMETER.read("radius", self.radius)
+        radius = Real(0.0, ends="(]").read("radius", self.radius)
         if self.diameter is not None:
-            Real(0.0, float(self.radius), "(]").read("diameter (at most the radius)", self.diameter)
+            Real(0.0, radius, "(]").read("diameter (at most the radius)", self.diameter)
 
     def __call__(self, t: float, x: Array, previous: Array) -> str | None:
         points, width = to_numpy(x), self.radius if self.diameter is None else self.diameter

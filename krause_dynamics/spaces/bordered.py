@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._arguments import PARAMETER, POSITIVE_PARAMETER
+from krause_dynamics._arguments import POSITIVE_PARAMETER, Real
 from krause_dynamics._array import Array, as_generator, like, namespace, to_numpy
 from krause_dynamics.spaces.base import Space
 from krause_dynamics.spaces.images import both_signs, ghosts, shifted
@@ -132,8 +132,8 @@ class Interval(Space):
     mirror: bool = False
 
     def __post_init__(self) -> None:
-        PARAMETER.read("lower", self.lower)
-        PARAMETER.read("upper", self.upper)
+        for name in ("lower", "upper"):
+            Real().read(name, getattr(self, name))
         if not self.lower < self.upper:
             raise ValueError(f"lower must be less than upper, got {self.lower!r} and {self.upper!r}")
 

@@ -87,6 +87,8 @@ def sweep(
     if executor is not None and (isinstance(executor, type) or not hasattr(executor, "submit")):
         raise TypeError(f"executor must be one of concurrent.futures, or client.get_executor(), got {executor!r}")
     product = Product(parameters, seeds)
+    if not isinstance(rng, np.random.SeedSequence):
+        COUNT_OR_ZERO.read("rng", rng)
     root = rng if isinstance(rng, np.random.SeedSequence) else np.random.SeedSequence(rng)
     children = np.random.SeedSequence(root.entropy, spawn_key=root.spawn_key).spawn(seeds)
     attributes = _described(function, product, root, marked=path is not None)

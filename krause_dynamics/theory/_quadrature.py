@@ -55,7 +55,8 @@ def at_times(rates: Callable[[float, Any], Any], times: np.ndarray, start: list[
 
     if times[-1] == 0.0:
         return np.repeat(np.asarray(start, dtype=float)[:, None], len(times), axis=1)
-    solution = solve_ivp(rates, (0.0, float(times[-1])), start, "DOP853", t_eval=times, rtol=1e-12, atol=atol)
+    moments, place = np.unique(times, return_inverse=True)  # a time may be asked for twice
+    solution = solve_ivp(rates, (0.0, float(times[-1])), start, "DOP853", t_eval=moments, rtol=1e-12, atol=atol)
     if not solution.success:
         raise ValueError(f"times must end where the solution can be followed, got {times[-1]!r}: {solution.message}")
-    return np.asarray(solution.y)
+    return np.asarray(solution.y)[:, place]

@@ -80,7 +80,7 @@ def winning_mode(beta: float, *, dimension: int = 2) -> int:
     return int(degrees[np.argmax(mode_growth(degree=degrees, beta=beta, dimension=dimension))])
 
 
-@formula(degree=Whole(), dimension=Whole(2))
+@formula(degree=Whole(1, 10**6), dimension=Whole(2))
 def switching_beta(degree: int, *, dimension: int = 2) -> float:
     r"""The beta at which degrees l and l + 1 grow equally fast: below it l wins, above it l + 1.
 

@@ -81,7 +81,7 @@ def stack_influence(*, layers: int, window: int, residual: float = 0.0) -> np.nd
     return np.maximum(law, 0.0)
 
 
-@formula(positions=Reals(0.0, 1.0, "()"), layers=Whole(), residual=RESIDUAL)
+@formula(positions=Reals(0.0, 1.0, "()"), layers=Whole(1, 10**6), residual=RESIDUAL)
 def causal_influence(*, positions: ArrayLike, layers: int, residual: float = 0.0) -> tuple[np.ndarray, float]:
     r"""Influence of earlier tokens on the last one through L causal layers with equal weights, many tokens.
 

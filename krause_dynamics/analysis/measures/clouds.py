@@ -160,7 +160,11 @@ def _sinkhorn(
 def _costs(first: Measure, second: Measure, p: float) -> np.ndarray:
     from scipy.spatial.distance import cdist
 
-    return cdist(first.points, second.points) ** p
+    with np.errstate(over="ignore"):
+        costs = cdist(first.points, second.points) ** p
+    if not np.isfinite(costs).all():
+        raise ValueError(f"p must leave the costs |x - y|^p finite, got {p:g}")
+    return costs
 
 
 def _pot() -> Any:

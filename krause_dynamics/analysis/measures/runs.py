@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import to_numpy
+from krause_dynamics.analysis.measures.circle import wasserstein_circle
 from krause_dynamics.analysis.measures.clouds import sliced
 from krause_dynamics.analysis.measures.line import wasserstein
 
@@ -27,9 +28,9 @@ def along(first: Any, second: Any, distance: Distance = wasserstein, **options: 
         (T,).
 
     Raises:
-        ValueError: Different numbers of saved times, or other times.
+        ValueError: Different numbers of saved times, or other times; a run on a torus with a distance that knows none.
     """
-    a, b = _states(first), _states(second)
+    a, b = _states(first, distance), _states(second, distance)
     if hasattr(first, "times") and hasattr(second, "times"):
         times = to_numpy(first.times), to_numpy(second.times)
         if times[0].shape != times[1].shape or not np.allclose(*times):
@@ -55,8 +56,11 @@ def between_layers(run: Any, distance: Distance = sliced, **options: Any) -> np.
 
     Returns:
         (T - 1,).
+
+    Raises:
+        ValueError: A run on a torus with a distance that knows none.
     """
-    states = _states(run)
+    states = _states(run, distance)
     return np.array(
         [
             distance(x, y, x_log_mass=x_mass, y_log_mass=y_mass, **options)
@@ -65,8 +69,14 @@ def between_layers(run: Any, distance: Distance = sliced, **options: Any) -> np.
     )
 
 
-def _states(run: Any) -> list[tuple[np.ndarray, np.ndarray | None]]:
+def _states(run: Any, distance: Distance) -> list[tuple[np.ndarray, np.ndarray | None]]:
     """States and log-masses of a trajectory, of positions (T, n, d), or of one state (n, d)."""
+    period = getattr(getattr(run, "space", None), "period", None)
+    if period is not None and distance is not wasserstein_circle:
+        raise ValueError(
+            f"a run on {run.space!r} needs a distance that knows its border: wasserstein_circle with period={period}; "
+            "where nothing comes near the border pass run.positions"
+        )
     positions, log_mass = to_numpy(getattr(run, "positions", run)), getattr(run, "log_mass", None)
     if positions.ndim == 2:
         positions = positions[None]
