@@ -9,6 +9,7 @@ import typer
 from krause_dynamics._version import __version__
 from krause_dynamics.command.analyze import analyze
 from krause_dynamics.command.compare import compare
+from krause_dynamics.command.init import init
 from krause_dynamics.command.pictures import complete, generate
 from krause_dynamics.command.simulate import simulate
 from krause_dynamics.command.sweep import sweep
@@ -17,10 +18,10 @@ from krause_dynamics.command.train import train
 app = typer.Typer(
     help="Tokens as interacting particles: simulate softmax and Krause dynamics, and analyze trained Transformers.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_show_locals=False,
 )
-for command in (simulate, sweep, analyze, compare, generate, complete, train):
+for command in (init, simulate, sweep, analyze, compare, generate, complete, train):
     app.command()(command)
 
 

@@ -86,19 +86,20 @@ def answered(call: Callable[[], str], go_on: str = "") -> None:
             status, told = interrupting.TERMINATED, error.told
         else:
             status, told = interrupting.INTERRUPTED, "".join(map(str, error.args))
-        _tell(f"interrupted; {told or go_on}")
+        tell(f"interrupted; {told or go_on}")
         raise typer.Exit(code=status) from error
     except (ValueError, TypeError, OSError, RuntimeError, ModuleNotFoundError) as error:
-        _tell(f"Error: {error}")
+        tell(f"Error: {error}")
         raise typer.Exit(code=2) from error
     except (ArithmeticError, LookupError, AttributeError, MemoryError) as error:  # what no check foresaw: absurd sizes
-        _tell(f"Error: {type(error).__name__}: {error}")
+        tell(f"Error: {type(error).__name__}: {error}")
         raise typer.Exit(code=2) from error
     if answer:
         typer.echo(printable(answer))
 
 
-def _tell(message: str) -> None:
+def tell(message: str) -> None:
+    """A line on stderr."""
     typer.echo(printable(message), err=True)
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from krause_dynamics.command.options import Settings, answered, check_paths, tables_of, unfinished
+from krause_dynamics.command.options import Settings, answered, check_paths, tables_of, tell, unfinished
+from krause_dynamics.command.rules import disguised, rule_options
 from krause_dynamics.errors import SimulationDiverged
 from krause_dynamics.runs.interrupting import Interrupts, Terminated
 
@@ -23,7 +24,19 @@ def simulate(
         typer.Argument(help="TOML file, or a run file (.npz or .nc) to repeat. Without it the defaults run."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Run file to write: .npz, or .nc for netCDF.")] = Path("run.npz"),
-    rule: Annotated[str | None, typer.Option(help="softmax, krause or bounded_confidence.")] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(help="softmax, krause (within a radius of 0.5 unless said otherwise) or bounded_confidence."),
+    ] = None,
+    beta: Annotated[float | None, typer.Option(help="Inverse temperature of softmax.")] = None,
+    sigma: Annotated[float | None, typer.Option(help="Bandwidth of krause; unit: position.")] = None,
+    radius: Annotated[
+        float | None, typer.Option(help="Hear those within it alone; on the unit sphere a chord.")
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(help="Hear so many particles by index: those before, and oneself.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="Hear the so many nearest alone.")] = None,
     space: Annotated[str | None, typer.Option(help="Sphere, Circle, Euclidean, Interval or Torus.")] = None,
     n: Annotated[int | None, typer.Option("-n", help="Number of particles.")] = None,
     t_end: Annotated[float | None, typer.Option(help="Final time; one layer is time 1.")] = None,
@@ -38,13 +51,15 @@ def simulate(
 
     After Ctrl-C or SIGTERM, and where a run diverges, what was computed is written beside, and --out left as it is.
     """
-    options = {"rule.type": rule, "space.type": space, "initial.n": n, "run.t_end": t_end, "initial.seed": seed}
-    answered(partial(_simulate, configuration, options, set_ or [], out, checkpoint, plot))
+    options = {"space.type": space, "initial.n": n, "run.t_end": t_end, "initial.seed": seed}
+    near = {"rule": rule, "beta": beta, "sigma": sigma, "radius": radius, "window": window, "top_k": top_k}
+    answered(partial(_simulate, configuration, options, near, set_ or [], out, checkpoint, plot))
 
 
 def _simulate(
     path: Path | None,
     options: dict[str, Any],
+    near: dict[str, Any],
     settings: list[str],
     out: Path,
     checkpoint: Path | None,
@@ -52,6 +67,7 @@ def _simulate(
 ) -> str:
     from krause_dynamics.command import configuration, tables
 
+    options |= rule_options({} if path is None else tables.load(path), **near)
     given = tables_of(path, settings, options)
     check_paths(out, checkpoint, plot)
     if plot is not None:
@@ -59,6 +75,8 @@ def _simulate(
     changed = settings or any(value is not None for value in options.values())
     impl = "auto" if changed else tables.form_of(path)
     described = tables.described(given)
+    if words := disguised(described):
+        tell(f"note: {words}")
     go_on = f"the same command with --checkpoint {checkpoint} goes on" if checkpoint else (
         "give --checkpoint FILE for a run that can go on"
     )  # fmt: skip

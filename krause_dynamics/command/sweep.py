@@ -14,6 +14,7 @@ from krause_dynamics.command.options import Settings, answered, check_paths, tab
 
 if TYPE_CHECKING:
     import numpy as np
+    import xarray
 
     from krause_dynamics._array import Array
     from krause_dynamics.spaces import Space
@@ -26,6 +27,9 @@ def sweep(
     out: Annotated[Path, typer.Option(help="netCDF file to write.")] = Path("sweep.nc"),
     workers: Annotated[int | None, typer.Option(help="Processes; by default one per core, 0: none.")] = None,
     set_: Settings = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="PNG, PDF or SVG: the first statistic over the two parameters of the sweep.")
+    ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -39,10 +43,12 @@ def sweep(
     """
     kept = resume or unfinished(out, "unfinished").with_suffix(".npz")
     go_on = f"finished points are in {kept}, and the same command goes on"
-    answered(partial(_sweep, configuration, set_ or [], out, workers, kept, resume is None), go_on)
+    answered(partial(_sweep, configuration, set_ or [], out, workers, kept, resume is None, plot), go_on)
 
 
-def _sweep(path: Path, settings: list[str], out: Path, workers: int | None, kept: Path, removed: bool) -> str:
+def _sweep(
+    path: Path, settings: list[str], out: Path, workers: int | None, kept: Path, removed: bool, plot: Path | None
+) -> str:
     from krause_dynamics._files import write_netcdf
     from krause_dynamics._value import check_names
     from krause_dynamics.analysis import observables
@@ -59,16 +65,40 @@ def _sweep(path: Path, settings: list[str], out: Path, workers: int | None, kept
         for value in values:
             configuration.check(tables.assign(described, name, value))  # refused before the start, not hours later
     check_names("statistic", plan["statistics"], [*OF_CLUSTERS, *observables.__all__])
-    check_paths(out, kept)
+    check_paths(out, kept, plot)
     names = {name.replace(".", "_"): name for name in plan["parameters"]}
+    if plot is not None:
+        _check_plot(plot, plan["parameters"])
     function = partial(evaluate_point, described, names)
     values = {label: plan["parameters"][name] for label, name in names.items()}
     dataset = run(function, values, seeds=plan["seeds"], workers=workers, path=kept, progress=True)
     dataset.attrs["configuration"] = json.dumps(described)
     write_netcdf(out, dataset)
+    if plot is not None:
+        _draw(dataset, list(values), plan["statistics"][0], plot)
     if removed:
         kept.unlink(missing_ok=True)
     return f"{out}: {', '.join(str(name) for name in dataset.data_vars)} over {dict(dataset.sizes)}"
+
+
+def _check_plot(path: Path, parameters: dict[str, Any]) -> None:
+    """Refuse what could not be drawn before hours of runs."""
+    from krause_dynamics.plots.style import figure_path
+
+    figure_path(path)
+    numbers = [all(isinstance(x, int | float) for x in values) for values in parameters.values()]
+    if numbers != [True, True]:
+        raise ValueError(
+            f"--plot draws two parameters of numbers, got {', '.join(parameters)}; kd.plots.phase draws parts"
+        )
+
+
+def _draw(dataset: xarray.Dataset, axes: list[str], statistic: str, path: Path) -> None:
+    from krause_dynamics import plots
+
+    with plots.style():
+        figure: Any = plots.phase(dataset, x=axes[0], y=axes[1], value=statistic).figure
+        plots.save_figure(figure, path, {"configuration": dataset.attrs["configuration"]})
 
 
 def evaluate_point(
