@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -138,6 +139,14 @@ def test_unlike_lengths_are_warned_of():
         kd.compare({"a": IDS, "b": [ids[:10] for ids in IDS]}, model=models.llama())
 
 
+def test_ctrl_c_ends_all_of_it():
+    def press(done, total):
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        kd.compare({"a": models.llama(), "b": models.llama(1)}, IDS, batch_size=2, progress=press)
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "words"),
     [
@@ -147,6 +156,7 @@ def test_unlike_lengths_are_warned_of():
         (({"a": analysis(), "b": analysis()},), {"batch_size": 2}, "analysed already, so that batch_size"),
         (({"a": "x", "b": "y"}, IDS), {"model": "m"}, "pass one of them"),
         (({"a": analysis(), "b": analysis()},), {"level": 1.0}, "level"),
+        (({"a": "x", "b": "y"}, IDS), {"checkpoint": "half.npz"}, "checkpoint= is of one analysis"),
         (({"a": analysis(), "b": analysis()},), {"draws": 0}, "draws"),
     ],
 )

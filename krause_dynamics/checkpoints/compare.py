@@ -16,6 +16,7 @@ from krause_dynamics._arguments import Real, Whole, reads
 from krause_dynamics.analysis import intervals
 from krause_dynamics.checkpoints.analyze import analyze
 from krause_dynamics.checkpoints.load import ADAPTERS, load
+from krause_dynamics.runs.interrupting import raising
 
 if TYPE_CHECKING:
     import xarray
@@ -71,7 +72,10 @@ def compare(
     first = next(iter(named)) if reference is None else reference
     if first not in named:
         raise ValueError(f"reference must be one of {list(named)}, received {reference!r}")
-    analyses = _analyses(named, inputs, model, options)
+    if options.get("checkpoint") is not None:
+        raise ValueError("checkpoint= is of one analysis; pass Datasets of kd.analyze(..., checkpoint=) as cases")
+    with raising():  # a shortened analysis is none
+        analyses = _analyses(named, inputs, model, options)
     _check_lengths(analyses)
     return _joined(analyses, first, level, draws, np.random.default_rng(rng))
 
