@@ -12,7 +12,7 @@ import torch
 import transformers as hf
 
 import krause_dynamics as kd
-from krause_dynamics.checkpoints import by_block, memory
+from krause_dynamics.checkpoints import by_block, memory, one_block
 from tests import checkpoint_models as models
 
 IDS = [list(range(1, 21)), list(range(5, 17)), [7, 3, 7, 3, 9, 9, 9, 1, 2, 3, 4, 5], list(range(20, 40))]
@@ -135,7 +135,7 @@ def test_another_dtype_is_that_of_the_loaded_model(tmp_path, least):
 def test_no_weight_of_a_block_stays_in_memory(tmp_path, least, monkeypatch):
     folder = saved(models.llama(), tmp_path)
     budget, seen = least(folder), []
-    check = by_block.check_weights
+    check = one_block.check_weights
 
     def watched(module, block):
         loaded = [all(not weight.is_meta for weight in layer.parameters()) for layer in network]
@@ -150,7 +150,7 @@ def test_no_weight_of_a_block_stays_in_memory(tmp_path, least, monkeypatch):
         of(self, run, *rest)
 
     monkeypatch.setattr(by_block.ByBlock, "__init__", begun)
-    monkeypatch.setattr(by_block, "check_weights", watched)
+    monkeypatch.setattr(one_block, "check_weights", watched)
     kd.analyze(folder, IDS, memory=budget)
     assert seen == [(i, [i == j for j in range(3)]) for i in range(3)]
     assert all(weight.is_meta for layer in network for weight in layer.parameters())

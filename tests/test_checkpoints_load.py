@@ -191,7 +191,7 @@ def test_a_conversion_is_kept_whole_or_not_at_all(fails, tmp_path, monkeypatch):
 def test_transformers_is_quiet_within_and_as_before_afterwards(bars):
     from transformers.utils import logging as their
 
-    from krause_dynamics.checkpoints.load import quiet_transformers
+    from krause_dynamics.checkpoints.quiet import quiet_transformers
 
     before = their.is_progress_bar_enabled()
     switch = {True: their.enable_progress_bar, False: their.disable_progress_bar}

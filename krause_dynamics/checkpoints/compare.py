@@ -15,7 +15,9 @@ import numpy as np
 from krause_dynamics._arguments import Real, Whole, reads
 from krause_dynamics.analysis import intervals
 from krause_dynamics.checkpoints.analyze import analyze
-from krause_dynamics.checkpoints.load import ADAPTERS, load
+from krause_dynamics.checkpoints.load import load
+from krause_dynamics.checkpoints.relative_depth import on_relative_depth
+from krause_dynamics.checkpoints.sources import ADAPTERS
 from krause_dynamics.runs.interrupting import raising
 
 if TYPE_CHECKING:
@@ -142,7 +144,7 @@ def _joined(
     metas = {name: json.loads(one.attrs["meta"]) for name, one in analyses.items()}
     deepest = max(int(meta["layers"]) for meta in metas.values())
     depths = {"depth": np.linspace(0, 1, deepest + 1), "block_depth": (np.arange(deepest) + 0.5) / deepest}
-    placed = {name: _placed(one, int(metas[name]["layers"]), depths) for name, one in analyses.items()}
+    placed = {name: on_relative_depth(one, int(metas[name]["layers"]), depths) for name, one in analyses.items()}
     common = [str(key) for key in placed[reference] if _is_common(str(key), list(placed.values()))]
     whole = xarray.concat([one[common] for one in placed.values()], dim="case", join="outer", combine_attrs="override")
     whole = whole.assign_coords(case=list(placed))
@@ -163,47 +165,6 @@ def _is_common(key: str, placed: list[xarray.Dataset]) -> bool:
         return False
     further = [{dim: n for dim, n in one[key].sizes.items() if dim != "sequence"} for one in placed]
     return all(sizes == further[0] for sizes in further)
-
-
-def _placed(analysis: xarray.Dataset, layers: int, depths: dict[str, np.ndarray]) -> xarray.Dataset:
-    """Variables over sequences of one analysis, with relative depth for layers and blocks and the mean over heads."""
-    import xarray
-
-    found: dict[str, Any] = {}
-    for key, values in analysis.data_vars.items():
-        over = set(values.dims)
-        index = "block" in over and values.dtype.kind in "iu"  # such as the strongest key: a mean says nothing
-        if "sequence" not in over or index:
-            continue
-        values = values.where(values != -1) if values.dtype.kind in "iu" else values
-        found[str(key)] = values.mean("head", keep_attrs=True) if "head" in over else values
-    if "importance_first" in analysis and "eps" in analysis.coords:
-        first = analysis["importance_first"].astype(float)
-        share = 100.0 * (first > analysis["eps"]).where(first.notnull()).mean("head")
-        words = "heads in which alpha_0 exceeds eps (per cent), by sequence"
-        found["sink_rate"] = share.assign_attrs(long_name=words)
-    whole = xarray.Dataset({key: _on_depth(values, layers, depths) for key, values in found.items()})
-    return whole.drop_vars("sequence", errors="ignore")
-
-
-def _on_depth(values: Any, layers: int, depths: dict[str, np.ndarray]) -> Any:
-    for dim, new, half in (("layer", "depth", 0.0), ("block", "block_depth", 0.5)):
-        if dim in values.dims:
-            values = _interpolated(values, dim, (values[dim].values - half) / layers, new, depths[new], half / layers)
-    return values
-
-
-def _interpolated(values: Any, dim: str, old: np.ndarray, name: str, new: np.ndarray, beyond: float) -> Any:
-    """Linear between the places ``old`` of a dimension; NaN further than ``beyond`` from the last of them."""
-    import xarray
-
-    other = [str(d) for d in values.dims if d != dim]
-    rows = values.transpose(*other, dim).values.astype(float)
-    if len(old) != len(new) or not np.allclose(old, new):
-        rows = np.apply_along_axis(lambda row: np.interp(new, old, row), -1, rows)
-        rows[..., new > old[-1] + beyond + 1e-9] = np.nan
-    coords = {d: values.coords[d] for d in other if d in values.coords} | {name: new}
-    return xarray.DataArray(rows, dims=(*other, name), coords=coords, attrs=values.attrs)
 
 
 def _differences(
