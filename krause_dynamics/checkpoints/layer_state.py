@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from krause_dynamics._array import to_numpy
-from krause_dynamics.analysis import clusters, observables
+from krause_dynamics.analysis import clusters
 from krause_dynamics.analysis.observables._state import Weighted, weighted
+from krause_dynamics.analysis.observables.rank import of_gram
 
 TOKENS = ("all", "without_first")
 Parts = tuple[Weighted | None, ...]
@@ -55,8 +56,20 @@ class LayerState:
 
     @cached_property
     def spectra(self) -> tuple[Tensor | None, ...]:
-        """Singular values of both parts, largest first."""
-        return tuple(None if part is None else observables.singular_values(part) for part in self.parts)
+        """Singular values of both parts, largest first, from one matrix of inner products in float64."""
+        rest = to_numpy(self.tokens[:, 1:]).astype(np.float64)
+        first = to_numpy(self.tokens[:, :1]).astype(np.float64)
+        length, width = self.tokens.shape[1:]
+        if length == 1:
+            return torch.linalg.vector_norm(self.tokens, dim=-1), None
+        if length <= width:
+            whole = to_numpy(self.tokens).astype(np.float64)
+            grams = whole @ whole.swapaxes(-1, -2)
+            others = grams[:, 1:, 1:]
+        else:
+            others = rest.swapaxes(-1, -2) @ rest
+            grams = others + first.swapaxes(-1, -2) * first
+        return tuple(torch.from_numpy(of_gram(gram).astype(np.float32)) for gram in (grams, others))
 
     @cached_property
     def centred(self) -> Parts:

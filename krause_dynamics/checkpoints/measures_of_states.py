@@ -77,9 +77,15 @@ def _between(formula: Callable[[Tensor, Tensor], Any]) -> Callable[[LayerState],
     return answer
 
 
-def _step(before: Tensor, after: Tensor) -> Tensor:
-    step: Tensor = observables.mean_step(torch.stack([before, after]))[0]
-    return step
+def _step(state: LayerState) -> Tensor:
+    """`observables.mean_step` of both parts from one pass over the tokens."""
+    found = torch.full((len(state.tokens), 2), torch.nan)
+    if state.previous is not None:
+        step, norm = (state.tokens - state.previous).norm(dim=-1), state.previous.norm(dim=-1)
+        relative = torch.where(step > 0, step / norm, 0.0)
+        found[:, 0] = relative.mean(-1)
+        found[:, 1] = relative[:, 1:].mean(-1)  # NaN where no token is left
+    return found
 
 
 def _cka(before: Tensor, after: Tensor, *, shuffled: bool = False) -> Tensor:
@@ -165,7 +171,7 @@ MEASURES: tuple[Measure, ...] = (
         _of_spectra(lambda values: _relative(values).sum(-1)),
         "tokens",
     ),
-    _state("step", "mean step of the tokens from the layer before, over their norms", _between(_step), "tokens"),
+    _state("step", "mean step of the tokens from the layer before, over their norms", _step, "tokens"),
     _state(
         "clusters",
         "connected components at a chord of at most radius",

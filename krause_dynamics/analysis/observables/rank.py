@@ -104,8 +104,14 @@ def _values(xp: Any, matrix: Array) -> Array:
     exact = xp.astype(matrix, xp.float64)
     turned = xp.linalg.matrix_transpose(exact)
     gram = exact @ turned if matrix.shape[-2] <= matrix.shape[-1] else turned @ exact
+    return xp.astype(of_gram(gram), xp.float32)
+
+
+def of_gram(gram: Array) -> Array:
+    """Singular values, largest first, from inner products (..., k, k) in float64."""
+    xp = namespace(gram=gram)
     squares = xp.flip(xp.linalg.eigvalsh(gram), axis=-1)
-    return xp.astype(xp.sqrt(xp.where(squares > 0, squares, xp.zeros_like(squares))), xp.float32)
+    return xp.sqrt(xp.where(squares > 0, squares, xp.zeros_like(squares)))
 
 
 def effective_rank(points: Array, *, log_mass: Array | None = None, centred: bool = False) -> Array:

@@ -23,7 +23,7 @@ from krause_dynamics.forms.attention.cpu.prepare import spread
 from krause_dynamics.forms.attention.lowering import Lowered, leading_shape
 from krause_dynamics.interaction import Interaction, Request
 
-ROWS = 128  # queries a block: with 64 products are slower, with 256 blocks leave the cache (measured, 1k to 4k tokens)
+ROWS = 128  # queries a block: with 64 calls cost much, with 256 the corner above the diagonal does (measured)
 
 
 class Sums(NamedTuple):
@@ -142,6 +142,10 @@ class _Head:
             ()
         ]
         self.room = torch.empty(min(ROWS, n) * m, dtype=dtype)
+        self.rows_of = tuple(x[b, h].numpy() for x in (sums.entropy, sums.own, sums.log_partition))
+        received = sums.received[b, h]
+        self.received = (received if received.ndim == 2 else received[None]).numpy()
+        self.profile = (received.new_empty(0) if sums.profile is None else sums.profile[b, h]).numpy()
         self.wanted, self.bounds, self.place, self.sums = wanted, bounds, (b, h), sums
 
     def run(self) -> None:
@@ -151,7 +155,7 @@ class _Head:
             self._rows(slice(start, min(n, start + ROWS)))
 
     def _rows(self, rows: slice) -> None:
-        (lower, upper), wanted, place = self.bounds, self.wanted, self.place
+        (lower, upper), wanted = self.bounds, self.wanted
         first = int(lower[rows].min())
         columns = slice(first, max(int(upper[rows].max()), first + 1))
         shape = rows.stop - rows.start, columns.stop - first
@@ -160,29 +164,25 @@ class _Head:
             wanted.curve(weights)
         if self.pair is not None:
             weights += self.pair[rows, columns]
-        self._sum(weights, rows, columns)
-        if self.sums.mean is not None:
-            self.sums.mean[(*place, rows)] = (weights @ self.values[columns]).to(self.sums.mean.dtype)
-        if wanted.seen is not None:
-            wanted.seen(*place, rows, columns, weights)
-
-    def _sum(self, weights: Tensor, rows: slice, columns: slice) -> None:
-        """Scores become weights, and the sums of the block join those of the head, which are doubles."""
-        sums, place, (size, width) = self.sums, self.place, weights.shape
-        received = weights.new_zeros(1 if self.members is not None else max(self.wanted.group_shape, default=1), width)
-        profile = weights.new_zeros(0 if sums.profile is None else size + width - 1)
-        of_rows = (x[place].numpy() for x in (sums.entropy, sums.own, sums.log_partition))
+        place = rows.start, rows.start, first
         _kernel()(
-            weights.numpy(), (rows.start, rows.start, columns.start), self.sink, self.group, *self.bounds,
-            received.numpy(), profile.numpy(), *of_rows,
-        )  # fmt: skip
+            weights.numpy(), place, self.sink, self.group, lower, upper, self.received, self.profile, *self.rows_of
+        )
         if self.members is not None:
-            received = self.members[:, rows] @ weights
-        sums.received[(*place, ..., columns)] += received if self.wanted.group_shape else received[0]
-        if sums.profile is not None:
-            # Distances i - j fall as column - row rises; the largest is that of the last row and the first column.
-            at = rows.stop - columns.start + self.keys.shape[1] - 1 - len(profile)
-            sums.profile[(*place, slice(at, at + len(profile)))] += profile.flip(0)
+            self.received[:, columns] += (self.members[:, rows] @ weights).numpy()
+        if self.sums.mean is not None:
+            self._mean(weights, rows, columns)
+        if wanted.seen is not None:
+            wanted.seen(*self.place, rows, columns, weights)
+
+    def _mean(self, weights: Tensor, rows: slice, columns: slice) -> None:
+        """The output of these rows, written where it belongs."""
+        assert self.sums.mean is not None
+        out = self.sums.mean[self.place][rows]
+        if out.dtype == weights.dtype:
+            torch.mm(weights, self.values[columns], out=out)
+        else:
+            out.copy_(weights @ self.values[columns])
 
 
 def lowered(interaction: Interaction, request: Request) -> Call | str:

@@ -50,10 +50,22 @@ def _exact_exponentials(values, count, shift):
 
 
 @sums
-def _add(values, count, out):
-    """Out += values."""
+def _scale_into(values, count, factor, received, profile):
+    """Values *= factor, which are added to both: one pass over a row, which lies in the nearest cache."""
     for t in range(count):
-        out[t] += values[t]
+        weight = values[t] * factor
+        values[t] = weight
+        received[t] += weight
+        profile[t] += weight
+
+
+@sums
+def _scale_to_keys(values, count, factor, received):
+    """The same without distances."""
+    for t in range(count):
+        weight = values[t] * factor
+        values[t] = weight
+        received[t] += weight
 
 
 @entry
@@ -69,13 +81,19 @@ def weigh_rows(scores, place, sink, group, lower, upper, received, profile, entr
         group: (n,) row of ``received`` for each query by number, -1: none.
         lower: (n,) first key of each row by number.
         upper: (n,) one past its last key.
-        received: (groups, columns) to which weights are added.
-        profile: (rows + columns - 1,) to which they are added by column - row, from -(rows - 1) on; size 0: not wanted.
+        received: (groups, m) in double precision, to which weights are added; the block's own sums are single.
+        profile: (n + m - 1,) likewise by distance i - j, from -(m - 1) on; size 0: not wanted.
         entropy: (n,) result in nats, by number.
         own: (n,) result, weight of each query at its own position.
         log_partition: (n,) result.
     """
     rows, columns = scores.shape
+    first, last = received.shape[0], -1  # groups of these rows
+    for r in range(rows):
+        if group[place[0] + r] >= 0:
+            first, last = min(first, group[place[0] + r]), max(last, group[place[0] + r])
+    by_key = np.zeros((max(0, last - first + 1), columns), scores.dtype)
+    by_lag = np.zeros(rows + columns - 1 if profile.size > 0 else 0, scores.dtype)
     for r in range(rows):
         i = place[0] + r
         begin, end = lower[i] - place[2], upper[i] - place[2]
@@ -101,11 +119,21 @@ def weigh_rows(scores, place, sink, group, lower, upper, received, profile, entr
         log_partition[i] = log_total + largest
         entropy[i] = max(log_total - moment / total, row.dtype.type(0))  # rounding reaches -1e-6
         factor = row.dtype.type(1) / (total * (row.dtype.type(1) + np.exp(sink - log_partition[i])))
-        scale_by(heard, count, factor)
-        if group[i] >= 0:
-            _add(heard, count, received[group[i]][begin:])
-        if profile.size > 0:
-            _add(heard, count, profile[rows - 1 - r + begin :])
+        if group[i] < 0:
+            scale_by(heard, count, factor)
+            if profile.size > 0:
+                _scale_to_keys(heard, count, row.dtype.type(1), by_lag[rows - 1 - r + begin :])
+        elif profile.size > 0:
+            _scale_into(heard, count, factor, by_key[group[i] - first][begin:], by_lag[rows - 1 - r + begin :])
+        else:
+            _scale_to_keys(heard, count, factor, by_key[group[i] - first][begin:])
         itself = place[1] + r - place[2]
         if begin <= itself < end:
             own[i] = row[itself]
+    for g in range(by_key.shape[0]):
+        for t in range(columns):
+            received[first + g, place[2] + t] += by_key[g, t]
+    # Distances i - j fall as column - row rises; the largest is that of the last row and the first column.
+    highest_place = received.shape[1] - 1 + place[1] + rows - 1 - place[2]
+    for t in range(by_lag.shape[0]):
+        profile[highest_place - t] += by_lag[t]
