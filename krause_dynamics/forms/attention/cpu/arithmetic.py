@@ -39,6 +39,18 @@ def products(query, keys, begin, end, out, start):
 
 
 @sums
+def gathered_distances(query, keys, columns, count, out):
+    """out[s] = |query - keys[columns[s]]|^2 by direct differences."""
+    for s in range(count):
+        key = keys[columns[s]]
+        total = out.dtype.type(0)
+        for c in range(key.shape[0]):
+            difference = query[c] - key[c]
+            total += difference * difference
+        out[s] = total
+
+
+@sums
 def gathered_products(query, keys, columns, count, out):
     """out[s] = <query, keys[columns[s]]>."""
     for s in range(count):

@@ -23,13 +23,13 @@ from krause_dynamics.forms.attention.cpu.prepare import Outline, Sums, arrays_of
 
 MANY = 256  # queries, and scores and values a query, from which blocks are faster than rows (measured)
 WORTH = 192
-PAIRS = 1 << 18  # pairs of a chunk: 1 MiB of scores
+PAIRS = 1 << 17  # pairs of a chunk: 512 KiB of scores and as many of slopes, what a megabyte of cache holds
 FEWEST_TILES = 4  # fewer are not worth a second thread
 EXACT = ("none", "ieee")
 SMALLEST, LARGEST = 16, 64  # queries a block: below, products are slow; above, the corners of the slab are waste
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def _kernels(name: str) -> Any:
     return importlib.import_module(
         f"krause_dynamics.forms.attention.cpu.{name}"
@@ -59,12 +59,20 @@ def finite(*tensors: Tensor) -> bool:
 def has_equal_keys(k: Tensor) -> bool:
     """Whether two keys of a head may be the same: then products of matrices could break their tie by rounding.
 
-    Equal keys have equal sums of their bits, whole numbers; others rarely do, which costs time only.
+    Equal keys have equal marks; others rarely do, which costs time only.
     """
-    k = (k.detach().double() + 0.0).contiguous()  # -0 becomes 0
-    odd = torch.arange(1, 2 * k.shape[-1], 2)
-    marks = (k.view(torch.int64) * (odd * 0x9E3779B97F4A7C1)).sum(-1).sort(-1).values
-    return bool((marks[..., 1:] == marks[..., :-1]).any())
+    k = (k.detach().to(score_dtype(k)) + 0.0).contiguous()  # -0 becomes 0
+    bits = k.numpy().reshape(-1, k.shape[-1]).view(np.uint64 if k.dtype == torch.float64 else np.uint32)
+    marks = np.empty(len(bits), np.uint64)
+    _kernels("marks").mark(bits, _odd(k.shape[-1]), marks)
+    marks = np.sort(marks.reshape(-1, k.shape[-2]))
+    return bool((marks[:, 1:] == marks[:, :-1]).any())
+
+
+@lru_cache(maxsize=16)
+def _odd(d: int) -> np.ndarray:
+    """Odd numbers that look random, of 64 bits."""
+    return np.arange(1, 2 * d, 2, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C1)
 
 
 class _Chunk(NamedTuple):

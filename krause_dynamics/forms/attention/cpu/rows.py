@@ -11,6 +11,7 @@ import numpy as np
 from krause_dynamics.forms.attention.cpu.arithmetic import (
     distances,
     dot,
+    gathered_distances,
     gathered_products,
     is_zero,
     products,
@@ -32,7 +33,7 @@ from krause_dynamics.forms.attention.cpu.row import (
     weigh,
     weigh_again,
 )
-from krause_dynamics.forms.attention.cpu.selection import apply_bits, store_bits
+from krause_dynamics.forms.attention.cpu.selection import chosen, store_bits
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -106,12 +107,31 @@ def measure(query, keys, ranges, number, distance, out, columns):
             distances(query, keys, begin, end, out, count)
         else:
             products(query, keys, begin, end, out, count)
-        for j in range(begin, end):
-            columns[count] = j
-            count += 1
+        count += end - begin
     if distance:
         scale_by(out, count, out.dtype.type(-0.5))
+    return list_columns(ranges, number, columns)
+
+
+@plain
+def list_columns(ranges, number, columns):
+    """Columns of the keys of all ranges; how many."""
+    count = 0
+    for r in range(number):
+        for j in range(ranges[r, 0], ranges[r, 1]):
+            columns[count] = j
+            count += 1
     return count
+
+
+@plain
+def measure_again(query, keys, columns, count, distance, out):
+    """As `measure`, of the first columns."""
+    if distance:
+        gathered_distances(query, keys, columns, count, out)
+        scale_by(out, count, out.dtype.type(-0.5))
+    else:
+        gathered_products(query, keys, columns, count, out)
 
 
 @entry
@@ -197,13 +217,15 @@ def backward(
         if grad_log_partition[x, i] == 0 and is_zero(grad_out[x, i]):
             continue  # padded rows: whatever they hold, nobody asked
         number = fill_ranges(i + layout.offset, lower[i], upper[i], layout, listed, ranges)
-        count = measure(q[x, i], k[y], ranges, number, layout.distance == 1, weights, columns)
+        if bits.size > 0:  # of a selection only what was chosen is measured again
+            count = chosen(columns, list_columns(ranges, number, columns), bits[x], bits_begin(i, layout))
+            measure_again(q[x, i], k[y], columns, count, layout.distance == 1, weights)
+        else:
+            count = measure(q[x, i], k[y], ranges, number, layout.distance == 1, weights, columns)
         for t in range(count):
             raw[t] = weights[t]
         scale_by(weights, count, scale[x])
         restrict(weights, count, columns, x, i, layout, pair, strides, mass)
-        if bits.size > 0:
-            apply_bits(weights, count, bits[x], bits_begin(i, layout))
         count = compact(weights, raw, columns, count)
         weigh_again(weights, count, columns, x, layout, mass, log_partition[x, i])
         gathered_products(grad_out[x, i], v[y], columns, count, slopes)

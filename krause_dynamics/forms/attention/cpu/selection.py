@@ -130,3 +130,13 @@ def apply_bits(scores, count, bits, begin):
     for t in range(count):
         stays = (bits[begin + (t >> 3)] >> (t & 7)) & 1
         scores[t] = scores[t] if stays else nobody
+
+
+@plain
+def chosen(columns, count, bits, begin):
+    """Columns of a packed row that are selected move to the front; returns their number."""
+    number = 0
+    for t in range(count):
+        columns[number] = columns[t]
+        number += (bits[begin + (t >> 3)] >> (t & 7)) & 1
+    return number
