@@ -15,17 +15,17 @@ ALONE = kd.Interaction(kd.Flat(), kd.Window(1))
 @check(
     11,
     source="2604.01978; derived",
-    setting="u = 0.5, -0.3; d = 2, 3, 16; drift and variance of u over 20 000 layers of time 1e-4",
-    tolerance=0.12,  # five standard errors of a variance of 1.7
+    setting="u = 0.5, -0.3; d = 2, 8; drift and variance of u over 10 000 layers of time 1e-4",
+    tolerance=0.17,  # five standard errors of a variance of 1.7
 )
 def common_noise() -> Comparison:
     """Tokens that hear only themselves: du = -u (1 - u^2) dt + sqrt 2 (1 - u^2) dB in every dimension."""
     predicted, measured = [], []
-    for d in (2, 3, 16):
+    for d in (2, 8):
         for u in (0.5, -0.3):
             x = np.zeros((2, d))
             x[0, 0], x[1, :2] = 1.0, (u, np.sqrt(1.0 - u * u))
-            y = one_layer(x, ALONE, 10_000, 7)
+            y = one_layer(x, ALONE, 5000, 7)
             change = np.sum(y[:, 0] * y[:, 1], axis=-1) - u
             measured += [change.mean() / STEP, change.var() / STEP]
             predicted += [float(moment) for moment in theory.common_noise_moments(u)]
