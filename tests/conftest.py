@@ -34,6 +34,15 @@ def library(request):
     return torch.as_tensor
 
 
+@pytest.fixture
+def light_training():
+    """Runs of training without their figure; see `tests.training_data.light`."""
+    from tests.training_data import light
+
+    with light():
+        yield
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _files_name_their_encoding():
     """What the package reads and writes must not depend on the platform: a text without an encoding fails its test."""

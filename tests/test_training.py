@@ -14,10 +14,13 @@ pytest.importorskip("accelerate")
 
 from krause_dynamics.errors import TrainingDiverged  # noqa: E402
 from krause_dynamics.models import KrauseViT  # noqa: E402
-from krause_dynamics.training import TrainingConfiguration, train  # noqa: E402
+from krause_dynamics.training import TrainingConfiguration, records, train  # noqa: E402
 from tests import training_data as made  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("light_training")
+
 MODEL = {"kind": "kvit", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 4}
+DRAWN = records.draw_curves
 STRONG = {"mixup": 0.8, "cutmix": 1.0, "crop": 1, "flip": True, "drop_path": 0.2, "label_smoothing": 0.1}
 
 
@@ -85,6 +88,13 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tables, tmp_path, stopped):
         assert same(weights(parts.folder / name), weights(whole.folder / name))
 
 
+def test_the_loss_and_what_chose_the_best_epoch_are_drawn(tmp_path):
+    rows = [{"epoch": i, "split": part, "loss": 1.0 / i, "accuracy": 0.5} for i in (1, 2) for part in ("train", "test")]
+    DRAWN(tmp_path, rows, "accuracy", {"seed": 0})
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+    assert json.loads((tmp_path / "curves.json").read_text(encoding="utf-8")) == {"seed": 0}
+
+
 def test_the_seed_decides_and_the_callers_generator_is_left_alone(tables, tmp_path):
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -96,6 +106,17 @@ def test_the_seed_decides_and_the_callers_generator_is_left_alone(tables, tmp_pa
     tables["training"]["seed"] = 1
     third = train(tables, out=tmp_path / "3")
     assert without_times(third.metrics) != without_times(first.metrics)
+
+
+@pytest.mark.slow  # a compiler runs
+def test_a_compiled_run_learns_the_same(tables, tmp_path):
+    """Without random numbers in the model, whose order the compiler changes, and up to the rounding of fused sums."""
+    tables["training"] |= {"mixup": 0.0, "cutmix": 0.0, "drop_path": 0.0}
+    first = train(tables, out=tmp_path / "eager")
+    tables["training"]["compile"] = True
+    second = train(tables, out=tmp_path / "compiled")
+    for mine, theirs in zip(second.metrics, first.metrics, strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
 
 
 def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_good_state(tables, tmp_path):
@@ -112,7 +133,10 @@ def test_a_folder_of_another_run_is_refused_and_left_as_it_is(tables, tmp_path):
     train(tables, out=tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     tables["training"]["seed"] = 7
-    with pytest.raises(ValueError, match="'seed = 0' there, 'seed = 7' now"):
+    with pytest.raises(ValueError, match="training.seed is 0, got 7"):
+        train(tables, out=tmp_path / "run")
+    tables["training"] |= {"seed": 0, "drop_path": 0.3}
+    with pytest.raises(ValueError, match=r"training.drop_path is 0.2, got 0.3"):
         train(tables, out=tmp_path / "run")
     with pytest.raises(ValueError, match="without a run"):
         train(tables, out=tmp_path / "run", resume="never")

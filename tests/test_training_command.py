@@ -22,6 +22,8 @@ from krause_dynamics.command.app import app  # noqa: E402
 from krause_dynamics.training import TrainingConfiguration  # noqa: E402
 from tests import training_data as made  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("light_training")
+
 MODEL = {"kind": "kvit", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "drop_path": 0.0}
 
 

@@ -15,6 +15,8 @@ from krause_dynamics.training import TrainingConfiguration, train  # noqa: E402
 from krause_dynamics.training.configuration import tables_of  # noqa: E402
 from tests import training_data as made  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("light_training")
+
 FILES = sorted((Path(__file__).parents[1] / "evidence" / "configurations").glob("*.toml"))
 SMALL = {
     "kvit": {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2},
@@ -66,7 +68,6 @@ def test_a_configuration_trains(path, tmp_path, monkeypatch):
     assert 0 < result.test["loss"] < 10
     assert result.result["trained_parameters"] > 0
     assert result.result["multiply_adds_executed"] > 0
-    assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
     assert list((tmp_path / "run" / "best").glob("*.safetensors"))
     assert not list((tmp_path / "run").rglob("*.bin")), "no pickles"
 

@@ -9,8 +9,8 @@ import pickle
 import numpy as np
 import pytest
 
-from krause_dynamics.training.configuration import Data
 from krause_dynamics.training.split import found_in, pictures
+from krause_dynamics.training.tables import Data
 from tests import training_data as made
 
 

@@ -15,10 +15,10 @@ pytest.importorskip("accelerate")
 
 from krause_dynamics.models import KrauseViT, KrauseViTConfig, parameter_groups  # noqa: E402
 from krause_dynamics.training.augmentation import Mixer, beta_table, shifted  # noqa: E402
-from krause_dynamics.training.configuration import Training  # noqa: E402
 from krause_dynamics.training.formats import Pictures  # noqa: E402
 from krause_dynamics.training.loop import Batches, optimizer_of  # noqa: E402
 from krause_dynamics.training.step import TrainingStep, learning_rates  # noqa: E402
+from krause_dynamics.training.tables import Training  # noqa: E402
 from krause_dynamics.training.tasks import Classes, Levels  # noqa: E402
 from tests import training_data as made  # noqa: E402
 

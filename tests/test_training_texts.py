@@ -12,11 +12,13 @@ pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 from krause_dynamics.training import train  # noqa: E402
-from krause_dynamics.training.configuration import Data  # noqa: E402
 from krause_dynamics.training.corpora import corpus  # noqa: E402
 from krause_dynamics.training.split import found_in, texts  # noqa: E402
+from krause_dynamics.training.tables import Data  # noqa: E402
 from krause_dynamics.training.tasks import Tokens  # noqa: E402
 from tests import training_data as made  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("light_training")
 
 MODEL = {"kind": "lm", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "window": 8,
          "attention_top_k": 4}  # fmt: skip

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import pickle
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+
+
+@contextmanager
+def light() -> Iterator[None]:
+    """Runs without their figure and without a collection of all that the libraries hold: ten times as fast."""
+    gc.freeze()
+    try:
+        with mock.patch("krause_dynamics.training.records.draw_curves"):
+            yield
+    finally:
+        gc.unfreeze()
 
 
 def pictures(number, seed=0, side=8, channels=1):

@@ -111,7 +111,7 @@ class Loop(Trainer):
             return super().train(*args, **rest)
         finally:
             if self.made is not None:
-                del self.made.model.zero_grad
+                del self.model_wrapped.zero_grad
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted here: the Trainer's own count walks over all weights at each step."""

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._files import check_target, regular, write_bytes
+from krause_dynamics._files import check_target, reading, regular, write_bytes
+from krause_dynamics.training.configuration import TrainingConfiguration
 
 FIRST = ("epoch", "step", "split", "loss")
 
@@ -72,7 +73,7 @@ def export(model: Any, folder: Path) -> None:
             os.replace(written, folder / written.name)
 
 
-def prepared(out: Path, toml: str) -> Path:
+def prepared(out: Path, configuration: TrainingConfiguration) -> Path:
     """The folder of a run, made where it is not there, with its configuration.
 
     Raises:
@@ -83,18 +84,16 @@ def prepared(out: Path, toml: str) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     path = check_target("out", out / "configuration.toml")
     if path.exists():
-        before, now = (text.splitlines() for text in (path.read_text(encoding="utf-8"), toml))
-        changed = [f"{a!r} there, {b!r} now" for a, b in zip(before, now, strict=False) if a != b and "path" not in a]
-        changed = [words for words in changed if "save_seconds" not in words and "cost" not in words]
-        if changed or len(before) != len(now):
-            words = changed[0] if changed else "another number of keys"
+        with reading(path):
+            before = TrainingConfiguration.read(path)
+        if words := before.difference(configuration):
             raise ValueError(
                 f"{out} holds a run of another configuration ({words}); it was left as it is: choose another folder"
             )
+    elif (out / "metrics.csv").exists():
+        raise ValueError(f"{out} holds a table of metrics but no configuration; choose another folder")
     else:
-        if any(out.glob("metrics.csv")):
-            raise ValueError(f"{out} holds a table of metrics but no configuration; choose another folder")
-        write_bytes(path, toml.encode())
+        write_bytes(path, configuration.toml().encode())
     for left in out.glob("*/.part-*"):  # of a process that was killed
         with contextlib.suppress(OSError):
             shutil.rmtree(left)

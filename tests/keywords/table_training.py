@@ -39,11 +39,13 @@ def tables(**training):
 
 @lru_cache(maxsize=1)
 def finished():
-    return train(tables(), out=folder() / "finished")
+    with made.light():
+        return train(tables(), out=folder() / "finished")
 
 
 def fresh(name, **changes):
-    return train(**{"configuration": tables(), "out": folder() / name} | changes)
+    with made.light():
+        return train(**{"configuration": tables(), "out": folder() / name} | changes)
 
 
 @row("kd.training.train", "configuration", "tables", "file", "tables, a configuration and its file are the same run")
