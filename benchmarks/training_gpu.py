@@ -3,6 +3,7 @@
     python benchmarks/training_gpu.py                      # ViT-Ti on 28 x 28, ViT-S on 32 x 32, softmax and Krause
     python benchmarks/training_gpu.py --together 4         # and so many runs at once on the one card
     python benchmarks/training_gpu.py --smoke              # the same calls on the CPU at small sizes: no figures
+    python benchmarks/training_gpu.py --host               # what the loop takes of the host, around an empty step
 
 "bare" is forward, backward and fused AdamW under bfloat16 autocast on fixed inputs, replayed from one CUDA graph, its
 wall time; "step" the training step of the package replayed (augmentation and clipping included); "loop" an epoch of
@@ -189,16 +190,52 @@ def row(name, sizes, number):
     return figures
 
 
+def host(steps=2000, rounds=4):
+    """Microseconds a step of the loop around an empty step, for a ViT-Ti of 12 layers, by rounds."""
+    from krause_dynamics.models import parameter_groups
+    from krause_dynamics.training import loop
+
+    class Empty:
+        loss = torch.zeros(())
+        losses = torch.zeros(steps * rounds)
+        rates = losses
+
+        def __call__(self, rows):
+            return self.loss
+
+    cpu, found = torch.device("cpu"), []
+    model = model_of("ViT-Ti 28x28 softmax", 28, SIZES)
+    empty, optimizer = Empty(), loop.optimizer_of(parameter_groups(model), 1e-3, cpu)
+    empty.optimizer = optimizer
+    batches = loop.Batches(256 * steps, 256, seed=0, begin=0, rank=0, world=1, device=cpu)
+    with tempfile.TemporaryDirectory() as out:
+        epochs = loop.Epochs(
+            0, 0, lambda done, total: None, lambda epoch, loss, seconds: found.append(1e6 * seconds / steps),
+            Path(out) / "none", steps * rounds,
+        )  # fmt: skip
+        trainer = loop.Loop(
+            lambda model: empty, batches, model=model, args=loop.arguments(Path(out), rounds, 256, 0, "cpu"),
+            optimizers=(optimizer, loop.Rates([0.0] * steps * rounds, 0)), callbacks=[epochs],
+        )  # fmt: skip
+        epochs.loop = trainer
+        trainer.train()
+    return found
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", nargs="*", default=list(CASES), help="which of them; default all")
     parser.add_argument("--together", type=int, default=0, help="also so many processes at once")
+    parser.add_argument("--host", action="store_true", help="the loop's share of the host alone")
     parser.add_argument("--smoke", action="store_true", help="small sizes, on any machine")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     sizes = SMOKE if options.smoke else SIZES
     if options.child:
         child(*options.child, sizes)
+        return
+    if options.host:
+        print("microseconds a step:", ", ".join(f"{x:.0f}" for x in host()))
         return
     machine = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     print(f"{machine}, torch {torch.__version__}; milliseconds a step of {sizes['batch']} pictures\n")
