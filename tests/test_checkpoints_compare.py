@@ -156,6 +156,8 @@ def test_ctrl_c_ends_all_of_it():
         (({"a": analysis(), "b": analysis()},), {"batch_size": 2}, "analysed already, so that batch_size"),
         (({"a": "x", "b": "y"}, IDS), {"model": "m"}, "pass one of them"),
         (({"a": analysis(), "b": analysis()},), {"level": 1.0}, "level"),
+        (({"a": "x", "b": "y"}, IDS), {"controls": "random"}, "without controls"),
+        (({"a": analysis().expand_dims("control"), "b": analysis()},), {}, "without controls"),
         (({"a": "x", "b": "y"}, IDS), {"checkpoint": "half.npz"}, "checkpoint= is of one analysis"),
         (({"a": analysis(), "b": analysis()},), {"draws": 0}, "draws"),
     ],

@@ -74,6 +74,8 @@ def compare(
     first = next(iter(named)) if reference is None else reference
     if first not in named:
         raise ValueError(f"reference must be one of {list(named)}, received {reference!r}")
+    if options.get("controls") or any("control" in getattr(one, "dims", ()) for one in named.values()):
+        raise ValueError("cases must be without controls; pass analysis.sel(control='as given'), or controls as cases")
     if options.get("checkpoint") is not None:
         raise ValueError("checkpoint= is of one analysis; pass Datasets of kd.analyze(..., checkpoint=) as cases")
     with raising():  # a shortened analysis is none
