@@ -119,7 +119,7 @@ def test_the_largest_cluster_is_a_share_of_the_particles(tmp_path):
         (("simulate", "-s", "beta=3"), "named table.key"),
         (("simulate", "-s", 'rule.neighbourhood={type="Window",sise=3}'), "did you mean 'size'?"),
         (("simulate", "-s", 'rule.neighbourhood={type="Window"}'), "[rule.neighbourhood] Window needs size"),
-        (("simulate", "-s", "initial.n=many"), "initial.n must be a whole number"),
+        (("simulate", "-s", "initial.n=many"), "initial.n must be an integer"),
         (("simulate", "-s", "initial.type=file"), "initial.path must name"),
         (("simulate", "-s", "integrator.type=Eulr"), "did you mean 'Euler'?"),
         (("simulate", "-s", "integrator.rtol=1e-3"), "[integrator] must name its type"),
