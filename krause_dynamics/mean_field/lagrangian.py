@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._arguments import LARGEST, POSITIVE, Is, Whole, reads
+from krause_dynamics._arguments import COUNT, LARGEST, POSITIVE, Is, Whole, reads
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.forms.near.merging import merging_run
 from krause_dynamics.interaction import Within
@@ -63,7 +63,7 @@ class Outcome:
     frozen: bool
 
 
-@reads(density=Is(Density, "mean_field.uniform(cells)"), radius=POSITIVE, count=Whole(most=LARGEST), max_steps=Whole())
+@reads(density=Is(Density, "mean_field.uniform(cells)"), radius=POSITIVE, count=Whole(most=LARGEST), max_steps=COUNT)
 def settle(density: Density, radius: float, *, count: int = 100_001, max_steps: int = 1_000_000) -> Outcome:
     """Run the Hegselmann-Krause map of a law to its end, on merging quantiles.
 

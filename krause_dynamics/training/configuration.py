@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from krause_dynamics._arguments import FILE
+from krause_dynamics._files import regular
 from krause_dynamics._value import check_names
 from krause_dynamics.training.kinds import KINDS
 from krause_dynamics.training.tables import Data, Evaluation, Training
@@ -61,6 +63,7 @@ class TrainingConfiguration:
         """From itself, a mapping of tables, or the path of a TOML file, to whose folder its paths are relative.
 
         Raises:
+            TypeError: None of these.
             ValueError: No TOML, unknown tables or keys, values that do not fit.
             FileNotFoundError: No such file.
         """
@@ -69,7 +72,7 @@ class TrainingConfiguration:
         if isinstance(source, Mapping):
             check_names("table", source, ["model", *SECTIONS])
             return cls(**source)
-        return cls.read(tables_of(Path(source)))
+        return cls.read(tables_of(regular(FILE.read("configuration", source))))
 
     def tables(self) -> dict[str, dict[str, Any]]:
         """All tables with all keys; keys that are not set are left out, as TOML knows no nothing."""
