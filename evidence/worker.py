@@ -145,22 +145,24 @@ def _summary(order: Order, result: Any) -> dict[str, Any]:
         "parameters", "trained_parameters", "multiply_adds_executed", "multiply_adds_useful", "seconds_per_step",
         "seconds", "memory_mib", "device", "captured", "bfloat16", "configuration",
     )  # fmt: skip
+    fixed = order.run.arm.startswith("dot.")  # at 1/sqrt(d_h)
+    learned = [] if fixed else sigmas(result.folder / "best" / "model.safetensors")
     return {
         "best_epoch": result.best["epoch"], "validation": result.best[metric], "last_validation": result.last[metric],
         "test": result.test[metric], "test_loss": result.test["loss"],
         **{name: found[name] for name in names if found.get(name) is not None},
-        "torch": found["versions"]["torch"], "sigma": json.dumps(_sigmas(result.folder)),
+        "torch": found["versions"]["torch"], "sigma": json.dumps(learned),
     }  # fmt: skip
 
 
-def _sigmas(folder: Path) -> list[float]:
+def sigmas(path: Path) -> list[float]:
     """Learned bandwidths, mean over heads, by layer."""
     from safetensors import safe_open
 
-    with safe_open(folder / "best" / "model.safetensors", "np") as opened:
-        names = [name for name in opened.keys() if name.endswith("log_sigma")]  # noqa: SIM118  # no mapping
+    with safe_open(path, "pt") as opened:
+        names = [name for name in opened.keys() if ".log_sigma." in name]  # noqa: SIM118  # no mapping
         names.sort(key=lambda name: [int(part) for part in name.split(".") if part.isdigit()])
-        return [round(float(np.exp(opened.get_tensor(name)).mean()), 4) for name in names]
+        return [round(float(opened.get_tensor(name).exp().mean()), 4) for name in names]
 
 
 def _answers(order: Order, folder: Path) -> np.ndarray | None:

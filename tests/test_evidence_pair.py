@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
-from evidence import pair, twins, worker  # noqa: E402
+from evidence import logs, pair, twins, worker  # noqa: E402
+from krause_dynamics.command.app import app  # noqa: E402
 from krause_dynamics.models import KARM, KARMConfig  # noqa: E402
 from tests import training_data  # noqa: E402
 
@@ -44,13 +46,41 @@ def test_weights_come_back_in_half_precision_and_numbers_of_the_score_as_they_ar
         assert (kept / name / "model.safetensors").stat().st_size < 5e6
 
 
+def test_the_shipped_pair_predicts_as_well_as_its_log_says():
+    digits = torch.from_numpy(pair.digits().astype(np.int64).reshape(pair.DIGITS, -1))
+    kept = {row["run"]: row["test"] for row in logs.read(logs.FOLDER, "pair", "results")}
+    for name, run in pair.RUNS.items():
+        with torch.no_grad():
+            logits = pair.load(name)(input_ids=digits).logits[:, :-1]
+        nats = (
+            torch.nn.functional.cross_entropy(logits.transpose(1, 2), digits[:, 1:], reduction="none").double().sum(1)
+        )
+        bits = (nats + np.log(256)) / digits.shape[1] / np.log(2)  # as the log counts the first value
+        # These sixteen are some of the test digits: four standard errors of their mean.
+        assert float(bits.mean()) == pytest.approx(kept[run], abs=4 * float(bits.std()) / pair.DIGITS**0.5)
+        assert float(bits.mean()) < 2.0  # 16 levels, all alike: 4 bits
+
+
+def test_the_command_completes_digits_by_the_shipped_pair(tmp_path):
+    out, source = tmp_path / "completed.png", pair.FOLDER / "digits.npy"
+    answer = CliRunner().invoke(app, ["complete", str(pair.FOLDER / "krause"), str(source), "--out", str(out)])
+    assert answer.exit_code == 0, answer.output
+    drawn, given = np.load(out.with_suffix(".npy"))[..., 0], pair.digits()
+    np.testing.assert_array_equal(drawn[:, :7], given[:, :7])
+    assert (drawn[:, 7:] != given[:, 7:]).any()
+    # What is drawn has ink, as digits have: within a half of theirs.
+    assert drawn[:, 7:].mean() == pytest.approx(given[:, 7:].mean(), rel=0.5)
+
+
 def test_digits_are_the_first_of_the_test_part(tmp_path):
-    training_data.mnist_pickle(tmp_path / "mnist", 20)
-    pair.keep_digits(tmp_path / "mnist", tmp_path / "kept")
+    training_data.mnist_pickle(tmp_path / "mnist", 20, 28)
+    pair.halve(tmp_path / "mnist", tmp_path / "half")
+    pair.keep_digits(tmp_path / "half", tmp_path / "kept")
     found = pair.digits(tmp_path / "kept")
-    assert found.shape == (pair.DIGITS, 8, 8)
-    expected, _ = training_data.pictures(20, 2)
-    assert np.abs(found.astype(int) - expected[: pair.DIGITS, 0]).max() <= 1  # floats between
+    whole, _ = training_data.pictures(20, 2, 28)
+    mean = whole[: pair.DIGITS, 0].reshape(-1, 14, 2, 14, 2).mean((2, 4))
+    assert found.shape == (pair.DIGITS, 14, 14)
+    assert np.abs(found - mean / 16).max() < 1.1  # whole levels below, and floats between the file and its pixels
 
 
 def test_a_model_is_looked_at_beside_its_controls(made):

@@ -1,5 +1,6 @@
 """Experiments are tuned, run, stopped and joined into logs; and a deadline leaves the rest for later."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -44,6 +45,10 @@ def test_an_experiment_is_tuned_and_run_once_and_its_logs_are_joined(tiny, tmp_p
     best = max(results[:2], key=lambda row: row["validation"])["learning_rate"]
     assert {row["learning_rate"] for row in results[2:]} == {best}
     assert f"learning rate {best:g}" in said
+    # Softmax learns no sigma; the Gaussian one a layer, which has hardly moved from its start.
+    learned = [json.loads(row["sigma"]) for row in results[2:]]
+    assert learned[0] == []
+    assert learned[1] == pytest.approx([experiments.SIGMA] * 2, rel=0.1)
     assert "0 of 2 runs left" in said
     # The answers are those of which the accuracy is the mean, and the curves are there.
     answers = {row["run"]: logs.unpacked(row["right"]) for row in logs.read(tmp_path / "out", "fashion", "answers")}

@@ -91,7 +91,7 @@ CLAIMS: tuple[Claim, ...] = (
         command="python benchmarks/cost.py",
     ),
     Claim(
-        "MNIST: pictures a second when sampling", "83.6 -> 105.6", verdict="see the table",
+        "MNIST: pictures a second when sampling", "83.6 -> 105.6", verdict="reproduced, and more",
         reason="`benchmarks/results/generation_h200.md`: both models with captured steps on one card",
         command="python benchmarks/generation_gpu.py --shapes mnist",
     ),
@@ -110,7 +110,10 @@ CLAIMS: tuple[Claim, ...] = (
         reason="size; the branch is there (`kd.models.add_krause_branch`) and its published evaluation never loads it "
         "(an adapter goes on a plain base)",
     ),
-    Claim("Fewer attention sinks", "figures only", reason="no scores are published; ours: `evidence/README.md`"),
+    Claim(
+        "Fewer attention sinks", "figures only",
+        reason="no scores are published; of the trained pair, with untrained and shuffled controls: below",
+    ),
 )  # fmt: skip
 
 # What a contrast is about, as the subject of a sentence.

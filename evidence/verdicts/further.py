@@ -35,7 +35,7 @@ def twins(folder: Path) -> Iterator[str]:
         "and clusters are those of the last layer."
     )
     lines = [
-        "| model | control | sink rate | first token, by reach | published | entropy | order | effective clusters |",
+        "| model | control | sinks, % | first token, by reach | published | entropy | order | effective clusters |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     keys = ("sink_rate", "importance_first", "published_importance_first", "entropy", "order_parameter")
