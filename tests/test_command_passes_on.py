@@ -62,6 +62,8 @@ def asked(monkeypatch):
         (("--trust-remote-code",), {"trust_remote_code": True}),
         (("--memory", "24GB"), {"memory": "24GB"}),
         (("--checkpoint", "half.npz"), {"checkpoint": Path("half.npz")}),
+        (("--controls", "shuffled", "--controls", "random"), {"controls": ("shuffled", "random")}),
+        (("--measures", "all"), {"measures": "all"}),
     ],
 )
 def test_analyze_passes_on_its_options(asked, tmp_path, arguments, changed):
@@ -117,6 +119,22 @@ def test_analyze_writes_where_it_is_told_or_nowhere(tmp_path, monkeypatch):
     assert (dataset.identical(analysis()), folder.name) == (True, "new")
     assert about == {"command": "krause analyze", "model": "m"}
     assert result.output.splitlines()[-1] == "wrote new/analysis.nc"
+
+
+def test_analyze_writes_a_page_where_it_is_told(tmp_path, monkeypatch):
+    from tests.keywords.figures import analysis
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(kd.checkpoints, "analyze", lambda *_, **__: analysis())
+    told = []
+    monkeypatch.setattr(report, "write_page", lambda *given: told.append(given) or [given[1]])
+    result = CliRunner().invoke(app, ["analyze", "m", "--text", "page.txt", "--report", "a.html"])
+    ((dataset, page, about),) = told
+    assert (dataset.identical(analysis()), page) == (True, Path("a.html"))
+    assert about == {"command": "krause analyze", "model": "m"}
+    assert result.output.splitlines()[-1] == "wrote a.html"
+    refused = CliRunner().invoke(app, ["analyze", "m", "--text", "page.txt", "--report", "a.pdf"])
+    assert (refused.exit_code, "must end in .html" in refused.output, len(told)) == (2, True, 1)
 
 
 def test_simulate_passes_on_its_options(asked, tmp_path, monkeypatch):

@@ -46,6 +46,15 @@ def analyze(
         str | None,
         typer.Option(help="What may be used, such as 24GB: a larger model is read and run block by block."),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Page (.html) with words, tables and pictures, to be read offline; .csv and .nc beside it."),
+    ] = None,
+    controls: Annotated[
+        list[str] | None,
+        typer.Option(help="Analysed beside: shuffled, random, repeated, random_weights, with_bos or without_bos."),
+    ] = None,
+    measures: Annotated[str, typer.Option(help="default, or all: the costlier measures too.")] = "default",
     checkpoint: Annotated[
         Path | None, typer.Option(help="File (.npz) kept after every block; the same command goes on from it.")
     ] = None,
@@ -64,19 +73,30 @@ def analyze(
         "trust_remote_code": trust_remote_code,
         "memory": memory,
         "checkpoint": checkpoint,
+        "controls": tuple(controls or ()),
+        "measures": measures,
     }
     go_on = "nothing was written; fewer sequences (--max-sequences) take less time"
-    answered(partial(_analyze, model, text, token_ids, out, options), go_on)
+    answered(partial(_analyze, model, text, token_ids, (out, report), options), go_on)
 
 
-def _analyze(model: str, text: Path | None, token_ids: Path | None, out: Path | None, options: dict[str, Any]) -> str:
+def _analyze(
+    model: str,
+    text: Path | None,
+    token_ids: Path | None,
+    targets: tuple[Path | None, Path | None],
+    options: dict[str, Any],
+) -> str:
     from rich.console import Console
 
     from krause_dynamics import report
     from krause_dynamics.checkpoints import analyze as run
 
     inputs = _inputs(text, token_ids)
+    out, page = targets
     folder = None if out is None else report.check_folder(out)
+    if page is not None:
+        report.check_page(page)
     terminated = False
     try:
         dataset = run(model, inputs, progress=True, **options)
@@ -87,9 +107,13 @@ def _analyze(model: str, text: Path | None, token_ids: Path | None, out: Path | 
     shortened = "stopped" in json.loads(dataset.attrs["meta"])
     if shortened and folder is not None:  # what is there is never replaced by less
         folder = report.check_folder(folder / "interrupted")
+    if shortened and page is not None:
+        page = report.check_folder(page.parent / "interrupted") / page.name
     report.print_report(dataset, Console())
     told = {"command": "krause analyze", "model": model}
     written = [] if folder is None else report.write_all(dataset, folder, told)
+    if page is not None:
+        written += report.write_page(dataset, page, told)
     answer = "\n".join(f"wrote {path}" for path in written)
     if shortened:
         words = f"{dataset.sizes['sequence']} sequences are finished\n{answer}".strip()

@@ -17,6 +17,8 @@ from krause_dynamics.plots.diagrams import (
     order_over_noise,
 )
 from krause_dynamics.plots.grid import phase
+from krause_dynamics.plots.inline import inline_svg
+from krause_dynamics.plots.merging import cluster_map, spectrum
 from krause_dynamics.plots.moving import animate
 from krause_dynamics.plots.panels import (
     clusters_and_sinks_figure,
@@ -37,6 +39,7 @@ __all__ = [
     "animate",
     "bifurcation",
     "circle",
+    "cluster_map",
     "clusters",
     "clusters_and_sinks_figure",
     "clusters_figure",
@@ -48,6 +51,7 @@ __all__ = [
     "difference_figure",
     "emergence",
     "emergence_figure",
+    "inline_svg",
     "largest_cluster",
     "layers_figure",
     "new_axes",
@@ -63,8 +67,9 @@ __all__ = [
     "save_figure",
     "save_pictures",
     "sink_map",
-    "sphere",
     "sinks_figure",
+    "spectrum",
+    "sphere",
     "style",
     "synchronization",
     "training_curves",

@@ -35,17 +35,25 @@ class Case:
 
 
 def is_comparison(data: Any) -> bool:
-    """Whether it is the Dataset of ``kd.compare``."""
-    return not isinstance(data, Trajectory) and "case" in getattr(data, "dims", ())
+    """Whether it holds several cases: the Dataset of ``kd.compare``, or of ``kd.analyze`` under controls."""
+    return not isinstance(data, Trajectory) and dimension(data) is not None
+
+
+def dimension(data: xarray.Dataset) -> str | None:
+    """Along which cases lie: ``case`` of a comparison, ``control`` of an analysis with controls."""
+    return next((dim for dim in ("case", "control") if dim in getattr(data, "dims", ())), None)
 
 
 def cases(data: Trajectory | xarray.Dataset) -> list[Case]:
-    """The cases of a comparison, in order; or the one analysis or run that is given."""
+    """The cases of a comparison or the controls of an analysis, in order; or the one analysis or run that is given."""
     if not is_comparison(data):
         return [Case("", data, {})]
     found = []
-    for number, name in enumerate(data["case"].values):  # type: ignore[call-overload, index]
-        one = data.isel(case=number).rename(depth="layer", block_depth="block")  # type: ignore[union-attr]
+    dim = dimension(data)  # type: ignore[arg-type]
+    depths = {"depth": "layer", "block_depth": "block"}
+    for number, name in enumerate(data[dim].values):  # type: ignore[call-overload, index]
+        one = data.isel({dim: number})  # type: ignore[union-attr, dict-item]
+        one = one.rename({old: new for old, new in depths.items() if old in one.dims})
         here = one.dropna("sequence", how="all", subset=["length"])
         mark = MARKS[number // len(DASHES) % len(MARKS)]
         line = {"label": str(name), "linestyle": DASHES[number % len(DASHES)], "marker": mark, "markersize": 3}
@@ -56,12 +64,13 @@ def cases(data: Trajectory | xarray.Dataset) -> list[Case]:
 def label_depth(ax: Axes, data: Any, axis: str = "layer") -> None:
     """Words of the axis of depth: layers by number, or relative depth of a comparison, which gets a legend."""
     if is_comparison(data):
+        ax.legend()
+    if "depth" in getattr(data, "dims", ()):
         ax.set_xlabel("relative depth (0 = embedding, 1 = after the last block)")
         ax.xaxis.set_major_locator(AutoLocator())
-        ax.legend()
         return
     ax.set_xlabel("layer (0 = embedding, i = after block i)" if axis == "layer" else axis)
-    if axis == "layer":
+    if axis in ("layer", "block"):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -69,5 +78,5 @@ def title_of(data: xarray.Dataset) -> str:
     """Model, or number of cases, and number of tokens, for titles."""
     lengths = np.unique(data["length"].values[~np.isnan(data["length"].values.astype(float))]).astype(int)
     tokens = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
-    name = f"{data.sizes['case']} cases" if is_comparison(data) else json.loads(data.attrs["meta"])["model"]
+    name = f"{data.sizes['case']} cases" if "case" in data.dims else json.loads(data.attrs["meta"])["model"]
     return f"{name} (T = {tokens})"

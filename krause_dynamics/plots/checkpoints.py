@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from krause_dynamics._arguments import Holds, Maybe, Real, reads
 from krause_dynamics.analysis import observables
-from krause_dynamics.plots.cases import cases, is_comparison, label_depth
+from krause_dynamics.plots.cases import cases, dimension, is_comparison, label_depth
 from krause_dynamics.plots.style import ON, new_axes
 from krause_dynamics.trajectory import Trajectory
 
@@ -47,7 +47,7 @@ def synchronization(
             ``kd.compare``, drawn over relative depth with a line a case.
         ax: Where to draw.
         quantity: ``order_parameter``, ``mean_cosine``, ``residual`` or ``effective_rank``; of a Dataset any variable
-            over sequence and layer.
+            over sequence and layer, or over sequence, block and head (the band is then that of heads and sequences).
         tokens: ``all`` or ``without_first``: with or without the token that most often is the attention sink.
         **line: For ``Axes.plot``, such as ``label`` and ``color``.
 
@@ -82,6 +82,7 @@ def _quantities(run: Trajectory | xarray.Dataset) -> dict[str, str]:
         str(name): str(values.attrs.get("long_name", name))
         for name, values in cases(run)[0].data.data_vars.items()
         if {"sequence", "layer"} <= set(values.dims) <= {"sequence", "layer", "tokens"}
+        or {"sequence", "block"} <= set(values.dims) <= {"sequence", "block", "head"}
     }
     return by_layer | {name: label for name, label in _LABELS.items() if name in by_layer}
 
@@ -91,8 +92,9 @@ def _curve(run: Any, quantity: str, tokens: str) -> tuple[np.ndarray, np.ndarray
     if not isinstance(run, Trajectory):
         chosen = run[quantity]
         chosen = chosen.sel(tokens=tokens) if "tokens" in chosen.dims else chosen
-        chosen = chosen.transpose("sequence", "layer")
-        return run["layer"].values, chosen.values, "layer"
+        place = "layer" if "layer" in chosen.dims else "block"
+        values = chosen.transpose(place, ...).values.reshape(chosen.sizes[place], -1).T
+        return run[place].values, values, place
     host = run.numpy()
     first = 1 if tokens == "without_first" else 0
     values = []
@@ -167,7 +169,11 @@ def sink_map(dataset: xarray.Dataset, *, ax: Axes | None = None, eps: float | No
     chosen = float(dataset["eps"].values[0] if eps is None else eps)
     several = is_comparison(dataset)
     rate = dataset["sink_rate"].sel(eps=chosen, method="nearest")
-    rate = rate.mean("sequence").transpose("case", "block_depth") if several else rate.transpose("block", "head")
+    if several:
+        members = [dim for dim in ("sequence", "head") if dim in rate.dims]
+        rate = rate.mean(members).transpose(dimension(dataset), ...)
+    else:
+        rate = rate.transpose("block", "head")
     options: dict[str, Any] = {"vmin": 0, "vmax": 100, "aspect": "auto", "cmap": "viridis"} | image
     picture = ax.imshow(rate.values, **options)
     rows, columns = (rate[str(dim)].values for dim in rate.dims)
@@ -176,7 +182,8 @@ def sink_map(dataset: xarray.Dataset, *, ax: Axes | None = None, eps: float | No
     ax.set_yticks(range(0, len(rows), every), rows[::every])
     shown = range(0, len(columns), max(1, len(columns) // (6 if several else 12)))
     ax.set_xticks(shown, [f"{columns[i]:.2g}" if several else columns[i] for i in shown])
-    ax.set(xlabel="relative depth of the block" if several else "head", ylabel="" if several else "block")
+    over = {"block_depth": "relative depth of the block"}.get(str(rate.dims[1]), str(rate.dims[1]))
+    ax.set(xlabel=over, ylabel="" if several else "block")
     counted = "heads and sequences" if several else "sequences"
     label = f"{counted} in which the first token receives\nmore than {100 * chosen:.0f} % of the attention (%)"
     ax.figure.colorbar(picture, label=label)

@@ -4,12 +4,15 @@ from krause_dynamics.report.comparison import comparison_rows, print_comparison,
 from krause_dynamics.report.deprecated import progress_bar
 from krause_dynamics.report.files import check_folder, write_all, write_dataset, write_figures
 from krause_dynamics.report.findings import EPS, findings, token_count
+from krause_dynamics.report.page import check_page, write_html, write_page
+from krause_dynamics.report.rows import write_csv
 from krause_dynamics.report.table import RADIUS, layer_table, legend, print_report
 
 __all__ = [
     "EPS",
     "RADIUS",
     "check_folder",
+    "check_page",
     "comparison_rows",
     "findings",
     "layer_table",
@@ -20,6 +23,9 @@ __all__ = [
     "token_count",
     "write_all",
     "write_comparison",
+    "write_csv",
     "write_dataset",
     "write_figures",
+    "write_html",
+    "write_page",
 ]

@@ -16,7 +16,8 @@ EPS = 0.3  # share of attention from which a key is a sink, as in the published 
 
 @reads(dataset=Holds("kd.analyze", ("norm_ratio", "length")), eps=Real())
 def findings(dataset: xarray.Dataset, *, eps: float = EPS) -> list[str]:
-    """The analysis in a few sentences."""
+    """The analysis in a few sentences; of one with controls what was found as given."""
+    dataset = as_given(dataset)
     ratio = dataset["norm_ratio"].mean("sequence")
     peak = int(ratio["layer"][int(np.argmax(ratio.values))])
     cosine = dataset["mean_cosine"].mean("sequence").sel(tokens="without_first")
@@ -45,6 +46,11 @@ def findings(dataset: xarray.Dataset, *, eps: float = EPS) -> list[str]:
     if learned is not None and float(learned.max()) > 0:
         lines.append(f"Learned sinks, which are no tokens, take {100 * float(learned.mean()):.0f} % of all attention.")
     return lines
+
+
+def as_given(dataset: xarray.Dataset) -> xarray.Dataset:
+    """The analysis itself, where controls lie beside it."""
+    return dataset.isel(control=0, drop=True) if "control" in dataset.dims else dataset
 
 
 @reads(dataset=Holds("kd.analyze", ("length",)))

@@ -9,7 +9,7 @@ import numpy as np
 
 from krause_dynamics._arguments import Holds, Real, Whole, reads
 from krause_dynamics.errors import printable
-from krause_dynamics.report.findings import EPS, findings, token_count
+from krause_dynamics.report.findings import EPS, as_given, findings, token_count
 
 if TYPE_CHECKING:
     import xarray
@@ -39,6 +39,7 @@ def layer_table(dataset: xarray.Dataset, *, rows: int = 11, radius: float = RADI
     from rich import box
     from rich.table import Table
 
+    dataset = as_given(dataset)
     layers = dataset["layer"].values
     shown = layers[np.unique(np.linspace(0, len(layers) - 1, min(rows, len(layers))).round().astype(int))]
     state = dataset.assign(clusters=dataset["clusters"].where(dataset["clusters"] != -1)).mean("sequence")
@@ -119,7 +120,7 @@ def legend(dataset: xarray.Dataset, *, radius: float = RADIUS, eps: float = EPS)
 
 @reads(dataset=ANALYSIS)
 def print_report(dataset: xarray.Dataset, console: Console) -> None:
-    """Table, its legend and the findings on a console."""
+    """Table, its legend and the findings on a console; of an analysis with controls those of what was given."""
     console.print(layer_table(dataset))
     for line in legend(dataset):
         console.print(f"  {line}", highlight=False, style="dim", markup=False)

@@ -101,6 +101,19 @@ def analysis(seed: int = 0, **changes: Any) -> xarray.Dataset:
     return xarray.Dataset(arrays | changes, coords=coords, attrs={"meta": meta})
 
 
+def controlled() -> xarray.Dataset:
+    """What `kd.analyze` gives under one control."""
+    return xarray.concat([analysis(0), analysis(1)], "control", combine_attrs="override").assign_coords(
+        control=["as given", "random_weights"]
+    )
+
+
+def with_spectrum(seed: int = 0) -> xarray.Dataset:
+    """An analysis that holds singular values, four of them."""
+    values = np.sort(np.random.default_rng(seed).uniform(size=(3, 5, 2, 4)))[..., ::-1]
+    return analysis(seed).assign(spectrum=(("sequence", "layer", "tokens", "singular_value"), values))
+
+
 def comparison(names: Any = ("a", "b", "c")) -> xarray.Dataset:
     """What `kd.compare` gives of three such analyses."""
     import krause_dynamics as kd

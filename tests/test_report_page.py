@@ -1,0 +1,132 @@
+"""A page in a browser: its theme, its width, its words; and measures that nobody told it of."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html import escape, unescape
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from krause_dynamics import report
+from krause_dynamics.report.page import dark
+from krause_dynamics.report.summary import not_measured
+from tests.keywords.figures import analysis, controlled, with_spectrum
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-color-profile=srgb")
+# What a page is measured by: its width, the smallest letters in pictures, and letters that leave their picture.
+MEASURE = """<script>
+let out = [], least = 1e9;
+for (const svg of document.querySelectorAll(".pictures svg")) {
+  const box = svg.getBoundingClientRect();
+  if (!box.width) continue;
+  for (const text of svg.querySelectorAll("text")) {
+    const at = text.getBoundingClientRect();
+    if (at.left < box.left - 4 || at.right > box.right + 4 || at.top < box.top - 4 || at.bottom > box.bottom + 4) out.push(text.textContent.trim());
+    least = Math.min(least, parseFloat(getComputedStyle(text).fontSize) * box.width / svg.viewBox.baseVal.width);
+  }
+}
+const page = document.documentElement.scrollWidth;
+parent.document.title = JSON.stringify({page, screen: innerWidth, out, least});
+</script>"""
+browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A page with all pictures that a page can have."""
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    data = controlled().assign(spectrum=with_spectrum()["spectrum"].expand_dims(control=2))
+    return report.write_html(data, path, {"seed": 0})
+
+
+def browse(folder, page, *options):
+    command = (CHROMIUM, *OPTIONS, f"--user-data-dir={folder / 'profile'}", *options, page.as_uri())
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, cwd=folder).stdout
+
+
+@browser
+@pytest.mark.parametrize(
+    ("scheme", "paper", "ink"), [("1", (255, 255, 255), (27, 31, 36)), ("0", (15, 20, 25), (230, 237, 243))]
+)
+def test_a_page_follows_the_theme_of_its_reader(page, tmp_path, scheme, paper, ink):
+    shot = tmp_path / "shot.png"
+    browse(
+        tmp_path,
+        page,
+        f"--blink-settings=preferredColorScheme={scheme}",
+        "--window-size=390,1600",
+        f"--screenshot={shot}",
+    )
+    pixels = np.asarray(Image.open(shot).convert("RGB"))
+    assert pixels.shape == (1600, 390, 3)
+    assert tuple(pixels[2, 2]) == paper
+    assert (pixels == ink).all(-1).sum() > 300  # letters, and the axes of pictures
+
+
+@browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_page_fits_the_screen_and_its_pictures_are_legible(page, tmp_path, width):
+    # A window of Chromium is 500 wide at least; a frame may be as narrow as a telephone.
+    inside = escape(page.read_text().replace("</body>", MEASURE + "</body>"))
+    measured = tmp_path / "measured.html"
+    measured.write_text(
+        f'<title></title><iframe width="{width}" height="900" frameborder="0" srcdoc="{inside}"></iframe>'
+    )
+    dumped = browse(tmp_path, measured, "--window-size=1400,1000", "--dump-dom")
+    found = json.loads(unescape(re.findall(r"<title>(.*?)</title>", dumped)[0]))
+    assert found["page"] <= found["screen"] == width
+    assert found["out"] == []
+    assert found["least"] >= 8
+
+
+def test_a_page_needs_no_other_file(page):
+    text = page.read_text()
+    assert "<script" not in text
+    assert re.findall(r"""(?:src|href)=["'](?!#|data:)[^"']*""", text) == []
+    assert not re.search(r"@import|url\((?!#)", text)
+
+
+def test_names_of_pictures_are_told_apart(page):
+    names = re.findall(r'\bid="([^"]*)"', page.read_text())
+    assert len(names) == len(set(names)) > 100
+
+
+def test_a_measure_that_nobody_told_it_of_is_drawn_and_listed(tmp_path):
+    beauty = np.broadcast_to([0.25, 0.5, 0.75, 0.5, 0.125], (3, 5))
+    data = analysis().assign(beauty=(("sequence", "layer"), beauty, {"long_name": "beauty of <tokens>"}))
+    meta = json.loads(data.attrs["meta"]) | {"model": "<script>alert(1)</script>"}
+    few = ["beauty", "clusters", "length", "norm_ratio", "mean_cosine", "order_parameter", "effective_rank"]
+    report.write_html(data[few].assign_attrs(meta=json.dumps(meta)), tmp_path / "a.html")
+    text = (tmp_path / "a.html").read_text()
+    assert "<script" not in text  # names from elsewhere are words
+    assert "<h3>Beauty of &lt;tokens&gt;</h3><svg" in text
+    (line,) = re.findall(r'<tr><th[^>]*title="beauty">(.*)</tr>', text)
+    cells = ["0.25", "0.75", "0.125", "0.125 at 4", "0.75 at 2"]
+    assert line == f"beauty of &lt;tokens&gt;</th><td>layer</td>{''.join(f'<td>{cell}</td>' for cell in cells)}"
+
+
+def test_what_was_not_measured_is_said_with_the_reason():
+    meta = json.loads(analysis().attrs["meta"]) | {"stopped": "interrupted", "blocks_without_attention": [2, 3]}
+    data = analysis().assign_attrs(meta=json.dumps(meta))
+    attention = [name for name, values in data.data_vars.items() if "block" in values.dims]
+    for given, words in (
+        (data, ["stopped: interrupted", "attention of blocks 2, 3", "[..., 'spectrum']", "controls="]),
+        (data.drop_vars(attention), ["attention='statistics' records them"]),
+    ):
+        missing = str(not_measured(given)).replace("\\", "")
+        assert all(word in missing for word in words)
+
+
+def test_colours_turn_light_for_dark_and_keep_their_hue():
+    assert dark("000000") == "f2f2f2"
+    assert dark("ffffff") == "262626"
+    red, green, blue = (int(dark("800000")[i : i + 2], 16) for i in (0, 2, 4))
+    assert red > green == blue
