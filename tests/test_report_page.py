@@ -29,7 +29,8 @@ for (const svg of document.querySelectorAll(".pictures svg")) {
   if (!box.width) continue;
   for (const text of svg.querySelectorAll("text")) {
     const at = text.getBoundingClientRect();
-    if (at.left < box.left - 4 || at.right > box.right + 4 || at.top < box.top - 4 || at.bottom > box.bottom + 4) out.push(text.textContent.trim());
+    const over = [box.left - at.left, at.right - box.right, box.top - at.top, at.bottom - box.bottom];
+    if (Math.max(...over) > 4) out.push(text.textContent.trim());
     least = Math.min(least, parseFloat(getComputedStyle(text).fontSize) * box.width / svg.viewBox.baseVal.width);
   }
 }
