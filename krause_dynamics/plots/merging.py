@@ -38,7 +38,7 @@ def cluster_map(dataset: xarray.Dataset, *, ax: Axes | None = None, tokens: str 
     middles = (angles[1:] + angles[:-1]) / 2
     edges = np.concatenate([[2 * angles[0] - middles[0]], middles, [2 * angles[-1] - middles[-1]]])
     layers = np.append(counts["layer"].values - 0.5, counts["layer"].values[-1] + 0.5)
-    options = {"norm": LogNorm(1, max(2.0, float(counts.max()))), "cmap": "viridis"} | mesh
+    options: dict[str, Any] = {"norm": LogNorm(1, max(2.0, float(counts.max()))), "cmap": "viridis"} | mesh
     drawn = ax.pcolormesh(layers, np.maximum(edges, 0.0), counts.values, rasterized=True, **options)
     ax.grid(visible=False)
     ax.set(xlabel="layer (0 = embedding, i = after block i)", ylabel="joined within (degrees)")
