@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     told = {"command": COMMAND, "rows": "given, softmax, Krause"}
     plots.save_pictures(
         completions(pictures, options.complete), FIGURES / "trained_pair_completions.png", told,
-        columns=options.complete,
+        columns=options.complete, levels=16, scale=4,
     )  # fmt: skip
     sys.stdout.write("".join(f"{line}\n" for line in rows))
     return 0
