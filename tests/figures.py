@@ -91,6 +91,7 @@ FIGURES: dict[str, Callable[[], Any]] = {
     "synchronization, mean_cosine": lambda: plots.synchronization(figures.analysis(), quantity="mean_cosine"),
     "synchronization, effective_rank": lambda: plots.synchronization(figures.analysis(), quantity="effective_rank"),
     "synchronization of a run": lambda: plots.synchronization(pair([10, 20]), quantity="residual"),
+    "training_curves": lambda: plots.training_curves(table_plots_training.ROWS),
     "training_figure": lambda: plots.training_figure(table_plots_training.ROWS),
     "verdicts": results,
 }

@@ -110,17 +110,19 @@ def test_the_demo_prints_its_tables_and_writes_where_it_is_told(monkeypatch, tmp
     result = CliRunner().invoke(app, ["--out", str(tmp_path / "new")], env={"COLUMNS": "80"})
     assert result.exit_code == 0, result.output
     said = result.output
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["smollm2_text.nc"]
-    assert f"wrote {tmp_path / 'new' / 'smollm2_text.nc'}" in said
+    files = {f"smollm2_text.{ending}" for ending in ("html", "csv", "nc")}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == files
+    assert all(f"wrote {tmp_path / 'new' / name}" in said for name in files)
     assert f"wrote {tmp_path / 'new' / 'a.png'}" in said
     assert drawn == [({"text": drawn[0][0]["text"]}, runs, tmp_path / "new")]
     for words in (
         "A trained decoder as a particle system", "hand", "Sink_1^0.3 in per cent", "* rotary models",
         "Simulated particles", "64 particles from one initial state", "hear within 29 degrees only",
         "clusters: particles within 6 degrees", "done in ",
+        "smollm2_text.html is the report",
     ):  # fmt: skip
         assert words in said
-    assert max(map(len, said.splitlines())) <= max(96, len(f"wrote {tmp_path / 'new' / 'smollm2_text.nc'}"))
+    assert max(map(len, said.splitlines())) <= max(96, len(f"wrote {tmp_path / 'new' / 'smollm2_text.html'}"))
 
 
 def test_figures_are_drawn_at_the_threshold_of_the_report(monkeypatch, tmp_path, runs):

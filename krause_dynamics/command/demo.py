@@ -125,7 +125,9 @@ def write_figures(found: dict[str, xarray.Dataset], runs: dict[str, Trajectory],
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder of the figures and of the Dataset.")] = Path("results/demo"),
+    out: Annotated[Path, typer.Option(help="Folder of the figures, of the page and of the Dataset.")] = Path(
+        "results/demo"
+    ),
 ) -> None:
     """Analyse SmolLM2-135M on a page of text, simulate particles, print tables, write figures."""
     answered(partial(_demo, out), "the same command starts anew; weights that are converted stay")
@@ -151,10 +153,11 @@ def _demo(out: Path) -> str:
         "  On the circle, with one affinity for both; Krause particles hear within 29 degrees only.", style="dim"
     )
     console.print("  clusters: particles within 6 degrees of another member.", style="dim")
-    written = [report.write_dataset(found["text"], folder / "smollm2_text.nc"), *write_figures(found, runs, folder)]
+    page = report.write_page(found["text"], folder / "smollm2_text.html", PARAMETERS)
+    written = [*page, *write_figures(found, runs, folder)]
     for path in written:
         console.print(f"wrote {printable(str(path.resolve()))}", highlight=False, soft_wrap=True, markup=False)
-    return f"done in {time.perf_counter() - started:.0f} s"
+    return f"done in {time.perf_counter() - started:.0f} s; {page[0].name} is the report, for a browser"
 
 
 if __name__ == "__main__":
