@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SIZE = (4.7, 3.1)  # inches: ten points stay ten on a telephone
 CURVE = "Line: mean over sequences; band: the middle 80 per cent of them."
+HEADS = "Line: mean over sequences and heads; band: the middle 80 per cent of them."
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ PANELS = (
         "threshold of all attention.", ("sink_rate", "eps"),
         lambda plots, dataset, ax: plots.sink_map(as_given(dataset), ax=ax, eps=EPS),
     ),
-    Panel("Attention to the first token", "Line: mean over sequences and heads; band: the middle 80 per cent of them.", ("importance_first",), _rest("importance_first"),
+    Panel("Attention to the first token", HEADS, ("importance_first",), _rest("importance_first"),
           "share of attention"),
     Panel("Entropy of attention", "1: spread evenly over what is visible; 0: all on one token.", ("entropy",),
           _rest("entropy"), "entropy"),
