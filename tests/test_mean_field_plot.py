@@ -15,10 +15,10 @@ def test_image_and_marks_hold_the_data():
 
     from krause_dynamics.plots.density import density
 
-    run = mf.iterate(kd.Dynamics(kd.bounded_confidence(1.0)), mf.uniform(mf.LineCells(320, 0.0, 8.0)), 15)
+    run = mf.iterate(kd.Dynamics(kd.bounded_confidence(1.0)), mf.uniform(mf.LineCells(160, 0.0, 8.0)), 15)
     ax = density(run, ax=plt.subplots()[1])
     (image,) = ax.collections
-    shown = image.get_array().reshape(320, len(run))
+    shown = image.get_array().reshape(160, len(run))
     values = mf.density_at(run).values
     np.testing.assert_allclose(shown[values > 1, -1], values[values > 1])
     assert shown.min() > 0

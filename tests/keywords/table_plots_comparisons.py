@@ -150,7 +150,7 @@ def _(first, second):
         np.testing.assert_allclose(heights(steps("sink_rate", eps=eps))[0], known("sink_rate", place).mean(axis=1))
 
 
-@drawing("kd.plots.emergence", "line", {"color": "red"}, {"marker": "s"}, "of the line")
+@drawing("kd.plots.emergence", "line", {"color": "red"}, {"marker": "s"}, "keywords of the line")
 def _(first, second):
     assert_colours(steps(**first).lines, ["red"])
     assert steps(**second).lines[0].get_marker() == "s"

@@ -32,7 +32,10 @@ REASONS = (
     Reason("opinions/sequential.py", "<= self._tolerance", "comparison", "at equality with a tolerance both are right"),
     Reason("mean_field/runs.py", "meta(np.empty(0)", "constant", "its dtype alone is read"),
     Reason(
-        "spaces.py", "namespace(x=x, near=near)", "keyword near", "arrays are told apart; both are of one library there"
+        "spaces/bordered.py",
+        "namespace(x=x, near=near)",
+        "keyword near",
+        "arrays are told apart; both are of one library there",
     ),
     Reason("near/fixed_point.py", "return 61 - math", "constant", "one bit of the two that are spare"),
     Reason("nn/cache.py", "self._begin = self._end = 0", "constant", "a place that stays empty"),
@@ -64,7 +67,7 @@ REASONS = (
         "constant",
         "what is divided there is left out",
     ),
-    Reason("spaces.py", "if not off < max(1e-3", "comparison", "at equality with a tolerance both are right"),
+    Reason("spaces/spheres.py", "if not off < max(1e-3", "comparison", "at equality with a tolerance both are right"),
     Reason("observables/rank.py", "share = ratio(", "constant", "of a zero matrix the rank is 0 whatever the shares"),
     Reason(
         "clusters/history.py", "width = int(after.max(", "constant", "any width above the labels numbers pairs apart"
