@@ -18,7 +18,6 @@ from tests.keywords import (
     table_plots_phase,
     table_plots_results,
     table_plots_training,
-    table_plots_training,
 )
 from tests.keywords.table_plots_figures import pair
 
@@ -93,8 +92,6 @@ FIGURES: dict[str, Callable[[], Any]] = {
     "synchronization, effective_rank": lambda: plots.synchronization(figures.analysis(), quantity="effective_rank"),
     "synchronization of a run": lambda: plots.synchronization(pair([10, 20]), quantity="residual"),
     "training_curves": lambda: plots.training_curves(table_plots_training.ROWS),
-    "training_figure": lambda: plots.training_figure(table_plots_training.ROWS),
-    "training_curves": lambda: plots.training_curves(table_plots_training.ROWS, "loss"),
     "training_figure": lambda: plots.training_figure(table_plots_training.ROWS),
     "verdicts": results,
 }

@@ -96,20 +96,25 @@ def made(page):
 
 
 @cache
-def alone(which):
-    """The page that `write_html` writes of one of the two, with or without parameters."""
+def alone(which, data=0, name="page.html"):
+    """The page that `write_html` writes of one of the two datasets, with or without parameters."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "page.html"
-        assert report.write_html(DATA[0], path, *((PARAMETERS[0],) if which else ())) == path
-        assert [one.name for one in Path(folder).iterdir()] == ["page.html"]
+        path = Path(folder) / name
+        assert report.write_html(DATA[data], path, *((PARAMETERS[data],) if which else ())) == path
+        assert [one.name for one in Path(folder).iterdir()] == [name]
         return path.read_text()
 
 
-@row("kd.report.write_html", "dataset", 0, 0, "the page of `write_page` without links")
-@row("kd.report.write_html", "path", 0, 0, "that file alone is written, and its path returned")
-def _(first, _):
-    together = pages(first)[0]["b.html"].decode()
-    assert alone(1) == re.sub(r"<p>Numbers beside this page.*?</p>\n", "", together)
+@row("kd.report.write_html", "dataset", 0, 1, "the page of `write_page` without links")
+def _(first, second):
+    for which, name in ((first, "b"), (second, "a")):
+        together = pages(which)[0][f"{name}.html"].decode()
+        assert alone(1, which) == re.sub(r"<p>Numbers beside this page.*?</p>\n", "", together)
+
+
+@row("kd.report.write_html", "path", "a.html", "b.html", "that file alone is written, and its path returned")
+def _(first, second):
+    assert alone(1, 0, first) == alone(1, 0, second)
 
 
 @row("kd.report.write_html", "parameters", 0, 1, "the page says these; by default the metadata of the analysis only")
