@@ -69,9 +69,10 @@ def test_brightness_is_learned_and_everything_is_written(tables, tmp_path):
     assert without_times(again.metrics) == without_times(result.metrics), "a finished run is read, not repeated"
 
 
-@pytest.mark.parametrize("stopped", [1, 5, 9])
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(tables, tmp_path, stopped):
+@pytest.mark.parametrize(("stopped", "seconds"), [(1, 0.0), (5, 0.0), (9, 1000.0)])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(tables, tmp_path, stopped, seconds):
     """4 steps an epoch: stopped inside the first, second and third epoch; strong augmentation, dropped paths."""
+    tables["training"]["save_seconds"] = seconds  # written after each epoch, or when the signal comes
     whole = train(tables, out=tmp_path / "whole")
 
     def stop(done, total):

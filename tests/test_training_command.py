@@ -90,14 +90,14 @@ def started(*words):
 
 @pytest.mark.slow  # processes import torch and transformers
 def test_sigterm_keeps_the_last_epoch_and_the_same_command_goes_on(file, tmp_path):
-    """The module form of the command; the file is written when the signal comes, not before (save_seconds)."""
-    words = ("-m", "krause_dynamics", "train", file, "--out", tmp_path / "run", "-s", "training.epochs=2000")
-    process = started(*words)
-    deadline = time.monotonic() + 100
-    while not (tmp_path / "run" / "configuration.toml").exists():
-        assert time.monotonic() < deadline, process.communicate()
+    """The module form of the command, ended by the signal once an epoch is finished."""
+    settings = ("-s", "training.epochs=5000", "-s", "training.save_seconds=0.0")
+    process = started("-m", "krause_dynamics", "train", file, "--out", tmp_path / "run", *settings)
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "run" / "metrics.csv").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
         time.sleep(0.05)
-    time.sleep(6.0)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 143, output
