@@ -30,8 +30,9 @@ from krause_dynamics.checkpoints.attention_statistics import (
 from krause_dynamics.forms.attention import device_sums
 from krause_dynamics.forms.attention import sums as fused
 from krause_dynamics.forms.attention.call import Call
+from krause_dynamics.forms.attention.lowering import neighbourhood_of
 from krause_dynamics.forms.attention.softcap import SoftCapped
-from krause_dynamics.interaction import DotProduct, Interaction, Request
+from krause_dynamics.interaction import DotProduct, Interaction, Request, reference
 from krause_dynamics.interaction.reach import Reach
 
 FIRST_KEYS = 4  # that the sink tier looks at, and as many others
@@ -125,21 +126,20 @@ def _on_device(call: Call) -> tuple[Tensor, WeightSums]:
 
 
 def _some_keys(call: Call) -> tuple[Tensor, WeightSums]:
-    """The columns of a few keys: A_ij = exp(scale <q_i, k_j> - log Z_i)."""
+    """The columns of a few keys alone: the first, and those that the sampled rows hear most."""
     (b, h, n, _), group = call.q.shape, call.q.shape[1] // call.k.shape[1]
     output, log_partition = device_sums.mean_and_log_partition(call)
-    sampled = _sampled(call, log_partition)
+    sampled, place = _sampled(call, log_partition), torch.arange(n, device=call.q.device)
     heard = sampled.mean(-2)
     heard[..., :FIRST_KEYS] = torch.inf
     columns = heard.topk(min(n, 2 * FIRST_KEYS), dim=-1).indices
-    q, keys = call.q.float(), call.k.float().repeat_interleave(group, 1)
+    keys = call.k.repeat_interleave(group, 1)
     chosen = keys.gather(2, columns[..., None].expand(*columns.shape, keys.shape[-1]))
-    begin, end = (x[:, None] for x in call.reach.interval(torch.arange(n, device=q.device), n))
-    seen = (columns[..., None, :] >= begin) & (columns[..., None, :] < end)
-    weights = torch.where(seen, q @ chosen.mT * call.scale - log_partition[..., None], -torch.inf).exp()
-    own = ((q * keys).sum(-1) * call.scale - log_partition).exp()
-    members = torch.nn.functional.one_hot(quarters(n, q.device), QUARTERS).float()
-    received = torch.full((b, h, QUARTERS, n), torch.nan, device=q.device)
+    weights = _weights(call, call.q, chosen, place, columns, log_partition)
+    each = place.expand(b, h, n)[..., None]
+    own = _weights(call, call.q[..., None, :], keys[..., None, :], each, each, log_partition[..., None])[..., 0, 0]
+    members = torch.nn.functional.one_hot(quarters(n, place.device), QUARTERS).to(weights.dtype)
+    received = weights.new_full((b, h, QUARTERS, n), torch.nan)
     received.scatter_(-1, columns[:, :, None].expand(b, h, QUARTERS, -1), members.mT @ weights)
     unknown = own.new_full((b, h), torch.nan)
     bins = own.new_full((b, h, len(DISTANCES)), torch.nan)
@@ -148,14 +148,20 @@ def _some_keys(call: Call) -> tuple[Tensor, WeightSums]:
 
 
 def _sampled(call: Call, log_partition: Tensor) -> Tensor:
-    """Weights of the sampled rows, (b, h, S, T), in float32."""
-    (b, h, n, d), kv = call.q.shape, call.k.shape[1]
-    rows = sampled_rows(n).to(call.q.device)
-    scores = call.q[:, :, rows].float().reshape(b, kv, -1, d) @ call.k.float().mT * call.scale
-    scores = scores.reshape(b, h, len(rows), n) - log_partition[:, :, rows, None]
-    begin, end = call.reach.interval(rows[:, None], n)
-    place = torch.arange(n, device=rows.device)
-    return torch.where((place >= begin) & (place < end), scores, -torch.inf).exp()
+    """Weights of the sampled rows, (b, h, S, T), in float32 or better."""
+    rows = sampled_rows(call.q.shape[2]).to(call.q.device)
+    keys = call.k.repeat_interleave(call.q.shape[1] // call.k.shape[1], 1)
+    place = torch.arange(keys.shape[2], device=rows.device)
+    return _weights(call, call.q[:, :, rows], keys, rows, place, log_partition[:, :, rows])
+
+
+def _weights(call: Call, queries: Tensor, keys: Tensor, rows: Tensor, columns: Tensor, log_partition: Tensor) -> Tensor:
+    """exp(log a_ij - log Z_i) of some queries and some keys at these places, by the package's one definition."""
+    rule = Interaction(DotProduct(float(call.scale)), neighbourhood_of(call.reach))
+    exact = torch.promote_types(queries.dtype, torch.float32)
+    request = Request.of(queries.to(exact), keys.to(exact), query_index=rows, source_index=columns)
+    logs = reference.log_weights(rule, request)
+    return torch.where(logs > -torch.inf, (logs - log_partition[..., None]).exp(), 0.0)
 
 
 def _cap(cap: float, scores: Tensor) -> None:

@@ -114,12 +114,27 @@ def is_zero(vector):
 
 
 @sums
-def exponentials(values, count, shift):
-    """Values <- exp(values - shift), for arguments <= 0 or NaN after the shift; returns their sum.
+def single(x):
+    """e^x of a float32 x <= 0 or NaN, to about two units in the last place, without branches.
 
-    Single precision to about two units in the last place, without branches: Cephes' polynomial after splitting off the
-    power of two, whose bits are written directly; what is below exp(-87), the smallest normal number, becomes 0.
+    Cephes' polynomial after splitting off the power of two, whose bits are written directly; what is below exp(-87),
+    the smallest normal number, becomes 0.
     """
+    n = np.floor(max(x, np.float32(-87.0)) * np.float32(1.44269504) + np.float32(0.5))
+    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    grown = (p * r * r + r + np.float32(1)) * power_of_two(np.int32(n))
+    return np.float32(0) if x < np.float32(-87.0) else grown
+
+
+@sums
+def exponentials(values, count, shift):
+    """Values <- exp(values - shift), for arguments <= 0 or NaN after the shift; returns their sum."""
     result = values.dtype.type(0)
     if values.itemsize == 8:
         for t in range(count):
@@ -127,17 +142,7 @@ def exponentials(values, count, shift):
             result += values[t]
         return result
     for t in range(count):
-        x = np.float32(values[t] - shift)
-        n = np.floor(max(x, np.float32(-87.0)) * np.float32(1.44269504) + np.float32(0.5))
-        r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
-        p = np.float32(1.9875691500e-4)
-        p = p * r + np.float32(1.3981999507e-3)
-        p = p * r + np.float32(8.3334519073e-3)
-        p = p * r + np.float32(4.1665795894e-2)
-        p = p * r + np.float32(1.6666665459e-1)
-        p = p * r + np.float32(5.0000001201e-1)
-        grown = (p * r * r + r + np.float32(1)) * power_of_two(np.int32(n))
-        grown = np.float32(0) if x < np.float32(-87.0) else grown
+        grown = single(np.float32(values[t] - shift))
         values[t] = grown
         result += grown
     return result

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from krause_dynamics.forms.attention.cpu.arithmetic import highest, scale_by
-from krause_dynamics.forms.attention.cpu.compiled import entry, power_of_two, sums
+from krause_dynamics.forms.attention.cpu.arithmetic import highest, scale_by, single
+from krause_dynamics.forms.attention.cpu.compiled import entry, sums
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 
 @sums
 def _exponentials(values, count, shift):
-    """As `arithmetic.exponentials`, which says how; returns sum e^t and sum t e^t of t = values - shift.
+    """As `arithmetic.exponentials`; returns sum e^t and sum t e^t of t = values - shift.
 
     The second is what entropy needs: no logarithm of small weights. -inf counts as 0.
     """
@@ -20,16 +20,7 @@ def _exponentials(values, count, shift):
     moment = values.dtype.type(0)
     for t in range(count):
         x = np.float32(values[t] - shift)
-        n = np.floor(max(x, np.float32(-87.0)) * np.float32(1.44269504) + np.float32(0.5))
-        r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
-        p = np.float32(1.9875691500e-4)
-        p = p * r + np.float32(1.3981999507e-3)
-        p = p * r + np.float32(8.3334519073e-3)
-        p = p * r + np.float32(4.1665795894e-2)
-        p = p * r + np.float32(1.6666665459e-1)
-        p = p * r + np.float32(5.0000001201e-1)
-        grown = (p * r * r + r + np.float32(1)) * power_of_two(np.int32(n))
-        grown = np.float32(0) if x < np.float32(-87.0) else grown
+        grown = single(x)
         values[t] = grown
         total += grown
         moment += grown * (np.float32(0) if x < np.float32(-87.0) else x)
