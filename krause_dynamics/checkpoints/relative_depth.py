@@ -23,12 +23,18 @@ def on_relative_depth(analysis: xarray.Dataset, layers: int, depths: dict[str, n
         values = values.where(values != -1) if values.dtype.kind in "iu" else values
         found[str(key)] = values.mean("head", keep_attrs=True) if "head" in over else values
     if "importance_first" in analysis and "eps" in analysis.coords:
-        first = analysis["importance_first"].astype(float)
-        share = 100.0 * (first > analysis["eps"]).where(first.notnull()).mean("head")
         words = "heads in which alpha_0 exceeds eps (per cent), by sequence"
-        found["sink_rate"] = share.assign_attrs(long_name=words)
+        found["sink_rate"] = sink_share(analysis).mean("head").assign_attrs(long_name=words)
     whole = xarray.Dataset({key: _on_depth(values, layers, depths) for key, values in found.items()})
     return whole.drop_vars("sequence", errors="ignore")
+
+
+def sink_share(analysis: xarray.Dataset) -> xarray.DataArray:
+    """100 where alpha_0 of a sequence, block and head exceeds eps, else 0; NaN in blocks without attention."""
+    first = analysis["importance_first"].astype(float)
+    share: xarray.DataArray = 100.0 * (first > analysis["eps"]).where(first.notnull())
+    share = share.transpose(*first.dims, "eps")
+    return share.assign_attrs(long_name="sequences in which alpha_0 exceeds eps (per cent)")
 
 
 def _on_depth(values: Any, layers: int, depths: dict[str, np.ndarray]) -> Any:
