@@ -45,8 +45,8 @@ def test_findings_word_by_word():
         "Tokens other than the first are most alike after layer 2: mean cosine 0.60; it is 0.10 at the embedding and "
         "0.60 after the last block.",
         "The first token is largest after layer 1: 30 times the median norm.",
-        "Sink_1^0.3 = 40.0 %: the first token is a sink in that share of (sequence, block, head), at 12 tokens. Mean "
-        "score of the Krause authors 0.160; 1 of 2 blocks lie above their threshold 0.05.",
+        "Sink_1^0.3 = 40.0 %: the first token is a sink in that share of (sequence, block, head), at 12 tokens.",
+        "Mean score of the Krause authors 0.160; 1 of 2 blocks lie above their threshold 0.05.",
         "In 86 % of (sequence, block, head) no token receives more attention than the first.",  # 6 of the 7 known
     ]
 
@@ -61,7 +61,7 @@ def test_findings_at_another_threshold_and_of_sequences_of_several_lengths():
     """Half of (60 + 40 + 90 + 80) / 4 at eps = 0.1; nothing is said of strongest keys where none is known."""
     none = (("sequence", "block", "head"), np.full((2, 2, 2), -1))
     lines = report.findings(dataset(strongest_key=none, length=("sequence", [12, 64])), eps=0.12)
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert lines[2].startswith("Sink_1^0.1 = 67.5 %")
     assert "at 12 to 64 tokens" in lines[2]
 
@@ -70,13 +70,13 @@ def test_the_table_row_by_row():
     table = report.layer_table(dataset())
     rows = list(zip(*(column.cells for column in table.columns), strict=True))
     assert [column.header.replace("\n", " ") for column in table.columns] == [
-        "layer", "R all", "R rest", "cosine rest", "rank rest", "clusters rest", "norm of first", "attn to first",
-        "sink rate", "entropy",
+        "layer", "R all", "R rest", "cosine rest", "rank rest", "clusters rest", "norm of first", "sink rate",
+        "attn to first", "entropy",
     ]  # fmt: skip
     assert rows == [
         ("0", "0.250", "0.250", "0.100", "9.0", "3.0", "1.0", "-", "-", "-"),
-        ("1", "0.500", "0.500", "0.200", "8.0", "3.0", "30.0", "20 %", "30 %", "0.80"),
-        ("2", "0.750", "0.750", "0.600", "7.0", "3.0", "4.0", "60 %", "50 %", "0.38"),
+        ("1", "0.500", "0.500", "0.200", "8.0", "3.0", "30.0", "30 %", "20 %", "0.80"),
+        ("2", "0.750", "0.750", "0.600", "7.0", "3.0", "4.0", "50 %", "60 %", "0.38"),
     ]
     assert table.title == "hand: 2 blocks x 2 heads, float32 weights; 2 sequences of 12 tokens"
     assert [
@@ -91,7 +91,7 @@ def test_the_legend_names_the_values_at_which_the_table_counts():
     """A chord of 0.5 is an angle of 2 arcsin(1/4) = 29 degrees."""
     text = "\n".join(report.legend(dataset(), radius=0.4, eps=0.1))
     assert "within 29 degrees" in text
-    assert "exceeds 10 %" in text
+    assert "more than 10 % of the attention" in text
     assert "the weights that the model returns" in text
 
 

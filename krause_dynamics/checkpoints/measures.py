@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from krause_dynamics._array import to_numpy
-from krause_dynamics.checkpoints import measures_of_attention, measures_of_states
+from krause_dynamics.checkpoints import measures_of_attention, measures_of_states, words
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, sink_rate
 from krause_dynamics.checkpoints.layer_state import TOKENS, LayerState
 from krause_dynamics.checkpoints.measure import Measure
@@ -58,6 +58,7 @@ CORPUS = (
         "sequences in which alpha_0 exceeds eps (per cent)",
         "corpus",
         _sink_rate,
+        words=words.SINK_RATE,
     ),
 )
 MEASURES: tuple[Measure, ...] = (*ATTENTION, *STATES, *CORPUS)
@@ -67,16 +68,17 @@ def chosen(names: str | Sequence[str]) -> tuple[Measure, ...]:
     """The measures that are asked for.
 
     Args:
-        names: ``"default"``, ``"all"``, or names; those of the corpus are always among them.
+        names: ``"default"``, ``"all"``, or names, ``"default"`` possibly among them; those of the corpus always are.
 
     Raises:
         ValueError: No measure of that name.
     """
-    if names == "default":
-        return tuple(measure for measure in MEASURES if not measure.extra)
     if names == "all":
         return MEASURES
     wanted = [names] if isinstance(names, str) else list(names)
+    if "default" in wanted:
+        wanted.remove("default")
+        wanted += [measure.name for measure in MEASURES if not measure.extra]
     known = [measure.name for measure in MEASURES]
     for name in wanted:
         if name not in known:

@@ -14,6 +14,7 @@ from krause_dynamics._array import namespace, to_numpy
 from krause_dynamics.analysis import clusters, observables
 from krause_dynamics.analysis import measures as distances
 from krause_dynamics.analysis.observables.rank import exp_entropy
+from krause_dynamics.checkpoints import words
 from krause_dynamics.checkpoints.layer_state import LayerState, Parts
 from krause_dynamics.checkpoints.measure import Measure
 
@@ -123,11 +124,11 @@ def _lives(curve: clusters.Curve) -> np.ndarray:
     return np.pad(ratios, (0, LIVES - len(ratios)), constant_values=np.nan)
 
 
-def _state(name: str, long_name: str, formula: Callable[[LayerState], Any], *further: str, **rest: bool) -> Measure:
+def _state(name: str, long_name: str, formula: Callable[[LayerState], Any], *further: str, **rest: Any) -> Measure:
     return Measure(name, ("sequence", "layer", *further), long_name, "state", formula, **rest)
 
 
-def _variants(kind: str, words: str) -> tuple[Measure, ...]:
+def _variants(kind: str, told: str) -> tuple[Measure, ...]:
     """Measures of directions, of tokens brought to another origin or other units."""
 
     def of(observable: Callable[[Any], Any]) -> Callable[[LayerState], Tensor]:
@@ -135,18 +136,29 @@ def _variants(kind: str, words: str) -> tuple[Measure, ...]:
 
     rest = {"extra": True, "centred": True}
     return (
-        _state(f"mean_cosine_{kind}", f"mean cosine, {words}", of(observables.mean_cosine), "tokens", **rest),
+        _state(f"mean_cosine_{kind}", f"mean cosine, {told}", of(observables.mean_cosine), "tokens", **rest),
         _state(
-            f"order_parameter_{kind}", f"order parameter, {words}", of(observables.order_parameter), "tokens", **rest
+            f"order_parameter_{kind}", f"order parameter, {told}", of(observables.order_parameter), "tokens", **rest
         ),
-        _state(f"effective_rank_{kind}", f"effective rank, {words}", of(observables.effective_rank), "tokens", **rest),
+        _state(f"effective_rank_{kind}", f"effective rank, {told}", of(observables.effective_rank), "tokens", **rest),
     )
 
 
 MEASURES: tuple[Measure, ...] = (
-    _state("norm_ratio", "norm of the first token over the median norm", _norm_ratio),
-    _state("mean_cosine", "mean cosine between different tokens", _of_parts(observables.mean_cosine), "tokens"),
-    _state("order_parameter", "norm of the mean direction", _of_parts(observables.order_parameter), "tokens"),
+    _state(
+        "order_parameter",
+        "norm of the mean direction",
+        _of_parts(observables.order_parameter),
+        "tokens",
+        words=words.ORDER_PARAMETER,
+    ),
+    _state(
+        "mean_cosine",
+        "mean cosine between different tokens",
+        _of_parts(observables.mean_cosine),
+        "tokens",
+        words=words.MEAN_COSINE,
+    ),
     _state(
         "residual",
         "Frobenius norm of X minus its mean row, over that of X",
@@ -158,6 +170,7 @@ MEASURES: tuple[Measure, ...] = (
         "exponential of the entropy of the normalised singular values",
         _of_spectra(_effective_rank),
         "tokens",
+        words=words.EFFECTIVE_RANK,
     ),
     _state(
         "matrix_entropy",
@@ -178,6 +191,7 @@ MEASURES: tuple[Measure, ...] = (
         lambda state: state.of_trees(lambda curve: curve.count, -1),
         "tokens",
         "radius",
+        words=words.CLUSTERS,
     ),
     _state(
         "effective_clusters",
@@ -198,6 +212,7 @@ MEASURES: tuple[Measure, ...] = (
         lambda state: state.of_trees(_plateau, np.nan)[..., 1],
         "tokens",
     ),
+    _state("norm_ratio", "norm of the first token over the median norm", _norm_ratio, words=words.NORM_RATIO),
     _state(
         "persistence",
         "radius of absorption over that of formation of the components of two tokens or more, longest first",

@@ -15,15 +15,13 @@ from krause_dynamics._arguments import FOLDER, Holds, Is, reads
 from krause_dynamics._files import replacing, write_bytes
 from krause_dynamics.analysis import intervals
 from krause_dynamics.report.files import write_dataset
-from krause_dynamics.report.findings import EPS
-from krause_dynamics.report.table import RADIUS
+from krause_dynamics.report.places import EPS, RADIUS, at_places
 
 if TYPE_CHECKING:
     import xarray
     from rich.console import Console
 
 COMPARED = Holds("kd.compare", ("case", "depth"))
-TOKENS = "without_first"  # the first token most often is the attention sink
 
 
 @reads(comparison=COMPARED)
@@ -40,7 +38,7 @@ def comparison_rows(comparison: xarray.Dataset) -> list[dict[str, Any]]:
     meta = json.loads(comparison.attrs["meta"])
     rows = []
     for name in [str(key) for key in comparison if f"{key}_difference" in comparison]:
-        values = _chosen(comparison[name])
+        values = at_places(comparison[name])
         if values.ndim > 3:  # a profile, whose mean would say nothing
             continue
         base = _of(values, meta["reference"])
@@ -64,15 +62,6 @@ def comparison_rows(comparison: xarray.Dataset) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def _chosen(values: xarray.DataArray) -> xarray.DataArray:
-    """A variable over (case, sequence, place)."""
-    places: dict[str, Any] = {"tokens": TOKENS, "radius": RADIUS, "eps": EPS}
-    for dim, place in places.items():
-        if dim in values.dims:
-            values = values.sel({dim: place}, method=None if dim == "tokens" else "nearest")
-    return values
 
 
 def _of(values: xarray.DataArray, case: Any) -> np.ndarray:

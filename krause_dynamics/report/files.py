@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from krause_dynamics._arguments import FILE, FOLDER, Holds, Is, reads
 from krause_dynamics._files import replacing, why_not_writable, write_netcdf
-from krause_dynamics.report.findings import EPS
+from krause_dynamics.report.places import EPS
 from krause_dynamics.report.table import print_report
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from krause_dynamics._arguments import FILE, Holds, Is, reads
 from krause_dynamics._files import check_target, write_bytes
 from krause_dynamics._version import __version__
 from krause_dynamics.report.files import write_dataset
-from krause_dynamics.report.findings import as_given, findings, token_count
+from krause_dynamics.report.findings import findings
 from krause_dynamics.report.panels import drawn, further, pictures
+from krause_dynamics.report.places import as_given, token_count
 from krause_dynamics.report.rows import measure_rows, write_csv
 from krause_dynamics.report.summary import headlines, not_measured
 from krause_dynamics.report.table import layer_table, legend

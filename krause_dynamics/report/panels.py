@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from krause_dynamics.report.findings import EPS, as_given
+from krause_dynamics.report.places import EPS, as_given
 
 if TYPE_CHECKING:
     import xarray

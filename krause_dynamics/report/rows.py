@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from krause_dynamics._arguments import FILE, Holds, reads
 from krause_dynamics._files import check_target, write_bytes
-from krause_dynamics.report.findings import EPS, as_given
-from krause_dynamics.report.table import RADIUS
+from krause_dynamics.report.places import as_given, at_places, averaged, numbers
 
 if TYPE_CHECKING:
     import xarray
-
-MEMBERS = ("sequence", "head", "other_head")  # averaged over
-TOKENS = "without_first"
 
 
 @reads(dataset=Holds("kd.analyze", ("length",)), path=FILE)
@@ -46,24 +42,15 @@ def write_csv(dataset: xarray.Dataset, path: str | os.PathLike[str]) -> Path:
 def curves(dataset: xarray.Dataset) -> dict[str, xarray.DataArray]:
     """The numbers over layers or blocks; indices of tokens (which key, not how much) are none."""
     return {
-        str(name): values.where(values != -1) if values.dtype.kind == "i" else values
+        str(name): numbers(values)
         for name, values in dataset.data_vars.items()
         if ("layer" in values.dims or "block" in values.dims) and not str(name).endswith("_key")
     }
 
 
-def averaged(values: xarray.DataArray) -> xarray.DataArray:
-    """The mean over sequences and heads."""
-    return values.mean([dim for dim in MEMBERS if dim in values.dims])
-
-
 def chosen(values: xarray.DataArray) -> xarray.DataArray | None:
     """The mean as a curve: without the first token, at the usual angle and threshold; None of what has other labels."""
-    places: dict[str, Any] = {"tokens": TOKENS, "radius": RADIUS, "eps": EPS}
-    mean = averaged(values)
-    for dim, place in places.items():
-        if dim in mean.dims:
-            mean = mean.sel({dim: place}, method=None if dim == "tokens" else "nearest")
+    mean = averaged(at_places(values))
     return mean if mean.ndim == 1 else None
 
 
@@ -75,18 +62,18 @@ def measure_rows(dataset: xarray.Dataset) -> list[dict[str, str]]:
         if curve is None or bool(curve.isnull().all()):
             continue
         curve = curve.dropna(str(curve.dims[0]))
-        places, numbers = curve[str(curve.dims[0])].values, curve.values
-        least, most = int(np.argmin(numbers)), int(np.argmax(numbers))
+        places, found = curve[str(curve.dims[0])].values, curve.values
+        least, most = int(np.argmin(found)), int(np.argmax(found))
         rows.append(
             {
                 "measure": name,
                 "words": str(values.attrs.get("long_name", name)),
                 "over": str(curve.dims[0]),
-                "first": f"{numbers[0]:.3g}",
-                "middle": f"{numbers[len(numbers) // 2]:.3g}",
-                "last": f"{numbers[-1]:.3g}",
-                "smallest": f"{numbers[least]:.3g} at {places[least]}",
-                "largest": f"{numbers[most]:.3g} at {places[most]}",
+                "first": f"{found[0]:.3g}",
+                "middle": f"{found[len(found) // 2]:.3g}",
+                "last": f"{found[-1]:.3g}",
+                "smallest": f"{found[least]:.3g} at {places[least]}",
+                "largest": f"{found[most]:.3g} at {places[most]}",
             }
         )
     return rows

@@ -3,48 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from krause_dynamics.report.findings import EPS, as_given
-from krause_dynamics.report.rows import averaged, chosen
-from krause_dynamics.report.table import RADIUS
+from krause_dynamics.report.places import as_given, at_places, averaged, filled, measured, numbers
 
 if TYPE_CHECKING:
     import xarray
 
-
-def _last(name: str) -> Callable[[xarray.Dataset], float]:
-    return lambda data: float(_curve(data, name)[-1])
-
-
-def _curve(data: xarray.Dataset, name: str) -> np.ndarray:
-    values = data[name]
-    curve = chosen(values.where(values != -1) if name == "clusters" else values)
-    assert curve is not None
-    return curve.values
-
-
-def _sinks(data: xarray.Dataset) -> float:
-    return float(averaged(data["sink_rate"].sel(eps=EPS, method="nearest")).mean())
-
-
-def _angle(data: xarray.Dataset) -> str:
-    return f"{np.degrees(2 * np.arcsin(float(data['radius'].sel(radius=RADIUS, method='nearest')) / 2)):.0f}"
-
-
-# words, what of the Dataset, how it is read, how it is written; without the first token where a measure tells.
-HEADLINES: tuple[tuple[str, str, Callable[[xarray.Dataset], float], str], ...] = (
-    ("alignment R after the last block", "order_parameter", _last("order_parameter"), "{:.2f}"),
-    ("highest mean cosine", "mean_cosine", lambda data: float(np.nanmax(_curve(data, "mean_cosine"))), "{:.2f}"),
-    ("clusters after the last block, within {angle} degrees", "clusters", _last("clusters"), "{:.1f}"),
-    ("directions filled after the last block (effective rank)", "effective_rank", _last("effective_rank"), "{:.1f}"),
-    ("first token at its largest, over the median norm", "norm_ratio",
-     lambda data: float(np.nanmax(_curve(data, "norm_ratio"))), "{:.3g} x"),
-    ("Sink_1^{eps:g}: the first token is a sink", "sink_rate", _sinks, "{:.1f} %"),
-)  # fmt: skip
+    from krause_dynamics.checkpoints.measure import Measure
 
 
 def headlines(dataset: xarray.Dataset) -> tuple[list[str], list[tuple[str, list[str]]]]:
@@ -54,11 +20,19 @@ def headlines(dataset: xarray.Dataset) -> tuple[list[str], list[tuple[str, list[
     else:
         cases = {"as given": dataset}
     rows = []
-    for words, name, read, written in HEADLINES:
-        if name in dataset:
-            words = words.format(angle=_angle(dataset) if "radius" in dataset.coords else "", eps=EPS)
-            rows.append((words, [written.format(read(case)) for case in cases.values()]))
+    for measure in measured(dataset):
+        if measure.words.headline:
+            told = [measure.words.headed.format(_number(case[measure.name], measure)) for case in cases.values()]
+            rows.append((filled(measure.words.headline, dataset), told))
     return list(cases), rows
+
+
+def _number(values: xarray.DataArray, measure: Measure) -> float:
+    """The one number of a measure: after the last block, the largest over layers, or the mean of all."""
+    curve = averaged(numbers(at_places(values)))
+    if measure.words.at == "mean":
+        return float(curve.mean())
+    return float(curve.max() if measure.words.at == "largest" else curve[-1])
 
 
 def not_measured(dataset: xarray.Dataset) -> list[tuple[str, str]]:

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from krause_dynamics._arguments import Holds, Real, Whole, reads
 from krause_dynamics.errors import printable
-from krause_dynamics.report.findings import EPS, as_given, findings, token_count
+from krause_dynamics.report.findings import findings
+from krause_dynamics.report.places import (
+    EPS,
+    RADIUS,
+    TOKENS,
+    as_given,
+    at_places,
+    averaged,
+    filled,
+    measured,
+    numbers,
+    token_count,
+)
 
 if TYPE_CHECKING:
     import xarray
     from rich.console import Console
     from rich.table import Table
 
-# A chord of 0.8 is an angle of 47 degrees: there a trained decoder shows more than one cluster and fewer than tokens.
-RADIUS = 0.8
-ANALYSIS = Holds("kd.analyze", ("layer", "radius", "norm_ratio", "length"))
+    from krause_dynamics.checkpoints.measure import Measure
+
+ANALYSIS = Holds("kd.analyze", ("layer", "length"))
 _PATHS = {
     "registry": "the attention registry of transformers",
     "eager": "the weights that the model returns",
@@ -42,40 +55,36 @@ def layer_table(dataset: xarray.Dataset, *, rows: int = 11, radius: float = RADI
     dataset = as_given(dataset)
     layers = dataset["layer"].values
     shown = layers[np.unique(np.linspace(0, len(layers) - 1, min(rows, len(layers))).round().astype(int))]
-    state = dataset.assign(clusters=dataset["clusters"].where(dataset["clusters"] != -1)).mean("sequence")
-    others = state.sel(tokens="without_first")
-    radius = float(dataset["radius"].sel(radius=radius, method="nearest"))
     table = Table(title=_title(dataset), box=box.SIMPLE_HEAD, padding=(0, 1))
-    columns = ["layer", "R\nall", "R\nrest", "cosine\nrest", "rank\nrest", "clusters\nrest", "norm of\nfirst"]
-    attention = "importance_first" in dataset
-    if attention:
-        columns += ["attn to\nfirst", "sink\nrate", "entropy"]
-        eps = float(dataset["eps"].sel(eps=eps, method="nearest"))
+    columns = {"layer": [str(layer) for layer in shown]}
+    for heading, measure, tokens in _columns(dataset):
+        curve = averaged(numbers(at_places(dataset[measure.name], tokens=tokens, radius=radius, eps=eps)))
+        columns[heading] = [_cell(curve, layer, measure) for layer in shown]
     for name in columns:
         table.add_column(name, justify="right")
-    for layer in shown:
-        at, rest = state.sel(layer=layer), others.sel(layer=layer)
-        cells = [
-            str(layer),
-            f"{float(at['order_parameter'].sel(tokens='all')):.3f}",
-            f"{float(rest['order_parameter']):.3f}",
-            f"{float(rest['mean_cosine']):.3f}",
-            f"{float(rest['effective_rank']):.1f}",
-            f"{float(rest['clusters'].sel(radius=radius)):.1f}",
-            f"{float(at['norm_ratio']):.1f}",
-        ]
-        if attention:
-            cells += ["-"] * 3 if layer == 0 else _attention_cells(state.sel(block=layer).mean("head"), eps)
+    for cells in zip(*columns.values(), strict=True):
         table.add_row(*cells)
     return table
 
 
-def _attention_cells(block: xarray.Dataset, eps: float) -> list[str]:
-    return [
-        f"{100 * float(block['importance_first']):.0f} %",
-        f"{float(block['sink_rate'].sel(eps=eps)):.0f} %",
-        f"{float(block['entropy']):.2f}",
-    ]
+def _columns(dataset: xarray.Dataset) -> Iterator[tuple[str, Measure, str]]:
+    """Headings, measures and which tokens: the columns of the table after that of layers."""
+    for measure in measured(dataset):
+        if not (name := measure.words.column):
+            continue
+        if "tokens" not in measure.dims:
+            yield "\n".join(name.rsplit(" ", 1)), measure, TOKENS
+            continue
+        if measure.words.both:
+            yield f"{name}\nall", measure, "all"
+        yield f"{name}\nrest", measure, TOKENS
+
+
+def _cell(curve: xarray.DataArray, layer: int, measure: Measure) -> str:
+    place = str(curve.dims[0])
+    if layer not in curve[place]:  # the embedding has no attention
+        return "-"
+    return measure.words.written.format(measure.words.scale * float(curve.sel({place: layer})))
 
 
 def _title(dataset: xarray.Dataset) -> str:
@@ -94,25 +103,15 @@ def _title(dataset: xarray.Dataset) -> str:
 @reads(dataset=ANALYSIS, radius=Real(), eps=Real())
 def legend(dataset: xarray.Dataset, *, radius: float = RADIUS, eps: float = EPS) -> list[str]:
     """What the columns of :func:`layer_table` mean, for readers who do not know the code."""
-    radius = float(dataset["radius"].sel(radius=radius, method="nearest"))
-    angle = np.degrees(2 * np.arcsin(radius / 2))
-    lines = [
-        "layer: 0 is the embedding, i the tokens after block i. all: every token; rest: without the first token.",
-        "R: length of the mean direction of the tokens; 1 = all point one way, 0 = no common direction.",
-        "cosine: mean cosine between two different tokens. rank: number of directions that the tokens fill.",
-        f"clusters: groups of tokens whose directions lie within {angle:.0f} degrees of another member.",
-        "norm of first: norm of the first token over the median norm (massive activation).",
-    ]
-    if "sink_rate" in dataset:
-        eps = float(dataset["eps"].sel(eps=eps, method="nearest"))
+    lines = ["layer: 0 is the embedding, i the tokens after block i. all: every token; rest: without the first token."]
+    for measure in measured(dataset):
+        if measure.words.column:
+            told = filled(measure.words.legend, dataset, radius=radius, eps=eps)
+            lines.append(f"{measure.words.column}: {told}")
+    if "block" in dataset.dims:
         meta = json.loads(dataset.attrs["meta"])
         path = _PATHS[meta["attention_path"]]
-        lines += [
-            "attn to first: share of attention that the first token receives, mean over queries and heads.",
-            f"sink rate: (sequence, head) pairs in which that share exceeds {100 * eps:.0f} %.",
-            "entropy: of attention rows; 1 = spread evenly over the visible tokens, 0 = all on one.",
-            f"Attention was read through {path}; statistics in float32.",
-        ]
+        lines.append(f"Attention was read through {path}; statistics in float32.")
         if branch := meta.get("attention_branch"):
             lines.append(f"It is the {branch} branch's; kd.models.branch_weights has the Krause branch and the gate.")
     return lines

@@ -1,0 +1,73 @@
+"""Where a report reads a measure: without the first token, at the usual angle and threshold, as given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from krause_dynamics._arguments import Holds, reads
+
+if TYPE_CHECKING:
+    import xarray
+
+    from krause_dynamics.checkpoints.measure import Measure
+
+EPS = 0.3  # share of attention from which a key is a sink, as in the published rates Sink_1^0.3
+# A chord of 0.8 is an angle of 47 degrees: there a trained decoder shows more than one cluster and fewer than tokens.
+RADIUS = 0.8
+TOKENS = "without_first"  # the first token most often is the attention sink
+MEMBERS = ("sequence", "head", "other_head")  # averaged over
+
+
+def as_given(dataset: xarray.Dataset) -> xarray.Dataset:
+    """The analysis itself, where controls lie beside it."""
+    return dataset.isel(control=0, drop=True) if "control" in dataset.dims else dataset
+
+
+@reads(dataset=Holds("kd.analyze", ("length",)))
+def token_count(dataset: xarray.Dataset) -> str:
+    """'64', or '12 to 64' when the sequences differ."""
+    shortest, longest = int(dataset["length"].min()), int(dataset["length"].max())
+    return str(longest) if shortest == longest else f"{shortest} to {longest}"
+
+
+def at_places(
+    values: xarray.DataArray, *, tokens: str = TOKENS, radius: float = RADIUS, eps: float = EPS
+) -> xarray.DataArray:
+    """A measure of one kind of tokens, at the nearest radius and threshold that it has."""
+    places: dict[str, Any] = {"tokens": tokens, "radius": radius, "eps": eps}
+    for dim, place in places.items():
+        if dim in values.dims:
+            values = values.sel({dim: place}, method=None if dim == "tokens" else "nearest")
+    return values
+
+
+def numbers(values: xarray.DataArray) -> xarray.DataArray:
+    """Counts with NaN where there was nothing to count (-1 in the Dataset)."""
+    return values.where(values != -1) if values.dtype.kind == "i" else values
+
+
+def averaged(values: xarray.DataArray) -> xarray.DataArray:
+    """The mean over sequences and heads."""
+    return values.mean([dim for dim in MEMBERS if dim in values.dims])
+
+
+def measured(dataset: xarray.Dataset) -> list[Measure]:
+    """The measures that a Dataset holds: those of states, then those of the corpus and of attention."""
+    from krause_dynamics.checkpoints.measures import MEASURES
+
+    held = [measure for measure in MEASURES if measure.name in dataset]
+    return sorted(held, key=lambda measure: ("state", "corpus", "attention").index(measure.of))
+
+
+def filled(words: str, dataset: xarray.Dataset, *, radius: float = RADIUS, eps: float = EPS) -> str:
+    """Words with the angle and the threshold at which a Dataset is read."""
+    known: dict[str, Any] = {"angle": "", "eps": "", "percent": ""}
+    if "radius" in dataset.coords:
+        chord = float(dataset["radius"].sel(radius=radius, method="nearest"))
+        known["angle"] = f"{np.degrees(2 * np.arcsin(chord / 2)):.0f}"
+    if "eps" in dataset.coords:
+        share = float(dataset["eps"].sel(eps=eps, method="nearest"))
+        known |= {"eps": f"{share:g}", "percent": f"{100 * share:.0f}"}
+    return words.format(**known)
