@@ -10,6 +10,7 @@ tables for each experiment and the weights of a few models; ``python -m evidence
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 import traceback
@@ -38,6 +39,9 @@ class Session:
         self.options = options
         self.deadline = time.time() + options.limit_seconds - MARGIN
         self.work, self.out = Path(options.work), Path(options.out)
+        if options.compile:  # each worker's compiler would start as many helpers as there are cores
+            threads = max(1, (os.cpu_count() or 1) // options.workers)
+            os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(threads))
         self.pool = workers(options.workers, options.cards)
 
     def rows(self, experiment: str, kind: str = "results") -> list[logs.Row]:
@@ -54,7 +58,7 @@ class Session:
             if run.name not in known:
                 order = Order(
                     run, rate, self.options.data, self.work, self.out, self.deadline, small=self.options.small,
-                    threads=self.options.threads, workers=self.options.workers,
+                    threads=self.options.threads, workers=self.options.workers, compiled=self.options.compile,
                 )  # fmt: skip
                 found[self.pool.submit(carry_out, order)] = run
         return found
@@ -73,8 +77,16 @@ class Session:
             if rows and self.options.pack:
                 logs.pack(self.out, Path(self.options.pack))
             for row in rows.get("results", ()):
-                words = row.get("failed") or f"test {row['test']:.4f}, {row['wall_seconds']:.1f} s"
+                words = row.get("failed") or took(row)
             say(f"{self.deadline - time.time():6.0f} s left  {run.name}: {words}")
+
+
+def took(row: logs.Row) -> str:
+    """What a run found and how long it took, in words."""
+    how = [name for name in ("captured", "compiled") if row[name] is True] or ["eager"]
+    first, step = row["startup_seconds"], 1e3 * row["seconds_per_step"]
+    words = f"{row['wall_seconds']:.1f} s, {first:.1f} s to the first step, {step:.2f} ms a step"
+    return f"test {row['test']:.4f}, {words} ({', '.join(how)})"
 
 
 def chosen_rate(experiment: Experiment, rows: list[logs.Row]) -> float | None:
@@ -135,6 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, help="folder for tables and weights")
     parser.add_argument("--pack", help="folder for one file of tables beside the weights, written after each run")
     parser.add_argument("--work", default=str(Path(tempfile.gettempdir()) / "krause_runs"), help="folder of the runs")
+    parser.add_argument("--compile", action="store_true", help="fuse the models with torch.compile, where it can")
     parser.add_argument("--runs", type=int, help="only so many runs of each experiment")
     parser.add_argument("--small", action="store_true", help="tiny models on few examples, to try the machinery")
     session = Session(parser.parse_args(arguments))

@@ -44,6 +44,7 @@ class Order:
         small: Tiny models and few examples, to try the machinery.
         threads: Of torch on the CPU.
         workers: Runs that share the machine: times of a step say something only of one alone.
+        compiled: Let `torch.compile` fuse the models, where it can.
     """
 
     run: Run
@@ -55,6 +56,7 @@ class Order:
     small: bool = False
     threads: int = 1
     workers: int = 1
+    compiled: bool = False
 
     def tables(self) -> dict[str, dict[str, Any]]:
         """The configuration."""
@@ -83,7 +85,7 @@ def carry_out(order: Order) -> dict[str, list[dict[str, Any]]] | None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     folder = order.work / order.run.name
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     begin = time.time()
     try:
         result = _trained(order, folder)
@@ -95,18 +97,18 @@ def carry_out(order: Order) -> dict[str, list[dict[str, Any]]] | None:
         "results": [{**_named(order), **_summary(order, result), "wall_seconds": time.time() - begin}],
         "metrics": [{"run": order.run.name, **row} for row in result.metrics],
     }
-    right = _answers(order, folder)
+    right = _answers(order, result.folder)
     if right is not None:
         rows["answers"] = [{"run": order.run.name, "right": logs.packed(right)}]
     experiment = EXPERIMENTS[order.run.experiment]
     if order.run.arm in experiment.kept and order.run.seed == 0:
-        keep_weights(folder / "best", order.out / f"{order.run.name}.safetensors".replace("+", "_"))
+        keep_weights(result.folder / "best", order.out / f"{order.run.name}.safetensors".replace("+", "_"))
     shutil.rmtree(folder)
     return rows
 
 
 def _trained(order: Order, folder: Path) -> Any:
-    """Train; a step that a CUDA graph does not take is made eagerly, with the same numbers, and the row says so."""
+    """Train; a step that does not compile, or that a CUDA graph does not take, is made without, and the row says so."""
     import torch
 
     from krause_dynamics.errors import TrainingDiverged
@@ -117,17 +119,21 @@ def _trained(order: Order, folder: Path) -> Any:
             raise OutOfTime
 
     tables = order.tables()
-    try:
-        return train(tables, out=folder, progress=told)
-    except (OutOfTime, TrainingDiverged):
-        raise
-    except RuntimeError:
-        if not torch.cuda.is_available():
+    *ways, last = ways_of(order, torch.cuda.is_available())
+    for way, keys in ways:
+        try:
+            return train({**tables, "training": tables["training"] | keys}, out=folder / way, progress=told)
+        except (OutOfTime, TrainingDiverged):
             raise
-        sys.stderr.write(f"{order.run.name}: not captured\n{traceback.format_exc()}")
-        shutil.rmtree(folder, ignore_errors=True)
-        tables["training"]["capture"] = False
-        return train(tables, out=folder, progress=told)
+        except RuntimeError:
+            sys.stderr.write(f"{order.run.name}: not {way}\n{traceback.format_exc()}")
+    return train({**tables, "training": tables["training"] | last[1]}, out=folder / last[0], progress=told)
+
+
+def ways_of(order: Order, cuda: bool) -> list[tuple[str, dict[str, Any]]]:
+    """Ways to make a run, the next where one fails: a name, which is its folder's, and keys of the training."""
+    compiled = [("compiled", {"compile": True})] if order.compiled else []
+    return [*compiled, *([("captured", {})] if cuda else []), ("eager", {"capture": False} if cuda else {})]
 
 
 def _named(order: Order) -> dict[str, Any]:
@@ -143,7 +149,7 @@ def _summary(order: Order, result: Any) -> dict[str, Any]:
     metric, found = EXPERIMENTS[order.run.experiment].metric, result.result
     names = (
         "parameters", "trained_parameters", "multiply_adds_executed", "multiply_adds_useful", "seconds_per_step",
-        "seconds", "memory_mib", "device", "captured", "bfloat16", "configuration",
+        "startup_seconds", "seconds", "memory_mib", "device", "captured", "compiled", "bfloat16", "configuration",
     )  # fmt: skip
     fixed = order.run.arm.startswith("dot.")  # at 1/sqrt(d_h)
     learned = [] if fixed else sigmas(result.folder / "best" / "model.safetensors")

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from evidence import experiments, logs
 from evidence import run as command
 from evidence.experiments import Arm, Run
+from evidence.worker import Order, ways_of
 from tests import training_data
 
 pytest.importorskip("accelerate")
@@ -81,6 +83,29 @@ def test_a_run_that_fails_costs_no_other_and_is_said(tiny, tmp_path, capsys):
     call(tmp_path)  # no data there
     assert capsys.readouterr().out.count("FileNotFoundError") >= 2
     assert logs.read(tmp_path / "out", "fashion", "results") == []
+
+
+def test_a_run_that_does_not_compile_is_made_without_and_says_so(tiny, tmp_path, capsys, monkeypatch):
+    def fails(*args, **options):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr("torch.compile", fails)
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    training_data.idx(tmp_path / "fashion", train=96, test=40, side=8)
+    call(tmp_path, "--compile", "--runs", "1")
+    said = capsys.readouterr()
+    assert said.err.count("not compiled") == 3
+    assert "no compiler here" in said.err
+    assert "(eager)" in said.out
+    results = logs.read(tmp_path / "out", "fashion", "results")
+    assert [row["compiled"] for row in results] == ["False"] * 3
+    assert all(0.0 < row["startup_seconds"] < row["wall_seconds"] for row in results)
+
+
+def test_a_run_is_compiled_then_captured_then_eager():
+    order = Order(Run("fashion", "dot.full", 0), 1e-3, "data", Path("work"), Path("out"), 0.0)
+    assert ways_of(order, False) == [("eager", {})]
+    assert [name for name, _ in ways_of(replace(order, compiled=True), True)] == ["compiled", "captured", "eager"]
 
 
 def row(rate, value, arm="dot.full"):

@@ -87,6 +87,7 @@ class Loop(Trainer):
     def __init__(self, make: Callable[[nn.Module], TrainingStep], batches: Batches, **rest: Any) -> None:
         self.make, self.batches = make, batches
         self.made: TrainingStep | None = None
+        self.stepped: float | None = None  # when the first step was made, compiled and captured
         super().__init__(**rest)
         self.remove_callback(PrinterCallback)
 
@@ -103,7 +104,11 @@ class Loop(Trainer):
             # accelerate's wrapper of the optimiser looks for packages, together a millisecond or two of the host.
             self.optimizer = self.made.optimizer
             model.zero_grad = _nothing  # type: ignore[method-assign]
-        return self.made(inputs["rows"])
+        loss = self.made(inputs["rows"])
+        if self.stepped is None:
+            loss.item()  # waits for the device
+            self.stepped = time.perf_counter()
+        return loss
 
     def train(self, *args: Any, **rest: Any) -> Any:
         """As the Trainer; the model is left as it was."""

@@ -22,6 +22,7 @@ class Session:
     """One run of one process."""
 
     def __init__(self, configuration: TrainingConfiguration, folder: Path, device: str, told: Progress) -> None:
+        self.began = time.perf_counter()
         self.configuration, self.folder, self.told = configuration, folder, told
         self.settings = settings = configuration.training
         self.world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -44,6 +45,7 @@ class Session:
         self.done = state.read(folder, self.digest, self.model, self.optimizer)
         self.saved = time.monotonic()
         self.snapshot: state.Snapshot | None = None
+        self.startup: float | None = None
         given, classes = configuration.evaluation.batch_size, isinstance(self.task, Classes)
         self.measured_at_once = given or (1000 if classes else self.batch_size)
 
@@ -91,10 +93,15 @@ class Session:
             del self.model.config.use_cache  # which the Trainer sets, and which no configuration of pictures knows
         else:
             self.model.config.use_cache = uses_cache
-        trainer.train()
+        try:
+            trainer.train()
+        finally:
+            if trainer.stepped is not None:
+                self.startup = trainer.stepped - self.began
 
     def _step(self, model: Any, done: int) -> TrainingStep:
-        model = torch.compile(model) if self.settings.compile else model
+        if self.settings.compile:  # drop path draws the numbers that it would draw uncompiled
+            model = torch.compile(model, dynamic=False, options={"fallback_random": True})
         return TrainingStep(
             model, self.task, self.optimizer, self.rates, done=done, batch_size=self.batch_size,
             clip=self.settings.clip, bfloat16=self.bfloat16, capture=self.captures,
@@ -172,9 +179,10 @@ class Session:
             **{f"validation_{name}": done.best[name] for name in measures},
             **{f"test_{name}": test[name] for name in measures},
             **evaluation.weights(self.model), **counted, "seconds": done.seconds,
-            "seconds_per_step": evaluation.seconds_a_step(done.rows),
+            "seconds_per_step": evaluation.seconds_a_step(done.rows), "startup_seconds": self.startup,
             "memory_mib": torch.cuda.max_memory_reserved(self.device) / 2**20 if cuda else None,
-            "device": evaluation.machine(self.device), "captured": self.captures, "bfloat16": self.bfloat16,
+            "device": evaluation.machine(self.device), "captured": self.captures, "compiled": self.settings.compile,
+            "bfloat16": self.bfloat16,
             "processes": self.world, "examples": self.task.sizes, "classes": list(self.found.classes),
             "versions": evaluation.versions(), "configuration": self.digest, "checksums": self.found.checksums,
         }  # fmt: skip
