@@ -162,12 +162,12 @@ def test_command_says_what_is_wrong_before_it_computes(app, tmp_path):
     text = ["--text", str(tmp_path / "page.txt")]
     for arguments, message in (
         (
-            ["nowhere/at/all", *text, "--out", str(tmp_path / "file" / "out")],
+            ["smollm2-135m", *text, "--out", str(tmp_path / "file" / "out")],
             "out must be a folder that can",
         ),
-        (["./nowhere", *text], "no such folder"),
-        (["./nowhere"], "give either --text FILE or --token-ids FILE"),
-        (["./nowhere", "--token-ids", str(tmp_path / "page.txt")], "must be a JSON file"),
+        (["./nowhere", *text], "there is no './nowhere'"),
+        (["smollm2-135m"], "give either --text FILE or --token-ids FILE"),
+        (["smollm2-135m", "--token-ids", str(tmp_path / "page.txt")], "must be a JSON file"),
     ):
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 2

@@ -67,7 +67,7 @@ def test_a_file_that_has_changed_is_refused(tmp_path):
     assert result.exit_code == 2
     assert "has changed since the run" in result.output
     assert not (tmp_path / "again.npz").exists()
-    result = krause("sweep", toml, "--out", tmp_path / "s.nc", "--workers", "0", "--resume", kept)
+    result = krause("sweep", toml, "--out", tmp_path / "s.nc", "--workers", "0", "--resume", kept, "--force")
     assert result.exit_code == 2
     assert "another sweep" in result.output
     assert "['files']" in result.output
@@ -93,7 +93,7 @@ def test_opinions_know_networks_weights_and_stubborn_agents(tmp_path):
         toml.write_text(
             f"[opinions]\nradius = 1.5\ngraph = {graph}\nweights = {weights}\nfixed = {fixed}\n[initial]{text}"
         )
-        result = krause("simulate", toml, "--out", tmp_path / "o.npz")
+        result = krause("simulate", toml, "--out", tmp_path / "o.npz", "--force")
         assert result.exit_code == 0, result.output
         np.testing.assert_array_equal(kd.Trajectory.load(tmp_path / "o.npz").final, expected.final)
 
@@ -115,7 +115,7 @@ def test_files_that_hold_no_start_get_one_line(name, content, message, tmp_path)
     if content is not None:
         (tmp_path / name).write_bytes(content)
     (tmp_path / "run.toml").write_text(FROM_FILE.format(name) + RUN)
-    result = krause("simulate", tmp_path / "run.toml", "--out", tmp_path / "a.npz")
+    result = krause("simulate", tmp_path / "run.toml", "--out", tmp_path / "result.npz")
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
@@ -173,7 +173,7 @@ def signalled(monkeypatch):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_keep_what_is_finished_and_the_earlier_file(number, status, tmp_path, signalled, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    settings = ("-n", "4", "--t-end", "1.0", "-s", "run.dt=0.1", "--out", "a.npz")
+    settings = ("-n", "4", "--t-end", "1.0", "-s", "run.dt=0.1", "--out", "a.npz", "--force")
     assert krause("simulate", *settings).exit_code == 0
     before = (tmp_path / "a.npz").read_bytes()
     whole = kd.Trajectory.load("a.npz")

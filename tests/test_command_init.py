@@ -62,7 +62,7 @@ def test_the_sweep_runs_and_is_drawn(tmp_path, monkeypatch):
     assert found.rule_neighbourhood_radius.values.tolist() == [0.5, 1.0, 2.0]
     assert "rule neighbourhood radius" in (tmp_path / "a.svg").read_text() or (tmp_path / "a.svg").stat().st_size > 9000
     refused = called(
-        "sweep", "sweep.toml", "-s", 'sweep.parameters={"rule.sigma"=[1.0]}', "--plot", "a.svg", status=2
+        "sweep", "sweep.toml", "-s", 'sweep.parameters={"rule.sigma"=[1.0]}', "--plot", "a.svg", "--force", status=2
     )  # fmt: skip
     assert "two parameters of numbers" in refused
 
@@ -75,7 +75,7 @@ def test_krause_in_the_command_hears_within_a_radius(tmp_path):
     assert np.abs(kd.open(krause).final - kd.open(softmax).final).max() > 0.05
     assert "Within(radius=0.5)" in repr(kd.open(krause))
     said = called(
-        "simulate", "--rule", "krause", "-s", "rule.neighbourhood=[]", "-n", 16, "--t-end", 2, "--out", krause
+        "simulate", "--rule", "krause", "-s", "rule.neighbourhood=[]", "-n", 16, "--t-end", 2, "--out", krause, "-f"
     )  # fmt: skip
     assert "softmax with beta = 1;" in said
     np.testing.assert_allclose(kd.open(krause).final, kd.open(softmax).final, atol=1e-12)

@@ -113,7 +113,7 @@ def test_analyze_writes_where_it_is_told_or_nowhere(tmp_path, monkeypatch):
     assert "hand" in result.output  # the report is printed
     assert list(tmp_path.iterdir()) == []
     told = []
-    monkeypatch.setattr(report, "write_all", lambda *given: told.append(given) or [given[1] / "analysis.nc"])
+    monkeypatch.setattr(report, "write_all", lambda *given, **_: told.append(given) or [given[1] / "analysis.nc"])
     result = CliRunner().invoke(app, ["analyze", "m", "--text", "page.txt", "--out", "new"])
     ((dataset, folder, about),) = told
     assert (dataset.identical(analysis()), folder.name) == (True, "new")
@@ -272,7 +272,7 @@ def test_pictures_and_words_of_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "animate", lambda run, path: drawn.append((len(run), path.name)))
     quick = ("simulate", "-n", "4", "--t-end", "0.1", "-s", "space.type=Circle")
     for name in ("a.gif", "b.mp4", "c.png"):
-        result = CliRunner().invoke(app, [*quick, "--plot", name])
+        result = CliRunner().invoke(app, [*quick, "--force", "--plot", name])
         assert result.output.splitlines()[-1] == "run.npz: 3 states of 4 particles, ended by t_end"
     assert drawn == [(3, "a.gif"), (3, "b.mp4")]
     assert (tmp_path / "c.png").exists()

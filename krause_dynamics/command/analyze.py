@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from krause_dynamics.command.options import answered
+from krause_dynamics.command.options import answered, check_model, free
+from krause_dynamics.command.output import Answer, Output, options
 from krause_dynamics.runs.interrupting import Terminated
 
 
+@options("json", "csv", "quiet", "force", "format")
 def analyze(
     model: Annotated[
         str,
@@ -58,9 +61,11 @@ def analyze(
     checkpoint: Annotated[
         Path | None, typer.Option(help="File (.npz) kept after every block; the same command goes on from it.")
     ] = None,
+    *,
+    output: Output,
 ) -> None:
     """Show how the tokens of a trained Transformer synchronize, cluster and form attention sinks, layer by layer."""
-    options = {
+    settings = {
         "sequence_length": length,
         "max_sequences": max_sequences,
         "truncate": truncate,
@@ -77,7 +82,7 @@ def analyze(
         "measures": measures,
     }
     go_on = "nothing was written; fewer sequences (--max-sequences) take less time"
-    answered(partial(_analyze, model, text, token_ids, (out, report), options), go_on)
+    answered(partial(_analyze, model, text, token_ids, (out, report), settings, output), output, go_on)
 
 
 def _analyze(
@@ -85,38 +90,46 @@ def _analyze(
     text: Path | None,
     token_ids: Path | None,
     targets: tuple[Path | None, Path | None],
-    options: dict[str, Any],
-) -> str:
+    settings: dict[str, Any],
+    output: Output,
+) -> Answer:
+    check_model(model)  # before seconds of imports
     from rich.console import Console
 
     from krause_dynamics import report
     from krause_dynamics.checkpoints import analyze as run
+    from krause_dynamics.report.rows import csv_text
 
     inputs = _inputs(text, token_ids)
     out, page = targets
     folder = None if out is None else report.check_folder(out)
     if page is not None:
         report.check_page(page)
+        output.may_write(*(page.with_suffix(ending) for ending in (page.suffix, ".csv", ".nc")))
+    output.may_write(folder, way_out="--out names another folder")
     terminated = False
     try:
-        dataset = run(model, inputs, progress=True, **options)
+        dataset = run(model, inputs, progress=output.progress, **settings)
     except Terminated as error:
         terminated = True
         if (dataset := error.result) is None:
             raise
     shortened = "stopped" in json.loads(dataset.attrs["meta"])
-    if shortened and folder is not None:  # what is there is never replaced by less
-        folder = report.check_folder(folder / "interrupted")
-    if shortened and page is not None:
-        page = report.check_folder(page.parent / "interrupted") / page.name
-    report.print_report(dataset, Console())
+    if shortened:  # what is there is never replaced by less
+        homes = [folder, None if page is None else page.parent]
+        beside = {home: free(home / "interrupted") for home in homes if home is not None}
+        folder = None if folder is None else report.check_folder(beside[folder])
+        page = None if page is None else report.check_folder(beside[page.parent]) / page.name
     told = {"command": "krause analyze", "model": model}
-    written = [] if folder is None else report.write_all(dataset, folder, told)
+    written = [] if folder is None else report.write_all(dataset, folder, told, ending=output.format)
     if page is not None:
         written += report.write_page(dataset, page, told)
-    answer = "\n".join(f"wrote {path}" for path in written)
+    words = "\n".join(f"wrote {path}" for path in written)
+    facts = {"model": model, "findings": report.findings(dataset), "sizes": dict(dataset.sizes), "written": written}
+    answer = Answer(words, facts, partial(csv_text, dataset), partial(report.print_report, dataset, Console()))
     if shortened:
-        words = f"{dataset.sizes['sequence']} sequences are finished\n{answer}".strip()
+        output.give(replace(answer, words=""))
+        words = f"{dataset.sizes['sequence']} sequences are finished\n{words}".strip()
         raise Terminated(words) if terminated else KeyboardInterrupt(words)
     return answer
 

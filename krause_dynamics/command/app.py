@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from krause_dynamics._version import __version__
 from krause_dynamics.command.analyze import analyze
 from krause_dynamics.command.compare import compare
 from krause_dynamics.command.init import init
+from krause_dynamics.command.options import tell
 from krause_dynamics.command.pictures import complete, generate
 from krause_dynamics.command.simulate import simulate
 from krause_dynamics.command.sweep import sweep
 from krause_dynamics.command.train import train
+from krause_dynamics.runs.interrupting import INTERRUPTED
+
+
+class OneStyle(TyperGroup):
+    """Mistakes in the command itself are told as all others are: one line, ``Error: ...``, and the exit code 2."""
+
+    def main(self, *args: Any, **given: Any) -> Any:
+        """As of any group of commands; typer's own frame around errors is left out."""
+        if not given.pop("standalone_mode", True):
+            return super().main(*args, **given | {"standalone_mode": False})
+        try:
+            status = super().main(*args, **given | {"standalone_mode": False})
+        except typer.Abort:
+            status = INTERRUPTED
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # of typer's exceptions alone
+                raise
+            context = getattr(error, "ctx", None)
+            way_out = f" (see {context.command_path} --help)" if context is not None else ""
+            tell(f"Error: {error.format_message().rstrip('.')}{way_out}")
+            status = error.exit_code  # type: ignore[attr-defined]
+        sys.exit(status if isinstance(status, int) else 0)
+
 
 app = typer.Typer(
+    cls=OneStyle,
     help="Tokens as interacting particles: simulate softmax and Krause dynamics, and analyze trained Transformers.",
     no_args_is_help=True,
     add_completion=True,

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from krause_dynamics.command.options import answered
+from krause_dynamics.command.options import answered, check_model
+from krause_dynamics.command.output import Answer, Output, options
 
 
+@options("json", "csv", "quiet", "force", "format")
 def compare(
     models: Annotated[
         list[str],
@@ -29,9 +31,11 @@ def compare(
     memory: Annotated[str | None, typer.Option(help="What may be used, such as 24GB, see krause analyze.")] = None,
     level: Annotated[float, typer.Option(help="Of the intervals of differences.")] = 0.95,
     seed: Annotated[int, typer.Option(help="Of the resampling of sequences.")] = 0,
+    *,
+    output: Output,
 ) -> None:
     """Compare models on a text, texts in a model, or the checkpoints of a training, on relative depth."""
-    options = {
+    settings = {
         "sequence_length": length,
         "max_sequences": max_sequences,
         "batch_size": batch_size,
@@ -41,22 +45,30 @@ def compare(
         "level": level,
         "rng": seed,
     }
-    answered(partial(_compare, models, text, out, options), "nothing was written")
+    answered(partial(_compare, models, text, out, settings, output), output, "nothing was written")
 
 
-def _compare(models: list[str], texts: list[Path], out: Path | None, options: dict[str, Any]) -> str:
+def _compare(
+    models: list[str], texts: list[Path], out: Path | None, settings: dict[str, Any], output: Output
+) -> Answer:
+    for model in models:
+        check_model(model)
     from rich.console import Console
 
     from krause_dynamics import report
     from krause_dynamics.checkpoints import compare as run
+    from krause_dynamics.report.comparison import rows_text
 
     cases, inputs = _cases(models, texts)
     folder = None if out is None else report.check_folder(out)
-    comparison = run(cases, progress=True, **inputs, **options)
-    report.print_comparison(comparison, Console())
+    output.may_write(folder, way_out="--out names another folder")
+    comparison = run(cases, progress=output.progress, **inputs, **settings)
     told = {"command": "krause compare", "models": models, "texts": list(map(str, texts))}
-    written = [] if folder is None else report.write_comparison(comparison, folder, told)
-    return "\n".join(f"wrote {path}" for path in written)
+    written = [] if folder is None else report.write_comparison(comparison, folder, told, ending=output.format)
+    words, rows = "\n".join(f"wrote {path}" for path in written), report.comparison_rows(comparison)
+    facts = told | {"rows": rows, "written": written}
+    show = partial(report.print_comparison, comparison, Console())
+    return Answer(words, facts, partial(rows_text, rows), show)
 
 
 def _cases(models: list[str], texts: list[Path]) -> tuple[Any, dict[str, Any]]:

@@ -18,6 +18,7 @@ from krause_dynamics import report
 from krause_dynamics._progress import ProgressBar
 from krause_dynamics.analysis import clusters, observables
 from krause_dynamics.command.options import answered
+from krause_dynamics.command.output import Output
 from krause_dynamics.errors import printable
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def main(
     ),
 ) -> None:
     """Analyse SmolLM2-135M on a page of text, simulate particles, print tables, write figures."""
-    answered(partial(_demo, out), "the same command starts anew; weights that are converted stay")
+    answered(partial(_demo, out), Output(), "the same command starts anew; weights that are converted stay")
 
 
 def _demo(out: Path) -> str:

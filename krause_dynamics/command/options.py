@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from krause_dynamics._files import why_not_writable
+from krause_dynamics.command.output import Answer, Output
 from krause_dynamics.errors import printable
 from krause_dynamics.runs import interrupting
 
+BUNDLED = ("smollm2-135m", "rxn-albert")  # names that `kd.analyze` knows itself
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", help="table.key=value, in TOML's notation: -s rule.beta=9 -s 'space.type=\"Circle\"'."),
@@ -69,18 +73,37 @@ def check_paths(*paths: Path | None) -> None:
             raise ValueError(f"out must be a folder that can be written to, received {str(path)!r} ({reason})")
 
 
-def answered(call: Callable[[], str], go_on: str = "") -> None:
-    """Print what the call returns; bad input becomes one line and the exit code 2 instead of a traceback.
+def check_model(name: str) -> None:
+    """Refuse what can only be a mistyped model before libraries are loaded and the hub is asked.
+
+    Raises:
+        ValueError: A path that does not exist, or nearly the name of a bundled model or of a folder here.
+    """
+    if Path(name).expanduser().exists() or name in BUNDLED:
+        return
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ValueError(f"model: there is no {name!r}; pass a folder, or a name such as {BUNDLED[0]!r}")
+    folders = [str(path.parent) for path in Path(name).parent.glob("*/config.json")]
+    if near := get_close_matches(name, [*BUNDLED, *folders], n=1, cutoff=0.75):
+        raise ValueError(f"model: there is no {name!r}; did you mean {near[0]!r}?")
+
+
+def answered(call: Callable[[], Answer | str], output: Output, go_on: str = "") -> None:
+    """Print what the call returns, as the options say; bad input becomes one line and the exit code 2.
 
     Ctrl-C ends with the exit code 130 and SIGTERM with 143, after what is finished has been kept.
 
     Args:
         call: The command.
+        output: What is printed, and where.
         go_on: What to say after a signal, where the call itself has not said it.
     """
     try:
+        output.check()
         with interrupting.terminating():
             answer = call()
+    except typer.Abort:  # Ctrl-C at a question
+        raise typer.Exit(code=interrupting.INTERRUPTED) from None
     except (KeyboardInterrupt, interrupting.Terminated) as error:
         if isinstance(error, interrupting.Terminated):
             status, told = interrupting.TERMINATED, error.told
@@ -94,8 +117,7 @@ def answered(call: Callable[[], str], go_on: str = "") -> None:
     except (ArithmeticError, LookupError, AttributeError, MemoryError) as error:  # what no check foresaw: absurd sizes
         tell(f"Error: {type(error).__name__}: {error}")
         raise typer.Exit(code=2) from error
-    if answer:
-        typer.echo(printable(answer))
+    output.give(answer)
 
 
 def tell(message: str) -> None:
@@ -106,3 +128,9 @@ def tell(message: str) -> None:
 def unfinished(path: Path, word: str) -> Path:
     """Where a part of a result goes: beside its place, so that what is there is never replaced by less."""
     return path.with_name(f"{path.stem}.{word.replace(' ', '_')}{path.suffix or '.npz'}")
+
+
+def free(path: Path) -> Path:
+    """The path, or one with a number where that is taken: who was interrupted cannot be asked."""
+    numbered = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in itertools.count(2))
+    return path if not path.exists() else next(other for other in numbered if not other.exists())

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from krause_dynamics.command.options import answered, check_paths
+from krause_dynamics.command.output import Answer, Output, options
 
 Model = Annotated[Path, typer.Argument(help="Folder of an autoregressive model of pictures (KARM, ARM, LARM).")]
 Out = Annotated[Path, typer.Option(help="PNG of all pictures side by side; a .npy beside it holds their levels.")]
@@ -20,6 +21,7 @@ BatchSize = Annotated[
 Device = Annotated[str, typer.Option(help="Where the model runs, such as cuda.")]
 
 
+@options("json", "quiet", "force")
 def generate(
     model: Model,
     out: Out = Path("pictures.png"),
@@ -28,12 +30,15 @@ def generate(
     temperature: Temperature = 1.0,
     batch_size: BatchSize = None,
     device: Device = "cpu",
+    *,
+    output: Output,
 ) -> None:
     """Draw pictures from a trained autoregressive model, one value after the other."""
-    options = {"seed": seed, "temperature": temperature, "batch_size": batch_size}
-    answered(partial(_generate, model, out, device, count, options))
+    drawing = {"seed": seed, "temperature": temperature, "batch_size": batch_size}
+    answered(partial(_generate, model, out, device, count, drawing, output), output)
 
 
+@options("json", "quiet", "force")
 def complete(
     model: Model,
     pictures: Annotated[
@@ -45,30 +50,42 @@ def complete(
     temperature: Temperature = 1.0,
     batch_size: BatchSize = None,
     device: Device = "cpu",
+    *,
+    output: Output,
 ) -> None:
     """Keep the upper rows of pictures and let a trained autoregressive model draw the rest."""
-    options = {"seed": seed, "temperature": temperature, "batch_size": batch_size}
-    answered(partial(_complete, model, pictures, out, device, rows, options))
+    drawing = {"seed": seed, "temperature": temperature, "batch_size": batch_size}
+    answered(partial(_complete, model, pictures, out, device, rows, drawing, output), output)
 
 
-def _generate(folder: Path, out: Path, device: str, count: int, options: dict[str, Any]) -> str:
+def _generate(folder: Path, out: Path, device: str, count: int, drawing: dict[str, Any], output: Output) -> Answer:
     from krause_dynamics import models
 
     check_paths(out)
+    output.may_write(out, out.with_suffix(".npy"))
     model = _loaded(folder, device)
-    drawn = models.generate_pictures(model, count, progress=True, **options)
-    return _written(drawn, out, model, {"command": "krause generate", "model": str(folder), "count": count} | options)
+    drawn = models.generate_pictures(model, count, progress=output.progress, **drawing)
+    return _written(drawn, out, model, {"command": "krause generate", "model": str(folder), "count": count} | drawing)
 
 
-def _complete(folder: Path, source: Path, out: Path, device: str, rows: int | None, options: dict[str, Any]) -> str:
+def _complete(
+    folder: Path,
+    source: Path,
+    out: Path,
+    device: str,
+    rows: int | None,
+    drawing: dict[str, Any],
+    output: Output,
+) -> Answer:
     from krause_dynamics import models
 
     check_paths(out)
+    output.may_write(out, out.with_suffix(".npy"))
     model = _loaded(folder, device)
     given = _read(source)
-    drawn = models.complete_pictures(model, given, rows, progress=True, **options)
+    drawn = models.complete_pictures(model, given, rows, progress=output.progress, **drawing)
     told = {"command": "krause complete", "model": str(folder), "pictures": str(source), "rows": rows}
-    return _written(drawn, out, model, told | options)
+    return _written(drawn, out, model, told | drawing)
 
 
 def _loaded(folder: Path, device: str) -> Any:
@@ -95,7 +112,7 @@ def _read(source: Path) -> Any:
         raise ValueError(f"pictures must be a .npy file or a picture, got {str(source)!r}") from None
 
 
-def _written(drawn: Any, out: Path, model: Any, told: dict[str, Any]) -> str:
+def _written(drawn: Any, out: Path, model: Any, told: dict[str, Any]) -> Answer:
     import io
 
     import numpy as np
@@ -107,4 +124,5 @@ def _written(drawn: Any, out: Path, model: Any, told: dict[str, Any]) -> str:
     np.save(raw, drawn, allow_pickle=False)
     written = plots.save_pictures(drawn, out, told, levels=model.config.levels)
     write_bytes(written.with_suffix(".npy"), raw.getvalue())
-    return f"wrote {written} and {written.with_suffix('.npy').name}: {len(drawn)} pictures"
+    words = f"wrote {written} and {written.with_suffix('.npy').name}: {len(drawn)} pictures"
+    return Answer(words, told | {"out": written, "levels": written.with_suffix(".npy"), "shape": drawn.shape})

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from krause_dynamics.command.options import Settings, answered, check_paths, tables_of, tell, unfinished
+from krause_dynamics._version import __version__
+from krause_dynamics.command.options import Settings, answered, check_paths, free, tables_of, tell, unfinished
+from krause_dynamics.command.output import Answer, Output, options
 from krause_dynamics.command.rules import disguised, rule_options
 from krause_dynamics.errors import SimulationDiverged
 from krause_dynamics.runs.interrupting import Interrupts, Terminated
@@ -18,12 +20,18 @@ if TYPE_CHECKING:
     from krause_dynamics.trajectory import Trajectory
 
 
+@options("json", "csv", "quiet", "force")
 def simulate(
     configuration: Annotated[
         Path | None,
         typer.Argument(help="TOML file, or a run file (.npz or .nc) to repeat. Without it the defaults run."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Run file to write: .npz, or .nc for netCDF.")] = Path("run.npz"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run file to write: .npz, or .nc for netCDF (default: run.npz; of a run that is repeated beside it)."
+        ),
+    ] = None,
     rule: Annotated[
         str | None,
         typer.Option(help="softmax, krause (within a radius of 0.5 unless said otherwise) or bounded_confidence."),
@@ -46,14 +54,24 @@ def simulate(
     plot: Annotated[
         Path | None, typer.Option(help="PNG, PDF or SVG of the trajectories, or GIF or MP4 of their motion.")
     ] = None,
+    *,
+    output: Output,
 ) -> None:
     """Run particles, from a TOML file or from options; the run file holds the configuration that reproduces it.
 
     After Ctrl-C or SIGTERM, and where a run diverges, what was computed is written beside, and --out left as it is.
     """
-    options = {"space.type": space, "initial.n": n, "run.t_end": t_end, "initial.seed": seed}
+    settings = {"space.type": space, "initial.n": n, "run.t_end": t_end, "initial.seed": seed}
     near = {"rule": rule, "beta": beta, "sigma": sigma, "radius": radius, "window": window, "top_k": top_k}
-    answered(partial(_simulate, configuration, options, near, set_ or [], out, checkpoint, plot))
+    target = _default_out(configuration) if out is None else out
+    answered(partial(_simulate, configuration, settings, near, set_ or [], target, checkpoint, plot, output), output)
+
+
+def _default_out(configuration: Path | None) -> Path:
+    """``run.npz`` here; a run that is repeated is not replaced by its repetition."""
+    if configuration is None or configuration.suffix not in (".npz", ".nc"):
+        return Path("run.npz")
+    return Path(f"{configuration.stem}_repeated{configuration.suffix}")
 
 
 def _simulate(
@@ -64,24 +82,26 @@ def _simulate(
     out: Path,
     checkpoint: Path | None,
     plot: Path | None,
-) -> str:
+    output: Output,
+) -> Answer:
     from krause_dynamics.command import configuration, tables
 
     options |= rule_options({} if path is None else tables.load(path), **near)
     given = tables_of(path, settings, options)
     check_paths(out, checkpoint, plot)
+    output.may_write(_run_file(out), plot)
     if plot is not None:
         _check_plot(plot)
     changed = settings or any(value is not None for value in options.values())
     impl = "auto" if changed else tables.form_of(path)
     described = tables.described(given)
-    if words := disguised(described):
+    if (words := disguised(described)) and not output.quiet:
         tell(f"note: {words}")
     go_on = f"the same command with --checkpoint {checkpoint} goes on" if checkpoint else (
         "give --checkpoint FILE for a run that can go on"
     )  # fmt: skip
     try:
-        run = configuration.run(given, progress=True, checkpoint=checkpoint, impl=impl)
+        run = configuration.run(given, progress=output.progress, checkpoint=checkpoint, impl=impl)
     except Terminated as error:
         raise Terminated(f"{_keep(error.result, described, out)}{go_on}") from error
     except SimulationDiverged as error:
@@ -94,10 +114,24 @@ def _simulate(
         if plot is not None:
             _draw(run, plot)
     count, reason = run.final.shape[-2], run.meta["stopped"]
-    answer = f"{written}: {len(run)} states of {count} particles, ended by {reason}"
+    words = f"{written}: {len(run)} states of {count} particles, ended by {reason}"
     if interrupts.reason is not None:
-        raise (Terminated if interrupts.terminated else KeyboardInterrupt)(answer)
-    return answer
+        raise (Terminated if interrupts.terminated else KeyboardInterrupt)(words)
+    facts = {"out": written, "plot": plot, "states": len(run), "particles": count, "dimension": run.final.shape[-1]}
+    facts |= {"t_end": float(run.times[-1]), "ended_by": reason, "impl": run.meta.get("impl"), "version": __version__}
+    return Answer(words, facts, partial(_positions, run))
+
+
+def _run_file(out: Path) -> Path:
+    """The file that `Trajectory.save` will write."""
+    return out if out.suffix in (".npz", ".nc") else out.with_name(out.name + ".npz")
+
+
+def _positions(run: Trajectory) -> str:
+    """A line for each time and particle, a column for each coordinate."""
+    positions = run.to_xarray()["positions"]
+    table = positions.to_dataset("dimension").rename({i: f"x{i}" for i in range(positions.sizes["dimension"])})
+    return str(table.to_dataframe().reset_index().to_csv(index=False))
 
 
 def _described(run: Trajectory, described: dict[str, Any]) -> Trajectory:
@@ -108,7 +142,7 @@ def _keep(run: Trajectory | None, described: dict[str, Any], out: Path) -> str:
     """Write what there is of a run beside its place; in words where."""
     if run is None:
         return ""
-    written = _described(run, described).save(unfinished(out, run.meta["stopped"]))
+    written = _described(run, described).save(free(unfinished(out, run.meta["stopped"])))
     return f"{written} holds the run up to t = {float(run.times[-1]):g}; "
 
 

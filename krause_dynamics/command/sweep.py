@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from krause_dynamics.command.options import Settings, answered, check_paths, tables_of, unfinished
+from krause_dynamics.command.output import Answer, Output, options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 OF_CLUSTERS = ("clusters", "largest_cluster")  # statistics with a radius, besides the names of kd.observables
 
 
+@options("json", "csv", "quiet", "force")
 def sweep(
     configuration: Annotated[Path, typer.Argument(help="TOML file with a table 'sweep'.")],
     out: Annotated[Path, typer.Option(help="netCDF file to write.")] = Path("sweep.nc"),
@@ -36,6 +38,8 @@ def sweep(
             help="File (.npz or .nc) that keeps finished points; by default one beside --out, which goes in the end."
         ),
     ] = None,
+    *,
+    output: Output,
 ) -> None:
     """Run every combination of the parameters and seeds of the table 'sweep'; write a labelled netCDF file.
 
@@ -43,12 +47,20 @@ def sweep(
     """
     kept = resume or unfinished(out, "unfinished").with_suffix(".npz")
     go_on = f"finished points are in {kept}, and the same command goes on"
-    answered(partial(_sweep, configuration, set_ or [], out, workers, kept, resume is None, plot), go_on)
+    call = partial(_sweep, configuration, set_ or [], out, workers, kept, resume is None, plot, output)
+    answered(call, output, go_on)
 
 
 def _sweep(
-    path: Path, settings: list[str], out: Path, workers: int | None, kept: Path, removed: bool, plot: Path | None
-) -> str:
+    path: Path,
+    settings: list[str],
+    out: Path,
+    workers: int | None,
+    kept: Path,
+    removed: bool,
+    plot: Path | None,
+    output: Output,
+) -> Answer:
     from krause_dynamics._files import write_netcdf
     from krause_dynamics._value import check_names
     from krause_dynamics.analysis import observables
@@ -66,19 +78,34 @@ def _sweep(
             configuration.check(tables.assign(described, name, value))  # refused before the start, not hours later
     check_names("statistic", plan["statistics"], [*OF_CLUSTERS, *observables.__all__])
     check_paths(out, kept, plot)
+    output.may_write(None if _holds(out, described) else out, plot)
     names = {name.replace(".", "_"): name for name in plan["parameters"]}
     if plot is not None:
         _check_plot(plot, plan["parameters"])
     function = partial(evaluate_point, described, names)
     values = {label: plan["parameters"][name] for label, name in names.items()}
-    dataset = run(function, values, seeds=plan["seeds"], workers=workers, path=kept, progress=True)
+    dataset = run(function, values, seeds=plan["seeds"], workers=workers, path=kept, progress=output.progress)
     dataset.attrs["configuration"] = json.dumps(described)
     write_netcdf(out, dataset)
     if plot is not None:
         _draw(dataset, list(values), plan["statistics"][0], plot)
     if removed:
         kept.unlink(missing_ok=True)
-    return f"{out}: {', '.join(str(name) for name in dataset.data_vars)} over {dict(dataset.sizes)}"
+    words = f"{out}: {', '.join(str(name) for name in dataset.data_vars)} over {dict(dataset.sizes)}"
+    means = dataset.mean("seed")
+    facts = {"out": out, "plot": plot, "sizes": dict(dataset.sizes), "configuration": described}
+    facts |= {"mean_over_seeds": {str(name): x.values for name, x in means.data_vars.items()}, "values": values}
+    return Answer(words, facts, lambda: str(dataset.to_dataframe().reset_index().to_csv(index=False)))
+
+
+def _holds(out: Path, described: dict[str, Any]) -> bool:
+    """Whether a file is the result of this very sweep, so that going on replaces nothing."""
+    from krause_dynamics._files import read_netcdf
+
+    try:
+        return out.exists() and read_netcdf(out).attrs.get("configuration") == json.dumps(described)
+    except ValueError:
+        return False
 
 
 def _check_plot(path: Path, parameters: dict[str, Any]) -> None:

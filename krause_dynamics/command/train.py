@@ -10,14 +10,18 @@ from typing import Annotated
 import typer
 
 from krause_dynamics.command.options import Settings, answered
+from krause_dynamics.command.output import Answer, Output, options
 
 
+@options("json", "csv", "quiet")
 def train(
     configuration: Annotated[Path, typer.Argument(help="TOML file with [model], [data], [training], [evaluation].")],
     out: Annotated[Path | None, typer.Option(help="Folder of the run (default: the file's name).")] = None,
     set_: Settings = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda (default: a GPU where there is one).")] = None,
     resume: Annotated[str, typer.Option(help="auto: go on with the run of the folder; never: refuse one.")] = "auto",
+    *,
+    output: Output,
 ) -> None:
     """Train a model; the same command goes on, bit for bit, where a run was stopped.
 
@@ -25,10 +29,10 @@ def train(
     """
     folder = Path(configuration.stem) if out is None else out
     go_on = f"the last finished epoch is kept in {folder}, and the same command goes on"
-    answered(partial(_train, configuration, folder, set_ or [], device, resume), go_on)
+    answered(partial(_train, configuration, folder, set_ or [], device, resume, output), output, go_on)
 
 
-def _train(path: Path, out: Path, settings: list[str], device: str | None, resume: str) -> str:
+def _train(path: Path, out: Path, settings: list[str], device: str | None, resume: str, output: Output) -> Answer:
     from krause_dynamics.command.options import setting
     from krause_dynamics.command.tables import assign
     from krause_dynamics.training import train as run
@@ -38,9 +42,10 @@ def _train(path: Path, out: Path, settings: list[str], device: str | None, resum
     for given in settings:
         tables = assign(tables, *setting(given))
     first = os.environ.get("RANK", "0") == "0"
-    result = run(tables, out=out, device=device, resume=resume, progress=first)
+    result = run(tables, out=out, device=device, resume=resume, progress=first and output.progress)
     if not first:
-        return ""
+        return Answer("")
     measures = ", ".join(f"{k} {v:.4g}" for k, v in result.test.items() if k not in ("epoch", "step", "split"))
     chosen = result.result["chosen_by"]
-    return f"{out}: test {measures} (best of {result.result['epochs']} epochs by {chosen}: {result.best['epoch']})"
+    words = f"{out}: test {measures} (best of {result.result['epochs']} epochs by {chosen}: {result.best['epoch']})"
+    return Answer(words, {"out": out} | result.result, (out / "metrics.csv").read_text)

@@ -14,7 +14,7 @@ import numpy as np
 from krause_dynamics._arguments import FOLDER, Holds, Is, reads
 from krause_dynamics._files import replacing, write_bytes
 from krause_dynamics.analysis import intervals
-from krause_dynamics.report.files import write_dataset
+from krause_dynamics.report.files import ENDING, write_dataset
 from krause_dynamics.report.places import EPS, RADIUS, at_places
 
 if TYPE_CHECKING:
@@ -64,6 +64,15 @@ def comparison_rows(comparison: xarray.Dataset) -> list[dict[str, Any]]:
     return rows
 
 
+def rows_text(rows: list[dict[str, Any]]) -> str:
+    """Rows as CSV with a line of names."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 def _of(values: xarray.DataArray, case: Any) -> np.ndarray:
     """(sequences, places) of one case: those sequences and places that it has."""
     one = values.isel(case=[str(name) for name in values["case"].values].index(str(case)))
@@ -108,9 +117,9 @@ def _cell(row: dict[str, Any], reference: str) -> str:
     return f"{row['mean']:.3g} ({row['difference']:+.2g}: {exact['low']:+.2g} to {exact['high']:+.2g})"
 
 
-@reads(comparison=COMPARED, folder=FOLDER, parameters=Is(dict, "{}"))
+@reads(comparison=COMPARED, folder=FOLDER, parameters=Is(dict, "{}"), ending=ENDING)
 def write_comparison(
-    comparison: xarray.Dataset, folder: str | os.PathLike[str], parameters: dict[str, Any]
+    comparison: xarray.Dataset, folder: str | os.PathLike[str], parameters: dict[str, Any], *, ending: str = "png"
 ) -> list[Path]:
     """Everything ``krause compare --out`` leaves: comparison.nc, comparison.csv, table.txt, figures with parameters.
 
@@ -118,6 +127,7 @@ def write_comparison(
         comparison: Of ``kd.compare``.
         folder: An existing folder.
         parameters: What is written beside each figure, together with the metadata of the comparison.
+        ending: Of the figures: ``"png"``, which every viewer shows; ``"pdf"`` or ``"svg"`` for print.
     """
     from rich.console import Console
 
@@ -125,11 +135,7 @@ def write_comparison(
 
     folder, described = Path(folder), parameters | {"comparison": json.loads(comparison.attrs["meta"])}
     written = [write_dataset(comparison, folder / "comparison.nc"), folder / "comparison.csv", folder / "table.txt"]
-    text, rows = io.StringIO(newline=""), comparison_rows(comparison)
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(written[1], text.getvalue().encode())
+    write_bytes(written[1], rows_text(comparison_rows(comparison)).encode())
     with replacing(written[2]) as beside, beside.open("w", encoding="utf-8") as stream:
         print_comparison(comparison, Console(file=stream, width=160))
     with plots.style():
@@ -139,4 +145,6 @@ def write_comparison(
             figures["sinks"] = plots.sinks_figure(comparison, eps=EPS)
         if comparison["case"].dtype.kind in "iu":
             figures["emergence"] = plots.emergence_figure(comparison)
-        return written + [plots.save_figure(fig, folder / f"{name}.png", described) for name, fig in figures.items()]
+        return written + [
+            plots.save_figure(fig, folder / f"{name}.{ending}", described) for name, fig in figures.items()
+        ]

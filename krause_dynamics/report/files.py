@@ -7,13 +7,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from krause_dynamics._arguments import FILE, FOLDER, Holds, Is, reads
+from krause_dynamics._arguments import FILE, FOLDER, Holds, Is, Word, reads
 from krause_dynamics._files import replacing, why_not_writable, write_netcdf
 from krause_dynamics.report.places import EPS
 from krause_dynamics.report.table import print_report
 
 if TYPE_CHECKING:
     import xarray
+
+ENDING = Word(("png", "pdf", "svg"))
 
 
 @reads(folder=FOLDER)
@@ -42,14 +44,17 @@ def write_dataset(dataset: xarray.Dataset, path: str | os.PathLike[str]) -> Path
     return path
 
 
-@reads(dataset=Holds("kd.analyze", ("length",)), folder=FOLDER, parameters=Is(dict, "{}"))
-def write_figures(dataset: xarray.Dataset, folder: str | os.PathLike[str], parameters: dict[str, Any]) -> list[Path]:
-    """Write synchronization.png, clusters.png and, where attention was recorded, sinks.png, each with its JSON.
+@reads(dataset=Holds("kd.analyze", ("length",)), folder=FOLDER, parameters=Is(dict, "{}"), ending=ENDING)
+def write_figures(
+    dataset: xarray.Dataset, folder: str | os.PathLike[str], parameters: dict[str, Any], *, ending: str = "png"
+) -> list[Path]:
+    """Write the figures synchronization, clusters and, where attention was recorded, sinks, each with its JSON.
 
     Args:
         dataset: Of ``kd.analyze``.
         folder: An existing folder.
         parameters: What is written beside each figure, together with the metadata of the analysis.
+        ending: ``"png"``, which every viewer shows; ``"pdf"`` or ``"svg"`` for print.
     """
     from krause_dynamics import plots
 
@@ -61,16 +66,26 @@ def write_figures(dataset: xarray.Dataset, folder: str | os.PathLike[str], param
         }
         if "sink_rate" in dataset:
             figures["sinks"] = plots.sinks_figure(dataset, eps=EPS)
-        return [plots.save_figure(fig, folder / f"{name}.png", described) for name, fig in figures.items()]
+        return [plots.save_figure(fig, folder / f"{name}.{ending}", described) for name, fig in figures.items()]
 
 
-@reads(dataset=Holds("kd.analyze", ("length",)), folder=FOLDER, parameters=Is(dict, "{}"))
-def write_all(dataset: xarray.Dataset, folder: str | os.PathLike[str], parameters: dict[str, Any]) -> list[Path]:
-    """Everything ``krause analyze --out`` leaves: analysis.nc, table.txt, figures with their parameters."""
+@reads(dataset=Holds("kd.analyze", ("length",)), folder=FOLDER, parameters=Is(dict, "{}"), ending=ENDING)
+def write_all(
+    dataset: xarray.Dataset, folder: str | os.PathLike[str], parameters: dict[str, Any], *, ending: str = "png"
+) -> list[Path]:
+    """Everything ``krause analyze --out`` leaves: analysis.nc, table.txt, figures with their parameters.
+
+    Args:
+        dataset: Of ``kd.analyze``.
+        folder: An existing folder.
+        parameters: What is written beside each figure, together with the metadata of the analysis.
+        ending: Of the figures, as for `write_figures`.
+    """
     from rich.console import Console
 
     folder = Path(folder)
     table = folder / "table.txt"
     with replacing(table) as beside, beside.open("w", encoding="utf-8") as stream:
         print_report(dataset, Console(file=stream, width=140))
-    return [write_dataset(dataset, folder / "analysis.nc"), table, *write_figures(dataset, folder, parameters)]
+    figures = write_figures(dataset, folder, parameters, ending=ending)
+    return [write_dataset(dataset, folder / "analysis.nc"), table, *figures]

@@ -18,14 +18,21 @@ if TYPE_CHECKING:
 
 @reads(dataset=Holds("kd.analyze", ("length",)), path=FILE)
 def write_csv(dataset: xarray.Dataset, path: str | os.PathLike[str]) -> Path:
-    """Every measure over layers or blocks as rows, averaged over sequences and heads.
+    """Every measure over layers or blocks as rows, averaged over sequences and heads: `csv_text` in a file."""
+    path = check_target("path", path)
+    write_bytes(path, csv_text(dataset).encode())
+    return path
+
+
+@reads(dataset=Holds("kd.analyze", ("length",)))
+def csv_text(dataset: xarray.Dataset) -> str:
+    """Every measure over layers or blocks as lines of CSV, averaged over sequences and heads.
 
     Columns are ``control`` (where there are any), ``measure``, ``words``, ``layer`` or ``block``, further labels of the
     measure (``tokens``, ``radius``, ``eps``, ...; empty where it has none) and ``mean``.
     """
     import pandas as pd
 
-    path = check_target("path", path)
     tables = []
     for name, values in curves(dataset).items():
         table = averaged(values).to_dataframe("mean").reset_index()
@@ -35,8 +42,7 @@ def write_csv(dataset: xarray.Dataset, path: str | os.PathLike[str]) -> Path:
         tables.append(table)
     whole = pd.concat(tables, ignore_index=True)
     last = whole.pop("mean")
-    write_bytes(path, whole.assign(mean=last).to_csv(index=False).encode())
-    return path
+    return str(whole.assign(mean=last).to_csv(index=False))
 
 
 def curves(dataset: xarray.Dataset) -> dict[str, xarray.DataArray]:

@@ -103,7 +103,7 @@ def _command(name: str) -> Callable[[Path], None]:
         (folder / "c.toml").write_text(TOML)
         given = ["--checkpoint", f"{folder}/c.npz"] if name == "simulate" else ["--workers", "0"]
         out = folder / ("result.npz" if name == "simulate" else "result.nc")
-        app([name, str(folder / "c.toml"), "--out", str(out), *given])
+        app([name, str(folder / "c.toml"), "--force", "--out", str(out), *given])
 
     return command
 

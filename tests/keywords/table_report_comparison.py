@@ -106,3 +106,12 @@ def write_parameters(first, second):
             stored = json.loads((Path(folder) / "difference.json").read_text(encoding="utf-8"))
             assert {name: stored[name] for name in given} == given
             assert stored["comparison"]["reference"] == "a"
+
+
+@row("kd.report.write_comparison", "ending", "pdf", "svg", "every figure is of that kind, the numbers beside as ever")
+def write_ending(first, second):
+    for ending in (first, second):
+        with tempfile.TemporaryDirectory() as folder:
+            paths = report.write_comparison(comparison(), folder, {}, ending=ending)
+            assert {"comparison.nc", "comparison.csv", "table.txt"} < {path.name for path in paths}
+            assert {path.suffix for path in paths} == {".nc", ".csv", ".txt", f".{ending}"}

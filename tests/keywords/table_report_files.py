@@ -136,6 +136,23 @@ def assert_parameters(write, both):
     assert PARAMETERS == ({"seed": 3}, {"of": [1, None]})  # they are left as they were
 
 
+BEGINS = {"pdf": b"%PDF", "svg": b"<?xml"}
+
+
+@row("kd.report.write_figures", "ending", "pdf", "svg", "every figure is of that kind and so named, its JSON beside it")
+@row("kd.report.write_all", "ending", "svg", "pdf", "the figures are of that kind; Dataset and table stay as they are")
+def _(first, second):
+    for write, ending in ((report.write_figures, first), (report.write_all, second)):
+        with tempfile.TemporaryDirectory() as folder, coarse():
+            paths = write(DATA[1], folder, {}, ending=ending)
+            figures = [path for path in paths if path.suffix not in (".nc", ".txt")]
+            assert {path.name for path in figures} == {f"{name}.{ending}" for name in PICTURES[1]}
+            assert all(path.read_bytes().startswith(BEGINS[ending]) for path in figures)
+            assert all(path.with_suffix(".json").is_file() for path in figures)
+        with pytest.raises(ValueError, match="ending must be 'png', 'pdf' or 'svg', got 'gif'"):
+            write(DATA[1], ".", {}, ending="gif")
+
+
 @row("kd.report.write_all", "dataset", 0, 1, "the Dataset, its report as text and its figures are those given")
 def _(first, second):
     for which in (first, second):
