@@ -2,6 +2,7 @@
 
 from krause_dynamics.checkpoints.analyze import analyze
 from krause_dynamics.checkpoints.compare import compare
+from krause_dynamics.checkpoints.encoder_decoder import encoder_decoder
 from krause_dynamics.checkpoints.inputs import Tokens, prepare
 from krause_dynamics.checkpoints.interval import interval
 from krause_dynamics.checkpoints.load import Checkpoint, load
@@ -9,4 +10,16 @@ from krause_dynamics.checkpoints.predictions import predictions
 from krause_dynamics.checkpoints.record import record
 from krause_dynamics.checkpoints.twin import twin
 
-__all__ = ["Checkpoint", "Tokens", "analyze", "compare", "interval", "load", "predictions", "prepare", "record", "twin"]
+__all__ = [
+    "Checkpoint",
+    "Tokens",
+    "analyze",
+    "compare",
+    "encoder_decoder",
+    "interval",
+    "load",
+    "predictions",
+    "prepare",
+    "record",
+    "twin",
+]

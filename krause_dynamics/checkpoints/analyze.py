@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import warnings
@@ -12,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from krause_dynamics.checkpoints import by_block
+from krause_dynamics.checkpoints import by_block, labelled
 from krause_dynamics.checkpoints import measures as table
-from krause_dynamics.checkpoints.attention_statistics import DISTANCES, QUARTERS
 from krause_dynamics.checkpoints.controls import analyzed, checked
 from krause_dynamics.checkpoints.load import Checkpoint, load
 from krause_dynamics.checkpoints.memory import placed
@@ -144,7 +142,7 @@ def analyze(
     if named := checked(controls):
         return _with_controls(model, inputs, asked, named, rng)
     wanted = table.chosen(measures)
-    eps_values, radius_values = _increasing("eps", eps, 1.0), _increasing("radii", radii, 2.0)
+    eps_values, radius_values = increasing("eps", eps, 1.0), increasing("radii", radii, 2.0)
     if attention == "weights":
         raise ValueError("attention='weights' is for record(); analyze forgets maps block by block: attention='full'")
     cutting: dict[str, Any] = {
@@ -208,7 +206,7 @@ def analyze(
     if not finished.all():
         logger.warning("interrupted after %d of %d sequences; the result holds those", finished.sum(), number)
         arrays = {name: values[finished] for name, values in arrays.items()}
-    dataset = _dataset(arrays, lengths[finished], eps_values, radius_values, meta)
+    dataset = labelled.analysis(arrays, lengths[finished], eps_values, radius_values, meta)
     dataset = dataset.assign_coords(sequence=np.flatnonzero(finished))  # of a part those that it holds
     if interrupts.terminated:
         raise Terminated(result=dataset)
@@ -231,27 +229,13 @@ def _with_controls(
     return analyzed(lambda model, inputs: analyze(model, inputs, **asked), found, inputs, named, rng, cutting)
 
 
-def _increasing(name: str, values: Sequence[float], largest: float) -> np.ndarray:
+def increasing(name: str, values: Sequence[float], largest: float) -> np.ndarray:
+    """Thresholds or radii in rising order, each once.
+
+    Raises:
+        ValueError: None, or one that is not in (0, largest].
+    """
     array = np.asarray(values, dtype=float).reshape(-1)
     if not array.size or not np.all(np.isfinite(array)) or np.any(array <= 0) or np.any(array > largest):
         raise ValueError(f"{name} must be numbers above 0 and at most {largest:g}, received {list(values)}")
     return np.unique(array)
-
-
-def _dataset(
-    arrays: dict[str, np.ndarray], lengths: np.ndarray, eps: np.ndarray, radii: np.ndarray, meta: dict[str, Any]
-) -> xarray.Dataset:
-    """The arrays with the dimensions and words of their measures."""
-    import xarray
-
-    for measure in table.MEASURES:
-        if measure.of == "corpus":
-            found = measure.formula(table.Corpus(arrays, lengths, eps))
-            arrays |= {} if found is None else {measure.name: found}
-    measured = [measure for measure in table.MEASURES if measure.name in arrays]
-    sizes = {dim: n for m in measured for dim, n in zip(m.dims, arrays[m.name].shape, strict=True)}
-    labels: dict[str, Any] = {"block": np.arange(1, sizes.get("block", 0) + 1), "tokens": list(table.TOKENS)}
-    labels |= {"radius": radii, "eps": eps, "distance": list(DISTANCES), "quarter": np.arange(1, QUARTERS + 1)}
-    coords = {dim: labels.get(dim, np.arange(n)) for dim, n in sizes.items()}
-    variables = {m.name: (m.dims, arrays[m.name], {"long_name": m.long_name}) for m in measured}
-    return xarray.Dataset(variables, coords=coords, attrs={"meta": json.dumps(meta, sort_keys=True)})

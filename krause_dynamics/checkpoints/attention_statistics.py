@@ -190,7 +190,7 @@ def summary(call: AttentionCall, sums: WeightSums, min_queries: int) -> HeadStat
         mean_distance=sums.mean_distance,
         distance_profile=sums.distance_profile,
         head_distance=_head_distance(sums.sampled if sums.weights is None else sums.weights),
-        top_keys=_top_keys(sums.sampled),
+        top_keys=largest_keys(sums.sampled),
         score_spread=spread,
         participation=participation,
         weights=sums.weights,
@@ -243,7 +243,8 @@ def _as_random_scores(sampled: Tensor) -> tuple[Tensor, Tensor]:
     return one.float(), other.float()
 
 
-def _top_keys(sampled: Tensor) -> Tensor:
+def largest_keys(sampled: Tensor) -> Tensor:
+    """Keys with most weight in each row (..., T), largest first, (..., 8); -1 beyond those that have any."""
     found = sampled.topk(min(TOP, sampled.shape[-1]), dim=-1)
     keys = torch.where(found.values > 0, found.indices, -1)
     return torch.nn.functional.pad(keys, (0, TOP - keys.shape[-1]), value=-1)

@@ -187,7 +187,7 @@ class Passes:
             output = self.run(model, batch)
         watch.stream.check(self.expected)
         if self.path in ("registry", "krause"):
-            _check_one_per_block(watch.called, self.expected, self.silent)
+            check_one_per_block(watch.called, self.expected, self.silent)
             for block in self.silent:
                 if watch.found is not None:
                     layers.attention(block + 1, watch.found.nothing())
@@ -345,7 +345,17 @@ def _without_attention(config: Any, expected: int) -> tuple[int, ...]:
     return tuple(i for i, kind in enumerate(kinds) if "attention" not in kind or "linear" in kind)
 
 
-def _check_one_per_block(called: list[int], expected: int, silent: tuple[int, ...]) -> None:
+def check_one_per_block(called: list[int], expected: int, silent: tuple[int, ...]) -> None:
+    """Refuse calls of attention that are not one a block.
+
+    Args:
+        called: Blocks (0, 1, ...) in the order of calls.
+        expected: Number of blocks.
+        silent: Blocks that have none.
+
+    Raises:
+        UnsupportedModel: Naming the first block that made another number of calls.
+    """
     if len(silent) == expected:
         raise UnsupportedModel("no block has softmax attention; pass attention=None for the hidden states alone")
     wanted = [block for block in range(expected) if block not in silent]
