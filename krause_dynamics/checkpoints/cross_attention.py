@@ -115,8 +115,13 @@ class _Sums:
         members = torch.nn.functional.one_hot(quarters(self.queries, self.places.device), QUARTERS).to(self.places)
         place = self.places @ members / members.sum(0) / (self.sources - 1 if several else torch.nan)
         entropy = self.entropy / self.queries / (np.log(self.sources) if several else torch.nan)
-        means = (self.received / self.queries, entropy, self.squares / self.queries, place)
-        return CrossStatistics(*(mean.float() for mean in means), largest_keys(self.sampled))
+        return CrossStatistics(
+            importance=(self.received / self.queries).float(),
+            entropy=entropy.float(),
+            participation=(self.squares / self.queries).float(),
+            place_by_quarter=place.float(),
+            top_sources=largest_keys(self.sampled),
+        )
 
 
 def rates(importance: np.ndarray, lengths: np.ndarray, eps: np.ndarray) -> np.ndarray:

@@ -154,8 +154,9 @@ class _Kept:
             target = self.arrays.get(name, np.full(shape, missing, dtype=values.dtype))
             longest = tuple(map(max, zip(target.shape[1:], values.shape[1:], strict=True)))
             grown = np.full((self.number, *longest), missing, dtype=values.dtype)
-            grown[tuple(map(slice, target.shape))] = target
-            grown[(members, *map(slice, values.shape[1:]))] = values
+            before: Any = tuple(map(slice, target.shape))
+            now: Any = (members, *map(slice, values.shape[1:]))
+            grown[before], grown[now] = target, values
             self.arrays[name] = grown
 
 
