@@ -20,6 +20,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "mean": {"read_out": "mean"},
     "post": {"norm": "post"},
     "gated": {"gate": True, "window": 32, "attention_top_k": 16},
+    "lora": {"branch": False},
+    "krause+lora": {"branch": True, "window": 32, "top_k": 16, "sigma": 5.5},
 }
 
 
@@ -28,7 +30,7 @@ class Arm:
     """A model of an experiment.
 
     Attributes:
-        name: Score, support and variants, joined by points.
+        name: Score, support and variants, joined by points; of adapters, one variant alone.
         seeds: How many are reported: 0, 1, ...
     """
 
@@ -38,6 +40,8 @@ class Arm:
     @property
     def model(self) -> dict[str, Any]:
         """Keys of the model's configuration in which this arm differs."""
+        if "." not in self.name:
+            return dict(VARIANTS[self.name])
         score, support, *variants = self.name.split(".")
         keys: dict[str, Any] = {"score": score, "support": support}
         for variant in variants:
@@ -171,6 +175,12 @@ NOVELS: Tables = {
     "training": {"batch_size": 64, "epochs": 4, "warmup_epochs": 0.25, "weight_decay": 0.1, "clip": 1.0,
                  "precision": "auto"},
 }  # fmt: skip
+SMOLLM2: Tables = {
+    "model": {"kind": "gated", "base": "smollm2-135m", "lora_rank": 8},
+    "data": {"format": "text", "path": "novels", "tokenizer": "smollm2-135m", "length": 512, "limit": 12_000_000},
+    "training": {"batch_size": 16, "epochs": 1, "warmup_epochs": 0.1, "weight_decay": 0.0, "clip": 1.0,
+                 "precision": "auto", "learning_rate": 2e-4},
+}  # fmt: skip
 
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
@@ -231,6 +241,12 @@ EXPERIMENTS: dict[str, Experiment] = {
                 "Gaussian window + first tokens - window": difference(f"{G}.window+first_tokens", f"{T}.window"),
             },
             tuning_arms=(f"{S}.full",), learning_rates=(3e-4, 1e-3, 2e-3), tuning_epochs=1,
+        ),
+        Experiment(
+            "smollm2", "SmolLM2-135M-Instruct (dequantised 4-bit weights), adapters on English novels", SMOLLM2,
+            (Arm("lora", 2), Arm("krause+lora", 2)),
+            metric="bits_per_byte", scale=1.0, unit="bits a byte", larger_is_better=False, bound=0.005,
+            exploratory={"gated Krause branch + LoRA - LoRA": difference("krause+lora", "lora")},
         ),
         Experiment(
             "mnist", "MNIST, all 60 000 digits, one value after the other (d 256, 12 layers, W 128, k 96)", MNIST,

@@ -2,9 +2,9 @@
 
     python -m evidence.scorers FOLDER --data evaluations --limit 100
 
-FOLDER is a model of transformers with its tokenizer; ``smollm2`` is the one that the demo brings. A continuation is
-scored by the sum of its tokens' log-probabilities after its context (a sentence without context after the beginning of
-text), as in lm_eval, against which `evidence/scorers_checked.py` holds these numbers.
+FOLDER is a model of transformers with its tokenizer, or adapters of one; ``smollm2`` is what the demo brings. A
+continuation is scored by the sum of its tokens' log-probabilities after its context (a sentence without context after
+the beginning of text), as in lm_eval, against which `evidence/scorers_checked.py` holds these numbers.
 """
 
 from __future__ import annotations
@@ -119,7 +119,13 @@ def loaded(name: str) -> tuple[Any, Callable[[str], Tokens], int]:
     from krause_dynamics.checkpoints.bundled import smollm2_folder
 
     folder = smollm2_folder() if name == "smollm2" else Path(name)
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    if (folder / "adapter_config.json").exists():
+        from peft import PeftConfig, PeftModel
+
+        base = AutoModelForCausalLM.from_pretrained(PeftConfig.from_pretrained(folder).base_model_name_or_path)
+        model: Any = PeftModel.from_pretrained(base, folder)  # gives the base the Krause branch that belongs to them
+    else:
+        model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
 

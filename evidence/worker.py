@@ -64,8 +64,9 @@ class Order:
         tables["training"]["save_seconds"] = LOOKED
         tables["evaluation"] = {"cost": self.run.seed == 0}
         if self.small:
+            adapters = tables["model"]["kind"] == "gated"  # the size is that of their base
             for name, keys in SMALL.items():
-                tables[name] |= keys
+                tables[name] |= {} if adapters and name == "model" else keys
             if tables["data"]["format"] == "text":
                 tables["data"] |= SMALL_TEXT
         return tables
@@ -97,6 +98,7 @@ def carry_out(order: Order) -> dict[str, list[dict[str, Any]]] | None:
         "results": [{**_named(order), **_summary(order, result), "wall_seconds": time.time() - begin}],
         "metrics": [{"run": order.run.name, **row} for row in result.metrics],
     }
+    rows["results"][0] |= _asked(order, result.folder)
     right = _answers(order, result.folder)
     if right is not None:
         rows["answers"] = [{"run": order.run.name, "right": logs.packed(right)}]
@@ -152,7 +154,7 @@ def _summary(order: Order, result: Any) -> dict[str, Any]:
         "startup_seconds", "seconds", "memory_mib", "device", "captured", "compiled", "bfloat16", "configuration",
     )  # fmt: skip
     fixed = order.run.arm.startswith("dot.")  # at 1/sqrt(d_h)
-    learned = [] if fixed else sigmas(result.folder / "best" / "model.safetensors")
+    learned = [] if fixed else sigmas(next((result.folder / "best").glob("*.safetensors")))
     return {
         "best_epoch": result.best["epoch"], "validation": result.best[metric], "last_validation": result.last[metric],
         "test": result.test[metric], "test_loss": result.test["loss"],
@@ -169,6 +171,18 @@ def sigmas(path: Path) -> list[float]:
         names = [name for name in opened.keys() if ".log_sigma." in name]  # noqa: SIM118  # no mapping
         names.sort(key=lambda name: [int(part) for part in name.split(".") if part.isdigit()])
         return [round(float(opened.get_tensor(name).exp().mean()), 4) for name in names]
+
+
+def _asked(order: Order, folder: Path) -> dict[str, float]:
+    """Scores of language of the best weights, where the questions are there; none of pictures."""
+    from evidence import language
+
+    if order.tables()["data"]["format"] != "text":
+        return {}
+    if not (Path(order.data) / "evaluations").is_dir():
+        sys.stderr.write(f"{order.run.name}: no folder evaluations in {order.data}, so no scores of language\n")
+        return {}
+    return language.asked(folder / "best", Path(order.data), small=order.small)
 
 
 def _answers(order: Order, folder: Path) -> np.ndarray | None:

@@ -30,7 +30,21 @@ def test_contrasts_compare_arms_that_are_run_and_sum_to_nothing(experiment):
     assert set(experiment.kept) <= known
 
 
-@pytest.mark.parametrize("experiment", experiments.EXPERIMENTS.values(), ids=lambda e: e.name)
+OWN = [e for e in experiments.EXPERIMENTS.values() if e.tables["model"]["kind"] in KINDS]
+
+
+def test_adapters_differ_in_the_branch_alone():
+    tables = [
+        experiments.configuration(run, 1e-3, "data") for run in experiments.runs(experiments.EXPERIMENTS["smollm2"])
+    ]
+    own = {"branch", "window", "top_k", "sigma"}
+    shared = [({k: v for k, v in t["model"].items() if k not in own}, t["data"]) for t in tables]
+    assert all(other == shared[0] for other in shared)
+    assert [t["model"]["branch"] for t in tables] == [False, True] * 2
+    assert tables[0]["training"] == tables[1]["training"]
+
+
+@pytest.mark.parametrize("experiment", OWN, ids=lambda e: e.name)
 def test_arms_differ_in_their_rule_alone(experiment):
     own = {"score", "support", "read_out", "norm", "gate", "window", "attention_top_k", "random_seed"}
     shared = []
@@ -62,7 +76,7 @@ def test_runs_go_seed_after_seed_and_tuning_has_a_seed_of_its_own():
 
 
 def test_a_starting_sigma_is_that_of_softmax_attention():
-    for experiment in experiments.EXPERIMENTS.values():
+    for experiment in OWN:
         keys = {k: v for k, v in experiment.tables["model"].items() if k not in ("kind", "size")}
         size = {"tiny": (192, 3), "small": (384, 6)}.get(experiment.tables["model"].get("size", ""))
         config = KINDS[experiment.tables["model"]["kind"]](**keys)

@@ -112,7 +112,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "Fewer attention sinks", "figures only",
-        reason="no scores are published; of the trained pair, with untrained and shuffled controls: below",
+        reason="no scores are published; of the trained pair, with untrained and shuffled controls, and of both "
+        "branches of SmolLM2-135M: below",
     ),
 )  # fmt: skip
 
@@ -128,5 +129,6 @@ SUBJECTS: Mapping[str, str] = {
     "CLS row exempt - full rule": "Letting the class token hear all patches, under the full rule",
     "CLS row exempt - window": "Top-k for patches alone, beside the window without it",
     "learned key norms - none, window": "A learned key norm inside the window",
+    "gated Krause branch + LoRA - LoRA": "A gated Krause branch beside softmax, both with LoRA, instead of LoRA alone",
     "Gaussian - learned key norms, window": "The Gaussian instead of a learned key norm, inside the window",
 }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean, stdev
 
 from evidence import logs
+from evidence.experiments import Run, configuration
 from evidence.verdicts.found import Found
 
 
@@ -19,7 +21,8 @@ def sigmas(one: Found) -> Iterator[str]:
             mean = [sum(layer) / len(learned) for layer in zip(*learned, strict=True)]
             lines.append(f"- `{arm.name}`: " + ", ".join(f"{sigma:.2f}" for sigma in mean))
     if lines:
-        start = one.experiment.tables["model"]["sigma"]
+        last = Run(one.experiment.name, one.experiment.arms[-1].name, 0)
+        start = configuration(last, 0.0, "")["model"]["sigma"]
         yield f"Learned sigma, by layer (start {start:.2f}):\n\n" + "\n".join(lines)
 
 
@@ -42,6 +45,36 @@ def twins(folder: Path) -> Iterator[str]:
     for row in rows:
         cells = [f"{row[key]:.4f}" for key in keys] + [f"{row['effective_clusters']:.1f}"]
         lines.append(f"| {row['model']} | {row['control']} | " + " | ".join(cells) + " |")
+    yield "\n".join(lines)
+
+
+COLUMNS = {
+    "lambada_perplexity": "LAMBADA perplexity", "lambada_accuracy": "LAMBADA accuracy", "blimp": "BLiMP",
+    "sink_rate_softmax": "sinks, softmax", "first_softmax": "first token, softmax",
+    "sink_rate_krause": "sinks, Krause", "first_krause": "first token, Krause, by reach",
+    "published_krause": "published", "gate_krause": "gate to Krause",
+}  # fmt: skip
+
+
+def language(one: Found) -> Iterator[str]:
+    """What trained language models answered, mean and standard deviation over seeds; nothing where none was asked."""
+    rows = [row for row in one.rows if "lambada_perplexity" in row]
+    names = [name for name in COLUMNS if any(name in row for row in rows)]
+    if not rows:
+        return
+    lines = ["| arm | seeds | " + " | ".join(COLUMNS[name] for name in names) + " |", "| --- " * (2 + len(names)) + "|"]
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        own = [row for row in rows if row["arm"] == arm]
+        cells = []
+        for name in names:
+            values = [row[name] for row in own if name in row]
+            spread = f" +- {stdev(values):.2g}" if len(values) > 1 else ""
+            cells.append(f"{mean(values):.4g}{spread}" if values else "-")
+        lines.append(f"| `{arm}` | {len(own)} | " + " | ".join(cells) + " |")
+    yield (
+        "Asked afterwards (`base`: before it learned); +- is the standard deviation over seeds. A sink is a head whose "
+        "first token gets over 0.3 of the weight of the queries that can hear it; *published* divides by all queries."
+    )
     yield "\n".join(lines)
 
 

@@ -91,6 +91,7 @@ def experiment(one: Found) -> Iterator[str]:
     yield arms(one)
     if own.learning_rates:
         yield rates(one)
+    yield from further.language(one)
     yield from further.sigmas(one)
 
 
