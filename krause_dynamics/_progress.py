@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -91,3 +91,12 @@ def drawn(progress: bool | Progress, label: str) -> Iterator[Progress]:
         yield bar
     finally:
         bar.close()
+
+
+def counted(items: Sequence[Any], progress: bool | Progress, label: str) -> Iterator[Any]:
+    """The items one by one, each told to what ``progress=`` asks for (see `drawn`) when it is done."""
+    with drawn(progress, label) as bar:
+        for done, item in enumerate(items):
+            bar(done, len(items))
+            yield item
+        bar(len(items), len(items))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from krause_dynamics.forms.attention import kernel_steps, operators
+from krause_dynamics.forms.attention import kernel_operators, kernel_steps
 from krause_dynamics.forms.attention.call import Call, split_heads
 from krause_dynamics.forms.attention.triton import launch, replay
 from krause_dynamics.forms.attention.triton.primitives import INTERPRETED
@@ -133,7 +133,7 @@ def test_operators(together):
     torch.library.opcheck(torch.ops.krause_dynamics.kernels.default, arguments, test_utils=checks)
     replay._RECORDINGS.clear()
     for _ in range(3):
-        out, *_ = operators.kernels(*arguments)
+        out, *_ = kernel_operators.kernels(*arguments)
         out.backward(torch.ones(out.shape))
     assert [type(found).__name__ for found in replay._RECORDINGS.values()] == ["_Recording", "_Recording"]
 

@@ -8,7 +8,7 @@ import torch
 
 import krause_dynamics as kd
 from krause_dynamics.aggregate import weight_blocks
-from krause_dynamics.forms.attention import engine, operators
+from krause_dynamics.forms.attention import banded_operators, engine
 from krause_dynamics.forms.near import cell_lists, network
 from krause_dynamics.interaction import Aggregate, Request
 from krause_dynamics.nn.arguments import call_of
@@ -99,7 +99,7 @@ def test_away_from_the_cpu_no_selection_is_kept():
     q = torch.zeros(1, 2, 6, 4, device="meta")
     rule = kd.Window(3) & kd.TopK(2)
     call = call_of(q, q, q, rule.reach, sigma=2.0)
-    out, log_partition = operators.banded(call)
+    out, log_partition = banded_operators.banded(call)
     assert (out.shape, log_partition.shape, out.device.type) == ((1, 2, 6, 4), (1, 2, 6), "meta")
     selection = engine.forward(call._replace(scale=torch.ones(1, 2, device="meta")), save=False)[2]
     assert (selection.shape, selection.dtype, selection.device.type) == ((0,), torch.uint8, "meta")

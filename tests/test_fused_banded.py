@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import krause_dynamics as kd
-from krause_dynamics.forms.attention import banded, operators, tiles
+from krause_dynamics.forms.attention import banded, banded_operators, tiles
 from krause_dynamics.forms.attention import by_tiles as tiles_engine
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.forms.attention.cpu import by_blocks, by_rows
@@ -98,7 +98,7 @@ def engine(request, monkeypatch):
         return request.param == "blocks" and not ragged
 
     monkeypatch.setattr(by_blocks, "pays", can)
-    return operators.banded
+    return banded_operators.banded
 
 
 def gradients(outcome, leaves, seed=9):
@@ -232,7 +232,7 @@ def test_half_types_round_once(dtype):
     q, k, v = (points(1, 2, 100, 16, seed=s, grad=False).to(dtype) for s in range(3))
     parameter = torch.full((2,), 2.0)
     rule = kd.Window(32) & kd.TopK(9)
-    out, log_partition = operators.banded(call_of(q, k, v, rule, parameter))
+    out, log_partition = banded_operators.banded(call_of(q, k, v, rule, parameter))
     theirs = by_reference(q.double(), k.double(), v.double(), rule, parameter.double())
     assert out.dtype == dtype
     assert log_partition.dtype == torch.float32
@@ -326,9 +326,9 @@ def test_a_stretch_of_a_buffer_is_read_in_place(kv_heads):
     elsewhere = torch.cat([held_v[:, :, 10:40], held_v[:, :, :1]], 2)[:, :, 1:30]
     for rule in (kd.Window(9) & kd.TopK(4), kd.Causal(), kd.Everyone(), kd.Window(200)):
         call = call_of(q, k, v, rule, torch.ones(2, dtype=torch.float64), offset=27)
-        expected = operators.banded(call._replace(k=k.contiguous(), v=v.contiguous()))
+        expected = banded_operators.banded(call._replace(k=k.contiguous(), v=v.contiguous()))
         for values in (v, elsewhere):
-            found = operators.banded(call._replace(v=values))
+            found = banded_operators.banded(call._replace(v=values))
             assert torch.equal(found[0], expected[0])
             assert torch.equal(found[1], expected[1])
 
@@ -426,7 +426,7 @@ def test_flops_are_those_of_the_admitted_pairs():
 
     q, k, v = points(2, 3, 100, 8), points(2, 3, 100, 8), points(2, 3, 100, 5)
     with FlopCounterMode(display=False) as counter:
-        out, _ = operators.banded(call_of(q, k, v, kd.Window(9), torch.ones(3, dtype=torch.float64)))
+        out, _ = banded_operators.banded(call_of(q, k, v, kd.Window(9), torch.ones(3, dtype=torch.float64)))
         forward = counter.get_total_flops()
         out.sum().backward()
     assert forward == 2 * 2 * 3 * 100 * 9 * (8 + 5)

@@ -12,7 +12,7 @@ pytest.importorskip("triton")
 
 PROGRAM = """
 import torch
-from krause_dynamics.forms.attention import kernels, operators
+from krause_dynamics.forms.attention import banded_operators, kernels
 from krause_dynamics.interaction.reach import Reach
 from krause_dynamics.nn.arguments import call_of
 
@@ -28,7 +28,7 @@ cases = [
 ]
 for reach, options in cases:
     results = []
-    for run in (kernels.attend, operators.banded):
+    for run in (kernels.attend, banded_operators.banded):
         shift = 0 if "score" in options else 3  # products would grow with it
         out, log_partition = run(call_of(q + shift, k + shift, v, reach, sigma=sigma, **options))
         finite = torch.where(log_partition > -1e9, log_partition, 0.0)
@@ -48,7 +48,7 @@ for shared in (False, True):
         x, y, z = (torch.randn(1, 2, 19, 16, requires_grad=True) for _ in range(3))
         y, z = (x, x) if shared else (y, z)
         call = call_of(x, y, z, Reach(7, 0, (), 3), scale=0.5, score="dot", key_bias=torch.zeros(19))
-        mine, theirs = (run(call) for run in (kernels.attend, operators.banded))
+        mine, theirs = (run(call) for run in (kernels.attend, banded_operators.banded))
         for a, b in zip(mine, theirs):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
         gradients = [torch.autograd.grad(pair[0].square().sum() + pair[1].sum(), [x, y, z]) for pair in (mine, theirs)]

@@ -16,7 +16,7 @@ from krause_dynamics.nn import (
     StaticWindowCache,
     WindowCache,
     krause_attention,
-    parts,
+    projections,
 )
 
 OPTIONS = {
@@ -273,7 +273,7 @@ def test_layer_trains():
 @pytest.mark.parametrize("options", [{}, {"kv_heads": 2, "bias": False}, {"rotary": 100.0, "project_scale": 0.5}])
 def test_projections_in_one_product_equal_three(options, monkeypatch):
     """In float64, gradients of all parameters too; a hook keeps them apart, as do replaced layers."""
-    monkeypatch.setattr(parts, "APART", ())
+    monkeypatch.setattr(projections, "APART", ())
     together = KrauseAttention(32, 4, window=8, **options).double()
     apart = copy.deepcopy(together)
     seen = []
@@ -292,7 +292,7 @@ def test_projections_in_one_product_equal_three(options, monkeypatch):
 @pytest.mark.parametrize("change", ["dtype", "bias", "frozen"])
 def test_projections_that_differ(change, monkeypatch):
     """Layers that cannot be joined are called one by one; a frozen one takes no gradient."""
-    monkeypatch.setattr(parts, "APART", ())
+    monkeypatch.setattr(projections, "APART", ())
     layers = [torch.nn.Linear(8, 8) for _ in range(3)]
     if change == "dtype":
         layers[1].double()
@@ -301,14 +301,14 @@ def test_projections_that_differ(change, monkeypatch):
     else:
         layers[1].requires_grad_(False)
     x = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
-    joint = parts.projected_together(x, layers)
+    joint = projections.projected_together(x, layers)
     assert (joint is None) == (change != "frozen")
     if joint is not None:
         joint.sum().backward()
         assert layers[1].weight.grad is None
         torch.testing.assert_close(layers[2].weight.grad, x.sum(0).expand(8, 8))
     with torch.no_grad():
-        assert parts.projected_together(x, layers) is None
+        assert projections.projected_together(x, layers) is None
 
 
 def test_log_sigma_is_trained_saved_and_reloaded_by_peft(tmp_path):

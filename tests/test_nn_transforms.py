@@ -6,7 +6,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 import krause_dynamics as kd
 from krause_dynamics.aggregate import calls
-from krause_dynamics.forms.attention import operators
+from krause_dynamics.forms.attention import kernel_operators
 from krause_dynamics.nn import KrauseAttention
 
 RULES = {
@@ -82,7 +82,7 @@ def test_what_operators_do_not_know_runs_on_the_reference(used):
 def test_mapped_kernels_fold_their_batch():
     """The rule of the kernels' operators, by the one operator of theirs that runs everywhere: shapes alone."""
     x = torch.empty(3, 2, 2, 5, 4, device="meta")
-    assert vmap(operators.squared_norms)(x).shape == (3, 2, 2, 5)
+    assert vmap(kernel_operators.squared_norms)(x).shape == (3, 2, 2, 5)
 
 
 @pytest.mark.parametrize(("rule", "strict"), [*((rule, False) for rule in RULES), ("picture", True)])

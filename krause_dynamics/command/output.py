@@ -118,25 +118,38 @@ class Output:
 
 def options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A command with these options of `ADDED`; it gets them as one `Output`, its keyword ``output``."""
+    return gathered("output", Output, {name: ADDED[name] for name in names})
+
+
+def gathered(
+    keyword: str, kind: Callable[..., Any], added: Mapping[str, tuple[Any, Any]]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command with further options, which it gets as one value.
+
+    Args:
+        keyword: Parameter of the command that the value is handed to.
+        kind: Makes the value of the options by name.
+        added: Annotation and default of each.
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
-        own = [given for name, given in signature.parameters.items() if name != "output"]
-        added = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=ADDED[name][0], default=ADDED[name][1])
-            for name in names
+        own = [given for name, given in signature.parameters.items() if name != keyword]
+        more = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+            for name, (annotation, default) in added.items()
         ]
 
         @functools.wraps(command)
-        def with_options(*args: Any, **given: Any) -> None:
-            output = Output(**{name: given.pop(name) for name in names if name in given})
-            command(*args, output=output, **given)
+        def whole(*args: Any, **given: Any) -> None:
+            value = kind(**{name: given.pop(name) for name in added if name in given})
+            command(*args, **{keyword: value}, **given)
 
         hints = get_type_hints(command, include_extras=True)
-        hints.pop("output")
-        with_options.__annotations__ = {**hints, **{name: ADDED[name][0] for name in names}}
-        with_options.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
-        return with_options
+        hints.pop(keyword)
+        whole.__annotations__ = {**hints, **{name: annotation for name, (annotation, _) in added.items()}}
+        whole.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+        return whole
 
     return decorate
 

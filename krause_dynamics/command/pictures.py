@@ -4,40 +4,52 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
 from krause_dynamics.command.options import answered, check_paths
-from krause_dynamics.command.output import Answer, Output, options
+from krause_dynamics.command.output import Answer, Output, gathered, options
 
 Model = Annotated[Path, typer.Argument(help="Folder of an autoregressive model of pictures (KARM, ARM, LARM).")]
 Out = Annotated[Path, typer.Option(help="PNG of all pictures side by side; a .npy beside it holds their levels.")]
-Seed = Annotated[int, typer.Option(help="Of the random numbers: picture i depends on it and on i alone.")]
-Temperature = Annotated[float, typer.Option(help="Divides the logits; 1 draws from the model itself.")]
-BatchSize = Annotated[
-    int | None, typer.Option(help="Pictures at a time (default: 64 at most; on a GPU as many as fit).")
-]
-Device = Annotated[str, typer.Option(help="Where the model runs, such as cuda.")]
 
 
+class Drawing(NamedTuple):
+    """Options of both commands, their help and defaults."""
+
+    seed: Annotated[int, typer.Option(help="Of the random numbers: picture i depends on it and on i alone.")] = 0
+    temperature: Annotated[float, typer.Option(help="Divides the logits; 1 draws from the model itself.")] = 1.0
+    batch_size: Annotated[
+        int | None, typer.Option(help="Pictures at a time (default: 64 at most; on a GPU as many as fit).")
+    ] = None
+    device: Annotated[str, typer.Option(help="Where the model runs, such as cuda.")] = "cpu"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those that the functions of `models` take."""
+        return {name: value for name, value in self._asdict().items() if name != "device"}
+
+
+_hints = get_type_hints(Drawing, include_extras=True)
+draws = gathered("drawing", Drawing, {name: (_hints[name], Drawing._field_defaults[name]) for name in Drawing._fields})
+
+
+@draws
 @options("json", "quiet", "force")
 def generate(
     model: Model,
     out: Out = Path("pictures.png"),
     count: Annotated[int, typer.Option(help="Number of pictures.")] = 16,
-    seed: Seed = 0,
-    temperature: Temperature = 1.0,
-    batch_size: BatchSize = None,
-    device: Device = "cpu",
     *,
     output: Output,
+    drawing: Drawing,
 ) -> None:
     """Draw pictures from a trained autoregressive model, one value after the other."""
-    drawing = {"seed": seed, "temperature": temperature, "batch_size": batch_size}
-    answered(partial(_generate, model, out, device, count, drawing, output), output)
+    answered(partial(_generate, model, out, count, drawing, output), output)
 
 
+@draws
 @options("json", "quiet", "force")
 def complete(
     model: Model,
@@ -46,46 +58,36 @@ def complete(
     ],
     out: Out = Path("completed.png"),
     rows: Annotated[int | None, typer.Option(help="Rows that are given, from above (default: half).")] = None,
-    seed: Seed = 0,
-    temperature: Temperature = 1.0,
-    batch_size: BatchSize = None,
-    device: Device = "cpu",
     *,
     output: Output,
+    drawing: Drawing,
 ) -> None:
     """Keep the upper rows of pictures and let a trained autoregressive model draw the rest."""
-    drawing = {"seed": seed, "temperature": temperature, "batch_size": batch_size}
-    answered(partial(_complete, model, pictures, out, device, rows, drawing, output), output)
+    answered(partial(_complete, model, pictures, out, rows, drawing, output), output)
 
 
-def _generate(folder: Path, out: Path, device: str, count: int, drawing: dict[str, Any], output: Output) -> Answer:
+def _generate(folder: Path, out: Path, count: int, drawing: Drawing, output: Output) -> Answer:
     from krause_dynamics import models
 
     check_paths(out)
     output.may_write(out, out.with_suffix(".npy"))
-    model = _loaded(folder, device)
-    drawn = models.generate_pictures(model, count, progress=output.progress, **drawing)
-    return _written(drawn, out, model, {"command": "krause generate", "model": str(folder), "count": count} | drawing)
+    model = _loaded(folder, drawing.device)
+    drawn = models.generate_pictures(model, count, progress=output.progress, **drawing.options)
+    return _written(
+        drawn, out, model, {"command": "krause generate", "model": str(folder), "count": count} | drawing.options
+    )
 
 
-def _complete(
-    folder: Path,
-    source: Path,
-    out: Path,
-    device: str,
-    rows: int | None,
-    drawing: dict[str, Any],
-    output: Output,
-) -> Answer:
+def _complete(folder: Path, source: Path, out: Path, rows: int | None, drawing: Drawing, output: Output) -> Answer:
     from krause_dynamics import models
 
     check_paths(out)
     output.may_write(out, out.with_suffix(".npy"))
-    model = _loaded(folder, device)
+    model = _loaded(folder, drawing.device)
     given = _read(source)
-    drawn = models.complete_pictures(model, given, rows, progress=output.progress, **drawing)
+    drawn = models.complete_pictures(model, given, rows, progress=output.progress, **drawing.options)
     told = {"command": "krause complete", "model": str(folder), "pictures": str(source), "rows": rows}
-    return _written(drawn, out, model, told | drawing)
+    return _written(drawn, out, model, told | drawing.options)
 
 
 def _loaded(folder: Path, device: str) -> Any:

@@ -52,8 +52,10 @@ def krausify(
         model: A model that dispatches its attention through the registry of transformers, not an encoder-decoder.
         neighbourhood: Who is heard, as in `nn.krause_attention`; the short forms below join it.
         window: W keys, the query's own counted; of the past in causal models, centred on the query in others (odd).
-        top_k: Keys that stay: one number, a pair (first layer, last layer) with equal steps between, rounded as in
-            2602.11534 (k to 2k), or one number a chosen layer.
+        top_k: Keys that stay. One number is that number in every layer, as ``TopK(k)`` and ``top_k=`` mean it
+            everywhere else here: a rank that grew unasked would show in no configuration that the user wrote. A pair
+            (first layer, last layer) has equal steps between, rounded half to even; ``(k, 2 * k)`` is the schedule
+            of 2602.11534. Or one number a chosen layer.
         sigma: Starting bandwidth: one number, or one a chosen layer, each a number or one per head. Default: from the
             norms of the keys of ``sample`` (see `starting_sigmas`), else head_dim^(1/4).
         grid: (height, width) of a picture with radius 2, or a `Grid`.

@@ -1,31 +1,30 @@
-"""Krause attention as a layer: projections, a learned bandwidth, rotary positions and a cache."""
+"""Krause attention as a layer: projections, a learned bandwidth, a neighbourhood and a cache."""
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from krause_dynamics._arguments import FLAG, Whole
+from krause_dynamics._arguments import FLAG
 from krause_dynamics.aggregate.calls import IMPLEMENTATIONS
 from krause_dynamics.errors import UnsupportedImplementation
-from krause_dynamics.forms.attention.call import split_heads
 from krause_dynamics.interaction import DotProduct, Gaussian, Grid, Interaction, Segments
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
-from krause_dynamics.interaction.reach import UNBOUNDED
 from krause_dynamics.nn import deprecated
 from krause_dynamics.nn.arguments import call_of
 from krause_dynamics.nn.attention import WATCHERS, answer, with_sink
 from krause_dynamics.nn.cache import WindowCache
 from krause_dynamics.nn.hearing import hearing, within
-from krause_dynamics.nn.parts import LogSigma, PerHead, Rotary, projected_together
+from krause_dynamics.nn.parts import LogSigma, PerHead
+from krause_dynamics.nn.projections import Projections
+from krause_dynamics.nn.rule import arguments_of, cache_of
 from krause_dynamics.nn.sparse import dense, weights_of
 from krause_dynamics.nn.static_cache import StaticWindowCache, from_ring
 
 
-def _check_words(score: str, norm: float | None, impl: str, dropout: float, project_scale: float) -> None:
+def _check_words(score: str, norm: float | None, impl: str, dropout: float) -> None:
     """What a forward pass would refuse, refused when the layer is built."""
     if score not in ("gaussian", "dot"):
         raise ValueError(f"score must be 'gaussian' or 'dot', got {score!r}")
@@ -35,14 +34,9 @@ def _check_words(score: str, norm: float | None, impl: str, dropout: float, proj
         raise UnsupportedImplementation(f"impl must be 'auto' or one of {IMPLEMENTATIONS}, got {impl!r}")
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"dropout must be a probability in [0, 1), got {dropout!r}")
-    if not 0.0 < project_scale < math.inf:
-        raise ValueError(f"project_scale must be positive, got {project_scale!r}")
 
 
-SIZE = Whole(1, 1 << 20)  # of a layer: a square matrix of that side is 4 TB
-
-
-class KrauseAttention(nn.Module):
+class KrauseAttention(Projections):
     """Multi-head Krause attention with projections: x (batch, tokens, dim) -> (batch, tokens, dim).
 
     Args:
@@ -112,28 +106,17 @@ class KrauseAttention(nn.Module):
         impl: str = "auto",
         **old: Any,
     ) -> None:
-        super().__init__()
-        for name, size in (("dim", dim), ("heads", heads), ("kv_heads", heads if kv_heads is None else kv_heads)):
-            SIZE.read(name, size)
-        for name, flag in (("bias", bias), ("sink", sink), ("sigma_per_head", sigma_per_head)):
+        super().__init__(dim, heads, heads if kv_heads is None else kv_heads, bias, rotary, project_scale)
+        for name, flag in (("sink", sink), ("sigma_per_head", sigma_per_head)):
             FLAG.read(name, flag)
-        kv_heads = heads if kv_heads is None else kv_heads
-        if min(dim, heads, kv_heads) < 1 or dim % heads or heads % kv_heads:
-            raise ValueError(f"heads must divide dim and kv_heads must divide heads, got {dim=}, {heads=}, {kv_heads=}")
-        _check_words(score, norm, impl, dropout, project_scale)
+        _check_words(score, norm, impl, dropout)
         self.neighbourhood = hearing(neighbourhood, window, top_k, causal, grid, old)
         self._reach, self._segments = within(self.neighbourhood)
-        self.dim, self.heads, self.kv_heads, self.head_dim = dim, heads, kv_heads, dim // heads
-        self.score, self.project_scale, self.dropout, self.impl = score, project_scale, dropout, impl
-        self.q_proj = nn.Linear(dim, dim, bias)
-        self.k_proj = nn.Linear(dim, kv_heads * self.head_dim, bias)
-        self.v_proj = nn.Linear(dim, kv_heads * self.head_dim, bias)
-        self.out_proj = nn.Linear(dim, dim, bias)
+        self.score, self.dropout, self.impl = score, dropout, impl
         initial = self.head_dim**0.25 if sigma is None else sigma
         self.log_sigma = LogSigma(initial, heads if sigma_per_head else 1, learn=FLAG.read("learn_sigma", learn_sigma))
         self.key_norm = None if norm is None else PerHead(norm, heads)
         self.sink = PerHead(0.0, heads) if sink else None
-        self.rotary = None if rotary is None else Rotary(self.head_dim, rotary)
 
     @property
     def sigma(self) -> Tensor:
@@ -167,20 +150,8 @@ class KrauseAttention(nn.Module):
         Raises:
             TypeError: Another score, or a pair bias (which a forward pass takes).
         """
-        score = interaction.score
-        if not isinstance(score, Gaussian | DotProduct) or interaction.pair_bias is not None:
-            raise TypeError(f"a layer takes a Gaussian or a DotProduct without a pair bias, got {interaction!r}")
-        gaussian = isinstance(score, Gaussian)
-        norm = None
-        if isinstance(score, DotProduct) and not score.coefficients().is_product:
-            norm = torch.as_tensor(score.norm).detach().double().reshape(-1)
-            rest["norm"] = float(norm[0])
-        sigma = torch.as_tensor(score.sigma if isinstance(score, Gaussian) else score.beta**-0.5)
-        sigma = sigma.detach().double().reshape(-1)
-        layer = cls(
-            dim, heads, interaction.neighbourhood, sigma=float(sigma[0]), score="gaussian" if gaussian else "dot",
-            sigma_per_head=len(sigma) > 1, **rest,
-        )  # fmt: skip
+        arguments, sigma, norm = arguments_of(interaction)
+        layer = cls(dim, heads, interaction.neighbourhood, **arguments, **rest)
         with torch.no_grad():
             layer.log_sigma.weight.copy_(sigma.log())
             if layer.key_norm is not None and norm is not None:
@@ -197,16 +168,7 @@ class KrauseAttention(nn.Module):
             ValueError: The layer hears later keys, so that earlier outputs would change as tokens arrive; or a static
                 cache without a window, or of a layer with exempt rows.
         """
-        if self._reach.right != 0 or self._reach.grid or self._segments is not None:
-            raise ValueError("decoding needs causal=True or a window of the past; this layer hears later tokens")
-        window = None if self._reach.left == UNBOUNDED else self._reach.left + 1
-        if not static:
-            return WindowCache(window, self._reach.first)
-        if window is None:
-            raise ValueError("a static cache needs a window, got window=None; use static=False, which grows")
-        if self._reach.exempt:
-            raise ValueError("a static cache counts on the device and cannot tell exempt rows; use static=False")
-        return StaticWindowCache(window, self._reach.first)
+        return cache_of(self._reach, self._segments, static=static)
 
     def project(self, x: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (b, h, n, d), keys and values (b, h_kv, n, d) of tokens x (b, n, dim), rotated where asked.
@@ -215,23 +177,7 @@ class KrauseAttention(nn.Module):
             x: Tokens.
             positions: (n,) or (b, n) integers for rotary positions; default 0, 1, ...
         """
-        return self._projected(x, positions)[:3]
-
-    def _projected(self, x: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """As `project`, and the tensor (b, n, h + 2 h_kv, d) of which the three are parts, or ``None``."""
-        layers = (self.q_proj, self.k_proj, self.v_proj)
-        joint = projected_together(x, layers)
-        if joint is None:
-            q, k, v = (layer(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for layer in layers)
-        else:
-            joint = joint.unflatten(-1, (-1, self.head_dim))
-            q, k, v = split_heads(joint, self.kv_heads)
-        if self.rotary is not None:
-            positions = torch.arange(x.shape[1], device=x.device) if positions is None else positions
-            q, k, joint = self.rotary(q, positions), self.rotary(k, positions), None
-        if self.project_scale != 1.0:
-            q, k, joint = q * self.project_scale, k * self.project_scale, None
-        return q, k, v, joint
+        return self.projected(x, positions)[:3]
 
     def forward(
         self,
@@ -272,13 +218,13 @@ class KrauseAttention(nn.Module):
             raise ValueError(f"return_weights must be False, True or 'dense', got {return_weights!r}")
         if self.rotary is not None and cache is not None and positions is None:
             positions = torch.arange(x.shape[1], device=x.device) + cache.seen
-        q, k, v, joint = self._projected(x, positions)
+        q, k, v, joint = self.projected(x, positions)
         if isinstance(cache, StaticWindowCache) and not (
             return_weights or key_bias is not None or pair_bias is not None
         ):
             found = self._from_ring(cache, q, k, v, key_valid)
             if found is not None:
-                return self._projected_back(*found)
+                return self._answered(*found)
         offset, reach = None, self._reach
         if cache is not None:
             k, v, key_valid, offset = cache.update(k, v, key_valid)
@@ -294,18 +240,17 @@ class KrauseAttention(nn.Module):
         if joint is not None and joint.dtype == call.q.dtype:
             call = call._replace(joint=joint)
         out, log_partition = answer(call, self.impl)
-        result = self._projected_back(out, log_partition)
+        result = self._answered(out, log_partition)
         if not return_weights:
             return result
         weights = weights_of(call, log_partition, None if self.sink is None else self.sink())
         return result, dense(*weights, call.k.shape[2]) if return_weights == "dense" else weights
 
-    def _projected_back(self, out: Tensor, log_partition: Tensor) -> Tensor:
+    def _answered(self, out: Tensor, log_partition: Tensor) -> Tensor:
         """Tokens (b, n, dim) of heads (b, h, n, d), the sink's share taken."""
         if self.sink is not None:
             out, _ = with_sink(out, log_partition, self.sink())
-        result: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
-        return result
+        return self.project_back(out)
 
     def _from_ring(
         self, cache: StaticWindowCache, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None

@@ -1,20 +1,15 @@
-"""Small parts of a layer: the learned bandwidth, rotary positions, projections in one product."""
+"""Small parts of a layer: the learned bandwidth, numbers a head, rotary positions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from krause_dynamics._arguments import FLAG, LARGEST, POSITIVE, Real, Whole, reads
-
-# Devices whose attention gives three gradients: copying those together takes longer than one product saves (a step of
-# KViT-S on one core: 1.06 times softmax's, 1.04 apart).
-APART = ("cpu",)
 
 
 class PerHead(nn.Module):
@@ -84,25 +79,3 @@ class Rotary(nn.Module):
         cos, sin = angle.cos(), angle.sin()
         first, second = x.to(dtype).chunk(2, dim=-1)
         return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(x.dtype)
-
-
-def projected_together(x: Tensor, layers: Sequence[Any]) -> Tensor | None:
-    """Outputs of linear layers that meet the same tokens, side by side in the last axis, in one product; or ``None``.
-
-    Of nine products of a training step three are left, and tokens are cast once. Without gradients the layers are
-    called one by one: a step of generation reads each weight once, and joining the weights would double that. So are
-    layers on a device of `APART`, and one that is no longer plain: replaced (peft, quantisation), parametrised,
-    sharded, or looked at by hooks.
-    """
-    if x.device.type in APART or not torch.is_grad_enabled() or not all(_is_plain(layer) for layer in layers):
-        return None
-    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-    if len({weight.dtype for weight in weights}) > 1 or len({bias is None for bias in biases}) > 1:
-        return None
-    return functional.linear(x, torch.cat(weights), None if biases[0] is None else torch.cat(biases))
-
-
-def _is_plain(layer: Any) -> bool:
-    """Whether calling a layer is one product with its weight."""
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    return type(layer) is nn.Linear and type(layer.weight) in (Tensor, nn.Parameter) and not any(hooks)

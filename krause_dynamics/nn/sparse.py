@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from krause_dynamics.forms.attention import tiles
+from krause_dynamics.forms.attention import tile_weights, tiles
 from krause_dynamics.forms.attention.call import Call, score_dtype
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.nn import checks
@@ -70,7 +70,9 @@ def _weights_of(call: Call) -> tuple[Tensor, Tensor]:
     first, last = tiles.bounds(call)
     for block in tiles.blocks(call, max(1, _PAIRS // (batch * heads))):
         allowed = tiles.admitted(block, reach, call.offset, first, last)
-        weights, chosen = tiles.weigh(tiles.gather(block, call), allowed, tiles.Rule.of(call, block))
+        weights, chosen = tile_weights.weigh(
+            tile_weights.gather(block, call), allowed, tile_weights.Rule.of(call, block)
+        )
         place = chosen.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., :width]
         kept = chosen.gather(-1, place)
         columns = block.columns[:, None, :].expand_as(chosen).gather(-1, place)

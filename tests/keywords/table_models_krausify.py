@@ -72,6 +72,9 @@ def top_k(first, second):
 
     assert ranks(kd.krausify(base(3), top_k=first)) == [1, 1, 1]
     assert ranks(kd.krausify(base(4), top_k=second)) == [2, 3, 3, 4]
+    # The schedules that the published code makes of k = 2 and k = 8 in twelve layers: a pair (k, 2 k).
+    assert ranks(kd.krausify(base(12), top_k=(2, 4))) == [2] * 3 + [3] * 6 + [4] * 3
+    assert ranks(kd.krausify(base(12), top_k=(8, 16))) == [8, 9, 9, 10, 11, 12, 12, 13, 14, 15, 15, 16]
     with pytest.raises(ValueError, match="top_k"):
         kd.krausify(base(2), top_k=[1, 2, 3])
 

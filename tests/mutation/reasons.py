@@ -27,7 +27,10 @@ REASONS = (
     Reason("near/cell_lists.py", "limit + 3", "constant", "from where cells are too many for memory"),
     Reason("clusters/_spanning.py", "both = 2 * len(rows)", "", "both ways find the same edges"),
     Reason(
-        "attention/tiles.py", "tile.q.masked_fill(lame", "constant", "any finite number: what is put there is not used"
+        "attention/tile_weights.py",
+        "tile.q.masked_fill(lame",
+        "constant",
+        "any finite number: what is put there is not used",
     ),
     Reason("opinions/sequential.py", "<= self._tolerance", "comparison", "at equality with a tolerance both are right"),
     Reason("mean_field/runs.py", "meta(np.empty(0)", "constant", "its dtype alone is read"),
@@ -80,7 +83,7 @@ REASONS = (
     Reason("forms/blocked.py", "if end - i > 1 and (low", "comparison", "masks a tile whose columns are all in reach"),
     Reason("lattice/convolution.py", "row, inner = ", "constant", "the slope may be that of any clear row behind"),
     Reason(
-        "attention/tiles.py",
+        "attention/tile_weights.py",
         "tile.log_mass > NEVER",
         "comparison",
         "weights of no mass are left out by the sum as well",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from krause_dynamics.forms.attention import operators
+from krause_dynamics.forms.attention.banded_operators import banded
 from krause_dynamics.forms.attention.call import DTYPES, Call
 from krause_dynamics.forms.attention.lowering import Lowered, prepared, refusal
 from krause_dynamics.interaction import Interaction, Prepared, Request
@@ -15,7 +15,7 @@ def serves(call: Call) -> str | None:
     return None
 
 
-attend = operators.banded
+attend = banded
 
 
 def supports(interaction: Interaction, request: Request) -> str | None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor
 
-from krause_dynamics.forms.attention import tiles
+from krause_dynamics.forms.attention import tile_weights, tiles
 from krause_dynamics.forms.attention.call import Call, Gradients, score_dtype
 
 PAIRS_A_BLOCK = 1 << 23  # pairs of one block times batch and heads: 32 MiB of float32 scores
@@ -39,10 +39,10 @@ def backward(call: Call, grad_out: Tensor, grad_log: Tensor) -> Gradients:
     grad_pair = None if call.pair_bias is None else torch.zeros(batch, heads, n + 1, m, dtype=dtype, device=device)
     with torch.no_grad(), _exact_products(call.q.device.type):
         for block, allowed, keep in _walk(call):
-            tile = tiles.gather(block, call)
+            tile = tile_weights.gather(block, call)
             rows, live = block.rows.clamp(max=n - 1), block.rows < n
             given = grad_out[:, :, rows].to(dtype) * live[..., None], grad_log[:, :, rows].to(dtype) * live
-            found = tiles.slopes(tile, allowed, tiles.Rule.of(call, block), keep, given)
+            found = tile_weights.slopes(tile, allowed, tile_weights.Rule.of(call, block), keep, given)
             grad_q[:, :, block.rows] = found.q
             for total, part in ((grad_k, found.k), (grad_v, found.v)):
                 grouped = part.unflatten(1, (kv_heads, heads // kv_heads)).sum(2)
@@ -70,7 +70,7 @@ def _walk(call: Call) -> Iterator[tuple[tiles.Block, Tensor, Tensor | None]]:
 
 
 def _attend(call: Call, block: tiles.Block, allowed: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
-    return tiles.attend(tiles.gather(block, call), allowed, tiles.Rule.of(call, block), keep)
+    return tile_weights.attend(tile_weights.gather(block, call), allowed, tile_weights.Rule.of(call, block), keep)
 
 
 def _accumulate(total: Tensor, columns: Tensor, part: Tensor) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.forms.attention.lowering import lift
+from krause_dynamics.forms.attention.packed import Packed
 from krause_dynamics.forms.attention.softcap import SoftCapped
 from krause_dynamics.interaction import reference
-from krause_dynamics.interaction.reach import Reach
 
 
 def attend(call: Call) -> tuple[Tensor, Tensor]:
@@ -25,10 +25,7 @@ def attend_capped(call: Call, cap: float, *, weights: bool) -> tuple[Tensor, Ten
     """Likewise of soft-capped scores (a cap of 0: none), and weights (b, h, n, m) where asked for."""
     if not torch.compiler.is_compiling():
         return _attend(call, cap, weights)
-    mean, log_partition, found = _in_graph(
-        call.q, call.k, call.v, call.coefficients(), call.log_mass, call.pair_bias, call.segments, call.reach.numbers,
-        call.distance, call.offset, call.ranked, cap, weights,
-    )  # fmt: skip
+    mean, log_partition, found = _in_graph(*Packed.of(call), cap, weights)
     return mean, log_partition, found
 
 
@@ -42,21 +39,6 @@ def _attend(call: Call, cap: float, weights: bool) -> tuple[Tensor, Tensor, Tens
 
 # The tracer of bytecode knows no values whose properties are kept on first use.
 @torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
-def _in_graph(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: Tensor,
-    log_mass: Tensor | None,
-    pair_bias: Tensor | None,
-    segments: Tensor | None,
-    numbers: Sequence[int],
-    distance: bool,
-    offset: int,
-    ranked: bool,
-    cap: float,
-    weights: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    reach = Reach.from_numbers(numbers)
-    call = Call(q, k, v, scale, distance, reach, log_mass, pair_bias, segments, offset, ranked=ranked)
-    return _attend(call, cap, weights)
+def _in_graph(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *packed, cap, weights = arguments
+    return _attend(Packed(*packed).call(), cap, weights)

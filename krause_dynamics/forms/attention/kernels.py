@@ -11,8 +11,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from krause_dynamics.forms.attention import kernel_operators as operators
 from krause_dynamics.forms.attention import kernel_steps as steps
-from krause_dynamics.forms.attention import operators
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.forms.attention.lowering import Lowered, prepared, refusal
 from krause_dynamics.interaction import Aggregate, Interaction, Prepared, Request

@@ -13,9 +13,8 @@ from .backward_tiles import (
     scale_of_distance,
     squares,
     store_rows,
-    walk_keys,
-    walk_rows,
 )
+from .backward_walks import walk_keys, walk_rows
 from .primitives import RUN_TIME, load_rows, load_scale, within
 
 

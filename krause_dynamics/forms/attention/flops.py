@@ -1,0 +1,41 @@
+"""Multiply-adds of the attention operators, for the flop counters of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch.utils.flop_counter import register_flop_formula
+
+from krause_dynamics.interaction.reach import Reach
+
+
+def register(forward: Any, backward: Any, place: int, place_backward: int) -> None:
+    """Flops of an operator and its gradient, whose numbers stand at these places after q, k and v.
+
+    A gradient takes the scores again, and the four products of dq, dk, dv and dL/dp: two and a half forward passes.
+    """
+
+    def count(q: Any, k: Any, v: Any, *rest: Any, **_: Any) -> int:
+        return _pair_flops(*_shapes(q, k, v, rest[place + 3 :]), rest[place])
+
+    def count_backward(q: Any, k: Any, v: Any, *rest: Any, **_: Any) -> int:
+        return 5 * _pair_flops(*_shapes(q, k, v, rest[place_backward + 3 :]), rest[place_backward]) // 2
+
+    register_flop_formula(forward)(count)
+    register_flop_formula(backward)(count_backward)
+
+
+def _pair_flops(q: Any, k: Any, v: Any, numbers: Sequence[int]) -> int:
+    """Multiply-adds (counted as two) of one product with q and one with v over the pairs that index rules admit."""
+    batch, heads, n, dim = q
+    return int(2 * batch * heads * n * Reach.from_numbers(numbers).row_length(k[2]) * (dim + v[3]))
+
+
+def _shapes(q: Any, k: Any, v: Any, rest: Sequence[Any]) -> tuple[Any, Any, Any]:
+    """Shapes of queries, keys and values, which may be parts of one tensor; `rest` begins with the heads of keys."""
+    if k is not None:
+        return q, k, v
+    batch, n, heads, d = q
+    each = (batch, rest[0], n, d)
+    return (batch, heads - 2 * rest[0], n, d), each, each

@@ -1,0 +1,89 @@
+"""Queries, keys and values of tokens and the way back: four linear layers, three of them in one product."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from krause_dynamics._arguments import FLAG, Whole
+from krause_dynamics.forms.attention.call import split_heads
+from krause_dynamics.nn.parts import Rotary
+
+SIZE = Whole(1, 1 << 20)  # of a layer: a square matrix of that side is 4 TB
+# Devices whose attention gives three gradients: copying those together takes longer than one product saves (a step of
+# KViT-S on one core: 1.06 times softmax's, 1.04 apart).
+APART = ("cpu",)
+
+
+class Projections(nn.Module):
+    """Tokens (batch, n, dim) to heads (batch, heads, n, head_dim) and back; arguments as in `KrauseAttention`."""
+
+    def __init__(
+        self, dim: int, heads: int, kv_heads: int, bias: bool, rotary: float | None, project_scale: float
+    ) -> None:
+        super().__init__()
+        for name, size in (("dim", dim), ("heads", heads), ("kv_heads", kv_heads)):
+            SIZE.read(name, size)
+        FLAG.read("bias", bias)
+        if dim % heads or heads % kv_heads:
+            raise ValueError(f"heads must divide dim and kv_heads must divide heads, got {dim=}, {heads=}, {kv_heads=}")
+        if not 0.0 < project_scale < math.inf:
+            raise ValueError(f"project_scale must be positive, got {project_scale!r}")
+        self.dim, self.heads, self.kv_heads, self.head_dim = dim, heads, kv_heads, dim // heads
+        self.project_scale = project_scale
+        self.q_proj = nn.Linear(dim, dim, bias)
+        self.k_proj = nn.Linear(dim, kv_heads * self.head_dim, bias)
+        self.v_proj = nn.Linear(dim, kv_heads * self.head_dim, bias)
+        self.out_proj = nn.Linear(dim, dim, bias)
+        self.rotary = None if rotary is None else Rotary(self.head_dim, rotary)
+
+    def projected(self, x: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Queries (b, h, n, d), keys and values (b, h_kv, n, d) of tokens x (b, n, dim), rotated where asked.
+
+        Beside them the tensor (b, n, h + 2 h_kv, d) of which the three are parts, or ``None``.
+        """
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        joint = projected_together(x, layers)
+        if joint is None:
+            q, k, v = (layer(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for layer in layers)
+        else:
+            joint = joint.unflatten(-1, (-1, self.head_dim))
+            q, k, v = split_heads(joint, self.kv_heads)
+        if self.rotary is not None:
+            positions = torch.arange(x.shape[1], device=x.device) if positions is None else positions
+            q, k, joint = self.rotary(q, positions), self.rotary(k, positions), None
+        if self.project_scale != 1.0:
+            q, k, joint = q * self.project_scale, k * self.project_scale, None
+        return q, k, v, joint
+
+    def project_back(self, out: Tensor) -> Tensor:
+        """Tokens (b, n, dim) of heads (b, h, n, d)."""
+        result: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
+        return result
+
+
+def projected_together(x: Tensor, layers: Sequence[Any]) -> Tensor | None:
+    """Outputs of linear layers that meet the same tokens, side by side in the last axis, in one product; or ``None``.
+
+    Of nine products of a training step three are left, and tokens are cast once. Without gradients the layers are
+    called one by one: a step of generation reads each weight once, and joining the weights would double that. So are
+    layers on a device of `APART`, and one that is no longer plain: replaced (peft, quantisation), parametrised,
+    sharded, or looked at by hooks.
+    """
+    if x.device.type in APART or not torch.is_grad_enabled() or not all(_is_plain(layer) for layer in layers):
+        return None
+    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+    if len({weight.dtype for weight in weights}) > 1 or len({bias is None for bias in biases}) > 1:
+        return None
+    return functional.linear(x, torch.cat(weights), None if biases[0] is None else torch.cat(biases))
+
+
+def _is_plain(layer: Any) -> bool:
+    """Whether calling a layer is one product with its weight."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return type(layer) is nn.Linear and type(layer.weight) in (Tensor, nn.Parameter) and not any(hooks)
