@@ -46,14 +46,16 @@ docs: $(VENV)/.test $(VENV)/.demo  ## the site, notebooks run: build/site/index.
 pages: $(VENV)/.test  ## the site without the outputs of notebooks (the tests run those)
 	DOCS_NOTEBOOKS=false NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-wheel: $(VENV)/.test  ## built, installed in an empty environment, and the first lines of the README run there
+wheel: $(VENV)/.test  ## built, installed without and with extras in empty environments, and the README's lines run there
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(BIN)/python -m hatchling build -t wheel -d build/wheel
-	$(PYTHON) -m venv build/wheel/venv
-	build/wheel/venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt build/wheel/*.whl
-	cd build/wheel && venv/bin/python -c "import krause_dynamics as kd; circle = kd.Circle(); \
-	  run = kd.simulate(kd.Dynamics(kd.krause(1.0, kd.Within(0.5)), circle), circle.sample(64, 2, 1), 20.0); \
-	  print(run, kd.clusters.find(run.final, 0.1), sep='\n')" && venv/bin/krause simulate -n 16 --t-end 1
+	for extras in "" "[hf]"; do \
+	  rm -rf build/wheel/venv && $(PYTHON) -m venv build/wheel/venv && \
+	  build/wheel/venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt \
+	    "$$(echo build/wheel/*.whl)$$extras" && \
+	  (cd build/wheel && venv/bin/python ../../tests/run_readme.py $$(test -n "$$extras" || echo --particles) && \
+	    venv/bin/krause simulate -n 16 --t-end 1 --force && venv/bin/python -m krause_dynamics --version) || exit 1; \
+	done
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Trained Transformers as particle systems: load, record a forward pass as a Trajectory, analyse it layer by layer."""
 
+from krause_dynamics import _torch  # noqa: F401 (says how to install it)
 from krause_dynamics.checkpoints.analyze import analyze
 from krause_dynamics.checkpoints.compare import compare
 from krause_dynamics.checkpoints.encoder_decoder import encoder_decoder

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from krause_dynamics._extras import explaining
 from krause_dynamics.checkpoints import shards
 from krause_dynamics.checkpoints.blocks import resolved
 from krause_dynamics.checkpoints.bundled import (
@@ -100,6 +101,7 @@ def load_outline(model: Any, **options: Any) -> Checkpoint:
     return _load(model, "nowhere", **options)
 
 
+@explaining()
 def _load(
     model: Any,
     weights: Literal["in memory", "on disk", "nowhere"],

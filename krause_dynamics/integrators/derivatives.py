@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
 from krause_dynamics._array import Array
+from krause_dynamics._torch import torch
 
 
 def jacobian(function: Callable[[Array], Array], x: Array) -> Array:

@@ -6,6 +6,9 @@ import importlib
 import importlib.util
 from typing import Any
 
+from krause_dynamics import _torch  # noqa: F401 (says how to install it)
+from krause_dynamics._extras import explaining
+
 # Loaded on first access: most of it needs transformers. A function listed here must not bear the name of its module.
 _EXPORTS: dict[str, str] = {
     "Cost": "costs",
@@ -38,7 +41,8 @@ __all__ = sorted(_EXPORTS)  # noqa: PLE0605
 
 def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
-        return getattr(importlib.import_module(f"krause_dynamics.models.{_EXPORTS[name]}"), name)
+        with explaining():
+            return getattr(importlib.import_module(f"krause_dynamics.models.{_EXPORTS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

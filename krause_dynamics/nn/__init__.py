@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from krause_dynamics import _torch  # noqa: F401 (says how to install it)
 from krause_dynamics.nn.attention import explain, krause_attention
 from krause_dynamics.nn.cache import WindowCache
 from krause_dynamics.nn.huggingface.registry import register_when_loaded

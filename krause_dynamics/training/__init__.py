@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from krause_dynamics import _torch  # noqa: F401 (says how to install it)
+from krause_dynamics._extras import explaining
+
 # Loaded on first access: training needs transformers and accelerate.
 _EXPORTS: dict[str, str] = {
     "TrainingConfiguration": "configuration",
@@ -17,7 +20,8 @@ __all__ = sorted(_EXPORTS)  # noqa: PLE0605
 
 def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
-        return getattr(importlib.import_module(f"krause_dynamics.training.{_EXPORTS[name]}"), name)
+        with explaining():
+            return getattr(importlib.import_module(f"krause_dynamics.training.{_EXPORTS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,0 +1,33 @@
+"""Packages that only a part of the work needs: where one is missing, the error says which extra brings it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+TORCH = "layers, models and the analysis of trained models"
+HF = "models of transformers, training and adapters"
+# Package: (extra of pyproject.toml, what needs it).
+EXTRAS = {
+    "torch": ("torch", TORCH),
+    **dict.fromkeys(("transformers", "accelerate", "peft", "safetensors", "gguf", "filelock"), ("hf", HF)),
+}
+WITHOUT = "; particles, opinions, mean field, theory and plots run without"
+
+
+@contextmanager
+def explaining() -> Iterator[None]:
+    """Inside, a missing package of an extra is answered with the line that installs it.
+
+    Raises:
+        ModuleNotFoundError: As inside, with that line.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in EXTRAS or str(error).endswith(WITHOUT):
+            raise
+        extra, what = EXTRAS[name]
+        message = f"{what} need {name}: pip install 'krause_dynamics[{extra}]'{WITHOUT}"
+        raise ModuleNotFoundError(message, name=name) from error
