@@ -42,6 +42,13 @@ def published(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.full_like(scores, -torch.inf).scatter(-1, best.indices, best.values).softmax(-1) @ v
 
 
+LOOKS = {
+    "krause": {"color": "C0", "marker": "o"},
+    "sdpa": {"color": "0.3", "marker": "s", "linestyle": "--"},
+    "published": {"color": "C1", "marker": "^", "linestyle": "-."},
+}
+
+
 FORMS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "krause": lambda q, k, v: krause_attention(q, k, v, sigma=2.5, window=WINDOW, top_k=TOP_K),
     "sdpa": lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True),
@@ -131,28 +138,30 @@ def plot(results: list[Path], figure: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    from krause_dynamics import plots
+
     runs = [json.loads(path.read_text()) for path in results]
-    panels, axes = plt.subplots(2, len(runs), figsize=(4.6 * len(runs), 6.4), sharex="col", squeeze=False)
-    colours = {"krause": "#2166ac", "sdpa": "#4d4d4d", "published": "#b2182b"}
-    for column, run in zip(axes.T, runs, strict=True):
-        for form, label in LABELS.items():
-            rows = [r for r in run["rows"] if r["form"] == form]
-            tokens = [r["tokens"] for r in rows]
-            style = {"color": colours[form], "marker": "o", "markersize": 4, "label": label}
-            column[0].loglog(tokens, [1e3 * r["seconds"] for r in rows], **style)
-            column[1].loglog(tokens, [max(r["mebibytes"], 0.5) for r in rows], **style)
-        column[0].set_title(
-            f"{run['name']}\n{run['heads']} heads of {run['dim']}, {run['dtype'].split('.')[1]}", fontsize=9
-        )
-        column[1].set_xlabel("tokens N")
-    axes[0, 0].set_ylabel("forward pass, ms")
-    axes[1, 0].set_ylabel("memory beyond the inputs, MiB")
-    axes[0, 0].legend(frameon=False, fontsize=8)
-    panels.tight_layout()
-    figure.parent.mkdir(parents=True, exist_ok=True)
-    panels.savefig(figure, dpi=160)
-    kept = {"made by": "benchmarks/attention_growth.py plot", "results": [path.name for path in results], "runs": runs}
-    figure.with_suffix(".json").write_text(json.dumps(kept, indent=1) + "\n")
+    with plots.style():
+        panels, axes = plt.subplots(2, len(runs), figsize=(4.8 * len(runs), 6.4), sharex="col", squeeze=False)
+        for column, run in zip(axes.T, runs, strict=True):
+            for form, look in LOOKS.items():
+                rows = [r for r in run["rows"] if r["form"] == form]
+                tokens = [r["tokens"] for r in rows]
+                line = look | {"markersize": 4, "label": LABELS[form]}
+                column[0].loglog(tokens, [1e3 * r["seconds"] for r in rows], **line)
+                column[1].loglog(tokens, [max(r["mebibytes"], 0.5) for r in rows], **line)
+            name = run["name"].replace("(R)", "").replace(" Processor", "")
+            column[0].set_title(
+                f"{name}, {run['heads']} heads of {run['dim']}, {run['dtype'].split('.')[1]}", fontsize=10
+            )
+            column[1].set_xlabel("tokens N")
+        axes[0, 0].set_ylabel("forward pass (ms)")
+        axes[1, 0].set_ylabel("memory beyond the inputs (MiB)")
+        panels.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        heard = f"window {runs[0]['window']}, the nearest {runs[0]['top_k']} of it are heard"
+        panels.suptitle(f"{heard} (lines end where measuring ended)")
+        kept = {"made by": "benchmarks/attention_growth.py plot", "results": [path.name for path in results]}
+        plots.save_figure(panels, figure, kept | {"runs": runs})
 
 
 def main() -> None:

@@ -1,5 +1,9 @@
-"""Draw ``phase_diagrams.png`` and ``fragmented_consensus.png``: ``python -m evidence.phase_diagrams``, some minutes."""
+"""Draw ``phase_diagrams.png``, ``bifurcations.png`` and ``fragmented_consensus.png``: some minutes.
 
+``python -m evidence.phase_diagrams [NAME ...]`` draws those named, or all three.
+"""
+
+import argparse
 from pathlib import Path
 
 import matplotlib as mpl
@@ -16,58 +20,89 @@ COMMAND = "python -m evidence.phase_diagrams"
 
 
 def draw_phase_diagrams() -> None:
-    """Order over (beta, time) and (noise, radius), clusters over beta and over interval length."""
-    betas, times = np.linspace(0.5, 10.0, 20), np.linspace(0.5, 30.0, 40)
+    """Attention on the circle over (beta, time), its clusters, and noisy bounded confidence over (noise, radius)."""
+    betas, times = np.linspace(0.5, 10.0, 39), np.linspace(0.5, 40.0, 40)
     over_beta = phase_diagrams.order_over_beta(betas, times, tokens=150, cells=128)
+    noises, radii = np.linspace(0.01, 0.22, 15), np.linspace(0.1, 0.42, 9)
+    over_noise = phase_diagrams.order_over_noise(noises, radii, t_end=40.0, cells=64, particles=150)
+    apart = float(abs(over_noise.particles - over_noise.density).median())
+    with plots.style():
+        fig, axes = plt.subplot_mosaic([["order", "noise"], ["clusters", "clusters"]], figsize=(9.6, 7.2))
+        plots.order_over_beta(over_beta, ax=axes["order"]).set_title("softmax attention on the circle")
+        plots.order_over_noise(over_noise, ax=axes["noise"])
+        axes["noise"].set_title(f"noisy bounded confidence\n(dots: 150 particles, median difference {apart:.2f})")
+        plots.clusters_over_beta(over_beta, ax=axes["clusters"])
+        axes["clusters"].set_title("clusters of softmax attention on the circle, 150 tokens from a lattice")
+        parameters = {"command": COMMAND, **over_beta.attrs, "noise_run": dict(over_noise.attrs)}
+        plots.save_figure(fig, FOLDER / "phase_diagrams.png", parameters)
+
+
+def draw_bifurcations() -> None:
+    """Final clusters of bounded confidence over the length of the interval, in discrete and in continuous time."""
     lengths = np.linspace(2.0, 12.0, 251)
     discrete = phase_diagrams.clusters_over_length(lengths, count=100_001)
     density = phase_diagrams.clusters_over_length(lengths[::10], "density")
     flow = phase_diagrams.clusters_over_length(lengths[::4], "per_capita", count=1001)
-    noises, radii = np.linspace(0.01, 0.22, 8), np.linspace(0.1, 0.42, 7)
-    over_noise = phase_diagrams.order_over_noise(noises, radii, t_end=40.0, cells=64, particles=150)
     with plots.style():
-        fig, axes = plt.subplots(2, 3, figsize=(14.5, 7.6))
-        plots.order_over_beta(over_beta, ax=axes[0, 0]).set_title("attention on the circle: order")
-        plots.clusters_over_beta(over_beta, ax=axes[0, 1]).set_title("attention on the circle: clusters")
-        plots.order_over_noise(over_noise, ax=axes[0, 2]).set_title("noisy bounded confidence (dots: 150 particles)")
-        plots.clusters_over_length(discrete, ax=axes[1, 0])
+        fig, axes = plt.subplot_mosaic([["discrete", "flow"], ["numbers", "numbers"]], figsize=(9.6, 7.2))
+        plots.clusters_over_length(discrete, ax=axes["discrete"])
         rings = {"s": 30, "color": "none", "edgecolors": "C2", "linewidths": 1.0}
-        plots.clusters_over_length(density, ax=axes[1, 0], **rings).set_title(
-            "discrete time (rings: map of the density)"
-        )
-        plots.clusters_over_length(flow, ax=axes[1, 1]).set_title("continuous time, per capita")
-        plots.cluster_numbers_over_length(discrete, ax=axes[1, 2])
-        plots.cluster_numbers_over_length(flow, ax=axes[1, 2]).set_title("number of clusters")
-        parameters = {"command": COMMAND, **over_beta.attrs, "count": 100_001, "noise_run": dict(over_noise.attrs)}
-        plots.save_figure(fig, FOLDER / "phase_diagrams.png", parameters)
+        plots.clusters_over_length(density, ax=axes["discrete"], **rings)
+        axes["discrete"].set_title("discrete time (rings: map of the density;\ndashed: consensus lost, found, lost)")
+        plots.clusters_over_length(flow, ax=axes["flow"]).set_title("continuous time, per capita")
+        plots.cluster_numbers_over_length(discrete, ax=axes["numbers"])
+        plots.cluster_numbers_over_length(flow, ax=axes["numbers"]).set_title("number of clusters")
+        plots.save_figure(fig, FOLDER / "bifurcations.png", {"command": COMMAND, "count": 100_001})
+
+
+DISTANCE, REACH, SIGMA, MEMBERS = 4.0, 1.5, 1.0, 30
+
+
+def two_groups() -> np.ndarray:
+    """Opinions (60, 1) within 0.3 of -2 and of 2."""
+    rng = np.random.default_rng(0)
+    return np.concatenate([c + 0.6 * (rng.uniform(size=(MEMBERS, 1)) - 0.5) for c in (-DISTANCE / 2, DISTANCE / 2)])
 
 
 def draw_fragmented_consensus() -> None:
-    """Two groups under the truncated and the dense Gaussian rule, spread of each and lifetime formula."""
-    rules = {
-        "within 1.5 (sigma = 0.5)": kd.krause(sigma=0.5, neighbourhood=kd.Within(1.5)),
-        "dense (sigma = 1)": kd.krause(sigma=1.0),
-    }
-    rng = np.random.default_rng(0)
-    x0 = np.concatenate([c + 0.6 * (rng.uniform(size=(30, 1)) - 0.5) for c in (-2.0, 2.0)])
-    lifetime = theory.gaussian_lifetime(4.0)
+    """Two groups under one Gaussian rule, with and without a radius: their distance, and how fast each meets."""
+    rules = {f"within {REACH:g}": kd.krause(SIGMA, kd.Within(REACH)), "everyone": kd.krause(SIGMA)}
+    lifetime = theory.gaussian_lifetime(DISTANCE)
+    runs = {name: kd.simulate(kd.Dynamics(rule), two_groups(), 2 * lifetime, dt=0.1) for name, rule in rules.items()}
     with plots.style():
-        fig, axes = plt.subplots(1, 3, figsize=(11, 3.3))
-        for ax, (name, rule) in zip(axes, rules.items(), strict=False):
-            run = kd.simulate(kd.Dynamics(rule), x0, 2.0 * lifetime, dt=0.1)
-            ax.plot(run.times, run.positions[..., 0], color="C0", linewidth=0.6)
-            ax.set(xscale="symlog", xlabel="time", ylabel="position", title=name)
-            spread = run.positions[:, :30, 0].std(axis=1)
-            axes[2].semilogy(run.times, spread, label=name)
-        axes[1].axvline(lifetime, color="C1", linestyle="--", label="lifetime, formula")
-        axes[1].legend(loc="center left")
-        times = np.linspace(0.0, 20.0, 2)
-        axes[2].plot(times, x0[:30].std() * np.exp(-times), "k--", label="rate 1")
-        axes[2].set(xlim=(0, 20), ylim=(1e-9, 1), xlabel="time", title="spread of the left group")
+        fig, axes = plt.subplots(1, 3, figsize=(11, 3.4))
+        for number, (ax, (name, run)) in enumerate(zip(axes, runs.items(), strict=False)):
+            plots.opinions(run, ax=ax, color=f"C{number}")
+            ax.set(xscale="log", xlim=(0.1, run.times[-1]), xlabel="time (logarithmic)", ylabel="position")
+            ax.set_title(f"Gaussian rule, sigma = {SIGMA:g}: {name}")
+            group = run.positions[:, :MEMBERS, 0].std(axis=1)
+            line = {"label": name, "color": f"C{number}", "linestyle": ("-", "--")[number]}
+            axes[2].plot(run.times, group / group[0] * np.exp(run.times), **line)
+        gap = np.diff(runs["everyone"].positions.reshape(-1, 2, MEMBERS).mean(-1))[:, 0]
+        start = int(np.argmin(np.abs(runs["everyone"].times - MET)))
+        predicted = MET + theory.gaussian_lifetime(gap[start])
+        axes[1].axvline(predicted, color="0.4", linestyle=":", label=f"{predicted:.1f} predicted")
+        measured = float(np.interp(-gap[start] / 2, -gap, runs["everyone"].times))
+        axes[1].legend(title=f"half as far apart at\n{measured:.1f} measured", loc="center left")
+        axes[2].set(xlim=(0, 20), ylim=(0.9, 1.3), xlabel="time", ylabel="width x exp(t) / first width")
+        axes[2].set_title("width of the left group (flat: rate 1)")
         axes[2].legend()
-        plots.save_figure(fig, FOLDER / "fragmented_consensus.png", {"command": COMMAND, "seed": 0, "distance": 4.0})
+        told = {"command": COMMAND, "seed": 0, "distance": DISTANCE, "radius": REACH, "sigma": SIGMA}
+        told |= {"predicted": predicted, "measured": measured}
+        plots.save_figure(
+            fig, FOLDER / "fragmented_consensus.png", told | {"predicted": predicted, "measured": measured}
+        )
 
+
+MET = 10.0  # by then each group is a point, and what is left is the equation of two
+DRAWN = {
+    "fragmented_consensus": draw_fragmented_consensus,
+    "phase_diagrams": draw_phase_diagrams,
+    "bifurcations": draw_bifurcations,
+}
 
 if __name__ == "__main__":
-    draw_fragmented_consensus()
-    draw_phase_diagrams()
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*DRAWN, []], metavar="NAME", help=", ".join(DRAWN))
+    for name in parser.parse_args().names or DRAWN:
+        DRAWN[name]()

@@ -73,7 +73,7 @@ def test_synchronization_and_angles_of_particles():
 def test_angles_leave_a_gap_where_a_particle_crosses_the_cut():
     degrees = np.array([170.0, 179.0, -179.0, -170.0])
     positions = np.stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], -1)[:, None]
-    ax = plots.angles(kd.Trajectory(np.arange(4.0), positions))
+    ax = plots.angles(kd.Trajectory(np.arange(4.0), positions), cut=180.0)
     assert np.isnan(ax.lines[0].get_ydata()).tolist() == [False, False, True, False]
 
 
@@ -124,8 +124,8 @@ def test_save_figure_writes_a_small_png_and_its_parameters(tmp_path):
 def test_whole_figures_hold_every_panel(dataset):
     fig = plots.layers_figure(dataset)
     labels = {line.get_label() for line in fig.axes[0].lines}
-    assert {f"{name}, {which}" for name in ("alignment R", "mean cosine") for which in ("all tokens",)} <= labels
-    assert len(fig.axes[0].lines) == 4
+    assert {"all tokens", "without first token", "independent tokens, T^(-1/2)"} == labels
+    assert len(fig.axes[0].lines) == 3
     assert len(plots.clusters_and_sinks_figure(dataset, eps=0.3).axes) == 3
 
 

@@ -113,12 +113,13 @@ def write_figures(found: dict[str, xarray.Dataset], runs: dict[str, Trajectory],
     from krause_dynamics import plots
 
     text = found["text"]
+    compared = {f"SmolLM2-135M, {name}": found[name] for name in ("text", "random tokens")}
     titles = {"softmax": "softmax: everyone is heard", "krause": "Krause: only within 29 degrees"}
     simulated = PARAMETERS | {name: run.meta for name, run in runs.items()}
     analysed = PARAMETERS | {"analysis": json.loads(text.attrs["meta"])}
     with plots.style():
         figures = {
-            "smollm2_synchronization": (plots.layers_figure(text), analysed),
+            "smollm2_synchronization": (plots.layers_figure(compared), analysed),
             "smollm2_clusters_and_sinks": (plots.clusters_and_sinks_figure(text, eps=report.EPS), analysed),
             "softmax_and_krause_particles": (plots.particles_figure(runs, titles), simulated),
         }

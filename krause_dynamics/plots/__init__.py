@@ -30,6 +30,7 @@ from krause_dynamics.plots.panels import (
 from krause_dynamics.plots.particles import opinions, overview
 from krause_dynamics.plots.pictures import picture_grid, save_pictures
 from krause_dynamics.plots.places import circle, plane, sphere
+from krause_dynamics.plots.sliders import sliders
 from krause_dynamics.plots.style import new_axes, save_figure, style
 from krause_dynamics.plots.theory import verdicts
 from krause_dynamics.plots.training import training_curves, training_figure
@@ -68,6 +69,7 @@ __all__ = [
     "save_pictures",
     "sink_map",
     "sinks_figure",
+    "sliders",
     "spectrum",
     "sphere",
     "style",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import AutoLocator, MaxNLocator
 
+from krause_dynamics._arguments import Holds
 from krause_dynamics.trajectory import Trajectory
 
 if TYPE_CHECKING:
     import xarray
 
+Analysed = Any  # a Dataset of one analysis or several, or Datasets by name: what `Analyses` reads
 DASHES = ("-", "--", "-.", ":")
 MARKS = ("", "o", "s", "^")  # of the fifth to the eighth case, and so on
+OF_ONE = {"sequence", "layer", "block", "head", "tokens", "radius", "eps", "depth", "block_depth", "singular_value"}
+TOLD_BY = ("order_parameter", "clusters", "sink_rate", "norm_ratio")  # variables whose dimensions show those of cases
 
 
 @dataclass(frozen=True)
@@ -34,31 +39,89 @@ class Case:
     line: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Analyses:
+    """One analysis or several: a Dataset, a mapping of them by name, or Datasets that xarray put behind one another.
+
+    Attributes:
+        variables: What each must hold.
+    """
+
+    variables: tuple[str, ...]
+
+    def read(self, name: str, value: Any) -> Any:
+        """One Dataset; several share layers where they have as many, and relative depth where not."""
+        if not isinstance(value, Mapping) or hasattr(value, "data_vars"):
+            return _with_cases(Holds("kd.analyze", self.variables).read(name, value))
+        if not value:
+            raise ValueError(f"{name} must hold at least one analysis, got an empty mapping")
+        domain = Holds("kd.analyze", self.variables)
+        return _joined({case: domain.read(f"{name}[{case!r}]", data) for case, data in value.items()})
+
+
+def _joined(named: Mapping[Any, xarray.Dataset]) -> xarray.Dataset:
+    """Analyses side by side along ``case``."""
+    import xarray
+
+    from krause_dynamics.checkpoints import compare
+
+    every = list(named.values())
+    if len(every) == 1:
+        return every[0]
+    alike = all(one.sizes.get(dim) == every[0].sizes.get(dim) for one in every for dim in ("layer", "block", "head"))
+    if not alike:
+        return compare(named, draws=1)
+    common = [name for name in every[0].data_vars if all(name in one for one in every)]
+    parts = [one[common].assign_coords(sequence=np.arange(one.sizes["sequence"])) for one in every]
+    along = xarray.DataArray([str(name) for name in named], dims="case", name="case")
+    return xarray.concat(parts, along, join="outer", combine_attrs="drop_conflicts")
+
+
+def _with_cases(data: xarray.Dataset) -> xarray.Dataset:
+    """A Dataset whose further dimension, as ``xarray.concat`` makes it, is called ``case``."""
+    shown = next((data[name].dims for name in TOLD_BY if name in data), ())
+    further = [str(dim) for dim in shown if dim not in OF_ONE | {"case", "control"}]
+    if len(further) != 1:
+        return data
+    names = [str(name) for name in data[further[0]].values]
+    return data.rename({further[0]: "case"}).assign_coords(case=names)
+
+
 def is_comparison(data: Any) -> bool:
-    """Whether it holds several cases: the Dataset of ``kd.compare``, or of ``kd.analyze`` under controls."""
-    return not isinstance(data, Trajectory) and dimension(data) is not None
+    """Whether it holds several cases: by name, of ``kd.compare``, or of ``kd.analyze`` under controls."""
+    return not isinstance(data, Trajectory) and (dimension(data) is not None or _of_runs(data))
 
 
-def dimension(data: xarray.Dataset) -> str | None:
+def _of_runs(data: Any) -> bool:
+    return isinstance(data, Mapping) and not hasattr(data, "data_vars")
+
+
+def dimension(data: Any) -> str | None:
     """Along which cases lie: ``case`` of a comparison, ``control`` of an analysis with controls."""
     return next((dim for dim in ("case", "control") if dim in getattr(data, "dims", ())), None)
 
 
-def cases(data: Trajectory | xarray.Dataset) -> list[Case]:
-    """The cases of a comparison or the controls of an analysis, in order; or the one analysis or run that is given."""
+def cases(data: Any) -> list[Case]:
+    """The cases of a comparison, controls of an analysis, or runs by name; or the one analysis or run that is given."""
     if not is_comparison(data):
         return [Case("", data, {})]
+    if _of_runs(data):
+        return [Case(str(name), run, line_of(number, str(name))) for number, (name, run) in enumerate(data.items())]
     found = []
-    dim = dimension(data)  # type: ignore[arg-type]
+    dim = dimension(data)
     depths = {"depth": "layer", "block_depth": "block"}
-    for number, name in enumerate(data[dim].values):  # type: ignore[call-overload, index]
-        one = data.isel({dim: number})  # type: ignore[union-attr, dict-item]
+    for number, name in enumerate(data[dim].values):
+        one = data.isel({dim: number})
         one = one.rename({old: new for old, new in depths.items() if old in one.dims})
         here = one.dropna("sequence", how="all", subset=["length"])
-        mark = MARKS[number // len(DASHES) % len(MARKS)]
-        line = {"label": str(name), "linestyle": DASHES[number % len(DASHES)], "marker": mark, "markersize": 3}
-        found.append(Case(str(name), here, line))
+        found.append(Case(str(name), here, line_of(number, str(name))))
     return found
+
+
+def line_of(number: int, name: str) -> dict[str, Any]:
+    """Name, stroke and mark of the line of a case."""
+    mark = MARKS[number // len(DASHES) % len(MARKS)]
+    return {"label": name, "linestyle": DASHES[number % len(DASHES)], "marker": mark, "markersize": 3}
 
 
 def label_depth(ax: Axes, data: Any, axis: str = "layer") -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from krause_dynamics._arguments import Holds, Maybe, Real, reads
+from krause_dynamics._arguments import Maybe, Real, reads
 from krause_dynamics.analysis import observables
-from krause_dynamics.plots.cases import cases, dimension, is_comparison, label_depth
+from krause_dynamics.plots.cases import Analysed, Analyses, cases, dimension, is_comparison, label_depth
 from krause_dynamics.plots.style import ON, new_axes
 from krause_dynamics.trajectory import Trajectory
 
@@ -24,16 +24,16 @@ CLUSTER_RADII = (0.4, 0.6, 0.8, 0.9, 1.0)
 COMPARED_RADIUS = 0.8  # 47 degrees: one line a case
 # Short words for an axis; what else a Dataset holds by layer is labelled with its own long_name.
 _LABELS = {
-    "order_parameter": "order parameter R (1 = all tokens point one way)",
+    "order_parameter": "order parameter R",
     "mean_cosine": "mean cosine between tokens",
-    "residual": "distance from consensus |X - mean| / |X|",
-    "effective_rank": "effective rank of the token matrix",
+    "residual": "distance from consensus",
+    "effective_rank": "effective rank",
 }
 
 
 @reads(ax=ON)
 def synchronization(
-    run: Trajectory | xarray.Dataset,
+    run: Trajectory | xarray.Dataset | Mapping[str, Any],
     *,
     ax: Axes | None = None,
     quantity: str = "order_parameter",
@@ -43,8 +43,8 @@ def synchronization(
     """An observable over layers or time; with several sequences their mean, and a band over the middle 80 per cent.
 
     Args:
-        run: A Trajectory (of ``kd.simulate`` or ``kd.checkpoints.record``), the Dataset of ``kd.analyze``, or that of
-            ``kd.compare``, drawn over relative depth with a line a case.
+        run: A Trajectory (of ``kd.simulate`` or ``kd.checkpoints.record``) or the Dataset of ``kd.analyze``; several of
+            one kind by name, with a line each; the Dataset of ``kd.compare``, drawn over relative depth.
         ax: Where to draw.
         quantity: ``order_parameter``, ``mean_cosine``, ``residual`` or ``effective_rank``; of a Dataset any variable
             over sequence and layer, or over sequence, block and head (the band is then that of heads and sequences).
@@ -54,6 +54,7 @@ def synchronization(
     Raises:
         ValueError: A quantity or tokens of another name.
     """
+    run = _read_run(run)
     known = _quantities(run)
     if quantity not in known:
         raise ValueError(f"quantity must be one of {sorted(known)}, received {quantity!r}")
@@ -73,11 +74,18 @@ def synchronization(
     return ax
 
 
-def _quantities(run: Trajectory | xarray.Dataset) -> dict[str, str]:
+def _read_run(run: Any) -> Any:
+    """A run, runs by name, or one Dataset of one or several analyses."""
+    several = isinstance(run, Mapping) and not hasattr(run, "data_vars")
+    if isinstance(run, Trajectory) or (several and run and all(isinstance(x, Trajectory) for x in run.values())):
+        return run
+    return Analyses(()).read("run", run)
+
+
+def _quantities(run: Any) -> dict[str, str]:
     """What can be drawn of a run, and its words on the axis."""
-    if isinstance(run, Trajectory):
+    if isinstance(cases(run)[0].data, Trajectory):
         return _LABELS
-    Holds("kd.analyze, or a Trajectory", ()).read("run", run)
     by_layer = {
         str(name): str(values.attrs.get("long_name", name))
         for name, values in cases(run)[0].data.data_vars.items()
@@ -105,9 +113,9 @@ def _curve(run: Any, quantity: str, tokens: str) -> tuple[np.ndarray, np.ndarray
     return host.times, np.stack(values).reshape(len(host), -1).T, str(host.meta.get("axis", "time"))
 
 
-@reads(dataset=Holds("kd.analyze", ("clusters", "radius")), ax=ON)
+@reads(dataset=Analyses(("clusters", "radius")), ax=ON)
 def clusters(
-    dataset: xarray.Dataset,
+    dataset: Analysed,
     *,
     ax: Axes | None = None,
     radii: Sequence[float] | None = None,
@@ -155,8 +163,8 @@ def _angle(chord: float) -> str:
     return f"{np.degrees(2 * np.arcsin(chord / 2)):.0f}\N{DEGREE SIGN}"
 
 
-@reads(dataset=Holds("kd.analyze", ("sink_rate", "eps")), ax=ON, eps=Maybe(Real()))
-def sink_map(dataset: xarray.Dataset, *, ax: Axes | None = None, eps: float | None = None, **image: Any) -> Axes:
+@reads(dataset=Analyses(("sink_rate", "eps")), ax=ON, eps=Maybe(Real()))
+def sink_map(dataset: Analysed, *, ax: Axes | None = None, eps: float | None = None, **image: Any) -> Axes:
     """Heat map, block by head: in how many sequences the first token is an attention sink.
 
     Args:
@@ -190,8 +198,8 @@ def sink_map(dataset: xarray.Dataset, *, ax: Axes | None = None, eps: float | No
     return ax
 
 
-@reads(dataset=Holds("kd.analyze", ("norm_ratio",)), ax=ON)
-def norm_ratio(dataset: xarray.Dataset, *, ax: Axes | None = None, **line: Any) -> Axes:
+@reads(dataset=Analyses(("norm_ratio",)), ax=ON)
+def norm_ratio(dataset: Analysed, *, ax: Axes | None = None, **line: Any) -> Axes:
     """Norm of the first token over the median norm of its sequence, layer by layer: massive activations stand out."""
     ax = new_axes(ax)
     for case in cases(dataset):

@@ -8,14 +8,20 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from krause_dynamics._arguments import Holds, reads
+from krause_dynamics.plots.cases import DASHES
 from krause_dynamics.plots.style import ON, new_axes
 
 if TYPE_CHECKING:
     import xarray
 
-EDGE_CLUSTER = (
-    1.546  # distance, in radii, of the outermost cluster of the discrete map from the edge of a uniform density
-)
+# Distance, in radii, of the outermost cluster of the discrete map from the edge of a uniform density.
+EDGE_CLUSTER = 1.546
+MODELS = {
+    "discrete": "discrete time",
+    "density": "discrete time, density",
+    "normalised": "continuous time, normalised",
+    "per_capita": "continuous time, per capita",
+}
 
 
 @reads(data=Holds("kd.phase_diagrams.order_over_beta", ("beta", "time", "particles", "density")), ax=ON)
@@ -50,12 +56,14 @@ def clusters_over_beta(data: xarray.Dataset, *, ax: Axes | None = None, **lines:
     """
     ax = new_axes(ax)
     chosen = np.unique(np.linspace(0, data.sizes["time"] - 1, 3).round().astype(int))
-    for index in chosen:
-        options: dict[str, Any] = {"marker": "o", "markersize": 4, "linewidth": 1.0} | lines
+    for index, mark, dash in zip(chosen, "os^", DASHES[1:], strict=False):
+        options: dict[str, Any] = {"marker": mark, "markersize": 4, "linewidth": 1.0, "linestyle": dash} | lines
         ax.plot(data.beta, data.clusters[:, index], label=f"particles, t = {float(data.time[index]):.3g}", **options)
-    ax.plot(data.beta, data.winning_mode, "k--", drawstyle="steps-mid", label="winning mode")
-    ax.set(xlabel="inverse temperature beta", ylabel="clusters", ylim=(0, None))
-    ax.legend(loc="upper left", frameon=True, framealpha=0.9)
+    ax.plot(data.beta, data.winning_mode, "k-", drawstyle="steps-mid", label="winning mode")
+    # Room above the highest line for the legend.
+    most = max(float(data.clusters[:, chosen].max()), float(data.winning_mode.max()))
+    ax.set(xlabel="inverse temperature beta", ylabel="clusters", ylim=(0, 1.6 * most))
+    ax.legend(loc="upper left", ncols=2)
     return ax
 
 
@@ -80,7 +88,7 @@ def clusters_over_length(data: xarray.Dataset, *, ax: Axes | None = None, **scat
     if data.attrs.get("model") == "discrete":
         for point in (*theory.CONSENSUS_BRANCH_POINTS, theory.CONSENSUS_LOST):
             ax.axvline(point, color="C1", linestyle="--", linewidth=0.8)
-    ax.set(xlabel="interval length / radius", ylabel="position of clusters (radii from the centre)")
+    ax.set(xlabel="interval length / radius", ylabel="position (radii from the centre)")
     return ax
 
 
@@ -97,13 +105,15 @@ def cluster_numbers_over_length(data: xarray.Dataset, *, ax: Axes | None = None,
 
     ax = new_axes(ax)
     model = data.attrs.get("model", "discrete")
-    options: dict[str, Any] = {"drawstyle": "steps-mid", "linewidth": 1.2, "label": model} | line
+    number = sum(drawn.get_gid() != "front" for drawn in ax.lines)
+    look = {"drawstyle": "steps-mid", "linewidth": 1.2, "linestyle": ("-", "--", "-.")[number % 3]}
+    options: dict[str, Any] = look | {"label": MODELS.get(model, model)} | line
     ax.plot(data.length, data.clusters, **options)
     front = theory.selected_front("discrete" if model in ("discrete", "density") else model)
     if not any(drawn.get_gid() == "front" for drawn in ax.lines):
         # An edge cluster sits about one and a half radii inside; the rest is filled at the selected spacing.
         expected = 1 + (data.length - 2 * EDGE_CLUSTER) / front.wavelength
-        ax.plot(data.length, expected, "k--", linewidth=1.0, gid="front", label="selected by the front")
+        ax.plot(data.length, expected, "k:", linewidth=1.2, gid="front", label=f"front, {options['label']}")
     ax.set(xlabel="interval length / radius", ylabel="clusters", ylim=(0, None))
     ax.legend()
     return ax

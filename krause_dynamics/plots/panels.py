@@ -3,48 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from krause_dynamics._arguments import Holds, Is, Maybe, Real, reads
-from krause_dynamics.plots.angles import angles
-from krause_dynamics.plots.cases import is_comparison, title_of
+from krause_dynamics._arguments import Is, Maybe, Real, reads
+from krause_dynamics.plots.angles import angles, least_crossed
+from krause_dynamics.plots.cases import Analysed, Analyses, is_comparison, line_of, title_of
 from krause_dynamics.plots.checkpoints import clusters, norm_ratio, sink_map, synchronization
 from krause_dynamics.trajectory import Trajectory
 
-if TYPE_CHECKING:
-    import xarray
+JOINED = 0.1  # chord within which particles are one cluster, 6 degrees
 
 
-@reads(dataset=Holds("kd.analyze", ("order_parameter", "norm_ratio")))
-def layers_figure(dataset: xarray.Dataset) -> Figure:
-    """Order parameter and mean cosine with and without the first token, and below them the norm of that token."""
+@reads(dataset=Analyses(("order_parameter", "norm_ratio")))
+def layers_figure(dataset: Analysed) -> Figure:
+    """Order parameter over layers against that of independent tokens, and below it the norm of the first token.
+
+    Tokens whose directions are independent and even have R near T^(-1/2). Of one analysis R is drawn with and without
+    the first token, of several without it. (The mean cosine says the same: R^2 = 1/T + (1 - 1/T) cosine.)
+
+    Args:
+        dataset: Of ``kd.analyze`` or ``kd.compare``, or several analyses by name.
+    """
     fig, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 5.6), sharex=True, height_ratios=(2, 1))
-    several = is_comparison(dataset)
-    if several:
+    if is_comparison(dataset):
         synchronization(dataset, ax=top, tokens="without_first")
     else:
-        _alignment_and_cosine(dataset, top)
-    words = "alignment R without first token\n(1 = all point one way)" if several else "1 = all tokens point one way"
-    top.set(ylabel=words, xlabel="", ylim=(None, 1.02))
-    top.legend(ncols=2)
+        for tokens, words, dash in (("all", "all tokens", "-"), ("without_first", "without first token", "--")):
+            synchronization(dataset, ax=top, tokens=tokens, label=words, color="C0", linestyle=dash)
+    top.axhline(
+        float(dataset["length"].mean()) ** -0.5,
+        color="0.4",
+        linestyle=":",
+        linewidth=1.2,
+        label="independent tokens, T^(-1/2)",
+    )
+    several = dataset.sizes.get("sequence", 1) > 1
+    top.legend(title="mean, band: middle 80 % of sequences" if several else None, ncols=2)
+    without = "\nwithout the first token" if is_comparison(dataset) else ""
+    top.set(xlabel="", ylabel=f"order parameter R{without}", ylim=(0, 1.02))
     top.set_title(f"{title_of(dataset)}: synchronization of tokens over layers")
     norm_ratio(dataset, ax=bottom)
+    if bottom.get_legend():
+        bottom.get_legend().remove()
     return fig
 
 
-def _alignment_and_cosine(dataset: xarray.Dataset, ax: Axes) -> None:
-    for quantity, symbol, colour in (("order_parameter", "alignment R", "C0"), ("mean_cosine", "mean cosine", "C1")):
-        for tokens, which, dash in (("all", "all tokens", "-"), ("without_first", "without first token", "--")):
-            line: dict[str, Any] = {"label": f"{symbol}, {which}", "color": colour, "linestyle": dash}
-            synchronization(dataset, ax=ax, quantity=quantity, tokens=tokens, **line)
-
-
-@reads(dataset=Holds("kd.analyze", ("clusters", "radius")))
-def clusters_figure(dataset: xarray.Dataset) -> Figure:
+@reads(dataset=Analyses(("clusters", "radius")))
+def clusters_figure(dataset: Analysed) -> Figure:
     """Clusters over layers, the first token left out."""
     fig, ax = plt.subplots(figsize=(7.2, 4.2))
     clusters(dataset, ax=ax)
@@ -52,8 +62,8 @@ def clusters_figure(dataset: xarray.Dataset) -> Figure:
     return fig
 
 
-@reads(dataset=Holds("kd.analyze", ("sink_rate", "eps")), eps=Maybe(Real()))
-def sinks_figure(dataset: xarray.Dataset, eps: float | None = None) -> Figure:
+@reads(dataset=Analyses(("sink_rate", "eps")), eps=Maybe(Real()))
+def sinks_figure(dataset: Analysed, eps: float | None = None) -> Figure:
     """Map of attention sinks, block by head."""
     fig, ax = plt.subplots(figsize=(6.0, 5.0))
     sink_map(dataset, ax=ax, eps=eps)
@@ -61,8 +71,8 @@ def sinks_figure(dataset: xarray.Dataset, eps: float | None = None) -> Figure:
     return fig
 
 
-@reads(dataset=Holds("kd.analyze", ("clusters", "sink_rate")), eps=Maybe(Real()))
-def clusters_and_sinks_figure(dataset: xarray.Dataset, eps: float | None = None) -> Figure:
+@reads(dataset=Analyses(("clusters", "sink_rate")), eps=Maybe(Real()))
+def clusters_and_sinks_figure(dataset: Analysed, eps: float | None = None) -> Figure:
     """Clusters over layers beside the map of sinks, in one picture."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6), width_ratios=(6, 5))
     clusters(dataset, ax=left)
@@ -75,11 +85,13 @@ def clusters_and_sinks_figure(dataset: xarray.Dataset, eps: float | None = None)
 
 @reads(runs=Is(Mapping, "{'softmax': kd.simulate(...)}"), titles=Is(Mapping, "{'softmax': 'a title'}"))
 def particles_figure(runs: Mapping[str, Trajectory], titles: Mapping[str, str]) -> Figure:
-    """Angles of particles on the circle, one panel a run, and their order parameters below.
+    """Angles of particles on the circle, one panel a run; below, order parameter and number of clusters of all.
+
+    Particles within 0.1 (6 degrees) of another are one cluster.
 
     Args:
-        runs: Two runs by name, positions (T, n, 2).
-        titles: Title of each panel, by the same names.
+        runs: Runs by name, positions (T, n, 2).
+        titles: Title of each panel, and name of its lines, by the same names.
 
     Raises:
         ValueError: No runs, or titles of others.
@@ -87,13 +99,30 @@ def particles_figure(runs: Mapping[str, Trajectory], titles: Mapping[str, str]) 
     names: list[Any] = list(runs)
     if not names or set(titles) != set(names):
         raise ValueError(f"runs and titles must have the same names, at least one, got {names} and {list(titles)}")
-    fig, axes = plt.subplot_mosaic([names, ["R"] * len(names)], figsize=(7.2, 5.4), height_ratios=(3, 2))
+    cut = least_crossed(runs.values())
+    above: list[Any] = [name for name in names for _ in range(2)]
+    below: list[Any] = ["R"] * len(names) + ["clusters"] * len(names)
+    fig, axes = plt.subplot_mosaic([above, below], figsize=(7.6, 5.4), height_ratios=(3, 2))
     for i, (name, run) in enumerate(runs.items()):
-        angles(run, ax=axes[name], color=f"C{i}")
+        angles(run, cut=cut, ax=axes[name], color=f"C{i}")
         axes[name].set_title(titles[name])
-        synchronization(run, ax=axes["R"], label=name, color=f"C{i}")
+        line = line_of(i, titles[name]) | {"color": f"C{i}"}
+        synchronization(run, ax=axes["R"], **line)
+        _cluster_numbers(run, axes["clusters"], line)
         if i:
             axes[name].set_ylabel("")
-    axes["R"].set_ylabel("alignment R\n(1 = all point one way)")
-    axes["R"].legend()
+    axes["R"].set_ylabel("order parameter R")
+    axes["R"].legend(fontsize="small", loc="center right")
     return fig
+
+
+def _cluster_numbers(run: Trajectory, ax: Axes, line: dict[str, Any]) -> None:
+    """Clusters over time; the axis is logarithmic, since every particle is one at first."""
+    from krause_dynamics.analysis import clusters as found
+
+    history = found.over_time(run.positions, [JOINED], metric="chord")
+    ax.plot(run.times, history.count[:, 0], **line)
+    ax.set(xlabel="time", ylabel="clusters", yscale="log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())

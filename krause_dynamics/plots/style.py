@@ -71,7 +71,7 @@ def save_figure(fig: Figure, path: str | os.PathLike[str], parameters: dict[str,
     raw = io.BytesIO()
     fig.savefig(raw, format=path.suffix[1:].lower())
     plt.close(fig)
-    write_bytes(path, raw.getvalue() if path.suffix.lower() != ".png" else _small(raw))
+    write_bytes(path, raw.getvalue() if path.suffix.lower() != ".png" else small_png(raw))
     write_bytes(path.with_suffix(".json"), text.encode())
     return path
 
@@ -89,7 +89,8 @@ def figure_path(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _small(raw: io.BytesIO) -> bytes:
+def small_png(raw: io.BytesIO) -> bytes:
+    """A picture of few colours as a small PNG."""
     from PIL import Image
 
     # Line art needs few colours: a palette of 256 makes the file three to four times smaller.

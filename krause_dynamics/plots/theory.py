@@ -18,9 +18,10 @@ FLOOR, CEILING = 1e-9, 1e3  # exact results and failed ones are drawn at the end
 def verdicts(
     results: Sequence[str], shares: Sequence[float], groups: Sequence[str], *, ax: Axes | None = None, **scatter: Any
 ) -> Axes:
-    """Deviation over tolerance of each result on a log axis, one line a group; those beyond 1 are named at the right.
+    """Deviation over tolerance of each result on a log axis, one line a group.
 
-    Arrows at an end of the axis stand for dots beyond it (exact results at the left).
+    At the right stand, in orange, the names of results beyond 1, and in grey, of each group that has none of them, the
+    name of its largest deviation. Results at or below 1e-9 (exact to rounding) are counted at the left.
 
     Args:
         results: Names.
@@ -48,10 +49,11 @@ def verdicts(
         # Results of one group are spread over the height of its line, the least deviation on top.
         line[members] += np.linspace(-0.3, 0.3, len(members)) if len(members) > 1 else 0.0
     agrees = position <= 1.0
+    inside = (position > FLOOR) & (position < CEILING)
     options: dict[str, Any] = {"c": np.where(agrees, "C0", "C1"), "s": 14} | scatter
     ax.scatter(position, line, **options)
-    _mark_ends(ax, position, line, np.asarray(shares, float))
-    _name_outliers(ax, results, position, line, np.flatnonzero(~agrees).tolist())
+    _count_ends(ax, position, line, inside)
+    _name(ax, results, position, line, agrees)
     ax.axvline(1.0, color="black", linewidth=0.8)
     ax.axvspan(1.0, CEILING * 2, color="C1", alpha=0.08, linewidth=0)
     counts = [sum(group == name for group in groups) for name in names]
@@ -62,29 +64,35 @@ def verdicts(
     return ax
 
 
-def _mark_ends(ax: Axes, position: np.ndarray, line: np.ndarray, shares: np.ndarray) -> None:
-    """Arrows over the dots that stand at an end of the axis because their number is beyond it."""
-    for marker, beyond in (("<", shares < FLOOR), (">", ~(shares <= CEILING))):
-        if beyond.any():
-            ax.scatter(position[beyond], line[beyond], marker=marker, s=30, c="none", edgecolors="0.4", linewidths=0.7)
+def _count_ends(ax: Axes, position: np.ndarray, line: np.ndarray, inside: np.ndarray) -> None:
+    """How many dots lie on one another at either end of a line."""
+    for end, side in ((FLOOR, "left"), (CEILING, "right")):
+        there = ~inside & (position == end)
+        for row in np.unique(np.round(line[there])):
+            count = int(np.count_nonzero(there & (np.round(line) == row)))
+            shift = (6, 0) if side == "left" else (-6, 0)
+            ax.annotate(f"{count} exact" if side == "left" else f"{count} beyond", (end, row), shift,
+                        textcoords="offset points", ha=side, va="center", fontsize=7, color="0.35")  # fmt: skip
 
 
-def _name_outliers(
-    ax: Axes, results: Sequence[str], position: np.ndarray, line: np.ndarray, outliers: list[int]
-) -> None:
-    """Names beside the axes, a line to the dot of each; two of a group stand under one another."""
-    lines = round(float(line.max())) + 1
-    taken: list[float] = []
-    for index in sorted(outliers, key=lambda i: line[i]):
-        height = max(line[index], taken[-1] + 0.9) if taken else line[index]
-        taken.append(height)
-        ax.annotate(
-            textwrap.fill(results[index], 34),
-            (position[index], line[index]),
-            (1.02, 1.0 - (height + 0.5) / lines),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=7,
-            color="C1",
-            arrowprops={"arrowstyle": "-", "color": "C1", "linewidth": 0.6},
-        )
+def _name(ax: Axes, results: Sequence[str], position: np.ndarray, line: np.ndarray, agrees: np.ndarray) -> None:
+    """Beside the axes: the names of those beyond the tolerance, or of the one of the group that comes nearest to it."""
+    rows = np.round(line)
+    count = int(rows.max()) + 1
+    for row in np.unique(rows):
+        members = np.flatnonzero(rows == row).tolist()
+        outliers = [i for i in members if not agrees[i]]
+        named = outliers or [members[int(np.argmax(position[members]))]]
+        for place, index in enumerate(named):
+            height = row + (place - (len(named) - 1) / 2) * 0.5
+            colour = "0.35" if agrees[index] else "C1"
+            ax.annotate(
+                textwrap.fill(results[index], 46),
+                (position[index], line[index]),
+                (1.02, 1.0 - (height + 0.5) / count),
+                textcoords="axes fraction",
+                va="center",
+                fontsize=7,
+                color=colour,
+                arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.6},
+            )

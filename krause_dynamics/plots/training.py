@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from krause_dynamics.plots.cases import DASHES
 from krause_dynamics.plots.style import new_axes
 
 PARTS = ("train", "validation", "test")
@@ -37,7 +38,8 @@ def training_curves(
     for i, part in enumerate(PARTS):
         points = [(row["epoch"], row[measure]) for row in found if row["split"] == part]
         if points:
-            options = {"color": f"C{i}", "label": part, "marker": "o" if len(points) == 1 else ""} | line
+            look = {"color": f"C{i}", "linestyle": DASHES[i], "marker": "o" if len(points) == 1 else ""}
+            options = look | {"label": part} | line
             ax.plot(*zip(*points, strict=True), **options)
     ax.set_xlabel("epoch")
     ax.set_ylabel(measure.replace("_", " "))

@@ -20,19 +20,24 @@ def rates(ax):
 
 
 @drawing("kd.plots.layers_figure", "dataset", 0, 1,
-         "above order and cosine of all and of the others, below the norm of the first; the model's name")  # fmt: skip
+         "above R of all, of the others and of independent tokens, below the norm of the first; names")  # fmt: skip
 def _(first, second):
     for seed in (first, second):
         data = analysis(seed)
         top, bottom = kd.plots.layers_figure(data).axes
-        known = [data[name].values[..., i].mean(axis=0) for name in ("order_parameter", "mean_cosine") for i in (0, 1)]
-        np.testing.assert_allclose(heights(top), known)
+        known = [data["order_parameter"].values[..., i].mean(axis=0) for i in (0, 1)]
+        np.testing.assert_allclose(heights(top)[:2], known)
+        np.testing.assert_allclose(heights(top)[2], 8**-0.5)  # of eight independent tokens
         np.testing.assert_allclose(heights(bottom), [data["norm_ratio"].values.mean(axis=0)])
-        which = ("all tokens", "without first token")
-        assert words(top.get_legend()) == [f"{name}, {w}" for name in ("alignment R", "mean cosine") for w in which]
+        assert words(top.get_legend()) == ["all tokens", "without first token", "independent tokens, T^(-1/2)"]
         assert top.get_title().startswith("hand (T = 8)")
     data["length"] = ("sequence", [5, 8, 7])
     assert kd.plots.layers_figure(data).axes[0].get_title().startswith("hand (T = 5 to 8)")
+    top, bottom = kd.plots.layers_figure({"a": analysis(first), "b": analysis(second)}).axes
+    known = [analysis(seed)["order_parameter"].values[..., 1].mean(axis=0) for seed in (first, second)]
+    np.testing.assert_allclose(heights(top)[:2], known)
+    assert words(top.get_legend())[:2] == ["a", "b"]
+    assert len(bottom.lines) == 2
 
 
 def cluster_lines(data):
@@ -95,13 +100,17 @@ TITLES = {"near": "Near", "far": "Far"}
 
 
 @drawing("kd.plots.particles_figure", "runs", [10, 20], [60, 30],
-         "a panel of angles each; below, by name, order parameters: the cosine of the half angle")  # fmt: skip
+         "a panel of angles each; below R, the cosine of the half angle, and clusters within 6 degrees")  # fmt: skip
 def _(first, second):
     drawn = panels({"near": pair(first), "far": pair(second)}, TITLES)
     for name, degrees in (("near", first), ("far", second)):
         np.testing.assert_allclose(heights(drawn[name]), np.multiply.outer([-1, 1], degrees))
     np.testing.assert_allclose(heights(drawn["R"]), np.cos(np.radians([first, second])))
-    assert words(drawn["R"].get_legend()) == ["near", "far"]
+    np.testing.assert_array_equal(heights(drawn["clusters"]), 2)
+    assert words(drawn["R"].get_legend()) == ["Near", "Far"]
+    assert len({line.get_linestyle() for line in drawn["R"].lines}) == 2
+    met = panels({"near": pair([2, 4]), "far": pair([2, 4])}, TITLES)  # a chord of 0.1 is 5.7 degrees
+    np.testing.assert_array_equal(heights(met["clusters"]), [[1, 2]] * 2)
     assert [line.get_color() for line in drawn["R"].lines] == [drawn[name].lines[0].get_color() for name in TITLES]
 
 

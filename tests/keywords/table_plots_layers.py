@@ -54,6 +54,9 @@ def _(first, second):
     ax = kd.plots.synchronization(apart(ANGLES))
     np.testing.assert_allclose(ax.lines[0].get_xydata(), np.transpose([[0, 0.5, 1], np.cos(np.radians(ANGLES) / 2)]))
     assert (ax.get_xlabel(), len(ax.collections)) == ("time", 0)
+    ax = kd.plots.synchronization({"wide": apart(ANGLES), "near": apart(ANGLES / 2)})
+    np.testing.assert_allclose(heights(ax), np.cos(np.radians([ANGLES, ANGLES / 2]) / 2))
+    assert words(ax.get_legend()) == ["wide", "near"]
 
 
 @drawing("kd.plots.synchronization", "ax", None, 1, "a new figure, or the axes given and none beside them")

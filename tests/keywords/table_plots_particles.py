@@ -42,12 +42,25 @@ def trails(ax):
 
 
 @drawing("kd.plots.angles", "trajectory", DEGREES, [[170.0, 10.0], [-170.0, 20.0], [-150.0, 30.0]],
-         "lines are the angles over the times, and miss the one after a crossing of 180 degrees")  # fmt: skip
+         "lines are the angles over the times, and miss the one after a crossing of the cut")  # fmt: skip
 def _(first, second):
     np.testing.assert_allclose(heights(kd.plots.angles(turning(first))), np.transpose(first), atol=1e-12)
-    ax = kd.plots.angles(turning(second))
+    ax = kd.plots.angles(turning(second), cut=180.0)
     np.testing.assert_allclose(heights(ax), [[170, np.nan, -150], [10, 20, 30]])
     np.testing.assert_array_equal([line.get_xdata() for line in ax.lines], [TIMES, TIMES])
+
+
+@drawing("kd.plots.angles", "cut", None, 180.0, "no line is cut where one can pass between them; or cut as asked")
+def _(first, second):
+    degrees = [[170.0, 10.0], [-170.0, 20.0], [-150.0, 30.0]]
+    ax = kd.plots.angles(turning(degrees), cut=first)
+    assert np.isfinite(heights(ax)).all()
+    np.testing.assert_allclose(np.subtract(heights(ax), np.transpose(degrees)) % 360, 0, atol=1e-9)
+    low, high = ax.get_ylim()
+    assert high - low == 360
+    assert kd.plots.angles(turning(degrees), cut=second).get_ylim() == (-180, 180)
+    # Of cuts that nobody crosses the usual one.
+    assert kd.plots.angles(turning(np.zeros((3, 1)))).get_ylim() == (-180, 180)
 
 
 @drawing("kd.plots.angles", "ax", None, 1, "a new figure, or the axes given and none beside them")

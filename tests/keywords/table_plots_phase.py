@@ -83,9 +83,10 @@ def _(_, second):
     "kd.plots.clusters_over_beta", "lines", {}, {"marker": "s", "color": "C5"}, "dots, or as asked for, of particles"
 )
 def _(first, second):
-    for lines, marker in ((first, "o"), (second, "s")):
+    for lines, marks in ((first, ["o", "s", "^"]), (second, ["s"] * 3)):
         drawn = kd.plots.clusters_over_beta(over_beta(), **lines).lines
-        assert [line.get_marker() for line in drawn] == [marker] * 3 + ["None"]
+        assert [line.get_marker() for line in drawn] == [*marks, "None"]
+        assert len({line.get_linestyle() for line in drawn}) == 4  # kept apart in grey
         assert_colours(drawn, ["C5"] * 3 + ["black"] if lines else ["C0", "C1", "C2", "black"])
 
 
@@ -137,14 +138,16 @@ def _(first, second):
 @drawing("kd.plots.cluster_numbers_over_length", "data", "discrete", "per_capita",
          "counts, named by the model; the front, drawn once, adds a cluster per selected wavelength")  # fmt: skip
 def _(first, second):
+    called = {"discrete": "discrete time", "per_capita": "continuous time, per capita"}
     for model, shift in ((first, 0.0), (second, 3.0)):
         ax = kd.plots.cluster_numbers_over_length(over_length(model, shift))
         counts, front = ax.lines
         np.testing.assert_allclose(counts.get_xydata(), [[3, 1 + shift], [6, 2 + shift]])
         np.testing.assert_allclose(3 / np.diff(front.get_ydata()), kd.theory.selected_front(model).wavelength)
-        assert words(ax.get_legend()) == [model, "selected by the front"]
+        assert words(ax.get_legend()) == [called[model], f"front, {called[model]}"]
     kd.plots.cluster_numbers_over_length(over_length(first), ax=ax)
-    assert words(ax.get_legend()) == [second, "selected by the front", first]
+    assert words(ax.get_legend()) == [called[second], f"front, {called[second]}", called[first]]
+    assert len({line.get_linestyle() for line in ax.lines}) == 3
 
 
 @drawing("kd.plots.cluster_numbers_over_length", "ax", None, 1, "a new figure, or the axes given and none beside them")
@@ -157,7 +160,7 @@ def _(_, second):
     "kd.plots.cluster_numbers_over_length", "line", {}, {"label": "mine", "color": "C3"}, "the model, or as asked for"
 )
 def _(first, second):
-    for line, name, colour in ((first, "discrete", "C0"), (second, "mine", "C3")):
+    for line, name, colour in ((first, "discrete time", "C0"), (second, "mine", "C3")):
         ax = kd.plots.cluster_numbers_over_length(over_length(), **line)
         assert words(ax.get_legend())[0] == name
         assert_colours(ax.lines, [colour, "black"])

@@ -158,13 +158,21 @@ NAMES, GROUPS = ["a", "b", "c", "d"], ["one", "two", "one", "two"]
 
 
 @drawing(
-    "kd.plots.verdicts", "results", NAMES, ["k", "l", "m", "n"], "the names of results beyond 1 stand at their dots"
+    "kd.plots.verdicts",
+    "results",
+    NAMES,
+    ["k", "l", "m", "n"],
+    "the names of results beyond 1, or of the largest of a group",
 )
 def _(first, second):
     for names in (first, second):
         texts = kd.plots.verdicts(names, [0.5, 2.0, 1.0, 30.0], GROUPS).texts
-        assert [text.get_text() for text in texts] == [names[1], names[3]]
-        np.testing.assert_allclose([text.xy[0] for text in texts], [2, 30])
+        # The first group agrees: its largest deviation is named; of the second both are beyond.
+        assert [text.get_text() for text in texts] == [names[2], names[1], names[3]]
+        np.testing.assert_allclose([text.xy[0] for text in texts], [1, 2, 30])
+        assert [text.get_color() for text in texts] == ["0.35", "C1", "C1"]
+    ends = kd.plots.verdicts(NAMES, [0.0, np.inf, 1e-12, 0.1], GROUPS).texts
+    assert [text.get_text() for text in ends[:2]] == ["2 exact", "1 beyond"]
 
 
 @drawing("kd.plots.verdicts", "shares", [0.5, 2.0, 1.0, 30.0], [0.0, np.inf, np.nan, 0.1],
