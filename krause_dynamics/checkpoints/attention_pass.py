@@ -209,21 +209,36 @@ class Kept:
             self.weights[b, h, rows, columns] = weights
 
 
+class Summing:
+    """Sums over the weights of T queries and T keys, a block of rows after the other."""
+
+    def __init__(self, request: Request, kept: Kept) -> None:
+        self.length = request.queries.shape[-2]
+        self.sums = RowSums(request, groups=quarters(self.length, request.queries.device))
+        self.kept = kept
+
+    def add(self, block: Block) -> None:
+        """Take in the next rows."""
+        self.sums.add(block)
+        for columns, part in block.pieces():
+            self.kept.add(slice(None), slice(None), block.rows, columns, part)
+
+    def finish(self) -> WeightSums:
+        """The sums; call it once, after all rows."""
+        found, kept = self.sums.finish(), self.kept
+        bins, far = by_distance(found.profile * self.length, self.length)
+        lost = kept.lost / self.length
+        return WeightSums(found.received, found.entropy, found.own, bins, far, kept.sampled, lost, kept.weights)
+
+
 def summed(
     rule: Interaction, request: Request, kept: Kept, seen: Callable[[Block], Block] = lambda block: block
 ) -> WeightSums:
-    """Sums over the weights of any rule of T queries and T keys, a block of rows after the other."""
-    length = request.queries.shape[-2]
-    sums = RowSums(request, groups=quarters(length, request.queries.device))
-    whole = slice(None)
+    """Sums over the weights of any rule of T queries and T keys."""
+    sums = Summing(request, kept)
     for block in map(seen, blocks(rule, request)):
         sums.add(block)
-        for columns, part in block.pieces():
-            kept.add(whole, whole, block.rows, columns, part)
-    found = sums.finish()
-    bins, far = by_distance(found.profile * length, length)
-    lost = kept.lost / length
-    return WeightSums(found.received, found.entropy, found.own, bins, far, kept.sampled, lost, kept.weights)
+    return sums.finish()
 
 
 def _beside_sink(block: Block, sink: Tensor) -> tuple[Block, Tensor]:

@@ -8,18 +8,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from krause_dynamics.aggregate import Block
+from krause_dynamics.aggregate import blocks
 from krause_dynamics.checkpoints.attention_call import AttentionCall
 from krause_dynamics.checkpoints.attention_pass import Kept, summed
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, summary
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.forms.attention.lowering import lift
-from krause_dynamics.interaction import Everyone
+from krause_dynamics.interaction import DotProduct, Everyone, Interaction, Neighbourhood, Request, TopK, Within
 from krause_dynamics.nn import KrauseAttention
 from krause_dynamics.nn.attention import WATCHERS
 
@@ -61,8 +62,8 @@ def watching(
         WATCHERS.remove(seen)
 
 
-def statistics_of_call(call: Call, min_queries: int, keep_weights: bool) -> HeadStatistics:
-    """Statistics of one call of a rule; a key is visible to a query that gives it weight.
+def lifted(call: Call) -> tuple[Interaction, Request]:
+    """The interaction that a call is, and its arrays in float32 or better.
 
     Raises:
         UnsupportedModel: A sink takes its share after the call, or queries and keys differ in number.
@@ -76,21 +77,48 @@ def statistics_of_call(call: Call, min_queries: int, keep_weights: bool) -> Head
     if n != m or call.offset:
         raise UnsupportedModel(f"attention from {n} queries to {m} keys: only attention of whole sequences is recorded")
     exact = torch.promote_types(call.q.dtype, torch.float32)
-    rule, request = lift(call._replace(q=call.q.to(exact), k=call.k.to(exact), v=call.v.to(exact)))
-    visible_keys: list[Tensor] = []
-    sees_first: list[Tensor] = []
-    visible_queries = torch.zeros((*call.q.shape[:2], n), dtype=torch.long, device=call.q.device)
+    return lift(call._replace(q=call.q.to(exact), k=call.k.to(exact), v=call.v.to(exact)))
 
-    def seen(block: Block) -> Block:
-        heard = block.weights > 0
-        visible_keys.append(heard.sum(-1))
-        sees_first.append(heard[..., 0] if block.columns[0].start == 0 else torch.zeros_like(heard[..., 0]))
-        for columns, part in block.pieces():
-            visible_queries[..., columns] += (part > 0).sum(-2)
-        return block
 
+def statistics_of_call(call: Call, min_queries: int, keep_weights: bool) -> HeadStatistics:
+    """Statistics of one call of a rule; who is visible is a matter of index rules and masks, not of ranks.
+
+    Raises:
+        UnsupportedModel: As `lifted`.
+    """
     with torch.no_grad():
-        sums = summed(rule, request, Kept(call.q, keep_weights), seen)
-        causal = call.reach.right == 0 or n == 1
-        visible = torch.cat(visible_keys, -1), visible_queries, causal, torch.cat(sees_first, -1)
-        return summary(AttentionCall(Everyone(), None, *visible), sums, min_queries)
+        rule, request = lifted(call)
+        sums = summed(rule, request, Kept(call.q, keep_weights))
+        causal = call.reach.right == 0 or call.q.shape[2] == 1
+        return summary(visible(rule, request, causal), sums, min_queries)
+
+
+def visible(rule: Interaction, request: Request, causal: bool) -> AttentionCall:
+    """Who may be heard by the index rules and masks of an interaction, whatever its score and its ranks."""
+    keys: list[Tensor] = []
+    first: list[Tensor] = []
+    queries = torch.zeros(request.queries.shape[:-1], dtype=torch.long, device=request.queries.device)
+    for block in blocks(*by_index(rule, request)):
+        heard = block.weights > 0
+        keys.append(heard.sum(-1))
+        first.append(heard[..., 0] if block.columns[0].start == 0 else torch.zeros_like(heard[..., 0]))
+        for columns, part in block.pieces():
+            queries[..., columns] += (part > 0).sum(-2)
+    return AttentionCall(Everyone(), None, torch.cat(keys, -1), queries, causal, torch.cat(first, -1))
+
+
+def by_index(rule: Interaction, request: Request) -> tuple[Interaction, Request]:
+    """The rule that hears evenly all who stand within its index rules and masks: no score, no rank, no radius."""
+    heard: Neighbourhood = Everyone()
+    for part in rule.parts:
+        if not isinstance(part, TopK | Within):
+            heard = heard & part
+    alike = torch.zeros_like(request.queries[..., :1]), torch.zeros_like(request.sources[..., :1])
+    mass, pair = (_absent(x) for x in (request.log_mass, rule.pair_bias))
+    even = replace(request, queries=alike[0], sources=alike[1], values=alike[1], log_mass=mass)
+    return Interaction(DotProduct(1.0), heard, pair_bias=pair), even
+
+
+def _absent(logs: Tensor | None) -> Tensor | None:
+    """-inf where log weights are, else 0."""
+    return None if logs is None else torch.where(logs > -torch.inf, 0.0, -torch.inf).to(logs.dtype)

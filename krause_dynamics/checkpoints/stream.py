@@ -364,7 +364,8 @@ def check_one_per_block(called: list[int], expected: int, silent: tuple[int, ...
         wrong = next(i for i, count in enumerate(counts) if count != (i not in silent))
         raise UnsupportedModel(
             f"block {wrong + 1} made {counts[wrong]} calls of softmax attention where one is expected, so its "
-            "statistics would be missing or mixed; pass attention=None for the hidden states alone"
+            "statistics would be missing or mixed; pass attention=None for the hidden states alone (a gated model: "
+            "kd.models.branch_statistics has each branch)"
         )
 
 

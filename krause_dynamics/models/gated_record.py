@@ -45,7 +45,7 @@ def branch_weights(model: Any, *args: Any, **inputs: Any) -> BranchWeights:
     Raises:
         TypeError: A model without the branch.
     """
-    parts = [module for module in model.modules() if isinstance(module, KrauseBranch | GatedAttention)]
+    parts = _parts(model)
     if not parts:
         raise TypeError(f"branch_weights takes a model with a Krause branch, got {type(model).__name__}")
     krause: list[Tensor] = []
@@ -58,13 +58,25 @@ def branch_weights(model: Any, *args: Any, **inputs: Any) -> BranchWeights:
                 lambda m, tokens, given: krause.append(_krause(m, tokens, given)), with_kwargs=True
             )
             stack.callback(hook.remove)
-            gate_of: Any = part.gate_proj_krause if isinstance(part, KrauseBranch) else part.gate
-            hook = gate_of.register_forward_pre_hook(lambda m, both: gate.append(m.share(*both)))
+            hook = _gate(part).register_forward_pre_hook(lambda m, both: gate.append(m.share(*both)))
             stack.callback(hook.remove)
         stack.callback(setattr, config, "_attn_implementation_internal", before)
         config._attn_implementation_internal = "eager"
         outputs = model(*args, **{**inputs, "output_attentions": True, "use_cache": False})
     return BranchWeights(tuple(outputs.attentions), tuple(krause), tuple(gate))
+
+
+def gates(model: torch.nn.Module) -> list[Any]:
+    """The gates of a model, which share between its two branches: one a layer, none where it has one branch."""
+    return [_gate(part) for part in _parts(model)]
+
+
+def _parts(model: torch.nn.Module) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, KrauseBranch | GatedAttention)]
+
+
+def _gate(part: Any) -> Any:
+    return part.gate_proj_krause if isinstance(part, KrauseBranch) else part.gate
 
 
 def _krause(part: Any, tokens: tuple[Tensor, ...], given: dict[str, Any]) -> Tensor:

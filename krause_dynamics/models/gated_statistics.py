@@ -1,0 +1,318 @@
+"""Attention of gated models branch by branch: each against what it can reach, and the two as the gate weighs them.
+
+A branch that hears a window has the first token out of reach of most queries, so that no sink can show in a mean over
+all of them. What is told of each branch are therefore both published scores (``importance_first`` over the queries that
+the index rules let see the first token, ``published_importance_first`` and ``first_token_score`` over all), each beside
+what even attention within the same reach would give.
+
+Mixed is, for every query i and head h,  g_i A_i + (1 - g_i) B_i  with the gate's share g_i of softmax attention A: the
+share of what reaches the token that stems from each key, as long as values are of one size. Heads of one number are put
+together, which is a convention: the two branches have projections of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from krause_dynamics._arguments import COUNT, Maybe, reads
+from krause_dynamics.aggregate import Block, blocks
+from krause_dynamics.checkpoints import capture, labelled, measures_of_attention, own_attention
+from krause_dynamics.checkpoints.analyze import EPS, increasing
+from krause_dynamics.checkpoints.attention_call import AttentionCall
+from krause_dynamics.checkpoints.attention_pass import Kept, Summing
+from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, summary
+from krause_dynamics.checkpoints.measures import Measuring
+from krause_dynamics.checkpoints.record import describe
+from krause_dynamics.checkpoints.relative_depth import sink_share
+from krause_dynamics.checkpoints.stream import Passes
+from krause_dynamics.errors import UnsupportedModel
+from krause_dynamics.interaction import DotProduct, Everyone, Interaction, Request, reference
+from krause_dynamics.models.gated_record import gates
+from krause_dynamics.nn.attention import WATCHERS
+
+if TYPE_CHECKING:
+    import xarray
+
+PAIRS = 1 << 22  # weights of one branch that are held at once
+EVEN = {
+    "even_importance_first": "alpha_0 of even attention within the same reach",
+    "even_first_token_score": "first-token score of even attention within the same reach",
+}
+
+
+@reads(
+    sequence_length=Maybe(COUNT),
+    max_sequences=Maybe(COUNT),
+    min_queries=COUNT,
+    batch_size=COUNT,
+)
+def branch_statistics(
+    model: Any,
+    inputs: Any,
+    *,
+    tokenizer: Any = None,
+    sequence_length: int | None = None,
+    max_sequences: int | None = None,
+    eps: Sequence[float] = EPS,
+    min_queries: int = 8,
+    batch_size: int = 8,
+    progress: bool | Callable[[int, int], None] = False,
+) -> xarray.Dataset:
+    """Statistics of attention for each branch of a gated model, and for both as its gate weighs them.
+
+    Args:
+        model: With a Krause branch (`add_krause_branch`, adapters of it) or a gate (``KrauseLM``); any other model that
+            ``kd.analyze`` takes has one branch, softmax or Krause, and the same numbers, beside those of even
+            attention.
+        inputs: As of ``kd.analyze``.
+        tokenizer: Instead of the checkpoint's own.
+        sequence_length: Cut text into consecutive sequences of this many tokens.
+        max_sequences: Keep only the first ones.
+        eps: Thresholds of the sink rate.
+        min_queries: A key needs that many queries to be a strongest key.
+        batch_size: Sequences per forward pass.
+        progress: ``True`` draws a progress bar; or a function ``progress(sequences done, all sequences)``.
+
+    Returns:
+        Dataset over a first dimension ``branch`` (softmax, krause, mixed; or the one there is) with the measures of
+        attention of ``kd.analyze``, over (sequence, block, head); ``even_importance_first`` and
+        ``even_first_token_score``, the two sink scores of attention that is even within the branch's reach; ``gate``
+        and ``gate_spread`` (branch, sequence, block): mean over tokens and standard deviation of the gate's share;
+        ``sink_rate`` (branch, block, head, eps). Time O(T^2) a layer, memory O(T).
+
+    Raises:
+        UnsupportedModel: Attention that cannot be recorded faithfully.
+        ValueError: Bad inputs.
+    """
+    import xarray
+
+    bounds = increasing("eps", eps, 1.0)
+    run = Passes.of(
+        model, inputs, tokenizer=tokenizer, attention=None, batch_size=batch_size, min_queries=min_queries, device=None,
+        trust_remote_code=False, progress=progress, sequence_length=sequence_length, max_sequences=max_sequences,
+    )  # fmt: skip
+    kept: dict[str, dict[str, np.ndarray]] = {}
+    for members, batch in run.batches():
+        for branch, arrays in _branches(run, batch).items():
+            for name, values in arrays.items():
+                whole = kept.setdefault(branch, {}).setdefault(
+                    name, np.empty((len(run.inputs), *values.shape[1:]), values.dtype)
+                )
+                whole[members] = values
+    meta = describe(run) | {"min_queries": min_queries, "attention_tier": "statistics", "attention_branch": "each"}
+    meta["attention_path"] = "krause" if own_attention.is_ours(run.checkpoint.backbone) else "registry"
+    found = [_dataset(arrays, bounds, meta) for arrays in kept.values()]
+    joined = xarray.concat(found, "branch", data_vars="all", coords="minimal", compat="override", join="exact")
+    joined["length"] = ("sequence", run.inputs.lengths, {"long_name": "tokens of the sequence"})
+    return joined.assign_coords(branch=list(kept)).assign_attrs(meta=json.dumps(meta, sort_keys=True))
+
+
+def _dataset(arrays: dict[str, np.ndarray], eps: np.ndarray, meta: dict[str, Any]) -> xarray.Dataset:
+    found = labelled.dataset(measures_of_attention.MEASURES, arrays, {}, meta)
+    for name, words in EVEN.items():
+        found[name] = (("sequence", "block", "head"), arrays[name], {"long_name": words})
+    found["gate"] = (("sequence", "block"), arrays["gate"], {"long_name": "mean share that the gate gives the branch"})
+    words = "standard deviation of that share over tokens"
+    found["gate_spread"] = (("sequence", "block"), arrays["gate_spread"], {"long_name": words})
+    found = found.assign_coords(eps=eps)
+    share = sink_share(found)
+    return found.assign(sink_rate=share.mean("sequence", skipna=False).assign_attrs(share.attrs))
+
+
+@dataclass
+class _Heard:
+    """What one block was seen to do: its calls in order, and the shares (b, T, 2) of its gate."""
+
+    calls: list[tuple[Interaction, Request, bool]] = field(default_factory=list)
+    share: Tensor | None = None
+
+
+class _Watcher:
+    """Is told of the calls of a pass, and answers for a block when it has ended."""
+
+    def __init__(self, single: str, min_queries: int) -> None:
+        self.single = single
+        self.min_queries = min_queries
+        self.heard = _Heard()
+        self.layers: dict[str, Measuring] = {}
+        self.more: dict[str, dict[str, list[np.ndarray]]] = {}
+
+    def state(self, layer: int, tokens: Tensor) -> None:
+        """The end of a block."""
+        heard, self.heard = self.heard, _Heard()
+        if layer == 0:
+            return
+        wanted = 1 if heard.share is None else 2
+        if len(heard.calls) != wanted:
+            raise UnsupportedModel(
+                f"block {layer} made {len(heard.calls)} calls of attention where {wanted} "
+                f"{'is' if wanted == 1 else 'are'} expected, so its statistics would be missing or mixed"
+            )
+        names = [self.single] if heard.share is None else ["softmax", "krause"]
+        for name, (found, more) in _of_block(heard, names, self.min_queries).items():
+            self.layers.setdefault(name, Measuring(_MEASURES, np.empty(0))).attention(layer, found)
+            for key, values in more.items():
+                self.more.setdefault(name, {}).setdefault(key, []).append(values.float().cpu().numpy())
+
+    def attention(self, block: int, found: Any) -> None:
+        """Nothing: the calls are told of."""
+
+    def arrays(self) -> dict[str, dict[str, np.ndarray]]:
+        """(b, blocks, ...) by branch and name."""
+        more = {name: {key: np.stack(x, 1) for key, x in found.items()} for name, found in self.more.items()}
+        return {name: layers.arrays() | more[name] for name, layers in self.layers.items()}
+
+
+_MEASURES = tuple(measure for measure in measures_of_attention.MEASURES if not measure.extra)
+
+
+def _branches(run: Passes, batch: Any) -> dict[str, dict[str, np.ndarray]]:
+    """One forward pass."""
+    model = run.checkpoint.backbone
+    ours = own_attention.is_ours(model)
+    watcher = _Watcher("krause" if ours else "softmax", run.min_queries)
+    with run.watching(watcher) as watch, ExitStack() as stack:
+        stack.enter_context(_own_calls(watcher, lambda: watch.stream.block))
+        if not ours:
+            reason = capture.refusal(model)
+            if reason is not None:
+                raise UnsupportedModel(f"attention cannot be recorded: {reason}")
+            stack.enter_context(capture.recording(model, _Recorder(watcher, lambda: watch.stream.block)))
+        for gate in gates(model):
+            stack.callback(gate.register_forward_pre_hook(lambda m, both: _shared(watcher, m.share(*both))).remove)
+        run.run(model, batch)
+    watch.stream.check(run.expected)
+    return watcher.arrays()
+
+
+def _shared(watcher: _Watcher, share: Tensor) -> None:
+    watcher.heard.share = share
+
+
+@contextmanager
+def _own_calls(watcher: _Watcher, running: Callable[[], int | None]) -> Iterator[None]:
+    thread = threading.get_ident()
+
+    def seen(call: Any) -> None:
+        if threading.get_ident() == thread and running() is not None:
+            watcher.heard.calls.append((*own_attention.lifted(call), call.reach.right == 0))
+
+    WATCHERS.append(seen)
+    try:
+        yield
+    finally:
+        WATCHERS.remove(seen)
+
+
+class _Recorder(capture.AttentionRecorder):
+    """Keeps the rule and the arrays of softmax attention beside its answer."""
+
+    def __init__(self, watcher: _Watcher, running: Callable[[], int | None]) -> None:
+        super().__init__(running, lambda block, found: None)
+        self.watcher = watcher
+
+    def attention(
+        self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+    ) -> tuple[Tensor, None]:
+        """Attention of one module, with its call kept."""
+        for name in ("softcap", "s_aux"):
+            if options.get(name) is not None:
+                raise UnsupportedModel(f"{type(module).__name__} attends with {name}; kd.analyze takes it")
+        capture.check_options(module, query, key, mask, options)
+        call = AttentionCall.of(mask, options.get("position_bias"), query.shape[2], query.device)
+        exact, group = torch.promote_types(query.dtype, torch.float32), query.shape[1] // key.shape[1]
+        keys, values = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
+        scaling = options.get("scaling")
+        rule = call.rule(DotProduct(query.shape[-1] ** -0.5 if scaling is None else scaling))
+        request = Request.of(query.to(exact), keys.to(exact))
+        if self.running_block() is not None:
+            self.watcher.heard.calls.append((rule, request, call.causal))
+        output = value.new_zeros((*query.shape[:-1], value.shape[-1]))
+        for block in blocks(rule, request):
+            for columns, part in block.pieces():
+                output[:, :, block.rows] += part.to(value.dtype) @ values[:, :, columns]
+        return output.transpose(1, 2).contiguous(), None
+
+
+def _of_block(heard: _Heard, names: list[str], min_queries: int) -> dict[str, tuple[HeadStatistics, dict[str, Tensor]]]:
+    """Statistics by branch and of all together, and what even attention would give."""
+    request = heard.calls[0][1]
+    (b, h, n, _), device = request.queries.shape, request.queries.device
+    share = torch.ones(b, n, 1, device=device) if heard.share is None else heard.share.to(device)
+    sums = {name: _Sums(request, call[2]) for name, call in zip(names, heard.calls, strict=True)}
+    if len(names) > 1:
+        sums["mixed"] = _Sums(request, all(call[2] for call in heard.calls))
+    size = max(1, PAIRS // (b * h * n))
+    for start in range(0, n, size):
+        rows = slice(start, min(start + size, n))
+        together: list[Tensor] = []
+        for i, name in enumerate(names):
+            g = share[:, rows, i].to(request.queries.dtype)
+            weights, even = (_rows(rule, r, rows) for rule, r in _both(heard.calls[i]))
+            sums[name].add(rows, weights, even, (even > 0).to(g.dtype), g)
+            weighed = [g[:, None, :, None] * x for x in (weights, even, even > 0)]
+            together = weighed if not together else [one + x for one, x in zip(together, weighed, strict=True)]
+        if len(names) > 1:
+            sums["mixed"].add(rows, together[0], together[1], together[2], share[:, rows].sum(-1))
+    return {name: found.finish(min_queries) for name, found in sums.items()}
+
+
+def _both(call: tuple[Interaction, Request, bool]) -> tuple[tuple[Interaction, Request], tuple[Interaction, Request]]:
+    """A call, and the one that hears evenly whom it can reach."""
+    return call[:2], own_attention.by_index(*call[:2])
+
+
+def _rows(rule: Interaction, request: Request, rows: slice) -> Tensor:
+    """Rows of the weights, dense (b, h, rows, T); 0 where nobody is heard."""
+    n, m = request.queries.shape[-2], request.sources.shape[-2]
+    if rule.pair_bias is not None:
+        bias = torch.as_tensor(rule.pair_bias, device=request.queries.device)
+        rule = replace(rule, pair_bias=bias.expand(*bias.shape[:-2], n, m)[..., rows, :])
+    part = replace(request.rows(rows.start, rows.stop), positions_are_ranks=False)
+    found: Tensor = reference.weights(rule, part)
+    return found
+
+
+class _Sums:
+    """Sums over rows of weights, and over who may be heard in them."""
+
+    def __init__(self, request: Request, causal: bool) -> None:
+        self.causal = causal
+        self.sums = Summing(request, Kept(request.queries, keep_weights=False))
+        self.keys: list[Tensor] = []
+        self.first: list[Tensor] = []
+        self.shares: list[Tensor] = []
+        self.queries = torch.zeros(
+            request.queries.shape[:-1], dtype=request.queries.dtype, device=request.queries.device
+        )
+
+    def add(self, rows: slice, weights: Tensor, even: Tensor, seen: Tensor, share: Tensor) -> None:
+        """Rows of weights and even weights (b, h, rows, T), how much of a query sees a key, and shares (b, rows)."""
+        entropy = torch.special.entr(weights).sum(-1)
+        block = Block(rows, (slice(0, weights.shape[-1]),), weights, entropy, torch.zeros_like(entropy))
+        self.sums.add(block)
+        self.keys.append((even > 0).sum(-1))
+        self.first.append(even[..., 0])
+        self.queries += seen.sum(-2)
+        self.shares.append(share)
+
+    def finish(self, min_queries: int) -> tuple[HeadStatistics, dict[str, Tensor]]:
+        """Statistics; what even attention would give, and the gate."""
+        first, share = torch.cat(self.first, -1), torch.cat(self.shares, -1)
+        call = AttentionCall(Everyone(), None, torch.cat(self.keys, -1), self.queries, self.causal, first > 0)
+        more = {
+            "even_importance_first": first.sum(-1) / self.queries[..., 0],
+            "even_first_token_score": first[..., 1:].mean(-1),
+            "gate": share.mean(-1),
+            "gate_spread": share.std(-1, correction=0),
+        }
+        return summary(call, self.sums.finish(), min_queries), more
