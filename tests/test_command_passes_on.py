@@ -137,6 +137,20 @@ def test_analyze_writes_a_page_where_it_is_told(tmp_path, monkeypatch):
     assert (refused.exit_code, "must end in .html" in refused.output, len(told)) == (2, True, 1)
 
 
+def test_compare_writes_a_page_where_it_is_told(tmp_path, monkeypatch):
+    from tests.keywords.figures import comparison
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "page.txt").write_text("words")
+    monkeypatch.setattr(kd.checkpoints, "compare", lambda *_, **__: comparison())
+    arguments = ["compare", "m", "n", "--text", "page.txt", "--report"]
+    result = CliRunner().invoke(app, [*arguments, "a.html"])
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in tmp_path.iterdir()} == {"page.txt", "a.html", "a.csv", "a.nc"}
+    refused = CliRunner().invoke(app, [*arguments, "a.pdf"])
+    assert (refused.exit_code, "must end in .html" in refused.output) == (2, True)
+
+
 def test_simulate_passes_on_its_options(asked, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told, options = asked(configuration, "simulate", "simulate", "--checkpoint", "half.npz", "-s", "run.save_every=3")

@@ -13,14 +13,15 @@ import pytest
 from PIL import Image
 
 from krause_dynamics import report
-from krause_dynamics.report.page import dark
+from krause_dynamics.report.html import dark
 from krause_dynamics.report.summary import not_measured
-from tests.keywords.figures import analysis, controlled, with_spectrum
+from tests.keywords.figures import analysis, comparison, controlled, with_spectrum
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
-OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-color-profile=srgb")
+OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-color-profile=srgb",
+           "--enable-logging=stderr")  # fmt: skip
 # What a page is measured by: its width, the smallest letters in pictures, and letters that leave their picture.
 MEASURE = """<script>
 let out = [], least = 1e9;
@@ -40,17 +41,29 @@ parent.document.title = JSON.stringify({page, screen: innerWidth, out, least});
 browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """A page with all pictures that a page can have."""
+@pytest.fixture(scope="module", params=["analysis", "comparison"])
+def page(tmp_path_factory, request):
+    """A page with all pictures that a page can have, of each kind."""
     path = tmp_path_factory.mktemp("page") / "page.html"
+    if request.param == "comparison":
+        return report.write_comparison_page(comparison((10, 200, 3000)), path, {"seed": 0})[0]
     data = controlled().assign(spectrum=with_spectrum()["spectrum"].expand_dims(control=2))
     return report.write_html(data, path, {"seed": 0})
 
 
 def browse(folder, page, *options):
     command = (CHROMIUM, *OPTIONS, f"--user-data-dir={folder / 'profile'}", *options, page.as_uri())
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, cwd=folder).stdout
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, cwd=folder)
+    assert ":CONSOLE:" not in done.stderr, done.stderr  # what a page complains of
+    return done.stdout
+
+
+@browser
+def test_the_console_of_the_browser_is_read(tmp_path):
+    """A page that complains is noticed: without it the others would prove nothing."""
+    (tmp_path / "bad.html").write_text("<script>nowhere()</script>")
+    with pytest.raises(AssertionError, match="nowhere is not defined"):
+        browse(tmp_path, tmp_path / "bad.html", "--dump-dom")
 
 
 @browser
@@ -91,7 +104,8 @@ def test_a_page_fits_the_screen_and_its_pictures_are_legible(page, tmp_path, wid
 def test_a_page_needs_no_other_file(page):
     text = page.read_text()
     assert "<script" not in text
-    assert re.findall(r"""(?:src|href)=["'](?!#|data:)[^"']*""", text) == []
+    links = re.findall(r"""(?:src|href)=["'](?!#|data:)([^"']*)""", text)
+    assert set(links) <= {"page.csv", "page.nc"}  # beside a comparison lie its numbers, to be downloaded
     assert not re.search(r"@import|url\((?!#)", text)
 
 

@@ -23,6 +23,10 @@ def compare(
     ],
     text: Annotated[list[Path], typer.Option(help="Text file (UTF-8); several: texts are compared in one model.")],
     out: Annotated[Path | None, typer.Option(help="Folder for comparison.nc, .csv, table.txt and PNG figures.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Page (.html) with words, tables and pictures, to be read offline; .csv and .nc beside it."),
+    ] = None,
     length: Annotated[int | None, typer.Option(help="Cut the input into sequences of this many tokens.")] = None,
     max_sequences: Annotated[int | None, typer.Option(help="Analyse only the first ones.")] = None,
     batch_size: Annotated[int, typer.Option(help="Sequences per forward pass.")] = 8,
@@ -45,11 +49,15 @@ def compare(
         "level": level,
         "rng": seed,
     }
-    answered(partial(_compare, models, text, out, settings, output), output, "nothing was written")
+    answered(partial(_compare, models, text, (out, report), settings, output), output, "nothing was written")
 
 
 def _compare(
-    models: list[str], texts: list[Path], out: Path | None, settings: dict[str, Any], output: Output
+    models: list[str],
+    texts: list[Path],
+    targets: tuple[Path | None, Path | None],
+    settings: dict[str, Any],
+    output: Output,
 ) -> Answer:
     for model in models:
         check_model(model)
@@ -60,11 +68,17 @@ def _compare(
     from krause_dynamics.report.comparison import rows_text
 
     cases, inputs = _cases(models, texts)
+    out, page = targets
     folder = None if out is None else report.check_folder(out)
+    if page is not None:
+        report.check_page(page)
+        output.may_write(*(page.with_suffix(ending) for ending in (page.suffix, ".csv", ".nc")))
     output.may_write(folder, way_out="--out names another folder")
     comparison = run(cases, progress=output.progress, **inputs, **settings)
     told = {"command": "krause compare", "models": models, "texts": list(map(str, texts))}
     written = [] if folder is None else report.write_comparison(comparison, folder, told, ending=output.format)
+    if page is not None:
+        written += report.write_comparison_page(comparison, page, told)
     words, rows = "\n".join(f"wrote {path}" for path in written), report.comparison_rows(comparison)
     facts = told | {"rows": rows, "written": written}
     show = partial(report.print_comparison, comparison, Console())

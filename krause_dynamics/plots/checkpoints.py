@@ -150,12 +150,17 @@ def clusters(
             ax.plot(case.data["layer"], counts.values, **(colour | case.line | {"label": label} | line))
     label_depth(ax, dataset)
     ax.set(ylabel="clusters of token directions" if quantity == "clusters" else "effective clusters")
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    few_decades(ax)
     ax.legend(title="joined within", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
+
+
+def few_decades(ax: Axes) -> None:
+    """A logarithmic ordinate whose numbers are written out, 1, 2 and 5 of each decade."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _angle(chord: float) -> str:
@@ -205,6 +210,7 @@ def norm_ratio(dataset: Analysed, *, ax: Axes | None = None, **line: Any) -> Axe
     for case in cases(dataset):
         mean = case.data["norm_ratio"].mean("sequence")
         ax.plot(case.data["layer"], mean.values, **(case.line | line))
-    ax.set(ylabel="norm of first token\n/ median norm", yscale="log")
+    ax.set(ylabel="norm of first token\n/ median norm")
+    few_decades(ax)
     label_depth(ax, dataset)
     return ax

@@ -1,6 +1,7 @@
 """A Dataset of a trained model in words, tables, figures and files."""
 
 from krause_dynamics.report.comparison import comparison_rows, print_comparison, write_comparison
+from krause_dynamics.report.comparison_page import comparison_findings, write_comparison_page
 from krause_dynamics.report.deprecated import progress_bar
 from krause_dynamics.report.files import check_folder, write_all, write_dataset, write_figures
 from krause_dynamics.report.findings import findings
@@ -14,6 +15,7 @@ __all__ = [
     "RADIUS",
     "check_folder",
     "check_page",
+    "comparison_findings",
     "comparison_rows",
     "findings",
     "layer_table",
@@ -24,6 +26,7 @@ __all__ = [
     "token_count",
     "write_all",
     "write_comparison",
+    "write_comparison_page",
     "write_csv",
     "write_dataset",
     "write_figures",

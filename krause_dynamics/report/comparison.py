@@ -93,7 +93,7 @@ def print_comparison(comparison: xarray.Dataset, console: Console) -> None:
     for name in ("quantity", *cases):
         table.add_column(name, justify="left" if name == "quantity" else "right")
     for name in dict.fromkeys(row["quantity"] for row in rows):
-        table.add_row(name, *(_cell(row, meta["reference"]) for row in rows if row["quantity"] == name))
+        table.add_row(name, *(cell(row, meta["reference"]) for row in rows if row["quantity"] == name))
     console.print(table)
     sequences = "the same sequences, in pairs" if all(meta["paired"].values()) else "sequences"
     lines = [
@@ -107,7 +107,8 @@ def print_comparison(comparison: xarray.Dataset, console: Console) -> None:
         console.print(f"  {line}", highlight=False, style="dim", markup=False)
 
 
-def _cell(row: dict[str, Any], reference: str) -> str:
+def cell(row: dict[str, Any], reference: str) -> str:
+    """The mean of a row; of another case than the reference with the difference and its interval."""
     if row["case"] == reference:
         return f"{row['mean']:.3g}"
     # What rounding leaves of 0 is written as 0.

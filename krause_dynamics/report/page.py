@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import colorsys
 import json
 import os
-import re
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from krause_dynamics._arguments import FILE, Holds, Is, reads
 from krause_dynamics._files import check_target, write_bytes
-from krause_dynamics._version import __version__
 from krause_dynamics.report.files import write_dataset
 from krause_dynamics.report.findings import findings
+from krause_dynamics.report.html import rendered
 from krause_dynamics.report.panels import drawn, further, pictures
 from krause_dynamics.report.places import as_given, token_count
 from krause_dynamics.report.rows import measure_rows, write_csv
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
 
 ANALYSIS = Holds("kd.analyze", ("layer", "radius", "norm_ratio", "length"))
 PARAMETERS = Is(dict, "{}")
-_USED = re.compile(r"var\(--k([0-9a-f]{6})")
 
 
 @reads(path=FILE)
@@ -76,13 +72,10 @@ def write_html(dataset: xarray.Dataset, path: str | os.PathLike[str], parameters
 
 
 def _html(dataset: xarray.Dataset, parameters: dict[str, Any]) -> str:
-    from jinja2 import Environment, StrictUndefined
-
     meta, given = json.loads(dataset.attrs["meta"]), as_given(dataset)
     cases, numbers = headlines(dataset)
     table = layer_table(dataset, rows=1000)
     shown, more = (list(pictures(dataset, panels)) for panels in (drawn(dataset), further(dataset)))
-    colours = sorted({colour for _, svg in (*shown, *more) for colour in _USED.findall(svg)})
     words = {
         "meta": meta,
         "facts": _facts(given, meta),
@@ -98,27 +91,11 @@ def _html(dataset: xarray.Dataset, parameters: dict[str, Any]) -> str:
         "missing": not_measured(dataset),
         "files": parameters.pop("files", []),
         "made": json.dumps(parameters | {"analysis": meta}, indent=1, sort_keys=True, default=str),
-        "dark": {colour: dark(colour) for colour in colours},
-        "version": __version__,
     }
-    template = files("krause_dynamics.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
-    rules = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
-    return Environment(**rules).from_string(template).render(words)  # type: ignore[arg-type]
+    return rendered("page.html.jinja", words, [svg for _, svg in (*shown, *more)])
 
 
 def _facts(given: xarray.Dataset, meta: dict[str, Any]) -> list[str]:
     heads = [f"{given.sizes['head']} heads"] if "head" in given.sizes else []
     tokens = f"{meta['sequences']} sequences of {token_count(given)} tokens"
     return [f"{meta['layers']} blocks", *heads, f"{meta['dtype']} weights", tokens]
-
-
-def dark(colour: str) -> str:
-    """The counterpart of a colour on a dark page: the same hue, light for dark.
-
-    Args:
-        colour: Six hexadecimal digits.
-    """
-    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4))
-    hue, light, saturation = colorsys.rgb_to_hls(red, green, blue)
-    turned = colorsys.hls_to_rgb(hue, 0.95 - 0.8 * light, saturation)
-    return "".join(f"{round(255 * part):02x}" for part in turned)

@@ -97,15 +97,79 @@ CONTROLLED = (
 )  # fmt: skip
 
 
+# Of a comparison: a line or a row for each case, over relative depth.
+COMPARED = (
+    Panel("Alignment of tokens", f"1: all tokens point one way; 0: no common direction. {CURVE}", ("order_parameter",),
+          _rest("order_parameter"), "order parameter R"),
+    Panel("Mean cosine", f"Between two different tokens. {CURVE}", ("mean_cosine",), _rest("mean_cosine")),
+    Panel("Clusters over depth", "Groups of tokens whose directions lie within an angle of another member, without the "
+          "first token.", ("clusters", "radius"), lambda plots, dataset, ax: plots.clusters(dataset, ax=ax).legend(),
+          "clusters"),
+    Panel("Where attention sinks are", "Case by depth: heads and sequences in which the first token receives more than "
+          "the threshold of all attention.", ("sink_rate", "eps"),
+          lambda plots, dataset, ax: plots.sink_map(dataset, ax=ax, eps=EPS)),
+    Panel("The first token stands out", "Its norm over the median norm: a massive activation.", ("norm_ratio",),
+          lambda plots, dataset, ax: plots.norm_ratio(dataset, ax=ax)),
+    Panel("Directions that tokens fill", f"Without the first token. {CURVE}", ("effective_rank",),
+          _rest("effective_rank"), "effective rank"),
+    Panel("Attention to the first token", HEADS, ("importance_first",), _rest("importance_first"),
+          "share of attention"),
+    Panel("Entropy of attention", "1: spread evenly over what is visible; 0: all on one token.", ("entropy",),
+          _rest("entropy"), "entropy"),
+)  # fmt: skip
+DIFFERENCES = ("order_parameter", "mean_cosine", "clusters", "sink_rate", "importance_first", "effective_rank")
+STEPS = {"order_parameter": 1.0, "clusters": 1.0, "effective_rank": 1.0, "sink_rate": None}  # at which depth
+
+
 def drawn(dataset: xarray.Dataset) -> list[Panel]:
     """The pictures for which it holds what they show."""
-    panels = PANELS + (CONTROLLED if "control" in dataset.dims else ())
+    return _held(PANELS + (CONTROLLED if "control" in dataset.dims else ()), dataset)
+
+
+def compared(comparison: xarray.Dataset) -> list[Panel]:
+    """The pictures of a comparison for which it holds what they show."""
+    return _held(COMPARED, comparison)
+
+
+def _held(panels: tuple[Panel, ...], dataset: xarray.Dataset) -> list[Panel]:
     return [panel for panel in panels if all(name in dataset for name in panel.shows)]
+
+
+def differing(comparison: xarray.Dataset) -> list[Panel]:
+    """Differences from the reference in what matters most."""
+    return [_difference(comparison, name) for name in DIFFERENCES if f"{name}_difference" in comparison]
+
+
+def _difference(comparison: xarray.Dataset, name: str) -> Panel:
+    words = str(comparison[name].attrs.get("long_name", name))
+
+    def draw(plots: Any, dataset: xarray.Dataset, ax: Any) -> None:
+        plots.difference(dataset, ax=ax, quantity=name)
+
+    title = next((panel.title for panel in COMPARED if panel.shows[0] == name), words[:1].upper() + words[1:])
+    return Panel(f"{title}: difference", f"Variable {name}: {words}.", (f"{name}_difference",), draw, "difference")
+
+
+def emerging(comparison: xarray.Dataset) -> list[Panel]:
+    """What comes with the steps of a training, where the cases are such."""
+    if comparison["case"].dtype.kind not in "iuf":
+        return []
+    return [_emergence(name, depth) for name, depth in STEPS.items() if name in comparison]
+
+
+def _emergence(name: str, depth: float | None) -> Panel:
+    def draw(plots: Any, dataset: xarray.Dataset, ax: Any) -> None:
+        plots.emergence(dataset, ax=ax, quantity=name, depth=depth)
+
+    where = "Mean over depth" if depth is None else "After the last block"
+    return Panel(f"{name.replace('_', ' ').capitalize()} over training", f"{where}; {CURVE[0].lower()}{CURVE[1:]}",
+                 (name,), draw)  # fmt: skip
 
 
 def further(dataset: xarray.Dataset) -> list[Panel]:
     """A picture of every measure over layers or blocks that no other picture shows, in its own words."""
-    shown = {name for panel in drawn(dataset) for name in panel.shows}
+    first = compared(dataset) if "case" in dataset.dims else drawn(dataset)
+    shown = {name for panel in first for name in panel.shows}
     found = []
     for name, values in dataset.data_vars.items():
         if name in shown or not _is_curve(values) or bool(values.isnull().all()):
@@ -117,12 +181,18 @@ def further(dataset: xarray.Dataset) -> list[Panel]:
     return found
 
 
+def further_differing(comparison: xarray.Dataset) -> list[Panel]:
+    """The differences of those."""
+    return [_difference(comparison, panel.shows[0]) for panel in further(comparison)]
+
+
 def _is_curve(values: xarray.DataArray) -> bool:
-    """Numbers over layers or blocks; indices of tokens (which key, not how much) are none."""
-    dims = set(values.dims) - {"control"}
+    """Numbers over layers or blocks (or their depth); indices of tokens (which key, not how much) are none."""
+    dims = set(values.dims) - {"control", "case"}
+    layer, block = ("depth", "block_depth") if {"depth", "block_depth"} & dims else ("layer", "block")
     return values.dtype.kind == "f" and (
-        {"sequence", "layer"} <= dims <= {"sequence", "layer", "tokens"}
-        or {"sequence", "block"} <= dims <= {"sequence", "block", "head"}
+        {"sequence", layer} <= dims <= {"sequence", layer, "tokens"}
+        or {"sequence", block} <= dims <= {"sequence", block, "head"}
     )
 
 

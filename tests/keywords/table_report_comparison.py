@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
+import re
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +118,66 @@ def write_ending(first, second):
             paths = report.write_comparison(comparison(), folder, {}, ending=ending)
             assert {"comparison.nc", "comparison.csv", "table.txt"} < {path.name for path in paths}
             assert {path.suffix for path in paths} == {".nc", ".csv", ".txt", f".{ending}"}
+
+
+@row("kd.report.comparison_findings", "comparison", ("a", "b"), tuple("abcdef"),
+     "differences of the rows in words; of many cases in detail the last alone")  # fmt: skip
+def findings(first, second):
+    for names in (first, second):
+        data = comparison(names)
+        told, by = report.comparison_findings(data), {}
+        for line in report.comparison_rows(data):
+            by.setdefault(line["case"], {})[line["quantity"]] = line
+        assert list(told) == list(names[1:])
+        for case, lines in told.items():
+            apart = sum(line["low"] > 0 or line["high"] < 0 for line in by[case].values())
+            assert lines[-1].startswith(f"{apart} of {len(by[case])} measures differ")
+            assert (len(lines) > 1) == (len(names) == 2 or case == names[-1])
+        line, base = by[case]["order_parameter"], by["a"]["order_parameter"]
+        words = next(one for one in lines if one.startswith("Order_parameter"))
+        assert f" {line['mean']:.3g} against {base['mean']:.3g} ({line['difference']:+.2g}, " in words
+        kind = "higher" if line["low"] > 0 else "lower" if line["high"] < 0 else "no difference that"
+        assert kind in words
+
+
+@cache  # pictures take long to draw: the rows read the same two pages
+def pages(names, seed):
+    """{name: bytes} of what `write_comparison_page` leaves, and the names that it returns."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = report.write_comparison_page(comparison(names), Path(folder) / f"{names[0]}.html", {"seed": seed})
+        assert {one.parent for one in paths} == {Path(folder)}
+        return {one.name: one.read_bytes() for one in Path(folder).iterdir()}, [one.name for one in paths]
+
+
+PAGES = ((("a", "b"), 3), ((10, 200), 4))
+
+
+@row("kd.report.write_comparison_page", "comparison", 0, 1,
+     "its rows stand in the table, in sentences and in the CSV; steps of a training get more pictures")  # fmt: skip
+def page_of(first, second):
+    for which in (first, second):
+        files, (page, rows, _) = pages(*PAGES[which])
+        data, text = comparison(PAGES[which][0]), html.unescape(files[page].decode())
+        equal_the_comparison(data, list(csv.DictReader(io.StringIO(files[rows].decode()))))
+        (line,) = re.findall(r'title="entropy">.*?</th>(.*?)</tr>', text)
+        assert line.startswith(f"<td>{float(data.entropy.isel(case=0).mean()):.3g}</td><td>")
+        assert all(one in text for lines in report.comparison_findings(data).values() for one in lines)
+        assert ("Over training" in text) == bool(which)
+
+
+@row("kd.report.write_comparison_page", "path", 0, 1, "page, CSV and netCDF of that name, and the page links to both")
+def page_path(first, second):
+    for which, name in ((first, "a"), (second, "10")):
+        files, paths = pages(*PAGES[which])
+        assert paths == [f"{name}.html", f"{name}.csv", f"{name}.nc"]
+        assert set(files) == set(paths)
+        assert re.findall(r'<a href="([^"]*)"', files[paths[0]].decode()) == paths[1:]
+
+
+@row("kd.report.write_comparison_page", "parameters", 0, 1, "the page says these and the metadata of the comparison")
+def page_parameters(first, second):
+    for which in (first, second):
+        files, (page, *_) = pages(*PAGES[which])
+        said = json.loads(html.unescape(re.findall(r"<pre>(.*?)</pre>", files[page].decode(), re.DOTALL)[0]))
+        assert said["seed"] == PAGES[which][1]
+        assert said["comparison"]["reference"] == str(PAGES[which][0][0])
