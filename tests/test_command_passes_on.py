@@ -142,7 +142,8 @@ def test_compare_writes_a_page_where_it_is_told(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "page.txt").write_text("words")
-    monkeypatch.setattr(kd.checkpoints, "compare", lambda *_, **__: comparison())
+    found = comparison()
+    monkeypatch.setattr(kd.checkpoints, "compare", lambda *_, **__: found)
     arguments = ["compare", "m", "n", "--text", "page.txt", "--report"]
     result = CliRunner().invoke(app, [*arguments, "a.html"])
     assert result.exit_code == 0, result.output
