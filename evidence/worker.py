@@ -127,7 +127,7 @@ def _trained(order: Order, folder: Path) -> Any:
             return train({**tables, "training": tables["training"] | keys}, out=folder / way, progress=told)
         except (OutOfTime, TrainingDiverged):
             raise
-        except RuntimeError:
+        except (RuntimeError, AssertionError):  # the latter of compiled code, where a tensor is not as expected
             sys.stderr.write(f"{order.run.name}: not {way}\n{traceback.format_exc()}")
     return train({**tables, "training": tables["training"] | last[1]}, out=folder / last[0], progress=told)
 

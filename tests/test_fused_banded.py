@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 import krause_dynamics as kd
 from krause_dynamics.forms.attention import banded, banded_operators, tiles
 from krause_dynamics.forms.attention import by_tiles as tiles_engine
+from krause_dynamics.forms.attention import engine as both
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.forms.attention.cpu import by_blocks, by_rows
 from krause_dynamics.interaction import Request, reference
@@ -443,6 +445,25 @@ def test_operator_contract():
         arguments,
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )
+
+
+@pytest.mark.parametrize("by", ["engine", "tiles"])
+def test_gradients_lie_in_memory_as_the_compiler_is_told(by, monkeypatch):
+    """Of projections that were split into heads, (batch, tokens, heads, d) in memory."""
+    if by == "tiles":  # what other devices than the CPU take
+        monkeypatch.setattr(both, "forward", lambda call, save: (*tiles_engine.forward(call), torch.empty(0).byte()))
+        monkeypatch.setattr(both, "backward", lambda call, log, chosen, *grads: tiles_engine.backward(call, *grads))
+    q, k, v = (points(2, 20, 2, 8, grad=False).transpose(1, 2) for _ in range(3))
+    scale = torch.ones(2, 2, dtype=torch.float64)
+    numbers = Reach(8, 0, top_k=4).numbers
+    shared = (q, k, v, scale, None, None, None, None, numbers, True, False, 0, 0.0)
+    out, log_partition, chosen = torch.ops.krause_dynamics.banded(*shared, True)
+    arguments = (*shared, log_partition, chosen, torch.ones_like(out), torch.ones_like(log_partition))
+    backward = torch.ops.krause_dynamics.banded_backward
+    real = backward(*arguments)
+    with FakeTensorMode() as mode:
+        told = backward(*(mode.from_tensor(x) if isinstance(x, torch.Tensor) else x for x in arguments))
+    assert [x.stride() for x in real] == [x.stride() for x in told]
 
 
 def test_dropout_of_tiles_drops_its_share_and_keeps_the_mean():

@@ -34,7 +34,9 @@ def backward(call: Call, grad_out: Tensor, grad_log: Tensor) -> Gradients:
     device = call.q.device
     # One row more than asked: the tail of the last tile writes there.
     grad_q = torch.zeros(batch, heads, n + 1, call.q.shape[3], dtype=dtype, device=device)
-    grad_k, grad_v, grad_scale = (torch.zeros_like(x, dtype=dtype) for x in (call.k, call.v, call.coefficients()))
+    # Rows after one another, as the operator promises, whatever the layout of keys that were split into heads.
+    shapes = (call.k.shape, call.v.shape, call.coefficients().shape)
+    grad_k, grad_v, grad_scale = (torch.zeros(shape, dtype=dtype, device=device) for shape in shapes)
     grad_mass = None if call.log_mass is None else torch.zeros(batch, heads, m, dtype=dtype, device=device)
     grad_pair = None if call.pair_bias is None else torch.zeros(batch, heads, n + 1, m, dtype=dtype, device=device)
     with torch.no_grad(), _exact_products(call.q.device.type):
