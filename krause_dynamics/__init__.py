@@ -55,6 +55,7 @@ sys.meta_path.insert(0, Finder())
 _SUBMODULES: tuple[str, ...] = (
     "checkpoints",
     "clusters",
+    "datasets",
     "energies",
     "graphs",
     "initial",
@@ -84,6 +85,7 @@ _FUNCTIONS: dict[str, str] = {
     "TruthSeeking": "krause_dynamics.opinions",
     "analyze": "krause_dynamics.checkpoints",
     "compare": "krause_dynamics.checkpoints",
+    "describe": "krause_dynamics.report.describing",
     "final_clusters": "krause_dynamics.opinions",
     "hegselmann_krause": "krause_dynamics.opinions",
     "hegselmann_krause_batch": "krause_dynamics.opinions",

@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from krause_dynamics._array import is_torch, to_numpy
+from krause_dynamics._html import facts
 
 PLAIN = (bool, int, float, str, type(None))  # what is its own description
 
@@ -52,6 +53,11 @@ class Value:
         return self is other or (
             isinstance(other, Value) and type(self) is type(other) and self.to_dict() == other.to_dict()
         )
+
+    def _repr_html_(self) -> str:
+        """What is given, as a table for notebooks; values inside show themselves."""
+        entries = ((entry.name, getattr(self, entry.name)) for entry in fields(self))  # type: ignore[arg-type]
+        return facts(type(self).__name__, [("", (type(self).__doc__ or "").strip().split("\n")[0]), *entries])
 
     def __hash__(self) -> int:
         return hash(repr(self.to_dict()))

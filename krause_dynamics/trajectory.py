@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from krause_dynamics._array import Array, to_numpy
-from krause_dynamics._files import check_target, read_netcdf, read_npz, write_netcdf, write_npz
+from krause_dynamics._files import attributes, check_target, read_netcdf, read_npz, write_netcdf, write_npz
+from krause_dynamics._html import facts
 from krause_dynamics._value import value_from
 from krause_dynamics.spaces import Euclidean, Space
 
@@ -69,6 +70,27 @@ class Trajectory:
             f"ended: {self.meta['stopped']}" if self.meta.get("stopped") else "",
         ]
         return "Trajectory: " + ", ".join(part for part in parts if part)
+
+    def _repr_html_(self) -> str:
+        """The same as a table, for notebooks."""
+        described = self.meta.get("dynamics") or {}
+        space = (described.get("space") or {}).get("type", "Euclidean")
+        *batch, n, d = self.positions.shape[1:]
+        axis = str(self.meta.get("axis", "time"))
+        rows = [
+            ("rule", _rule_in_words(described.get("rule") or self.meta)),
+            ("tokens" if axis == "layer" else "particles", n),
+            ("space", space if described else None),
+            ("dimension", d),
+            ("runs", " x ".join(map(str, batch))),
+            (axis, f"{float(self.times[0]):g} to {float(self.times[-1]):g}, {len(self)} states" if len(self) else None),
+            ("ended", self.meta.get("stopped")),
+            ("steps", self.steps),
+            ("masses", None if self.log_mass is None else "given"),
+            ("also kept", ", ".join(self.extras)),
+            *((name, self.meta.get(name)) for name in ("impl", "seed", "version")),
+        ]
+        return facts("Trajectory", rows)
 
     def __getitem__(self, index: int | slice) -> Any:
         """``run[i]``: the positions saved i-th; ``run[a:b]``: a shorter `Trajectory`."""
@@ -169,7 +191,7 @@ class Trajectory:
     def to_xarray(self) -> xarray.Dataset:
         """A labelled Dataset: ``positions (time, [batch_0, ...], particle, dimension)``, ``log_mass``, extras.
 
-        Attributes ``meta`` (JSON) and ``steps``, where these are counted.
+        Attributes: the facts of `meta` by name, all of them as JSON under ``meta``; ``steps``, where these are counted.
         """
         import xarray
 
@@ -188,7 +210,7 @@ class Trajectory:
             if name != "saved_times":
                 variables[name] = (_dimensions(name, x, axis, coordinates), x)
         dataset = xarray.Dataset(variables, coords=coordinates)
-        dataset.attrs["meta"] = json.dumps(self.meta)
+        dataset.attrs.update(attributes(self.meta))
         if self.steps is not None:
             dataset.attrs["steps"] = self.steps
         return dataset

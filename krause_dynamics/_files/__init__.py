@@ -1,5 +1,6 @@
 """Files of results: one door to write through, never half written, and tried for before anything is computed."""
 
+from krause_dynamics._files.attributes import attributes
 from krause_dynamics._files.formats import (
     check_entries,
     read_header,
@@ -13,6 +14,7 @@ from krause_dynamics._files.replacing import UnwritableTarget, check_target, rep
 
 __all__ = [
     "UnwritableTarget",
+    "attributes",
     "check_entries",
     "check_target",
     "read_header",

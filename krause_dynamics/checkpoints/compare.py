@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from krause_dynamics._arguments import Real, Whole, reads
+from krause_dynamics._files import attributes
 from krause_dynamics.analysis import intervals
 from krause_dynamics.checkpoints.analyze import analyze
 from krause_dynamics.checkpoints.load import load
@@ -158,7 +159,7 @@ def _joined(
     told: dict[str, Any] = {"cases": {str(name): meta for name, meta in metas.items()}, "reference": str(reference)}
     told |= {"paired": {str(name): value for name, value in paired.items()}, "level": level, "draws": draws}
     told["left_out"] = sorted({str(key) for one in analyses.values() for key in one} - set(common))
-    return whole.assign_attrs(meta=json.dumps(told, sort_keys=True))
+    return whole.drop_attrs(deep=False).assign_attrs(attributes(told))
 
 
 def _is_common(key: str, placed: list[xarray.Dataset]) -> bool:

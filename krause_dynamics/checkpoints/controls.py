@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from krause_dynamics._files import attributes
 from krause_dynamics.checkpoints.inputs import Tokens
 from krause_dynamics.checkpoints.load import Checkpoint
 from krause_dynamics.checkpoints.stream import model_inputs
@@ -68,7 +69,7 @@ def analyzed(
         combine_attrs="override",
     )  # fmt: skip
     meta = json.loads(found[GIVEN].attrs["meta"]) | {"controls": list(controls)}
-    return joined.assign_coords(control=list(found)).assign_attrs(meta=json.dumps(meta, sort_keys=True))
+    return joined.assign_coords(control=list(found)).assign_attrs(attributes(meta))
 
 
 def changed(inputs: Any, name: str, checkpoint: Checkpoint, rng: np.random.Generator) -> Tokens:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from krause_dynamics._arguments import Real, Whole, Word, reads
+from krause_dynamics._files import attributes
 from krause_dynamics.analysis import intervals
 from krause_dynamics.checkpoints.relative_depth import sink_share
 
@@ -68,9 +69,7 @@ def interval(
         found[name] = (("estimate", *ordered.dims[1:]), np.stack([middle, *bounds]), values.attrs)
     coords = {str(dim): dataset[dim] for _, (dims, *_) in found.items() for dim in dims if dim in dataset.coords}
     told = json.loads(dataset.attrs.get("meta", "{}")) | {"level": level, "draws": draws, "method": method}
-    return xarray.Dataset(
-        found, coords={"estimate": list(ESTIMATES), **coords}, attrs={"meta": json.dumps(told, sort_keys=True)}
-    )
+    return xarray.Dataset(found, coords={"estimate": list(ESTIMATES), **coords}, attrs=attributes(told))
 
 
 def _over_sequences(dataset: xarray.Dataset) -> dict[str, Any]:

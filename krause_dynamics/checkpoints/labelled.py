@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from krause_dynamics._files import attributes
 from krause_dynamics.checkpoints import measures as table
 from krause_dynamics.checkpoints.attention_statistics import DISTANCES, QUARTERS
 from krause_dynamics.checkpoints.measure import Measure
@@ -26,7 +26,7 @@ def analysis(
         lengths: Tokens of each sequence.
         eps: Thresholds of sink rates.
         radii: Chords at which clusters were counted.
-        meta: Facts, kept as JSON in ``attrs["meta"]``.
+        meta: Facts, kept as attributes, all of them as JSON in ``attrs["meta"]``.
     """
     whole = dict(arrays)
     for measure in table.MEASURES:
@@ -48,4 +48,4 @@ def dataset(
     known |= {"distance": list(DISTANCES), "quarter": np.arange(1, QUARTERS + 1), **labels}
     coords = {dim: known.get(dim, np.arange(n)) for dim, n in sizes.items()}
     variables = {m.name: (m.dims, arrays[m.name], {"long_name": m.long_name}) for m in measured}
-    return xarray.Dataset(variables, coords=coords, attrs={"meta": json.dumps(meta, sort_keys=True)})
+    return xarray.Dataset(variables, coords=coords, attrs=attributes(meta))

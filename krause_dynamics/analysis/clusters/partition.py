@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import Array
+from krause_dynamics._html import facts
 from krause_dynamics.analysis.clusters._grams import COLUMNS, DIRECT, ROWS, Grams
 from krause_dynamics.analysis.clusters._points import FEW, Cloud, Metric, check_radius, closed_radius, is_small, wrapped
 from krause_dynamics.analysis.clusters._spanning import spanning_tree
@@ -42,6 +43,18 @@ class Clusters:
         shown = ", ".join(str(size) for size in self.sizes[:8]) + (", ..." if self.count > 8 else "")
         among = f"{self.count} of {len(self.labels)} points within {self.radius:g} ({self.metric})"
         return f"Clusters: {among}, sizes {shown}"
+
+    def _repr_html_(self) -> str:
+        """The largest clusters as a table, for notebooks."""
+        shown = slice(8)
+        rows = [
+            ("points", len(self.labels)),
+            ("radius", f"{self.radius:g} ({self.metric})"),
+            ("sizes", ", ".join(map(str, self.sizes[shown])) + (", ..." if self.count > 8 else "")),
+            ("shares of mass", ", ".join(f"{share:.3g}" for share in self.masses[shown])),
+            ("effective number", f"{self.effective_number:.3g}"),
+        ]
+        return facts(f"{self.count} clusters", rows)
 
     @property
     def count(self) -> int:
