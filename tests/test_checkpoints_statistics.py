@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import krause_dynamics as kd
 from krause_dynamics.aggregate import weight_blocks
-from krause_dynamics.checkpoints import attention_pass
+from krause_dynamics.checkpoints import device_pass
 from krause_dynamics.checkpoints.attention_call import AttentionCall
 from krause_dynamics.checkpoints.attention_pass import attend
 from krause_dynamics.checkpoints.attention_statistics import DISTANCES, sampled_rows, sink_rate, statistics_of
@@ -310,8 +310,8 @@ def test_a_few_keys_have_the_weights_of_the_whole_map(reach, monkeypatch):
     n = 40
     q, k, v = (torch.randn(2, heads, n, 8, dtype=torch.float64) for heads in (4, 2, 2))
     call = Call(q, k, v, 0.4, False, reach)
-    monkeypatch.setattr(attention_pass.device_sums, "mean_and_log_partition", definition.attend)
-    output, found = attention_pass._some_keys(call)
+    monkeypatch.setattr(device_pass.device_sums, "mean_and_log_partition", definition.attend)
+    output, found = device_pass.some_keys(call)
     mean, _, maps = definition.attend_capped(call, 0.0, weights=True)
     torch.testing.assert_close(output, mean)
     torch.testing.assert_close(found.own, maps.diagonal(dim1=-2, dim2=-1))

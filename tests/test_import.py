@@ -44,3 +44,31 @@ def test_a_folder_left_by_an_older_checkout_hides_no_module(tmp_path):
     )
     (tmp_path / "clusters" / "__pycache__").mkdir(parents=True)
     assert run(code).startswith("krause_dynamics.analysis.clusters")
+
+
+def test_importing_layers_and_checkpoints_does_not_load_the_compiler_of_torch():
+    """It takes 150 MB and more time than all the rest; what it must know of our functions is told when it comes."""
+    code = (
+        "import sys, torch, krause_dynamics as kd;"
+        "from krause_dynamics.forms.attention import banded, kernels;"
+        "kd.nn.KrauseAttention, kd.checkpoints.analyze;"
+        "print([m for m in ('torch._dynamo', 'triton', 'sympy') if m in sys.modules])"
+    )
+    assert run(code) == "[]"
+
+
+def test_what_waits_for_a_module_is_done_once_it_is_whole_and_nothing_is_left_behind():
+    code = (
+        "import sys, importlib.util;"
+        "from krause_dynamics._when_loaded import when_loaded;"
+        "before, told = list(sys.meta_path), [];"
+        "[when_loaded('wave', lambda module: told.append(module.open)) for _ in range(2)];"
+        "importlib.util.find_spec('wave');"  # a look is no import
+        "assert not told and 'wave' not in sys.modules;"
+        "import wave;"
+        "assert told == [wave.open] * 2 and sys.meta_path == before;"
+        "assert wave.__spec__.loader is wave.__loader__ and type(wave.__loader__).__name__ == 'SourceFileLoader';"
+        "when_loaded('wave', lambda module: told.append(3));"
+        "print(told[2:], len(sys.meta_path) - len(before))"
+    )
+    assert run(code) == "[3] 0"

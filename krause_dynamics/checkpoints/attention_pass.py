@@ -2,12 +2,13 @@
 
 A call is an interaction: its score is ``scaling <q, k>`` (or soft-capped), its mask a neighbourhood (or, of another
 shape, a pair bias). On the CPU one compiled pass gives output and sums (`forms.attention.sums`), on a GPU the fused
-kernels and two more (`forms.attention.device_sums`); for rules of another kind the weights come from the package's one
+kernels and two more (`device_pass`); for rules of another kind the weights come from the package's one
 definition in blocks of rows.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,8 +19,6 @@ from torch import Tensor
 from krause_dynamics.aggregate import Block, RowSums, blocks
 from krause_dynamics.checkpoints.attention_call import AttentionCall
 from krause_dynamics.checkpoints.attention_statistics import (
-    DISTANCES,
-    QUARTERS,
     HeadStatistics,
     WeightSums,
     by_distance,
@@ -27,15 +26,11 @@ from krause_dynamics.checkpoints.attention_statistics import (
     sampled_rows,
     summary,
 )
-from krause_dynamics.forms.attention import device_sums
 from krause_dynamics.forms.attention import sums as fused
 from krause_dynamics.forms.attention.call import Call
-from krause_dynamics.forms.attention.lowering import neighbourhood_of
 from krause_dynamics.forms.attention.softcap import SoftCapped
-from krause_dynamics.interaction import DotProduct, Interaction, Request, reference
+from krause_dynamics.interaction import DotProduct, Interaction, Request
 from krause_dynamics.interaction.reach import Reach
-
-FIRST_KEYS = 4  # that the sink tier looks at, and as many others
 
 
 def attend(
@@ -83,12 +78,20 @@ def attend(
     with torch.no_grad():
         if fused.serves(as_call) is None:
             output, sums = _in_one_pass(as_call, softcap, sink, keep_weights)
-        elif softcap is None and sink is None and not keep_weights and device_sums.serves(as_call) is None:
-            output, sums = _some_keys(as_call) if sink_only else _on_device(as_call)
+        elif softcap is None and sink is None and not keep_weights and (device := _device_pass(as_call)) is not None:
+            output, sums = device.some_keys(as_call) if sink_only else device.all_keys(as_call)
         else:
             score = DotProduct(beta) if softcap is None else SoftCapped(DotProduct(beta), softcap)
             output, sums = _by_blocks(call.rule(score), query, key, value, sink, keep_weights)
         return output, summary(call, sums, min_queries)
+
+
+def _device_pass(call: Call) -> Any:
+    """The pass of a GPU where it serves a call, else ``None``; only there are its kernels loaded."""
+    if call.q.device.type == "cpu":
+        return None
+    device_pass = importlib.import_module("krause_dynamics.checkpoints.device_pass")
+    return device_pass if device_pass.serves(call) is None else None
 
 
 def _in_one_pass(
@@ -113,55 +116,6 @@ def _in_one_pass(
     distances = by_distance(found.profile, call.q.shape[2])
     sums = (found.received, found.entropy, found.own, *distances, kept.sampled, lost.mean(-1), kept.weights)
     return found.mean, WeightSums(*sums)
-
-
-def _on_device(call: Call) -> tuple[Tensor, WeightSums]:
-    length = call.q.shape[2]
-    found = device_sums.attend(call, QUARTERS)
-    near, far = found.bins[..., : len(DISTANCES) - 1], found.bins[..., len(DISTANCES) - 1 :]
-    bins = torch.cat([near, far.sum(-1, keepdim=True)], -1) / length
-    sampled, nothing = _sampled(call, found.log_partition), torch.zeros_like(found.own[..., 0])
-    sums = (found.received, found.entropy, found.own, bins, found.away.mean(-1), sampled, nothing)
-    return found.mean, WeightSums(*sums)
-
-
-def _some_keys(call: Call) -> tuple[Tensor, WeightSums]:
-    """The columns of a few keys alone: the first, and those that the sampled rows hear most."""
-    (b, h, n, _), group = call.q.shape, call.q.shape[1] // call.k.shape[1]
-    output, log_partition = device_sums.mean_and_log_partition(call)
-    sampled, place = _sampled(call, log_partition), torch.arange(n, device=call.q.device)
-    heard = sampled.mean(-2)
-    heard[..., :FIRST_KEYS] = torch.inf
-    columns = heard.topk(min(n, 2 * FIRST_KEYS), dim=-1).indices
-    keys = call.k.repeat_interleave(group, 1)
-    chosen = keys.gather(2, columns[..., None].expand(*columns.shape, keys.shape[-1]))
-    weights = _weights(call, call.q, chosen, place, columns, log_partition)
-    each = place.expand(b, h, n)[..., None]
-    own = _weights(call, call.q[..., None, :], keys[..., None, :], each, each, log_partition[..., None])[..., 0, 0]
-    members = torch.nn.functional.one_hot(quarters(n, place.device), QUARTERS).to(weights.dtype)
-    received = weights.new_full((b, h, QUARTERS, n), torch.nan)
-    received.scatter_(-1, columns[:, :, None].expand(b, h, QUARTERS, -1), members.mT @ weights)
-    unknown = own.new_full((b, h), torch.nan)
-    bins = own.new_full((b, h, len(DISTANCES)), torch.nan)
-    sums = (received, own.new_full((b, h, n), torch.nan), own, bins, unknown, sampled, torch.zeros_like(unknown))
-    return output, WeightSums(*sums)
-
-
-def _sampled(call: Call, log_partition: Tensor) -> Tensor:
-    """Weights of the sampled rows, (b, h, S, T), in float32 or better."""
-    rows = sampled_rows(call.q.shape[2]).to(call.q.device)
-    keys = call.k.repeat_interleave(call.q.shape[1] // call.k.shape[1], 1)
-    place = torch.arange(keys.shape[2], device=rows.device)
-    return _weights(call, call.q[:, :, rows], keys, rows, place, log_partition[:, :, rows])
-
-
-def _weights(call: Call, queries: Tensor, keys: Tensor, rows: Tensor, columns: Tensor, log_partition: Tensor) -> Tensor:
-    """exp(log a_ij - log Z_i) of some queries and some keys at these places, by the package's one definition."""
-    rule = Interaction(DotProduct(float(call.scale)), neighbourhood_of(call.reach))
-    exact = torch.promote_types(queries.dtype, torch.float32)
-    request = Request.of(queries.to(exact), keys.to(exact), query_index=rows, source_index=columns)
-    logs = reference.log_weights(rule, request)
-    return torch.where(logs > -torch.inf, (logs - log_partition[..., None]).exp(), 0.0)
 
 
 def _cap(cap: float, scores: Tensor) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from krause_dynamics._when_loaded import when_loaded
 from krause_dynamics.forms.attention.lowering import split
 from krause_dynamics.interaction import Causal, Everyone, Grid, TopK, Window
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
@@ -88,10 +88,12 @@ def reach_of(
     return reach, packed if segments is None else segments
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _short_reach(*short: Any) -> tuple[Any, ...]:
     """The fields of the reach of a short form; a tuple, which the compiler can keep as a constant."""
     return _short_reach_once(*short)
+
+
+when_loaded("torch._dynamo", lambda dynamo: dynamo.assume_constant_result(_short_reach))
 
 
 @lru_cache(maxsize=256)

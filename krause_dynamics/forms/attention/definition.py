@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from krause_dynamics._when_loaded import when_loaded
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.forms.attention.lowering import lift
 from krause_dynamics.forms.attention.packed import Packed
@@ -37,8 +38,10 @@ def _attend(call: Call, cap: float, weights: bool) -> tuple[Tensor, Tensor, Tens
     return mean, log_partition, reference.weights(interaction, request) if weights else mean.new_empty(0)
 
 
-# The tracer of bytecode knows no values whose properties are kept on first use.
-@torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
 def _in_graph(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     *packed, cap, weights = arguments
     return _attend(Packed(*packed).call(), cap, weights)
+
+
+# The tracer of bytecode knows no values whose properties are kept on first use. It takes 150 MB, so it is told later.
+when_loaded("torch._dynamo", lambda dynamo: dynamo.allow_in_graph(_in_graph))

@@ -5,6 +5,7 @@ It knows no top-k, and on the CPU it has no backward pass; it serves comparisons
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -12,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._dynamo import config as dynamo_config
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
@@ -101,7 +101,8 @@ def _run(q: Tensor, k: Tensor, v: Tensor, arguments: dict[str, Any]) -> Any:
     """FlexAttention compiled: after a few shapes torch would go on without compiling, slow and without gradients."""
     if torch.compiler.is_compiling():
         return flex_attention(q, k, v, **arguments)
-    with warnings.catch_warnings(), dynamo_config.patch(recompile_limit=SHAPES):
+    compiler: Any = importlib.import_module("torch._dynamo.config")  # of 150 MB: on first use
+    with warnings.catch_warnings(), compiler.patch(recompile_limit=SHAPES):
         # torch looks at the gradients of tensors that are no leaves, and says so.
         warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
         return _compiled()(q, k, v, **arguments)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch.utils.flop_counter import register_flop_formula
-
+from krause_dynamics._when_loaded import when_loaded
 from krause_dynamics.interaction.reach import Reach
 
 
@@ -22,8 +21,11 @@ def register(forward: Any, backward: Any, place: int, place_backward: int) -> No
     def count_backward(q: Any, k: Any, v: Any, *rest: Any, **_: Any) -> int:
         return 5 * _pair_flops(*_shapes(q, k, v, rest[place_backward + 3 :]), rest[place_backward]) // 2
 
-    register_flop_formula(forward)(count)
-    register_flop_formula(backward)(count_backward)
+    def tell(counter: Any) -> None:
+        counter.register_flop_formula(forward)(count)
+        counter.register_flop_formula(backward)(count_backward)
+
+    when_loaded("torch.utils.flop_counter", tell)  # which loads triton where it is
 
 
 def _pair_flops(q: Any, k: Any, v: Any, numbers: Sequence[int]) -> int:

@@ -11,6 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from krause_dynamics._when_loaded import when_loaded
 from krause_dynamics.forms.attention import kernel_operators as operators
 from krause_dynamics.forms.attention import kernel_steps as steps
 from krause_dynamics.forms.attention.call import Call
@@ -22,10 +23,12 @@ LARGEST_HEAD = 256
 FEWEST_PAIRS = 1 << 16  # of one cloud, from which the dense reference, some ten launches, is slower than one kernel
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def machine_refusal(device: int | None, dtype: torch.dtype) -> str | None:
     """Why this machine has no kernel for such tensors; a constant while compiling, where nothing can be imported."""
     return _machine_refusal_of(device, dtype)
+
+
+when_loaded("torch._dynamo", lambda dynamo: dynamo.assume_constant_result(machine_refusal))
 
 
 @lru_cache(maxsize=64)

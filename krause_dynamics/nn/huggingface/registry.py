@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial, wraps
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from krause_dynamics._when_loaded import when_loaded
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.nn.hearing import hearing, within
@@ -143,38 +140,6 @@ def _refusing_choice(choose: Callable[..., Any]) -> Callable[..., Any]:
     return chosen
 
 
-class _AfterImport(MetaPathFinder, Loader):
-    """Calls `_settle` once transformers has loaded the module that holds its models; imports nothing itself."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """The spec that others find, with a loader that tells us."""
-        if fullname != _HOME:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is None or spec.loader is None:
-            return spec
-        self.real, spec.loader = spec.loader, self
-        return spec
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """As the real loader does."""
-        return self.real.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """As the real loader does, and then ours."""
-        if module.__spec__ is not None:
-            module.__spec__.loader = module.__loader__ = self.real
-        self.real.exec_module(module)
-        _settle(module)
-
-
 def register_when_loaded() -> None:
-    """Register now if transformers is there, else when it comes."""
-    modeling = sys.modules.get(_HOME)
-    if modeling is not None and hasattr(modeling, "PreTrainedModel"):
-        _settle(modeling)
-    else:
-        sys.meta_path.insert(0, _AfterImport())
+    """Register now if transformers has its models loaded, else when they come."""
+    when_loaded(_HOME, _settle)
