@@ -46,8 +46,8 @@ def claims(found: dict[str, Found]) -> Iterator[str]:
     lines += ["| " + " | ".join(cells(claim, found)) + " |" for claim in CLAIMS]
     yield "\n".join(lines)
     yield (
-        "*Reproduced*: the interval lies on the claimed side of 0; *differs*: on the other side, or within the bounds "
-        "of no difference; *undecided*: neither."
+        "*Reproduced* (*holds here* where the paper shows none): the interval lies on the claimed side of 0; "
+        "*differs*: on the other side, or within the bounds of no difference; *undecided*: neither."
     )
 
 
@@ -77,7 +77,8 @@ def word(claim: Claim, judged: Judged, one: Found) -> str:
     found, bound = judged.found, one.experiment.bound
     assert found is not None
     if claim.sign * found.low > 0 and claim.sign * found.high > 0:
-        return "reproduced" + (", negligibly" if max(abs(found.low), abs(found.high)) < bound else "")
+        right = "holds here" if claim.paper == "not shown" else "reproduced"
+        return right + (", negligibly" if max(abs(found.low), abs(found.high)) < bound else "")
     opposite = claim.sign * found.low < 0 and claim.sign * found.high < 0
     return "differs" if opposite or (-bound < found.low and found.high < bound) else "undecided"
 

@@ -88,8 +88,8 @@ class Training(_Table):
         precision: ``float32``, ``bfloat16`` (autocast), or ``auto``: bfloat16 on a GPU.
         seed: Of weights, order and augmentation.
         capture: Replay a captured step on a GPU (one process, and a model that can be captured).
-        compile: Let `torch.compile` fuse the model (half to two minutes at the start, less where its files are kept;
-            the same random numbers, and losses up to rounding).
+        compile: Let `torch.compile` fuse the model: half a minute at the start, then half the time of a captured step
+            of a ViT-Ti; the same random numbers, losses up to rounding.
         save_seconds: Least time between two files to go on from.
     """
 
