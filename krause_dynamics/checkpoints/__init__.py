@@ -3,7 +3,9 @@
 from krause_dynamics import _torch  # noqa: F401 (says how to install it)
 from krause_dynamics.checkpoints.analyze import analyze
 from krause_dynamics.checkpoints.compare import compare
+from krause_dynamics.checkpoints.confidence import confidence
 from krause_dynamics.checkpoints.encoder_decoder import encoder_decoder
+from krause_dynamics.checkpoints.forecast import forecast
 from krause_dynamics.checkpoints.inputs import Tokens, prepare
 from krause_dynamics.checkpoints.interval import interval
 from krause_dynamics.checkpoints.load import Checkpoint, load
@@ -16,7 +18,9 @@ __all__ = [
     "Tokens",
     "analyze",
     "compare",
+    "confidence",
     "encoder_decoder",
+    "forecast",
     "interval",
     "load",
     "predictions",

@@ -20,7 +20,16 @@ from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, sum
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.forms.attention.lowering import lift
-from krause_dynamics.interaction import DotProduct, Everyone, Interaction, Neighbourhood, Request, TopK, Within
+from krause_dynamics.interaction import (
+    DotProduct,
+    Everyone,
+    Interaction,
+    Neighbourhood,
+    Request,
+    TopK,
+    Within,
+    reference,
+)
 from krause_dynamics.nn import KrauseAttention
 from krause_dynamics.nn.attention import WATCHERS
 
@@ -48,12 +57,19 @@ def watching(
     keep_weights: bool = False,
 ) -> Iterator[None]:
     """During the block, calls of this thread inside a model's blocks are told of: (block, statistics)."""
+    with listening(running_block, lambda block, call: told(block, statistics_of_call(call, min_queries, keep_weights))):
+        yield
+
+
+@contextmanager
+def listening(running_block: Callable[[], int | None], told: Callable[[int, Call], None]) -> Iterator[None]:
+    """During the block, calls of this thread inside a model's blocks are told of as they are made: (block, call)."""
     thread = threading.get_ident()
 
     def seen(call: Call) -> None:
         block = running_block() if threading.get_ident() == thread else None
         if block is not None:
-            told(block, statistics_of_call(call, min_queries, keep_weights))
+            told(block, call)
 
     WATCHERS.append(seen)
     try:
@@ -122,3 +138,13 @@ def by_index(rule: Interaction, request: Request) -> tuple[Interaction, Request]
 def _absent(logs: Tensor | None) -> Tensor | None:
     """-inf where log weights are, else 0."""
     return None if logs is None else torch.where(logs > -torch.inf, 0.0, -torch.inf).to(logs.dtype)
+
+
+def log_rows(rule: Interaction, request: Request, rows: slice) -> Tensor:
+    """Rows of log weights, dense (b, h, rows, T) and not normalised; -inf where a key is not heard."""
+    n, m = request.queries.shape[-2], request.sources.shape[-2]
+    if rule.pair_bias is not None:
+        bias = torch.as_tensor(rule.pair_bias, device=request.queries.device)
+        rule = replace(rule, pair_bias=bias.expand(*bias.shape[:-2], n, m)[..., rows, :])
+    found: Tensor = reference.log_weights(rule, request.rows(rows.start, rows.stop))
+    return found

@@ -13,10 +13,9 @@ together, which is a convention: the two branches have projections of their own.
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,9 +34,9 @@ from krause_dynamics.checkpoints.record import describe
 from krause_dynamics.checkpoints.relative_depth import sink_share
 from krause_dynamics.checkpoints.stream import Passes
 from krause_dynamics.errors import UnsupportedModel
-from krause_dynamics.interaction import DotProduct, Everyone, Interaction, Request, reference
+from krause_dynamics.forms.attention.call import Call
+from krause_dynamics.interaction import DotProduct, Everyone, Interaction, Request
 from krause_dynamics.models.gated_record import gates
-from krause_dynamics.nn.attention import WATCHERS
 
 if TYPE_CHECKING:
     import xarray
@@ -163,6 +162,10 @@ class _Watcher:
             for key, values in more.items():
                 self.more.setdefault(name, {}).setdefault(key, []).append(values.float().cpu().numpy())
 
+    def call(self, block: int, call: Call) -> None:
+        """A call of a rule of ours."""
+        self.heard.calls.append((*own_attention.lifted(call), call.reach.right == 0))
+
     def attention(self, block: int, found: Any) -> None:
         """Nothing: the calls are told of."""
 
@@ -181,7 +184,7 @@ def _branches(run: Passes, batch: Any) -> dict[str, dict[str, np.ndarray]]:
     ours = own_attention.is_ours(model)
     watcher = _Watcher("krause" if ours else "softmax", run.min_queries)
     with run.watching(watcher) as watch, ExitStack() as stack:
-        stack.enter_context(_own_calls(watcher, lambda: watch.stream.block))
+        stack.enter_context(own_attention.listening(lambda: watch.stream.block, watcher.call))
         if not ours:
             reason = capture.refusal(model)
             if reason is not None:
@@ -196,21 +199,6 @@ def _branches(run: Passes, batch: Any) -> dict[str, dict[str, np.ndarray]]:
 
 def _shared(watcher: _Watcher, share: Tensor) -> None:
     watcher.heard.share = share
-
-
-@contextmanager
-def _own_calls(watcher: _Watcher, running: Callable[[], int | None]) -> Iterator[None]:
-    thread = threading.get_ident()
-
-    def seen(call: Any) -> None:
-        if threading.get_ident() == thread and running() is not None:
-            watcher.heard.calls.append((*own_attention.lifted(call), call.reach.right == 0))
-
-    WATCHERS.append(seen)
-    try:
-        yield
-    finally:
-        WATCHERS.remove(seen)
 
 
 class _Recorder(capture.AttentionRecorder):
@@ -273,13 +261,7 @@ def _both(call: tuple[Interaction, Request, bool]) -> tuple[tuple[Interaction, R
 
 def _rows(rule: Interaction, request: Request, rows: slice) -> Tensor:
     """Rows of the weights, dense (b, h, rows, T); 0 where nobody is heard."""
-    n, m = request.queries.shape[-2], request.sources.shape[-2]
-    if rule.pair_bias is not None:
-        bias = torch.as_tensor(rule.pair_bias, device=request.queries.device)
-        rule = replace(rule, pair_bias=bias.expand(*bias.shape[:-2], n, m)[..., rows, :])
-    part = replace(request.rows(rows.start, rows.stop), positions_are_ranks=False)
-    found: Tensor = reference.weights(rule, part)
-    return found
+    return own_attention.log_rows(rule, request, rows).softmax(-1).nan_to_num(0.0)
 
 
 class _Sums:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import krause_dynamics as kd
+from tests.keywords.letters import Letters
 from tests.keywords.row import row
 
 BRANCHES = "kd.models.branch_statistics"
@@ -63,14 +64,6 @@ def inputs(first, second):
         found = told(inputs=sequences)["first_token_score"]
         for i, ids in enumerate(sequences):
             np.testing.assert_allclose(found[:, i], first_scores(0, ids), atol=1e-5)
-
-
-class Letters:
-    """Tokenizer of one id a letter, a = 10, which puts 1 before a sequence."""
-
-    def __call__(self, text, add_special_tokens=True, verbose=True):
-        ids = [ord(letter) - 87 for letter in text]
-        return {"input_ids": [1, *ids] if add_special_tokens else ids}
 
 
 @row(BRANCHES, "tokenizer", None, Letters(), "text becomes its ids; without one text is refused")

@@ -12,6 +12,7 @@ import pytest
 from scipy.sparse.csgraph import connected_components
 
 import krause_dynamics as kd
+from tests.keywords.letters import Letters
 from tests.keywords.row import row
 
 IDS = [list(range(1, 21)), list(range(5, 17)), [7, 3, 7, 3, 9, 9, 9, 1, 2, 3, 4, 5]]
@@ -85,14 +86,6 @@ def inputs(first, second):
     for sequences in (first, second):
         equals_theirs("llama", sequences)
     same(analyze(np.array(second)), analyze(second))
-
-
-class Letters:
-    """Tokenizer of one id a letter, a = 10, which puts 1 before a sequence."""
-
-    def __call__(self, text, add_special_tokens=True, verbose=True):
-        ids = [ord(letter) - 87 for letter in text]
-        return {"input_ids": [1, *ids] if add_special_tokens else ids}
 
 
 @row(

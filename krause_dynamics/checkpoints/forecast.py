@@ -1,0 +1,249 @@
+"""What theory says of the tokens of a trained model from its weights and its embeddings, beside what they do.
+
+* Contraction of a block. With all tokens at their mean m, attention has nothing to choose and a block is a smooth map;
+  to first order it takes deviations D to  B'(m) D, whatever attention would choose. Predicted is the residual
+  |Y - mean|/|Y| of  Y = B(m) + B'(m) D  over that of the tokens before (Dong et al. 2103.03404 bound the part that is
+  left out, which is cubic in D); measured is the same of  B(m + D). The first token, which most often is massive, is
+  put at the mean, and left out of both residuals.
+* Effective beta of a head: spread of its scores over the spread of the cosines of the tokens before the block, so that
+  beta <u_i, u_j> has the spread of its scores.
+* Winning mode. Near the uniform law on the sphere S^(D-1) a perturbation of degree l grows fastest at the l of
+  `theory.winning_mode` (2410.23228): 1 draws all tokens to one side, 2 to two opposite ones. Measured is the l whose
+  amplitude  1/N^2 sum_ij P_l(<u_i, u_j>), P_l Gegenbauer's polynomial, has grown most from the embedding to the last
+  layer. D is the dimension that N tokens can span, min(d, N).
+* Clusters. Two tokens draw each other most at the angle of `theory.strongest_attraction_angle` (2601.21366); tokens
+  that no chain of steps up to its chord joins have little to do with each other. Predicted are the components of the
+  embeddings at that chord; measured those of the last layer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from krause_dynamics import theory
+from krause_dynamics._arguments import COUNT, Maybe, reads
+from krause_dynamics.analysis import clusters
+from krause_dynamics.checkpoints.attention_statistics import HEARD, HeadStatistics
+from krause_dynamics.checkpoints.record import describe
+from krause_dynamics.checkpoints.stream import Passes
+
+if TYPE_CHECKING:
+    import xarray
+
+DEGREES = 8  # of the modes that are looked at
+SMALL = 0.01  # of the mean token's norm: deviations at which a block is taken for linear
+
+
+@reads(sequence_length=Maybe(COUNT), max_sequences=Maybe(COUNT), batch_size=COUNT)
+def forecast(
+    model: Any,
+    inputs: Any,
+    *,
+    tokenizer: Any = None,
+    sequence_length: int | None = None,
+    max_sequences: int | None = None,
+    batch_size: int = 8,
+    progress: bool | Callable[[int, int], None] = False,
+) -> xarray.Dataset:
+    """Predicted beside measured: contraction of every block, winning mode, number of clusters.
+
+    The formulas stand at the top of `checkpoints.forecast`. They assume what a trained model need not have (tokens near
+    their mean; or directions near uniform, one beta, no feed-forward layers): how far the two sides are apart says how
+    much of what the model does is attention's own doing.
+
+    Args:
+        model: As of ``kd.analyze``.
+        inputs: As there; sequences of at least 8 tokens, from which on rows of scores have a spread.
+        tokenizer: Instead of the checkpoint's own.
+        sequence_length: Cut text into consecutive sequences of this many tokens.
+        max_sequences: Keep only the first ones.
+        batch_size: Sequences per forward pass; each block runs three times.
+        progress: ``True`` draws a progress bar; or a function ``progress(sequences done, all sequences)``.
+
+    Returns:
+        Dataset over ``side`` (predicted, measured): ``contraction`` (side, sequence, block), below 1 where tokens come
+        together, ``winning_mode`` and ``clusters`` (side, sequence); and what the predictions are made of:
+        ``effective_beta`` (sequence, block, head) and ``chord`` (sequence), of the median of all beta. NaN where no row
+        hears 8 keys (narrow windows).
+
+    Raises:
+        ValueError: A sequence of fewer than 8 tokens, or bad inputs.
+        UnsupportedModel: Attention that cannot be recorded faithfully.
+    """
+    import xarray
+
+    run = Passes.of(
+        model, inputs, tokenizer=tokenizer, attention="statistics", batch_size=batch_size, min_queries=8, device=None,
+        trust_remote_code=False, progress=progress, sequence_length=sequence_length, max_sequences=max_sequences,
+    )  # fmt: skip
+    if (shortest := int(run.inputs.lengths.min())) < HEARD:
+        raise ValueError(f"inputs must be sequences of at least {HEARD} tokens, got one of {shortest}; leave it out")
+    states_alone = replace(run, path="none", tier="none", report=None)
+    rows: dict[int, dict[str, np.ndarray]] = {}
+    for members, batch in run.batches():
+        blocks = _Linear()
+        with _linearised(run, blocks), states_alone.watching(_Nothing()):
+            run.run(run.checkpoint.backbone, batch)  # predictions first
+        seen = _Seen()
+        run.stream(batch, seen)
+        for i, sequence in enumerate(members):
+            rows[sequence] = seen.row(i) | {"predicted": np.array([found[i] for found in blocks.predicted])}
+    ordered = [rows[i] for i in range(len(run.inputs))]
+    pick = lambda name: np.stack([row[name] for row in ordered])  # noqa: E731
+    sides = ("side", "sequence")
+    words = {
+        "contraction": "residual |X - mean|/|X| after a block over that before",
+        "winning_mode": "degree of the perturbation of the uniform law that grows most",
+        "clusters": "components of tokens at the chord of strongest attraction",
+        "effective_beta": "spread of the scores over that of the tokens' cosines",
+        "chord": "chord at which two tokens of that beta attract each other most",
+    }
+    found: dict[str, Any] = {
+        "contraction": ((*sides, "block"), np.stack([pick("predicted"), pick("contraction")])),
+        "winning_mode": (sides, pick("modes").T),
+        "clusters": (sides, pick("clusters").T),
+        "effective_beta": (("sequence", "block", "head"), pick("beta")),
+        "chord": ("sequence", pick("chord")),
+    }
+    coords = {"side": ["predicted", "measured"], "block": np.arange(1, run.expected + 1)}
+    meta = json.dumps(describe(run), sort_keys=True)
+    variables = {name: (*values, {"long_name": words[name]}) for name, values in found.items()}
+    return xarray.Dataset(variables, coords=coords, attrs={"meta": meta})
+
+
+class _Nothing:
+    """Is told of layers and keeps nothing."""
+
+    def state(self, layer: int, tokens: Tensor) -> None:
+        """Nothing."""
+
+    def attention(self, block: int, found: HeadStatistics) -> None:
+        """Nothing."""
+
+
+class _Linear:
+    """Predicted contractions of the blocks in order, (b,) each."""
+
+    def __init__(self) -> None:
+        self.predicted: list[np.ndarray] = []
+
+
+@contextmanager
+def _linearised(run: Passes, found: _Linear) -> Iterator[None]:
+    """During the block, every block that is about to run is first asked what it does near the mean of its tokens."""
+
+    def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tokens = args[0] if args else kwargs["hidden_states"]
+
+        def block(states: Tensor) -> Tensor:
+            given = (states, *args[1:]) if args else args
+            named = kwargs if args else kwargs | {"hidden_states": states}
+            out = module.forward(*given, **named)
+            answer: Tensor = out[0] if isinstance(out, tuple | list) else out
+            return answer
+
+        found.predicted.append(predicted_contraction(block, tokens))
+
+    hooks = [
+        module.register_forward_pre_hook(before, with_kwargs=True)
+        for module in {id(block): block for block in run.blocks}.values()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def predicted_contraction(block: Callable[[Tensor], Tensor], tokens: Tensor) -> np.ndarray:
+    """Residual after a block over that before, to first order around the mean; (b,).
+
+    Args:
+        block: The map (b, T, d) -> (b, T, d).
+        tokens: What it is about to be given; the mean is that of all but the first.
+    """
+    mean = tokens[:, 1:].mean(1, keepdim=True)
+    away = tokens - mean
+    away[:, 0] = 0.0
+    largest = away.norm(dim=-1).amax(1)[:, None, None].clamp_min(torch.finfo(away.dtype).tiny)
+    small = SMALL * mean.norm(dim=-1, keepdim=True) / largest
+    middle = mean.expand_as(tokens)
+    up, down = block(middle + small * away), block(middle - small * away)
+    after = (up + down).double() / 2 + (up - down).double() / (2 * small)
+    return (residual(after) / residual(tokens.double())).cpu().numpy()
+
+
+def residual(tokens: Tensor) -> Tensor:
+    """|X - mean|/|X| of all tokens but the first, (b,)."""
+    rest = tokens[:, 1:]
+    return (rest - rest.mean(1, keepdim=True)).norm(dim=(1, 2)) / rest.norm(dim=(1, 2))
+
+
+class _Seen:
+    """What a forward pass of sequences of one length does."""
+
+    def __init__(self) -> None:
+        self.residuals: list[np.ndarray] = []
+        self.cosines: list[np.ndarray] = []
+        self.spreads: list[np.ndarray] = []
+        self.first: Tensor | None = None
+        self.last: Tensor | None = None
+
+    def state(self, layer: int, tokens: Tensor) -> None:
+        """The tokens (b, T, d) after a block."""
+        exact = tokens.double().cpu()
+        unit = torch.nn.functional.normalize(exact[:, 1:], dim=-1)
+        self.residuals.append(residual(exact).numpy())
+        number = unit.shape[1]
+        upper = torch.triu_indices(number, number, 1)
+        self.cosines.append((unit @ unit.mT)[:, upper[0], upper[1]].std(-1, correction=0).numpy())
+        self.first = unit if layer == 0 else self.first
+        self.last = unit
+
+    def attention(self, block: int, found: HeadStatistics) -> None:
+        """The spread of scores (b, heads) of a block."""
+        self.spreads.append(found.score_spread.double().cpu().numpy())
+
+    def row(self, i: int) -> dict[str, np.ndarray]:
+        """What is told of one sequence."""
+        assert self.first is not None
+        assert self.last is not None
+        first, last = self.first[i].numpy(), self.last[i].numpy()
+        residuals = np.array([found[i] for found in self.residuals])
+        beta = np.array([found[i] for found in self.spreads]) / np.array([x[i] for x in self.cosines[:-1]])[:, None]
+        whole = {"contraction": residuals[1:] / residuals[:-1], "beta": beta}
+        if np.isnan(beta).all():
+            return whole | {"chord": np.array(np.nan), "modes": np.full(2, np.nan), "clusters": np.full(2, np.nan)}
+        middle, dimension = float(np.nanmedian(beta)), max(2, min(first.shape))
+        chord = 2.0 * np.sin(theory.strongest_attraction_angle(beta=middle) / 2.0)
+        counts = [float(clusters.curve(x, [chord], metric="chord").count[0]) for x in (first, last)]
+        modes = theory.winning_mode(middle, dimension=dimension), grown_mode(first, last, dimension)
+        return whole | {"chord": np.array(chord), "modes": np.array(modes, float), "clusters": np.array(counts)}
+
+
+def grown_mode(first: np.ndarray, last: np.ndarray, dimension: int) -> int:
+    """Degree 1..8 whose amplitude among unit vectors (N, d) has grown most."""
+    growth = amplitudes(last, dimension) / amplitudes(first, dimension)
+    return int(np.argmax(growth)) + 1
+
+
+def amplitudes(units: np.ndarray, dimension: int) -> np.ndarray:
+    """1/N^2 sum_ij P_l(<u_i, u_j>) for l = 1..8, P_l(1) = 1: of independent directions 1/N, of one point 1.
+
+    Not negative as long as the vectors span no more than ``dimension``.
+    """
+    cosines = np.clip(units @ units.T, -1.0, 1.0)
+    before, here, found = np.ones_like(cosines), cosines, [cosines.mean()]
+    for degree in range(1, DEGREES):
+        ahead = ((2 * degree + dimension - 2) * cosines * here - degree * before) / (degree + dimension - 2)
+        before, here = here, ahead
+        found.append(here.mean())
+    return np.maximum(found, np.finfo(float).tiny)
