@@ -158,7 +158,8 @@ def _of_call(call: Call) -> dict[str, np.ndarray]:
     found = {name: np.empty(sigma.shape) for name in WORDS}
     for place in np.ndindex(*sigma.shape):
         of_head = _of_head(q[place], k[place], support[place], weights[place], float(sigma[place]))
-        for name, value in (of_head | {"window": window[place], "top_k": call.reach.top_k}).items():
+        reached = {"window": float(window[place]), "top_k": float(call.reach.top_k)}
+        for name, value in (of_head | reached).items():
             found[name][place] = value
     return found
 
