@@ -83,6 +83,8 @@ CASES = {
     "centred, half precision": ({"left": 64, "right": 63, "top_k": 40}, {"n": 300, "dtype": HALF, "d": 128}),
     "window only": ({"left": 127, "right": 0}, {"n": 300, "dtype": BRAIN}),
     "all keys": ({"right": 0, "top_k": 30}, {"n": 600, "dtype": BRAIN}),
+    "all of few keys": ({"top_k": 4}, {"n": 50, "dtype": BRAIN}),
+    "all of very few keys": ({"top_k": 3}, {"n": 20, "dtype": HALF}),
     "grid with token": ({"grid": (14, 14, 2, "chebyshev"), "prefix": 1, "top_k": 8}, {"n": 197, "dtype": BRAIN}),
 }
 
