@@ -39,7 +39,8 @@ def on_page_markdown(markdown: str, **rest: Any) -> str:
 
 def _drawn(found: re.Match[str]) -> str:
     display = found[1] is not None
-    return convert(found[1] or found[2], display="block" if display else "inline")
+    formula = convert(found[1] or found[2], display="block" if display else "inline")
+    return f'<div class="formula">{formula}</div>' if display else formula
 
 
 def reference() -> dict[str, str]:

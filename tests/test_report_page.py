@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-from html import escape, unescape
+from html import escape
 
 import numpy as np
 import pytest
@@ -15,13 +13,9 @@ from PIL import Image
 from krause_dynamics import report
 from krause_dynamics.report.html import dark
 from krause_dynamics.report.summary import not_measured
+from tests.browsing import browse, browser, titled
 from tests.keywords.figures import analysis, comparison, controlled, with_spectrum
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-color-profile=srgb",
-           "--enable-logging=stderr")  # fmt: skip
 # What a page is measured by: its width, the smallest letters in pictures, and letters that leave their picture.
 MEASURE = """<script>
 let out = [], least = 1e9;
@@ -38,7 +32,6 @@ for (const svg of document.querySelectorAll(".pictures svg")) {
 const page = document.documentElement.scrollWidth;
 parent.document.title = JSON.stringify({page, screen: innerWidth, out, least});
 </script>"""
-browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 
 
 @pytest.fixture(scope="module", params=["analysis", "comparison"])
@@ -49,13 +42,6 @@ def page(tmp_path_factory, request):
         return report.write_comparison_page(comparison((10, 200, 3000)), path, {"seed": 0})[0]
     data = controlled().assign(spectrum=with_spectrum()["spectrum"].expand_dims(control=2))
     return report.write_html(data, path, {"seed": 0})
-
-
-def browse(folder, page, *options):
-    command = (CHROMIUM, *OPTIONS, f"--user-data-dir={folder / 'profile'}", *options, page.as_uri())
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, cwd=folder)
-    assert ":CONSOLE:" not in done.stderr, done.stderr  # what a page complains of
-    return done.stdout
 
 
 @browser
@@ -95,7 +81,7 @@ def test_a_page_fits_the_screen_and_its_pictures_are_legible(page, tmp_path, wid
         f'<title></title><iframe width="{width}" height="900" frameborder="0" srcdoc="{inside}"></iframe>'
     )
     dumped = browse(tmp_path, measured, "--window-size=1400,1000", "--dump-dom")
-    found = json.loads(unescape(re.findall(r"<title>(.*?)</title>", dumped)[0]))
+    found = titled(dumped)
     assert found["page"] <= found["screen"] == width
     assert found["out"] == []
     assert found["least"] >= 8
