@@ -11,6 +11,7 @@ from krause_dynamics.checkpoints.interval import interval
 from krause_dynamics.checkpoints.load import Checkpoint, load
 from krause_dynamics.checkpoints.predictions import predictions
 from krause_dynamics.checkpoints.record import record
+from krause_dynamics.checkpoints.tracks import tracks
 from krause_dynamics.checkpoints.twin import twin
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "predictions",
     "prepare",
     "record",
+    "tracks",
     "twin",
 ]

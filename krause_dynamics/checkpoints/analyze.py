@@ -83,7 +83,8 @@ def analyze(
         min_queries: A key needs that many queries to be a strongest key.
         measures: ``"default"``; ``"all"``; or names, those below or of the costlier ones that the default leaves out:
             of states ``persistence``, ``spectrum``, ``participation_ratio``, ``massive_activation``, ``cka`` and its
-            ``cka_null``, ``procrustes``, ``transport`` (sliced W2 between layers), ``intrinsic_dimension``, and in a
+            ``cka_null``, ``procrustes``, ``transport`` (sliced W2 between layers) and ``transport_exact`` (up to 512
+            tokens), ``intrinsic_dimension``, and in a
             further pass that measures the corpus ``mean_cosine``, ``order_parameter`` and ``effective_rank`` with
             ``_centred`` or ``_standardised`` after their names; of attention ``head_distance``.
         attention: How much is looked at, said in ``meta["attention_tier"]``. ``"statistics"`` (default): exact sums

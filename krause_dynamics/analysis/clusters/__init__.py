@@ -18,6 +18,7 @@ from krause_dynamics.analysis.clusters.history import (
 )
 from krause_dynamics.analysis.clusters.partition import Clusters, find
 from krause_dynamics.analysis.clusters.scale import Choice, Persistence, choose_radius, persistence
+from krause_dynamics.analysis.clusters.tracks import Tracks, track
 from krause_dynamics.analysis.clusters.tree import Curve, curve
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Metric",
     "Persistence",
     "Plateau",
+    "Tracks",
     "choose_radius",
     "curve",
     "density_modes",
@@ -41,4 +43,5 @@ __all__ = [
     "persistence",
     "plateaus",
     "renyi_centres",
+    "track",
 ]
