@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.cluster import hierarchy
 
 import krause_dynamics as kd
-from krause_dynamics.checkpoints import analyze, record
+from krause_dynamics.checkpoints import analyze, measures_of_states, record
 from tests import checkpoint_models as models
 
 IDS = [list(range(1, 25)), [7, 3, 9, 1, 30, 41, 2, 5, 18, 6, 44, 13, 8, 21, 33, 40, 11, 29, 35, 4, 16, 48, 22, 10]]
@@ -129,3 +130,35 @@ def test_tiers_are_said_and_agree(model):
         assert json.loads(other.attrs["meta"])["attention_tier"] == tier
         for name in plain.data_vars:  # on the CPU the sink tier has no reason to leave anything out
             np.testing.assert_allclose(other[name], plain[name], atol=1e-5, err_msg=name)
+
+
+def heights(rows):
+    """Between any two leaves the chord at which they first are of one group, from rows (one, other, chord)."""
+    groups, found = {i: [i] for i in range(len(rows) + 1)}, {}
+    for number, (one, other, chord) in enumerate(rows, len(rows) + 1):
+        found |= {frozenset((a, b)): chord for a in groups[int(one)] for b in groups[int(other)]}
+        groups[number] = groups[int(one)] + groups[int(other)]
+    return found
+
+
+def test_merge_trees_are_those_of_scipy_on_the_directions(found, states):
+    for layer in range(len(states)):
+        tokens = states[layer, 1, 1:]
+        known = hierarchy.linkage(tokens / np.linalg.norm(tokens, axis=-1, keepdims=True), "single")
+        rows = found["merge_tree"].sel(layer=layer, sequence=1).dropna("merge").values
+        ours, theirs = heights(rows[:, :3]), heights(known[:, :3])
+        assert set(ours) == set(theirs)
+        np.testing.assert_allclose([ours[pair] for pair in theirs], list(theirs.values()), rtol=1e-5)
+        assert rows[-1, 3:].sum() == len(tokens)
+
+
+def test_of_a_large_tree_the_last_joins_are_kept():
+    """Eighty pairs on a line: each pair joins first, then the first 17 pairs one another; 64 groups are left."""
+    gaps = np.where(np.arange(159) % 2 == 0, 0.001, 1.0 + np.arange(159) / 1000)
+    places = np.concatenate([[0.0], np.cumsum(gaps)])
+    rows = measures_of_states._merges(kd.clusters.curve(places))
+    assert rows.shape == (63, 5)
+    np.testing.assert_allclose(rows[:, 2], np.sort(gaps[1::2])[-63:])
+    assert sorted(rows[:, :2].ravel()) == list(range(126))  # every group but the last joins another, once
+    assert rows[-1, 3:].sum() == 160
+    np.testing.assert_array_equal(rows[0, [0, 1, 3, 4]], [0, 1, 2 * 17, 2])  # the first 17 pairs are one group by then

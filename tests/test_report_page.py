@@ -14,7 +14,7 @@ from krause_dynamics import report
 from krause_dynamics.report.html import dark
 from krause_dynamics.report.summary import not_measured
 from tests.browsing import browse, browser, titled
-from tests.keywords.figures import analysis, comparison, controlled, with_spectrum
+from tests.keywords.figures import analysis, comparison, controlled, with_spectrum, with_tree
 
 # What a page is measured by: its width, the smallest letters in pictures, and letters that leave their picture.
 MEASURE = """<script>
@@ -40,7 +40,8 @@ def page(tmp_path_factory, request):
     path = tmp_path_factory.mktemp("page") / "page.html"
     if request.param == "comparison":
         return report.write_comparison_page(comparison((10, 200, 3000)), path, {"seed": 0})[0]
-    data = controlled().assign(spectrum=with_spectrum()["spectrum"].expand_dims(control=2))
+    costly = {"spectrum": with_spectrum()["spectrum"], "merge_tree": with_tree()["merge_tree"]}
+    data = controlled().assign({name: values.expand_dims(control=2) for name, values in costly.items()})
     return report.write_html(data, path, {"seed": 0})
 
 
@@ -119,7 +120,7 @@ def test_what_was_not_measured_is_said_with_the_reason():
     data = analysis().assign_attrs(meta=json.dumps(meta))
     attention = [name for name, values in data.data_vars.items() if "block" in values.dims]
     for given, words in (
-        (data, ["stopped: interrupted", "attention of blocks 2, 3", "[..., 'spectrum']", "controls="]),
+        (data, ["stopped: interrupted", "attention of blocks 2, 3", "['default', 'spectrum']", "controls="]),
         (data.drop_vars(attention), ["attention='statistics' records them"]),
     ):
         missing = str(not_measured(given)).replace("\\", "")

@@ -82,11 +82,11 @@ def analyze(
         radii: Chords |u_i - u_j| between directions u = x/|x| at which clusters are counted.
         min_queries: A key needs that many queries to be a strongest key.
         measures: ``"default"``; ``"all"``; or names, those below or of the costlier ones that the default leaves out:
-            of states ``persistence``, ``spectrum``, ``participation_ratio``, ``massive_activation``, ``cka`` and its
-            ``cka_null``, ``procrustes``, ``transport`` (sliced W2 between layers) and ``transport_exact`` (up to 512
-            tokens), ``intrinsic_dimension``, and in a
-            further pass that measures the corpus ``mean_cosine``, ``order_parameter`` and ``effective_rank`` with
-            ``_centred`` or ``_standardised`` after their names; of attention ``head_distance``.
+            of states ``persistence``, ``merge_tree``, ``spectrum``, ``participation_ratio``, ``massive_activation``,
+            ``cka`` and its ``cka_null``, ``procrustes``, ``transport`` (sliced W2 between layers) and
+            ``transport_exact`` (up to 512 tokens), ``intrinsic_dimension``, and in a further pass that measures the
+            corpus ``mean_cosine``, ``order_parameter`` and ``effective_rank`` with ``_centred`` or ``_standardised``
+            after their names; of attention ``head_distance``.
         attention: How much is looked at, said in ``meta["attention_tier"]``. ``"statistics"`` (default): exact sums
             over all weights in memory linear in T, on the CPU at the cost of attention itself; ``"sink"``: on a GPU the
             first and the most heard keys only, where 8k tokens shall cost little, and the rest NaN; ``"full"``: also

@@ -10,6 +10,7 @@ import numpy as np
 from krause_dynamics._arguments import Real, Whole, Word, reads
 from krause_dynamics._files import attributes
 from krause_dynamics.analysis import intervals
+from krause_dynamics.checkpoints.measure import NAMED
 from krause_dynamics.checkpoints.relative_depth import sink_share
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ def _over_sequences(dataset: xarray.Dataset) -> dict[str, Any]:
     found = {
         str(name): values
         for name, values in dataset.data_vars.items()
-        if "sequence" in values.dims and not ("block" in values.dims and values.dtype.kind in "iu")
+        if "sequence" in values.dims
+        and NAMED not in values.dims
+        and not ("block" in values.dims and values.dtype.kind in "iu")
     }
     if "importance_first" in dataset and "eps" in dataset.coords:
         found["sink_rate"] = sink_share(dataset)

@@ -11,6 +11,7 @@ from krause_dynamics._files import attributes
 from krause_dynamics.checkpoints import measures as table
 from krause_dynamics.checkpoints.attention_statistics import DISTANCES, QUARTERS
 from krause_dynamics.checkpoints.measure import Measure
+from krause_dynamics.checkpoints.measures_of_states import JOIN
 
 if TYPE_CHECKING:
     import xarray
@@ -45,7 +46,7 @@ def dataset(
     measured = [measure for measure in measures if measure.name in arrays]
     sizes = {dim: n for m in measured for dim, n in zip(m.dims, arrays[m.name].shape, strict=True)}
     known: dict[str, Any] = {"block": np.arange(1, sizes.get("block", 0) + 1), "tokens": list(table.TOKENS)}
-    known |= {"distance": list(DISTANCES), "quarter": np.arange(1, QUARTERS + 1), **labels}
+    known |= {"distance": list(DISTANCES), "quarter": np.arange(1, QUARTERS + 1), "join": list(JOIN), **labels}
     coords = {dim: known.get(dim, np.arange(n)) for dim, n in sizes.items()}
     variables = {m.name: (m.dims, arrays[m.name], {"long_name": m.long_name}) for m in measured}
     return xarray.Dataset(variables, coords=coords, attrs=attributes(meta))

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+NAMED = "join"  # dimension of what names groups of tokens: a mean of that, or a place between layers, says nothing
+
 
 @dataclass(frozen=True)
 class Words:

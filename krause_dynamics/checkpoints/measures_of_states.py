@@ -20,6 +20,8 @@ from krause_dynamics.checkpoints.measure import Measure
 
 SPECTRUM, LIVES = 32, 8  # singular values and lifetimes that are listed
 ASSIGNED = 512  # tokens that are assigned one to one: a quarter of a second a layer, growing as their third power
+JOIN = ("one", "other", "chord", "size_of_one", "size_of_other")  # of a merge tree
+MERGES = 63  # of the merge tree, the last ones: 64 groups fill the width of a picture
 
 
 def _answered(parts: Any, formula: Callable[[Any], Any]) -> Tensor:
@@ -140,6 +142,29 @@ def _lives(curve: clusters.Curve) -> np.ndarray:
     return np.pad(ratios, (0, LIVES - len(ratios)), constant_values=np.nan)
 
 
+def _merges(curve: clusters.Curve) -> np.ndarray:
+    """The last `MERGES` joins of the tree: both groups, the chord, and how many tokens each has; NaN where fewer are.
+
+    Groups are counted from 0 in the order of their first tokens, and those made by join i from g + i, with g groups.
+    """
+    rows, m = clusters.linkage(curve), len(curve.cloud.masses)
+    kept = rows[-MERGES:] if m > 1 else rows
+    before = len(rows) - len(kept)  # joins that are not shown: their groups are the leaves
+    sizes = np.concatenate([np.ones(m), rows[:, 3]])
+    first = np.arange(m + len(rows))
+    for row, (one, other) in enumerate(rows[:, :2].astype(int)):
+        first[m + row] = min(first[one], first[other])
+    named = kept[:, :2].astype(int)
+    leaves = np.sort(named[named < m + before])
+    numbers = np.empty(m + len(rows), int)
+    numbers[leaves[np.argsort(first[leaves])]] = np.arange(len(leaves))
+    numbers[m + before :] = len(leaves) + np.arange(len(kept))
+    named = np.take_along_axis(named, np.argsort(numbers[named], axis=1), axis=1)
+    found = np.full((MERGES, len(JOIN)), np.nan)
+    found[: len(kept)] = np.column_stack([numbers[named], kept[:, 2], sizes[named]])
+    return found
+
+
 def _state(name: str, long_name: str, formula: Callable[[LayerState], Any], *further: str, **rest: Any) -> Measure:
     return Measure(name, ("sequence", "layer", *further), long_name, "state", formula, **rest)
 
@@ -235,6 +260,14 @@ MEASURES: tuple[Measure, ...] = (
         lambda state: state.of_trees(_lives, np.nan),
         "tokens",
         "life",
+        extra=True,
+    ),
+    _state(
+        "merge_tree",
+        "last joins of the merge tree of a sequence, without the first token: both groups, the chord, their sizes",
+        lambda state: state.of_trees(_merges, np.nan)[:, 1],
+        "merge",
+        "join",
         extra=True,
     ),
     _state(

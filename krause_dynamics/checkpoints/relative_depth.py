@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from krause_dynamics.checkpoints.measure import NAMED
+
 if TYPE_CHECKING:
     import xarray
 
@@ -17,7 +19,8 @@ def on_relative_depth(analysis: xarray.Dataset, layers: int, depths: dict[str, n
     found: dict[str, Any] = {}
     for key, values in analysis.data_vars.items():
         over = set(values.dims)
-        index = "block" in over and values.dtype.kind in "iu"  # such as the strongest key: a mean says nothing
+        # Such as the strongest key: a mean says nothing.
+        index = NAMED in over or ("block" in over and values.dtype.kind in "iu")
         if "sequence" not in over or index:
             continue
         values = values.where(values != -1) if values.dtype.kind in "iu" else values

@@ -57,7 +57,9 @@ def analyze(
         list[str] | None,
         typer.Option(help="Analysed beside: shuffled, random, repeated, random_weights, with_bos or without_bos."),
     ] = None,
-    measures: Annotated[str, typer.Option(help="default, or all: the costlier measures too.")] = "default",
+    measures: Annotated[
+        str, typer.Option(help="default, all (the costlier ones too), or names with commas: default,spectrum.")
+    ] = "default",
     checkpoint: Annotated[
         Path | None, typer.Option(help="File (.npz) kept after every block; the same command goes on from it.")
     ] = None,
@@ -79,7 +81,7 @@ def analyze(
         "memory": memory,
         "checkpoint": checkpoint,
         "controls": tuple(controls or ()),
-        "measures": measures,
+        "measures": _measures(measures, report is not None),
     }
     go_on = "nothing was written; fewer sequences (--max-sequences) take less time"
     answered(partial(_analyze, model, text, token_ids, (out, report), settings, output), output, go_on)
@@ -132,6 +134,14 @@ def _analyze(
         words = f"{dataset.sizes['sequence']} sequences are finished\n{words}".strip()
         raise Terminated(words) if terminated else KeyboardInterrupt(words)
     return answer
+
+
+def _measures(given: str, on_page: bool) -> str | list[str]:
+    """Names of measures; a page shows a merge tree too, whose tree clusters are counted by in any case."""
+    names = given.split(",")
+    if on_page and "all" not in names:
+        names.append("merge_tree")
+    return names[0] if len(names) == 1 else names
 
 
 def _inputs(text: Path | None, token_ids: Path | None) -> Path:

@@ -18,7 +18,7 @@ from krause_dynamics.plots.diagrams import (
 )
 from krause_dynamics.plots.grid import phase
 from krause_dynamics.plots.inline import inline_svg
-from krause_dynamics.plots.merging import cluster_map, spectrum
+from krause_dynamics.plots.merging import cluster_map, merge_tree, spectrum
 from krause_dynamics.plots.moving import animate
 from krause_dynamics.plots.panels import (
     clusters_and_sinks_figure,
@@ -55,6 +55,7 @@ __all__ = [
     "inline_svg",
     "largest_cluster",
     "layers_figure",
+    "merge_tree",
     "new_axes",
     "norm_ratio",
     "opinions",

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from krause_dynamics._arguments import Maybe, Real, reads
-from krause_dynamics.analysis import observables
+from krause_dynamics._arguments import Maybe, Real, Word, reads
+from krause_dynamics.analysis import intervals, observables
 from krause_dynamics.plots.cases import Analysed, Analyses, cases, dimension, is_comparison, label_depth
 from krause_dynamics.plots.style import ON, new_axes
 from krause_dynamics.trajectory import Trajectory
@@ -31,16 +31,17 @@ _LABELS = {
 }
 
 
-@reads(ax=ON)
+@reads(ax=ON, band=Word(("spread", "interval")))
 def synchronization(
     run: Trajectory | xarray.Dataset | Mapping[str, Any],
     *,
     ax: Axes | None = None,
     quantity: str = "order_parameter",
     tokens: str = "all",
+    band: str = "spread",
     **line: Any,
 ) -> Axes:
-    """An observable over layers or time; with several sequences their mean, and a band over the middle 80 per cent.
+    """An observable over layers or time; with several sequences their mean, and a band of the sequences or of the mean.
 
     Args:
         run: A Trajectory (of ``kd.simulate`` or ``kd.checkpoints.record``) or the Dataset of ``kd.analyze``; several of
@@ -49,10 +50,12 @@ def synchronization(
         quantity: ``order_parameter``, ``mean_cosine``, ``residual`` or ``effective_rank``; of a Dataset any variable
             over sequence and layer, or over sequence, block and head (the band is then that of heads and sequences).
         tokens: ``all`` or ``without_first``: with or without the token that most often is the attention sink.
+        band: ``spread``: the middle 80 per cent of the sequences, how unlike they are; ``interval``: where their mean
+            may lie, the 95 % interval by resampling sequences (as of ``kd.checkpoints.interval``).
         **line: For ``Axes.plot``, such as ``label`` and ``color``.
 
     Raises:
-        ValueError: A quantity or tokens of another name.
+        ValueError: A quantity, tokens or a band of another name.
     """
     run = _read_run(run)
     known = _quantities(run)
@@ -62,10 +65,10 @@ def synchronization(
         raise ValueError(f"tokens must be 'all' or 'without_first', received {tokens!r}")
     ax = new_axes(ax)
     for case in cases(run):
-        times, values, axis = _curve(case.data, quantity, tokens)
+        times, values, axis = _curve(case.data, quantity, tokens, heads_apart=band == "spread")
         drawn = ax.plot(times, values.mean(0), **(case.line | line))[0]
         if len(values) > 1:
-            low, high = np.quantile(values, [0.1, 0.9], axis=0)
+            low, high = _band(values, band)
             ax.fill_between(times, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
     ax.set(ylabel=known[quantity])
     label_depth(ax, run, axis)
@@ -95,11 +98,20 @@ def _quantities(run: Any) -> dict[str, str]:
     return by_layer | {name: label for name, label in _LABELS.items() if name in by_layer}
 
 
-def _curve(run: Any, quantity: str, tokens: str) -> tuple[np.ndarray, np.ndarray, str]:
+def _band(values: np.ndarray, band: str) -> np.ndarray:
+    """(low, high) over the sequences (sequences, T)."""
+    if band == "spread":
+        return np.quantile(values, [0.1, 0.9], axis=0)
+    about: dict[str, Any] = {"method": "auto", "level": 0.95, "draws": 2000}
+    return intervals.of_mean(values, rng=np.random.default_rng(0), **about)
+
+
+def _curve(run: Any, quantity: str, tokens: str, heads_apart: bool) -> tuple[np.ndarray, np.ndarray, str]:
     """(times (T,), values (sequences, T), name of the axis)."""
     if not isinstance(run, Trajectory):
         chosen = run[quantity]
         chosen = chosen.sel(tokens=tokens) if "tokens" in chosen.dims else chosen
+        chosen = chosen if heads_apart or "head" not in chosen.dims else chosen.mean("head")
         place = "layer" if "layer" in chosen.dims else "block"
         values = chosen.transpose(place, ...).values.reshape(chosen.sizes[place], -1).T
         return run[place].values, values, place
@@ -156,9 +168,11 @@ def clusters(
 
 
 def few_decades(ax: Axes) -> None:
-    """A logarithmic ordinate whose numbers are written out, 1, 2 and 5 of each decade."""
+    """A logarithmic ordinate whose numbers are written out: 1, 2 and 5 of each decade, or some where there are none."""
+    low, high = ax.dataLim.intervaly
     ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    narrow = high < 5 * low
+    ax.yaxis.set_major_locator(MaxNLocator(5) if narrow else LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from krause_dynamics._arguments import Holds, Whole, Word, reads
+from krause_dynamics._arguments import Holds, Maybe, Real, Whole, Word, reads
 from krause_dynamics.plots.style import ON, new_axes
 
 if TYPE_CHECKING:
@@ -80,3 +81,70 @@ def spectrum(
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend()
     return ax
+
+
+@reads(
+    dataset=Holds("kd.analyze(measures=['default', 'merge_tree'])", ("merge_tree", "layer")),
+    ax=ON,
+    sequence=Whole(0),
+    layer=Maybe(Whole(0)),
+    radius=Real(0, 2, ends="(]"),
+)
+def merge_tree(
+    dataset: xarray.Dataset,
+    *,
+    ax: Axes | None = None,
+    sequence: int = 0,
+    layer: int | None = None,
+    radius: float = 0.8,
+    **lines: Any,
+) -> Axes:
+    """The merge tree of one sequence: which tokens, or groups of them, join at which angle (single linkage).
+
+    Args:
+        dataset: Of ``kd.analyze`` with the measure ``merge_tree``, without controls; the first token is left out.
+        ax: Where to draw.
+        sequence: Place of the sequence in the Dataset.
+        layer: Number of the layer (default: the last).
+        radius: Chord below which groups have colours (0.8 is 47 degrees).
+        **lines: For ``matplotlib.collections.LineCollection``.
+
+    Raises:
+        ValueError: No such sequence or layer, or one of fewer than two tokens without the first.
+    """
+    ax = new_axes(ax)
+    layers = dataset["layer"].values
+    chosen = layers[-1] if layer is None else layer
+    if chosen not in layers or not sequence < dataset.sizes["sequence"]:
+        raise ValueError(
+            f"sequence and layer must be below {dataset.sizes['sequence']} and among {layers[0]} to {layers[-1]}, "
+            f"got {sequence} and {layer}"
+        )
+    rows = dataset["merge_tree"].sel(layer=chosen).isel(sequence=sequence).transpose("merge", "join").values
+    rows = rows[~np.isnan(rows[:, 0])]
+    if not len(rows):
+        raise ValueError(f"sequence {sequence} has fewer than two tokens without the first, and so no tree")
+    order, paths, heights, colours = _branches(rows, radius)
+    degrees = np.degrees(2 * np.arcsin(np.minimum(heights / 2, 1.0)))
+    look: dict[str, Any] = {"colors": colours, "linewidths": 1.2}
+    ax.add_collection(LineCollection(list(np.stack([paths, degrees], -1)), **(look | lines)))
+    ax.axhline(np.degrees(2 * np.arcsin(radius / 2)), color="0.4", linewidth=0.8, linestyle=":")
+    ax.grid(visible=False, axis="x")
+    ax.set_xticks([])
+    tokens = int(rows[-1, 3:].sum())
+    groups = f"{tokens} tokens" if tokens == len(order) else f"{len(order)} groups of {tokens} tokens"
+    ax.set(xlim=(-1, len(order)), ylim=(0, 1.03 * degrees.max()), xlabel=groups, ylabel="joined within (degrees)")
+    return ax
+
+
+def _branches(rows: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Order of the leaves, and of each join its four corners (places and chords) and colour; grey above the radius."""
+    from scipy.cluster.hierarchy import dendrogram
+
+    counts = np.ones(2 * len(rows) + 1)
+    for row, (one, other) in enumerate(rows[:, :2].astype(int)):
+        counts[len(rows) + 1 + row] = counts[one] + counts[other]
+    matrix = np.column_stack([rows[:, :3], counts[len(rows) + 1 :]])
+    drawn = dendrogram(matrix, no_plot=True, color_threshold=radius, above_threshold_color="0.5")
+    places = (np.array(drawn["icoord"]) - 5) / 10  # scipy puts leaves at 5, 15, 25, ...
+    return np.array(drawn["leaves"]), places, np.array(drawn["dcoord"]), drawn["color_list"]

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     import xarray
 
 SIZE = (4.7, 3.1)  # inches: ten points stay ten on a telephone
-CURVE = "Line: mean over sequences; band: the middle 80 per cent of them."
-HEADS = "Line: mean over sequences and heads; band: the middle 80 per cent of them."
+CURVE = "Line: mean over sequences; band: where it may lie (95 % interval, resampling sequences)."
+HEADS = "Line: mean over sequences and heads; band: where it may lie (95 % interval, resampling sequences)."
+STEP = "Line: mean over sequences; band: the middle 80 per cent of them."
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def _with_and_without(quantity: str) -> Callable[[Any, Any, Any], None]:
     def draw(plots: Any, dataset: xarray.Dataset, ax: Any) -> None:
         given = as_given(dataset)
         for tokens, label, dash in (("all", "all tokens", "-"), ("without_first", "without the first", "--")):
-            plots.synchronization(given, ax=ax, quantity=quantity, tokens=tokens, label=label, linestyle=dash)
+            look = {"label": label, "linestyle": dash}
+            plots.synchronization(given, ax=ax, quantity=quantity, tokens=tokens, band="interval", **look)
         ax.legend()
 
     return draw
@@ -48,7 +50,9 @@ def _with_and_without(quantity: str) -> Callable[[Any, Any, Any], None]:
 
 def _rest(quantity: str) -> Callable[[Any, Any, Any], None]:
     """Without the first token where the measure tells; under controls a line each."""
-    return lambda plots, dataset, ax: plots.synchronization(dataset, ax=ax, quantity=quantity, tokens="without_first")
+    return lambda plots, dataset, ax: plots.synchronization(
+        dataset, ax=ax, quantity=quantity, tokens="without_first", band="interval"
+    )
 
 
 PANELS = (
@@ -70,6 +74,11 @@ PANELS = (
         "How clusters merge", "A column is a layer: read upwards, tokens join as the angle widens (the merge trees of "
         "all sequences, averaged).", ("clusters", "radius"),
         lambda plots, dataset, ax: plots.cluster_map(as_given(dataset), ax=ax),
+    ),
+    Panel(
+        "Merge tree of the first sequence", "After the last block, without the first token: who joins whom at which "
+        "angle; colours below the dotted one.", ("merge_tree",),
+        lambda plots, dataset, ax: plots.merge_tree(as_given(dataset), ax=ax),
     ),
     Panel(
         "Where attention sinks are", "Block by head: sequences in which the first token receives more than the "
@@ -162,7 +171,7 @@ def _emergence(name: str, depth: float | None) -> Panel:
         plots.emergence(dataset, ax=ax, quantity=name, depth=depth)
 
     where = "Mean over depth" if depth is None else "After the last block"
-    return Panel(f"{name.replace('_', ' ').capitalize()} over training", f"{where}; {CURVE[0].lower()}{CURVE[1:]}",
+    return Panel(f"{name.replace('_', ' ').capitalize()} over training", f"{where}; {STEP[0].lower()}{STEP[1:]}",
                  (name,), draw)  # fmt: skip
 
 

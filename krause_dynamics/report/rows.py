@@ -46,11 +46,11 @@ def csv_text(dataset: xarray.Dataset) -> str:
 
 
 def curves(dataset: xarray.Dataset) -> dict[str, xarray.DataArray]:
-    """The numbers over layers or blocks; indices of tokens (which key, not how much) are none."""
+    """The numbers over layers or blocks; names of tokens or groups (which key, not how much) are none."""
+    over = {str(name): set(values.dims) for name, values in dataset.data_vars.items()}
+    named = [name for name, dims in over.items() if name.endswith("_key") or "join" in dims]
     return {
-        str(name): numbers(values)
-        for name, values in dataset.data_vars.items()
-        if ("layer" in values.dims or "block" in values.dims) and not str(name).endswith("_key")
+        name: numbers(dataset[name]) for name, dims in over.items() if dims & {"layer", "block"} and name not in named
     }
 
 

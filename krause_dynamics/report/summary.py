@@ -49,7 +49,9 @@ def not_measured(dataset: xarray.Dataset) -> list[tuple[str, str]]:
             if bool(given[measure.name].isnull().all()):
                 found.append((measure.long_name, f"not a number anywhere, in the tier {meta.get('attention_tier')!r}"))
         elif measure.extra and (attention or measure.of != "attention"):
-            found.append((measure.long_name, f"costs more; measures='all' or [..., {measure.name!r}] takes it"))
+            found.append(
+                (measure.long_name, f"left out as it costs more; measures=['default', {measure.name!r}] takes it")
+            )
         elif attention and measure.of == "attention" or measure.of == "state":
             found.append((measure.long_name, f"not asked for; measures=[..., {measure.name!r}] takes it"))
     if "control" not in dataset.dims:

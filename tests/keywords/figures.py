@@ -119,3 +119,20 @@ def comparison(names: Any = ("a", "b", "c")) -> xarray.Dataset:
     import krause_dynamics as kd
 
     return kd.compare({name: analysis(seed) for seed, name in enumerate(names)}, draws=50)
+
+
+# Of six points on a line: 0, 1, 3, 3.5, 7 and 7.25 hundredths, twice, the second time ten times as far apart.
+TREE = np.array(
+    [[4, 5, 0.0025, 1, 1], [2, 3, 0.005, 1, 1], [0, 1, 0.01, 1, 1], [7, 8, 0.02, 2, 2], [6, 9, 0.035, 2, 4]]
+)
+
+
+def with_tree() -> xarray.Dataset:
+    """An analysis with merge trees of six tokens, in the last layer and sequence 1 ten times as wide; 2 has none."""
+    widths = 10.0 ** np.minimum(np.add.outer(np.arange(3), np.arange(5) == 4), 1)
+    trees = np.broadcast_to(TREE, (3, 5, 5, 5)).copy()
+    trees[..., 2] *= widths[..., None]
+    trees = np.pad(trees, [(0, 0), (0, 0), (0, 2), (0, 0)], constant_values=np.nan)  # fewer joins than there is room
+    trees[2] = np.nan
+    names = ["one", "other", "chord", "size_of_one", "size_of_other"]
+    return analysis().assign(merge_tree=(("sequence", "layer", "merge", "join"), trees)).assign_coords(join=names)

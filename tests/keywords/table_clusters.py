@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.cluster import hierarchy
 from scipy.sparse.csgraph import connected_components
 
 import krause_dynamics as kd
@@ -194,6 +195,19 @@ def lives(curve, members):
 
 # Gaps that floats hold exactly: pairs form at 1 and 2, meet at 7, and the point on its own joins at 80.
 PAIRS = np.array([0.0, 1.0, 8.0, 10.0, 90.0])
+
+
+@row(
+    "kd.clusters.linkage", "curve", 0, 1, "the matrix that scipy makes of all distances; its cophenetic ones with ties"
+)
+def _(first, second):
+    for seed in (first, second):
+        points = np.random.default_rng(seed).normal(size=(40, 3))
+        ours = clusters.linkage(clusters.curve(points))
+        np.testing.assert_allclose(ours, hierarchy.linkage(points, "single"), rtol=1e-12)
+    ours, known = clusters.linkage(clusters.curve(PAIRS[:4])), hierarchy.linkage(PAIRS[:4, None], "single")
+    np.testing.assert_array_equal(hierarchy.cophenet(ours), hierarchy.cophenet(known))
+    assert clusters.linkage(clusters.curve(PAIRS[:1])).shape == (0, 4)
 
 
 @row(

@@ -242,3 +242,21 @@ def _(first, second):
     for image, name, top in ((first, "viridis", 100), (second, "magma", 50)):
         picture = kd.plots.sink_map(analysis(), **image).images[0]
         assert (picture.get_cmap().name, picture.get_clim()) == (name, (0, top))
+
+
+@drawing("kd.plots.synchronization", "band", "spread", "interval",
+         "deciles of sequences, or where `kd.checkpoints.interval` has their mean; spread by default")  # fmt: skip
+def _(first, second):
+    data = analysis()
+    sides = {
+        "spread": np.quantile(data["order_parameter"].values[:, :, ALL], [0.1, 0.9], axis=0),
+        "interval": kd.checkpoints.interval(data)["order_parameter"].sel(tokens="all", estimate=["low", "high"]),
+        "entropy": kd.checkpoints.interval(data.mean("head"))["entropy"].sel(estimate=["low", "high"]),
+    }
+    entropy = {"quantity": "entropy", "band": second}
+    wide = [({"band": first}, "spread"), ({}, "spread")]
+    for options, name in (*wide, ({"band": second}, "interval"), (entropy, "entropy")):
+        corners = kd.plots.synchronization(data, **options).collections[0].get_paths()[0].vertices
+        for place, known in zip(np.unique(corners[:, 0]), np.asarray(sides[name]).T, strict=True):
+            here = corners[corners[:, 0] == place, 1]
+            np.testing.assert_allclose([here.min(), here.max()], known)

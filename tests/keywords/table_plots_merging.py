@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 import krause_dynamics as kd
-from tests.keywords.figures import analysis, assert_drawn_on, drawing, heights, mesh_values, with_spectrum
+from tests.keywords.figures import (
+    TREE,
+    analysis,
+    assert_drawn_on,
+    drawing,
+    heights,
+    mesh_values,
+    with_spectrum,
+    with_tree,
+)
 
 ALL, REST = 0, 1
 
@@ -128,3 +137,66 @@ def _(first, second):
         seen |= names
     with pytest.raises(TypeError, match="label"):
         kd.plots.inline_svg(picture(), 3)
+
+
+NARROW, WIDE = (np.degrees(2 * np.arcsin(scale * TREE[:, 2] / 2)) for scale in (1, 10))
+
+
+def joined(ax):
+    """Angles at which branches meet, ascending."""
+    (branches,) = ax.collections
+    return np.sort([corners[:, 1].max() for corners in branches.get_segments()])
+
+
+@drawing("kd.plots.merge_tree", "dataset", 0, 1, "branches meet at the angles of the chords, and count all tokens")
+def _(first, second):
+    for which, known in ((first, NARROW), (second, WIDE)):
+        data = with_tree().isel(sequence=[which], layer=[0])
+        ax = kd.plots.merge_tree(data)
+        np.testing.assert_allclose(joined(ax), known)
+        assert ax.get_xlabel() == "6 tokens"
+        leaves = {x for corners in ax.collections[0].get_segments() for x, y in corners if y == 0}
+        assert leaves == set(range(6))
+    ends = with_tree().isel(sequence=[0], layer=[0])
+    ends["merge_tree"][..., 3] = 4
+    assert kd.plots.merge_tree(ends).get_xlabel() == "6 groups of 8 tokens"
+
+
+@drawing("kd.plots.merge_tree", "ax", None, 1, "a new figure, or the axes given and none else")
+def _(_, second):
+    assert_drawn_on(partial(kd.plots.merge_tree, with_tree(), layer=0), second, joined, NARROW)
+
+
+@drawing("kd.plots.merge_tree", "sequence", 0, 1, "the tree of that sequence; one without a tree, or none, is refused")
+def _(first, second):
+    for options, known in (({"sequence": first}, NARROW), ({"sequence": second}, WIDE), ({}, NARROW)):
+        np.testing.assert_allclose(joined(kd.plots.merge_tree(with_tree(), layer=0, **options)), known)
+    for which, words in ((2, "fewer than two tokens"), (3, "must be below 3")):
+        with pytest.raises(ValueError, match=words):
+            kd.plots.merge_tree(with_tree(), sequence=which)
+
+
+@drawing("kd.plots.merge_tree", "layer", 0, 4, "the tree of that layer; the last by default")
+def _(first, second):
+    for options, known in (({"layer": first}, NARROW), ({"layer": second}, WIDE), ({}, WIDE)):
+        np.testing.assert_allclose(joined(kd.plots.merge_tree(with_tree(), **options)), known)
+    with pytest.raises(ValueError, match="among 0 to 4"):
+        kd.plots.merge_tree(with_tree(), layer=5)
+
+
+@drawing("kd.plots.merge_tree", "radius", 0.8, 0.015, "what joins above it is grey, and a line marks its angle")
+def _(first, second):
+    for options, grey in (({}, 0), ({"radius": first}, 0), ({"radius": second}, 2)):
+        ax = kd.plots.merge_tree(with_tree(), layer=0, **options)
+        colours = ax.collections[0].get_colors()
+        assert sum(np.allclose(colour[:3], 0.5) for colour in colours) == grey
+        chord = options.get("radius", 0.8)
+        np.testing.assert_allclose(heights(ax)[0], np.degrees(2 * np.arcsin(chord / 2)))
+
+
+@drawing("kd.plots.merge_tree", "lines", {}, {"colors": "red"}, "colours of clusters, or as asked for")
+def _(first, second):
+    for lines, count in ((first, 2), (second, 1)):
+        colours = kd.plots.merge_tree(with_tree(), layer=0, radius=0.015, **lines).collections[0].get_colors()
+        assert len({tuple(colour) for colour in colours}) >= count
+        assert (len(colours) == 1) == bool(lines)

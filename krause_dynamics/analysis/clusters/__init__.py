@@ -17,7 +17,7 @@ from krause_dynamics.analysis.clusters.history import (
     plateaus,
 )
 from krause_dynamics.analysis.clusters.partition import Clusters, find
-from krause_dynamics.analysis.clusters.scale import Choice, Persistence, choose_radius, persistence
+from krause_dynamics.analysis.clusters.scale import Choice, Persistence, choose_radius, linkage, persistence
 from krause_dynamics.analysis.clusters.tracks import Tracks, track
 from krause_dynamics.analysis.clusters.tree import Curve, curve
 
@@ -38,6 +38,7 @@ __all__ = [
     "events",
     "find",
     "labels",
+    "linkage",
     "merge_times",
     "over_time",
     "persistence",

@@ -88,6 +88,36 @@ def persistence(curve: Curve, members: int = 1) -> Persistence:
     return Persistence(columns[0], columns[1], columns[2].astype(np.int64), columns[3], members)
 
 
+@reads(curve=Is(Curve, "clusters.curve(x)"))
+def linkage(curve: Curve) -> np.ndarray:
+    """The merge tree as the linkage matrix of scipy, for ``scipy.cluster.hierarchy.dendrogram`` and its like.
+
+    Args:
+        curve: From `clusters.curve`, of m points; its radii do not matter.
+
+    Returns:
+        (m - 1, 4): the two clusters that join (a point's place below m, from m on that of the row that made it), the
+        length at which they do, ascending, and the number of points they then have.
+    """
+    m = len(curve.cloud.masses)
+    parent, name, size = list(range(m)), list(range(m)), [1] * m
+    rows = np.empty((m - 1, 4))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for row, ((i, j), length) in enumerate(zip(curve.edges.tolist(), curve.lengths.tolist(), strict=True)):
+        one, other = root(i), root(j)
+        low, high = sorted((name[one], name[other]))
+        parent[other], name[one] = one, m + row
+        size[one] += size[other]
+        rows[row] = low, high, length, size[one]
+    return rows
+
+
 @dataclass(frozen=True)
 class Choice:
     """A radius and why.
