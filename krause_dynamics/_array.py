@@ -175,6 +175,17 @@ def may_look(x: Any) -> bool:
     return x.device.type == "cpu" and torch._C._functorch.maybe_current_level() is None
 
 
+def may_wait(x: Any) -> bool:
+    """As `may_look`, but also on a GPU, which is waited for: not while a compiler or a CUDA graph listens."""
+    if may_look(x):
+        return True
+    import torch
+
+    if not is_torch(x) or x.device.type != "cuda" or torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.maybe_current_level() is None and not torch.cuda.is_current_stream_capturing()
+
+
 def to_numpy(x: Any) -> np.ndarray:
     """A numpy copy (on the host, detached) of an array of either library."""
     if type(x) is np.ndarray:

@@ -11,6 +11,7 @@ from krause_dynamics.interaction.random_keys import table
 from krause_dynamics.nn import KrauseAttention, StaticWindowCache, krause_attention, sparse_weights
 from krause_dynamics.nn.arguments import call_of
 from krause_dynamics.nn.hearing import within
+from krause_dynamics.nn.sparse import dense
 
 SUPPORTS = {
     "first tokens": kd.Window(4, prefix_tokens=3),
@@ -127,6 +128,38 @@ def test_a_row_too_many_is_refused():
         kd.aggregate(kd.krause(1.0, kd.RandomKeys(3, tokens=8)), np.zeros((9, 1)))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "rule",
+    [kd.Window(4, prefix_tokens=3), kd.Window(5, True, prefix_tokens=2) & kd.TopK(4), kd.Causal() & kd.RandomKeys(4)],
+    ids=["first tokens", "first tokens, both sides", "random keys"],
+)
+def test_a_row_behind_padding_hears_what_it_hears_alone(rule):
+    """Rules that ask for places count from the first token of the text: outputs and weights, dense and sparse."""
+    torch.manual_seed(0)
+    layer = KrauseAttention(8, 2, rule, rotary=100.0).double()
+    x = torch.randn(2, 19, 8, dtype=torch.float64)
+    valid = torch.arange(19) >= torch.tensor([[0], [6]])
+    alone, weights = layer(x[1:, 6:], return_weights="dense")
+    found, beside = layer(x, key_valid=valid, return_weights="dense")
+    torch.testing.assert_close(found[1:, 6:], alone, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(beside[1:, :, 6:, 6:], weights, rtol=1e-11, atol=1e-11)
+    index, weight = layer(x, key_valid=valid, return_weights=True)[1]
+    torch.testing.assert_close(dense(index, weight, 19), beside, rtol=1e-11, atol=1e-11)
+    assert bool((index.masked_fill(index < 0, 19).diff() >= 0).all())
+
+
+def test_first_tokens_of_packed_or_short_rows_are_refused():
+    layer, x = KrauseAttention(4, 2, kd.Window(4, prefix_tokens=3)), torch.zeros(2, 8, 4)
+    with pytest.raises(ValueError, match="3 first tokens beside the window are those of the row"):
+        layer(x, segments=kd.Segments(np.array([0, 3, 8])))
+    valid = torch.arange(8) >= torch.tensor([[0], [6]])
+    with torch.no_grad(), pytest.raises(ValueError, match="their 3 first tokens in one call, got a row of 2"):
+        layer(x, key_valid=valid, cache=layer.new_cache())
+    with pytest.raises(ValueError, match="pad behind"):
+        layer(x, key_valid=valid, key_bias=torch.zeros(2, 8))
+
+
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("steps", [[9, 1, 1, 1, 1, 4, 1, 1], [1] * 19, [2, 1, 2, 3, 3, 8]])
 def test_decoding_with_first_tokens_equals_the_full_pass(steps, static):
@@ -134,15 +167,17 @@ def test_decoding_with_first_tokens_equals_the_full_pass(steps, static):
     layer = KrauseAttention(8, 2, kd.Window(4, prefix_tokens=3), sink=True, rotary=100.0).double()
     x = torch.randn(2, 19, 8, dtype=torch.float64)
     valid = torch.ones(2, 19, dtype=torch.bool)
-    valid[1, :2] = False  # padding in front, among the first tokens too
+    padded = 2 if steps[0] > 4 else 0  # padding in front takes the place of no first token
+    valid[1, :padded] = False
     full = layer(x, key_valid=valid)
+    torch.testing.assert_close(full[1:, padded:], layer(x[1:, padded:]), rtol=1e-11, atol=1e-11)
     cache, begin, parts = layer.new_cache(static=static), 0, []
     with torch.no_grad():
         for count in steps:
             rows = slice(begin, begin + count)
             parts.append(layer(x[:, rows], key_valid=valid[:, rows], cache=cache))
             begin += count
-    torch.testing.assert_close(torch.cat(parts, 1), full, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(torch.cat(parts, 1)[valid], full[valid], rtol=1e-11, atol=1e-11)
 
 
 def test_a_static_cache_refuses_what_it_could_not_tell_apart():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_mask
 
-from krause_dynamics._array import may_look
+from krause_dynamics._array import may_wait
 
 
 def heard_of(mask: Any, q: Tensor, k: Tensor, seen: int, window: int) -> dict[str, Tensor]:
@@ -48,19 +48,12 @@ def _heard(mask: Any, q: Tensor, sizes: tuple[int, int, int, int]) -> dict[str, 
     valid = visible[:, 0, -1].expand(q.shape[0], m)
     if n == 1:
         return {"key_valid": valid}
-    if _may_wait(visible):
+    if may_wait(visible):
         padding, everyone = torch.stack([_is_padding(visible, valid, window), valid.all()]).tolist()
         if padding:
             return {} if everyone else {"key_valid": valid}
     nothing = torch.zeros((), dtype=torch.promote_types(q.dtype, torch.float32), device=q.device)
     return {"pair_bias": torch.where(visible, nothing, -torch.inf)}
-
-
-def _may_wait(mask: Tensor) -> bool:
-    """Whether values may be asked for, also from a GPU, once a pass: not while a compiler or a CUDA graph listens."""
-    if mask.device.type == "cuda":
-        return not torch.compiler.is_compiling() and not torch.cuda.is_current_stream_capturing()
-    return may_look(mask)
 
 
 def _is_padding(visible: Tensor, valid: Tensor, window: int) -> Tensor:

@@ -59,7 +59,8 @@ def krausify(
         sigma: Starting bandwidth: one number, or one a chosen layer, each a number or one per head. Default: from the
             norms of the keys of ``sample`` (see `starting_sigmas`), else head_dim^(1/4).
         grid: (height, width) of a picture with radius 2, or a `Grid`.
-        prefix_tokens: First tokens that stay visible: beside the window, or beside the picture (CLS, registers).
+        prefix_tokens: First tokens that stay visible: beside the window, or beside the picture (CLS, registers). Each
+            sequence has its own, behind padding and in packed rows too.
         layers: Which layers; negative ones count from the end, ``range(-6, 0)`` are the last six. Default all;
             the others keep their softmax.
         sigma_per_head: One bandwidth per head rather than one per layer.

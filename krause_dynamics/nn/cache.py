@@ -44,6 +44,11 @@ class WindowCache:
         self.window, self.prefix_tokens = window, prefix_tokens
         self.reset()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was appended yet."""
+        return self.seen == 0
+
     def reset(self) -> None:
         """Forget everything."""
         self.seen = 0

@@ -17,6 +17,7 @@ from krause_dynamics.nn.arguments import call_of
 from krause_dynamics.nn.attention import WATCHERS, answer, with_sink
 from krause_dynamics.nn.cache import WindowCache
 from krause_dynamics.nn.hearing import hearing, within
+from krause_dynamics.nn.leading import order_of
 from krause_dynamics.nn.parts import LogSigma, PerHead
 from krause_dynamics.nn.projections import Projections
 from krause_dynamics.nn.rule import arguments_of, cache_of
@@ -196,7 +197,8 @@ class KrauseAttention(Projections):
 
         Args:
             x: Tokens (batch, tokens, dim).
-            key_valid: Boolean (batch, tokens), false for padding.
+            key_valid: Boolean (batch, tokens), false for padding. A row that begins with padding has the first tokens and
+                random keys that it has without it.
             key_bias: As in `krause_attention`.
             pair_bias: As in `krause_attention`; a relative position bias or the -100 between shifted regions of Swin.
             segments: Packed sequences of this pass, which join the layer's neighbourhood.
@@ -210,12 +212,37 @@ class KrauseAttention(Projections):
             (batch, tokens, dim), or that and the weights before dropout.
 
         Raises:
-            TypeError, ValueError: A shape or mask that does not fit; see `krause_attention`.
+            TypeError, ValueError: A shape or mask that does not fit; see `krause_attention`. First tokens beside a
+                window in packed sequences or, where rows begin with padding, beside a bias.
         """
         if x.ndim != 3 or x.shape[2] != self.dim:
             raise ValueError(f"x must be (batch, tokens, {self.dim}), got {tuple(x.shape)}")
         if return_weights not in (False, True, "dense"):
             raise ValueError(f"return_weights must be False, True or 'dense', got {return_weights!r}")
+        packed = self._packed(segments, old)
+        order = order_of(key_valid, x, self._reach, packed, cache, key_bias is not None or pair_bias is not None)
+        if order is None or key_valid is None:
+            return self._attend(x, key_valid, key_bias, pair_bias, packed, positions, cache, return_weights)
+        x, key_valid, positions = order.to_front(x), order.to_front(key_valid), order.positions(positions)
+        found = self._attend(x, key_valid, None, None, packed, positions, cache, return_weights)
+        if not isinstance(found, tuple):
+            return order.back(found)
+        out, weights = found
+        put_back = order.sparse_back(*weights) if isinstance(weights, tuple) else order.dense_back(weights)
+        return order.back(out), put_back
+
+    def _attend(
+        self,
+        x: Tensor,
+        key_valid: Tensor | None,
+        key_bias: Tensor | None,
+        pair_bias: Tensor | None,
+        packed: Tensor | None,
+        positions: Tensor | None,
+        cache: WindowCache | StaticWindowCache | None,
+        return_weights: bool | Literal["dense"],
+    ) -> Tensor | tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
+        """`forward`, of tokens in the order in which they are heard."""
         if self.rotary is not None and cache is not None and positions is None:
             positions = torch.arange(x.shape[1], device=x.device) + cache.seen
         q, k, v, joint = self.projected(x, positions)
@@ -232,7 +259,7 @@ class KrauseAttention(Projections):
             if reach.exempt:  # of the rows of these keys, the first of which may be a later one of all
                 reach = reach._replace(exempt=max(0, reach.exempt - int(cache.seen) + x.shape[1] + offset))
         call = call_of(
-            q, k, v, reach, self._packed(segments, old), sigma=self.sigma, score=self.score,
+            q, k, v, reach, packed, sigma=self.sigma, score=self.score,
             norm=None if self.key_norm is None else self.key_norm(), key_bias=key_bias, pair_bias=pair_bias,
             key_valid=key_valid, query_offset=offset, dropout=self.dropout if self.training else 0.0,
             mean_only=self.sink is None,

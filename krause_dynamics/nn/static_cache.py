@@ -41,6 +41,11 @@ class StaticWindowCache:
         """Number of tokens ever appended, a tensor of one integer; 0 before the first."""
         return 0 if self._ring is None else self._ring.seen
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was appended yet, of a cache that keeps first tokens; the host does not count others."""
+        return self._fewest == 0
+
     def reset(self) -> None:
         """Forget everything, in place: a captured step goes on to work."""
         if self._ring is not None:

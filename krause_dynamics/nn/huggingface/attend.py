@@ -14,6 +14,7 @@ from krause_dynamics.interaction.reach import UNBOUNDED, Reach
 from krause_dynamics.nn.arguments import call_of
 from krause_dynamics.nn.attention import answer
 from krause_dynamics.nn.huggingface import options as table
+from krause_dynamics.nn.huggingface.first_tokens import check_visible, drawn
 from krause_dynamics.nn.huggingface.masks import IndexRule, PairMask
 from krause_dynamics.nn.huggingface.rules import LayerRule
 from krause_dynamics.nn.sparse import dense, weights_of
@@ -62,14 +63,13 @@ def _call(
     causal = options.get("is_causal")
     causal = bool(getattr(module, "is_causal", True) if causal is None else causal)
     bias = options.get("position_bias")
-    n, m = query.shape[2], key.shape[2]
+    n, m, pairs = query.shape[2], key.shape[2], None
     if isinstance(mask, PairMask | IndexRule):
         given = mask.rule if isinstance(mask, PairMask) else mask
     elif mask is None:
         given = _unmasked(module, causal, n, m)
     else:
-        given, (rule, pairs) = IndexRule(), _written(rule, mask, causal, n, m, score_dtype(query))
-        bias = pairs if bias is None else bias + pairs
+        given, pairs = IndexRule(), _written(mask, n, m, score_dtype(query))
     if rule.segments is not None and given.segments is not None:
         raise UnsupportedModel(f"{type(module).__name__} packs sequences, and so does its rule; leave one of them out")
     if rule.compares_places and not causal and (n != m or given.offset):
@@ -77,11 +77,13 @@ def _call(
             f"{type(module).__name__} attends from {n} queries to {m} keys that are not its past: a window or a grid "
             f"compares places, which they do not share; {WAY_OUT}, or leave this layer out of kd.krausify(layers=)"
         )
-    if rule.reach.first and given.reach.left != UNBOUNDED:
-        raise UnsupportedModel(
-            f"{type(module).__name__} has a window of its own, {given.reach.left + 1} keys, which hides the "
-            f"{rule.reach.first} first tokens that the rule keeps; leave out prefix_tokens, or this layer (layers=)"
-        )
+    if rule.reach.first:
+        check_visible(rule, given, pairs, module, options.get("sliding_window"))
+        rule, pairs = drawn(rule, given, pairs, (n, m), query)
+    if pairs is not None:
+        if causal and n != m:
+            rule, pairs = _with_window(rule, pairs)
+        bias = pairs if bias is None else bias + pairs
     bandwidth = rule.bandwidth(module)
     if rule.score == "dot" and set(bandwidth.values()) == {None}:
         bandwidth = {"scale": options.get("scaling")}
@@ -108,11 +110,8 @@ def _unmasked(module: nn.Module, causal: bool, n: int, m: int) -> IndexRule:
     return IndexRule(Reach(right=0))
 
 
-def _written(rule: LayerRule, mask: Any, causal: bool, n: int, m: int, dtype: torch.dtype) -> tuple[LayerRule, Tensor]:
+def _written(mask: Any, n: int, m: int, dtype: torch.dtype) -> Tensor:
     """A mask that is written out, as log-weights of pairs.
-
-    Where queries are not the keys (a static cache that is compiled, or a mask of the caller) the place of a causal
-    query is that of its last key; a window of the rule is then drawn into the pairs.
 
     Raises:
         UnsupportedModel: Not a mask of pairs.
@@ -121,16 +120,23 @@ def _written(rule: LayerRule, mask: Any, causal: bool, n: int, m: int, dtype: to
         what = tuple(mask.shape) if hasattr(mask, "shape") else type(mask).__name__
         raise UnsupportedModel(f"the attention mask must broadcast to (batch, heads, {n}, {m}), got {what}; {WAY_OUT}")
     if mask.dtype == torch.bool:
-        pairs = torch.where(mask, 0.0, NEVER).to(dtype)
-    else:  # numbers to add; the smallest of the dtype stands for never
-        pairs = mask.masked_fill(mask <= torch.finfo(mask.dtype).min / 2, NEVER).to(dtype)
-    if n == m or not causal or rule.reach.left == UNBOUNDED:
+        return torch.where(mask, 0.0, NEVER).to(dtype)
+    # Numbers to add; the smallest of the dtype stands for never.
+    return mask.masked_fill(mask <= torch.finfo(mask.dtype).min / 2, NEVER).to(dtype)
+
+
+def _with_window(rule: LayerRule, pairs: Tensor) -> tuple[LayerRule, Tensor]:
+    """The window of the rule drawn into the pairs.
+
+    Where queries are not the keys (a static cache that is compiled, or a mask of the caller) the place of a causal
+    query is that of its last key.
+    """
+    if rule.reach.left == UNBOUNDED:
         return rule, pairs
-    key = torch.arange(m, device=mask.device)
+    key = torch.arange(pairs.shape[-1], device=pairs.device)
     last = torch.where(pairs > NEVER, key, -1).amax(-1, keepdim=True)
-    far = (key < last - rule.reach.left) & (key >= rule.reach.first)
-    reach = rule.reach._replace(left=UNBOUNDED, right=UNBOUNDED, first=0)
-    return rule._replace(reach=reach), pairs.masked_fill(far, NEVER)
+    reach = rule.reach._replace(left=UNBOUNDED, right=UNBOUNDED)
+    return rule._replace(reach=reach), pairs.masked_fill(key < last - rule.reach.left, NEVER)
 
 
 def _capped(call: Call, module: nn.Module, cap: float, asked: bool) -> tuple[Tensor, Tensor, Tensor | None]:

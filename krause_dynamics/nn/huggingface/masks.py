@@ -47,12 +47,14 @@ class IndexRule(NamedTuple):
         segments: Cumulative lengths of packed sequences, or ``None``.
         key_valid: (batch, m) booleans, false for padding, or ``None``.
         offset: Place of the first query among the keys; ``None``: the queries are the last of them.
+        chunked: Whether the segments are pieces of one sequence, not sequences.
     """
 
     reach: Reach = Reach()
     segments: Tensor | None = None
     key_valid: Tensor | None = None
     offset: int | None = None
+    chunked: bool = False
 
 
 class PairMask(Tensor):
@@ -193,7 +195,7 @@ def _joined(held: Any, place: Place) -> IndexRule | None:
         if rule is None or (rule.segments is not None and joined.segments is not None):
             return None
         segments = joined.segments if rule.segments is None else rule.segments
-        joined = IndexRule(joined.reach.joined(rule.reach), segments)
+        joined = IndexRule(joined.reach.joined(rule.reach), segments, chunked=joined.chunked or rule.chunked)
     return joined
 
 
@@ -201,7 +203,8 @@ def _chunks(held: Any, place: Place) -> IndexRule | None:
     """Chunks of equal length, counted from the first place; padding on the left moves them."""
     size, moved = held["chunk_size"], held["left_padding"]
     last = place.first_key + place.keys - 1
-    if bool((moved != 0).any()):
+    moves = bool((moved != 0).any())
+    if moves and (place.first_key or last >= size):  # within the first chunk it moves nobody out of it
         return None
     if place.first_key // size == last // size:
         return IndexRule()
@@ -209,7 +212,7 @@ def _chunks(held: Any, place: Place) -> IndexRule | None:
         return IndexRule(Reach(left=place.first_query % size, right=size - 1 - place.first_query % size))
     if not place.is_square or place.first_key:
         return None
-    return IndexRule(segments=torch.tensor([*range(0, place.keys, size), place.keys]))
+    return IndexRule(segments=torch.tensor([*range(0, place.keys, size), place.keys]), chunked=True)
 
 
 def _packed(held: Any, place: Place) -> IndexRule | None:
