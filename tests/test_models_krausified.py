@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import pickle
 import subprocess
 import sys
 
@@ -137,6 +139,7 @@ def test_the_trainer_moves_the_bandwidths_and_saves_them(tmp_path):
 
 def test_adapters_train_and_keep_the_bandwidths(tmp_path):
     peft = pytest.importorskip("peft")
+    importlib.import_module("krause_dynamics.models")
     config = peft.LoraConfig(target_modules=["q_proj"], modules_to_save=["log_sigma"], task_type="CAUSAL_LM")
     model = peft.get_peft_model(krausified(), config)
     moved = [weight for name, weight in model.named_parameters() if "log_sigma" in name and weight.requires_grad]
@@ -147,6 +150,38 @@ def test_adapters_train_and_keep_the_bandwidths(tmp_path):
     model.save_pretrained(tmp_path)
     loaded = peft.PeftModel.from_pretrained(krausified(), tmp_path)
     torch.testing.assert_close(logits(loaded), logits(model.eval()), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="the base has none"):  # peft would drop the bandwidths
+        peft.PeftModel.from_pretrained(base(), tmp_path)
+
+
+def test_a_folder_loads_as_the_twin_that_was_asked_for_and_as_no_other(folder):
+    path, model = folder
+    twin = hf.AutoModelForCausalLM.from_pretrained(path, attn_implementation="krause_softmax")
+    assert float((logits(twin) - logits(model)).abs().max()) > 1e-3
+    twin.set_attn_implementation("krause")
+    assert torch.equal(logits(twin), logits(model))
+    with pytest.raises(UnsupportedModel, match="got 'eager'"):
+        hf.AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
+
+
+def test_models_travel_to_other_processes():
+    for model in (krausified(), models.llama()):
+        model = model if hasattr(model.config, "krause") else kd.models.add_krause_branch(model, window=4, top_k=2)
+        assert torch.equal(logits(pickle.loads(pickle.dumps(model))), logits(model))
+
+
+def test_what_stops_halfway_leaves_the_model(monkeypatch):
+    model = base()
+    monkeypatch.setattr("krause_dynamics.models.krausified.grow", lambda model: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        kd.krausify(model, window=4)
+    assert type(model) is hf.LlamaForCausalLM
+    assert torch.equal(logits(model), logits(base()))
+
+
+def test_a_sigma_of_a_layer_is_one_number_or_one_a_head():
+    model = kd.krausify(base(), sigma=[1.5, torch.tensor([1.0, 2.0, 3.0, 4.0])])
+    assert [part.log_sigma().detach().tolist() for part in parts(model)] == [[1.5], pytest.approx([1, 2, 3, 4])]
 
 
 def test_a_twin_on_the_same_keys_is_there_but_no_other_attention():
@@ -180,10 +215,16 @@ def test_what_cannot_be_served_is_refused_with_the_reason_and_left_alone():
         assert (config.to_dict(), list(model.state_dict())) == (content, names)
 
 
-@pytest.mark.parametrize("wrong", [{"window": 0}, {"top_k": 0}, {"sigma": [1.0]}, {"layers": []}, {"sigma": 0.0}])
+WRONG = [
+    {"window": 0}, {"top_k": 0}, {"top_k": 1.5}, {"top_k": (2, None)}, {"sigma": [1.0]}, {"sigma": 0.0}, {"sigma": "1"},
+    {"layers": []}, {"layers": 1.0}, {"layers": slice(9, 12)}, {"grid": 3}, {"learn_sigma": 3}, {"sigma_per_head": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_bad_arguments_change_nothing(wrong):
     model = base()
-    with pytest.raises(ValueError, match="got"):
+    with pytest.raises((TypeError, ValueError), match="got"):
         kd.krausify(model, **wrong)
     assert type(model) is hf.LlamaForCausalLM
     assert not hasattr(model.config, "krause")
@@ -206,6 +247,20 @@ def test_other_families_save_and_load_too(family, tmp_path):
     loaded = auto.from_pretrained(tmp_path)
     assert type(loaded) is type(model)
     torch.testing.assert_close(loaded(**given)[0], model(**given)[0], rtol=0, atol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["Bert", "LayoutLM", "Splinter"])
+def test_a_window_of_an_encoder_is_centred_though_its_layers_do_not_say_what_they_are(name):
+    """Two layers of 3 keys: token 10 is felt two places around, on both sides."""
+    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    config = getattr(hf, f"{name}Config")(**sizes, num_attention_heads=4, pad_token_id=0)
+    model = kd.krausify(getattr(hf, f"{name}Model")(config).eval(), window=3)
+    x = torch.arange(20)[None] + 3
+    changed = x.clone()
+    changed[0, 10] = 40
+    felt = (model(x).last_hidden_state != model(changed).last_hidden_state).any(-1)[0]
+    assert felt.nonzero()[:, 0].tolist() == [8, 9, 10, 11, 12]
 
 
 def test_the_dimension_of_heads_is_found_wherever_it_stands():

@@ -261,6 +261,17 @@ def test_saving_a_model_that_was_only_registered_warns(tmp_path):
         tiny("eager").save_pretrained(tmp_path)
 
 
+def test_saving_a_model_of_which_a_part_runs_the_rule_warns(tmp_path):
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = transformers.CLIPConfig(text_config=sizes, vision_config={**sizes, "image_size": 16, "patch_size": 4})
+    named, changed = transformers.CLIPModel(config), transformers.CLIPModel(config)
+    named.set_attn_implementation({"text_config": "krause"})
+    kd.krausify(changed.vision_model, window=3)
+    for model in (named, changed):
+        with pytest.warns(UserWarning, match=r"kd.krausify"):
+            model.save_pretrained(tmp_path)
+
+
 def test_windows_do_not_fit_cross_attention():
     family = next(family for family in FAMILIES if family.name == "Bart")
     with pytest.raises(UnsupportedModel, match="cross-attention"):

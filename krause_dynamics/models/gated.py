@@ -214,3 +214,12 @@ def gated_classes(family: str) -> tuple[Any, Any]:
     AutoConfig.register(kind, config)
     AutoModelForCausalLM.register(config, model)
     return config, model
+
+
+def __getattr__(name: str) -> Any:
+    """A class by its name, which is all that pickle keeps of it."""
+    for family in FAMILIES if name.startswith("KrauseGated") else ():
+        for kind in gated_classes(family):
+            if kind.__name__ == name:
+                return kind
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

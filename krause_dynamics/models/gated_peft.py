@@ -17,6 +17,7 @@ from torch import nn
 
 from krause_dynamics.models.gated import OWN, add_krause_branch
 from krause_dynamics.models.gated_identity import branch_of, check_sample, has_branch
+from krause_dynamics.nn import LogSigma
 
 BRANCH = (*OWN, "gate_proj_krause")  # names that no other model has
 # An unknown type is a KeyError of peft, of which this is all that the user sees.
@@ -46,6 +47,8 @@ def ensure_branch(model: Any, config: Any) -> None:
     """
     held = config.auto_mapping or {}
     named = [x for x in (config.target_modules, config.modules_to_save) if isinstance(x, list | set | tuple)]
+    if "log_sigma" in (config.modules_to_save or ()) and "krause_branch" not in held:
+        check_sigma(model)
     ours = "krause_branch" in held or any(part in names for names in named for part in BRANCH)
     if not ours or not hasattr(getattr(model, "config", None), "model_type"):
         return
@@ -64,6 +67,19 @@ def ensure_branch(model: Any, config: Any) -> None:
             "branch first: kd.models.add_krause_branch(base)"
         )
     add_krause_branch(model, **branch)
+
+
+def check_sigma(model: Any) -> None:
+    """Refuse an adapter with bandwidths for a base that has none; peft would drop them without a word.
+
+    Raises:
+        ValueError: The base is not krausified.
+    """
+    if not any(isinstance(part, LogSigma) for part in model.modules()):
+        raise ValueError(
+            "the adapter holds bandwidths (log_sigma) of a Krause model, and the base has none; kd.krausify(base, ...) "
+            "as it was trained first"
+        )
 
 
 def register() -> None:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
+from krause_dynamics._arguments import COUNT, FLAG
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.interaction import Grid, TopK, Window, krause
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
@@ -25,6 +26,7 @@ from krause_dynamics.models.krausified_classes import (
 )
 from krause_dynamics.models.krausified_sigma import head_size, starting_sigmas
 from krause_dynamics.nn.hearing import RADIUS, within
+from krause_dynamics.nn.huggingface.options import is_causal
 
 
 def krausify(
@@ -84,6 +86,8 @@ def krausify(
         'krause_llama'
     """
     check_model(model)
+    FLAG.read("sigma_per_head", sigma_per_head)
+    FLAG.read("learn_sigma", learn_sigma)
     parts = attention_modules(model)
     chosen = _chosen(layers, len(parts))
     place = _place(model, parts, neighbourhood, window, grid, prefix_tokens)
@@ -96,11 +100,17 @@ def krausify(
         rule = krause(start, place if k is None else place & TopK(k) if place is not None else TopK(k))
         within(rule.neighbourhood)
         rules[i] = rule.to_dict()
-    _become(model, krause_class(type(model)))
+    base, before = type(model), model.config
+    _become(model, krause_class(base))
     config = model.config
     config.krause, config.krause_learns = rules, learn_sigma
     config.krause_base_attention, config._attn_implementation_internal = config._attn_implementation, "krause"
-    grow(model)
+    try:
+        grow(model)
+    except Exception:
+        remove(model)
+        _become(model, base, before)
+        raise
     return model
 
 
@@ -143,6 +153,7 @@ def check_model(model: Any) -> None:
     who = type(model).__name__
     if not isinstance(model, PreTrainedModel):
         way = "; krausify the model inside it first" if hasattr(model, "get_base_model") else ""
+        way = "; krausify its .module" if isinstance(getattr(model, "module", None), PreTrainedModel) else way
         raise TypeError(f"model must be a model of transformers, got {who}{way}")
     config, kind, reason = model.config, str(model.config.model_type), None
     if kind.startswith(PREFIX):
@@ -161,11 +172,13 @@ def check_model(model: Any) -> None:
         raise UnsupportedModel(f"{who} cannot be krausified: {reason}")
 
 
-def _become(model: Any, kind: Any) -> None:
-    """Another class, with a configuration of its own: configurations are shared between models."""
-    shared, config = model.config, copy.deepcopy(model.config)
-    config.__class__ = kind.config_class
-    vars(config).pop("model_type", None)  # of a file that was loaded: it would hide the class's own
+def _become(model: Any, kind: Any, config: Any = None) -> None:
+    """Another class, with a configuration of its own unless one is given: configurations are shared between models."""
+    shared = model.config
+    if config is None:
+        config = copy.deepcopy(shared)
+        config.__class__ = kind.config_class
+        vars(config).pop("model_type", None)  # of a file that was loaded: it would hide the class's own
     for module in model.modules():
         if getattr(module, "config", None) is shared:
             module.config = config
@@ -175,8 +188,9 @@ def _become(model: Any, kind: Any) -> None:
 
 def _chosen(layers: Iterable[int] | slice | None, count: int) -> list[int]:
     if layers is None or isinstance(layers, slice):
-        return list(range(count))[layers or slice(None)]
-    given = [layers] if isinstance(layers, int) else list(layers)
+        layers = list(range(count))[layers or slice(None)]
+    several = isinstance(layers, Iterable) and not isinstance(layers, str)
+    given: list[Any] = list(layers) if several else [layers]  # type: ignore[arg-type]
     wrong = [i for i in given if isinstance(i, bool) or not isinstance(i, int | np.integer) or not -count <= i < count]
     if wrong or not given:
         raise ValueError(
@@ -193,12 +207,15 @@ def _place(
         raise ValueError(f"prefix_tokens={prefix} stay visible beside a window or a grid; give one of them")
     found = [] if heard is None else [heard]
     if window is not None:
-        causal = all(getattr(part, "is_causal", True) for part in parts)
+        causal = all(is_causal(part) for part in parts)
         found.append(Window(window, two_sided=not causal, prefix_tokens=prefix))
     if grid is not None:
         if not isinstance(grid, Grid):
-            height, width = grid
-            grid = Grid(height, width, radius=RADIUS, prefix=prefix)
+            if not isinstance(grid, tuple | list) or len(grid) != 2:
+                raise ValueError(
+                    f"grid must be (height, width), or a kd.Grid of another radius or metric, got {grid!r}"
+                )
+            grid = Grid(grid[0], grid[1], radius=RADIUS, prefix=prefix)
         image, patch = (getattr(model.config, name, None) for name in ("image_size", "patch_size"))
         if isinstance(image, int) and isinstance(patch, int) and grid.height * grid.width != (image // patch) ** 2:
             raise ValueError(
@@ -214,9 +231,9 @@ def _place(
 
 def _ranks(top_k: int | Sequence[int] | None, count: int) -> list[int | None]:
     """K of each layer."""
-    if top_k is None or isinstance(top_k, int):
-        return [top_k] * count
-    given = [int(k) for k in top_k]
+    if top_k is None or not isinstance(top_k, Iterable) or isinstance(top_k, str):
+        return [None if top_k is None else COUNT.read("top_k", top_k)] * count
+    given = [COUNT.read("top_k", k) for k in top_k]
     if len(given) == count:
         return list(given)
     if len(given) != 2:
@@ -229,12 +246,14 @@ def _sigmas(sigma: Any, parts: list[Any], config: Any, per_head: bool) -> list[A
     heads = int(config.num_attention_heads)
     if sigma is None:
         sigma = [head_size(part, config) ** 0.25 for part in parts]
-    values = [sigma] * len(parts) if np.ndim(_plain(sigma)) == 0 else list(sigma)
+    several = isinstance(sigma, list | tuple) or getattr(sigma, "ndim", 0) > 0
+    values = list(sigma) if several else [sigma] * len(parts)
     if len(values) != len(parts):
         raise ValueError(f"sigma must be a number or one for each of the {len(parts)} layers, got {len(values)}")
     found: list[Any] = []
     for value in values:
-        entries = np.asarray(_plain(value), dtype=float).reshape(-1)
+        entries = np.asarray(_plain(value)).reshape(-1)
+        entries = entries.astype(float) if entries.dtype.kind in "iuf" else np.empty(0)
         if len(entries) not in (1, heads) or not (entries > 0).all() or not np.isfinite(entries).all():
             raise ValueError(
                 f"sigma of a layer must be positive, one number or one for each of {heads} heads, got {value}"

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -32,7 +33,8 @@ class Krausified:
     remembers_attention = True
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        config._attn_implementation = KRAUSE
+        asked = config._attn_implementation  # of from_pretrained or from_config
+        config._attn_implementation = KRAUSE if asked is None else self._checked(asked)
         super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
         grow(self)
 
@@ -52,12 +54,15 @@ class Krausified:
         Raises:
             UnsupportedModel: Another name, which would drop the rule.
         """
-        if attn_implementation not in (KRAUSE, SOFTMAX):
-            raise UnsupportedModel(
-                f"{type(self).__name__} is its attention, {KRAUSE!r} or {SOFTMAX!r} (its softmax twin), got "
-                f"{attn_implementation!r}; kd.unkrausify(model) gives the model with its own attention back"
-            )
-        super().set_attn_implementation(attn_implementation, *args, **kwargs)  # type: ignore[misc]
+        super().set_attn_implementation(self._checked(attn_implementation), *args, **kwargs)  # type: ignore[misc]
+
+    def _checked(self, name: Any) -> Any:
+        if name in (KRAUSE, SOFTMAX):
+            return name
+        raise UnsupportedModel(
+            f"{type(self).__name__} is its attention, {KRAUSE!r} or {SOFTMAX!r} (its softmax twin), got {name!r}; "
+            "kd.unkrausify(model) gives the model with its own attention back"
+        )
 
 
 def grow(model: Any) -> None:
@@ -95,13 +100,17 @@ def start(log_sigma: LogSigma, rule: LayerRule, device: Any = None) -> None:
     weight = log_sigma.weight
     dtype = torch.promote_types(torch.float32, torch.get_default_dtype())
     value = torch.as_tensor(rule.sigma, dtype=torch.float64).reshape(-1).log()
-    weight.data = value.to(weight.device if device is None else device, dtype)
+    value = value.to(weight.device if device is None else device, dtype)
+    if value.device.type == weight.device.type:
+        weight.data = value
+    else:
+        log_sigma.weight = nn.Parameter(value, weight.requires_grad)
 
 
 def remove(model: Any) -> None:
     """Take rules and bandwidths off the attention modules."""
     for part in attention_modules(model):
-        del part.krause_rule
+        vars(part).pop("krause_rule", None)
         if "log_sigma" in part._modules:
             del part.log_sigma
     if "_unpadded_hook" in vars(model):
@@ -173,3 +182,14 @@ def know_all() -> None:
     """Let the Auto classes find krausified models of any family; no family is imported for it."""
     if not isinstance(CONFIG_MAPPING._extra_content, _Known):
         CONFIG_MAPPING._extra_content = _Known(CONFIG_MAPPING._extra_content)
+
+
+def __getattr__(name: str) -> Any:
+    """A class by its name, which is all that pickle keeps of it."""
+    base: Any = getattr(transformers, name.removeprefix("Krause"), None) if name.startswith("Krause") else None
+    kinds: Any = base.__mro__ if isinstance(base, type) else ()
+    if transformers.PreTrainedModel in kinds:
+        return krause_class(base)
+    if transformers.PreTrainedConfig in kinds:
+        return krause_config(base)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

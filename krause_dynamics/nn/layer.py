@@ -197,8 +197,8 @@ class KrauseAttention(Projections):
 
         Args:
             x: Tokens (batch, tokens, dim).
-            key_valid: Boolean (batch, tokens), false for padding. A row that begins with padding has the first tokens and
-                random keys that it has without it.
+            key_valid: Boolean (batch, tokens), false for padding. A row that begins with padding has the first tokens
+                and random keys that it has without it.
             key_bias: As in `krause_attention`.
             pair_bias: As in `krause_attention`; a relative position bias or the -100 between shifted regions of Swin.
             segments: Packed sequences of this pass, which join the layer's neighbourhood.

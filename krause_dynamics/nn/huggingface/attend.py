@@ -61,7 +61,7 @@ def _call(
 ) -> Call:
     """The model's mask and the rule, joined, as a call."""
     causal = options.get("is_causal")
-    causal = bool(getattr(module, "is_causal", True) if causal is None else causal)
+    causal = table.is_causal(module) if causal is None else bool(causal)
     bias = options.get("position_bias")
     n, m, pairs = query.shape[2], key.shape[2], None
     if isinstance(mask, PairMask | IndexRule):

@@ -5,7 +5,10 @@ An option changes the weights, or it does not. What is in neither table is refus
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -73,6 +76,21 @@ def check(module: torch.nn.Module, options: Mapping[str, Any], served: Collectio
     if unknown:
         told = "; ".join(f"{name}: {_what(name)}" for name in unknown)
         raise UnsupportedModel(f"{type(module).__name__} passes options that are not served ({told}); {way_out}")
+
+
+def is_causal(module: torch.nn.Module) -> bool:
+    """Whether a layer's attention is one to the past, where its mask does not say so.
+
+    Layers say it themselves; of those that do not (LayoutLM, MarkupLM, Splinter, Doge, the text towers of ALIGN and
+    CLAP) the ones whose file makes causal masks are.
+    """
+    own = getattr(module, "is_causal", None)
+    return _makes_causal_masks(type(module).__module__) if own is None else bool(own)
+
+
+@cache
+def _makes_causal_masks(file: str) -> bool:
+    return "causal_mask" in inspect.getsource(sys.modules[file])
 
 
 def _what(name: str) -> str:

@@ -107,8 +107,8 @@ def _warning_save(save: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(save)
     def save_pretrained(self: Any, *args: Any, **options: Any) -> Any:
-        name = self.config._attn_implementation
-        if name in _names and not getattr(type(self), "remembers_attention", False):
+        name = _forgotten(self)
+        if name is not None:
             warnings.warn(
                 f"{type(self).__name__} runs the attention {name!r}, and a saved model does not remember that: it "
                 "loads with the attention of the library; save the result of kd.krausify(model), or pass "
@@ -119,6 +119,17 @@ def _warning_save(save: Callable[..., Any]) -> Callable[..., Any]:
         return save(self, *args, **options)
 
     return save_pretrained
+
+
+def _forgotten(model: Any) -> str | None:
+    """The attention of ours in a model or a part of it, which its folder will not say; or ``None``."""
+    if getattr(type(model), "remembers_attention", False):
+        return None
+    if any(hasattr(part, "krause_rule") for part in model.modules()):  # a part was krausified
+        return KRAUSE
+    configs = [model.config, *(getattr(model.config, name, None) for name in model.config.sub_configs)]
+    names = (getattr(config, "_attn_implementation", None) for config in configs)
+    return next((name for name in names if name in _names), None)
 
 
 def _refusing_choice(choose: Callable[..., Any]) -> Callable[..., Any]:
