@@ -16,6 +16,7 @@ import numpy as np
 
 from evidence import logs
 from evidence.experiments import EXPERIMENTS, Run, configuration
+from evidence.weights import keep_weights, sigmas
 
 LOOKED = 10  # seconds between two files to go on from
 SMALL: dict[str, dict[str, Any]] = {
@@ -163,16 +164,6 @@ def _summary(order: Order, result: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def sigmas(path: Path) -> list[float]:
-    """Learned bandwidths, mean over heads, by layer."""
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as opened:
-        names = [name for name in opened.keys() if ".log_sigma." in name]  # noqa: SIM118  # no mapping
-        names.sort(key=lambda name: [int(part) for part in name.split(".") if part.isdigit()])
-        return [round(float(opened.get_tensor(name).exp().mean()), 4) for name in names]
-
-
 def _asked(order: Order, folder: Path) -> dict[str, float]:
     """Scores of language of the best weights, where the questions are there; none of pictures."""
     from evidence import language
@@ -198,17 +189,3 @@ def _answers(order: Order, folder: Path) -> np.ndarray | None:
     assert isinstance(test, Pictures)
     with np.load(path, allow_pickle=False) as opened:
         return opened["predictions"] == test.labels
-
-
-def keep_weights(folder: Path, target: Path) -> None:
-    """A model as one file in bfloat16 (numbers of a score and norms as they are), its configuration in the metadata."""
-    import torch
-    from safetensors.torch import load_file, save
-
-    from krause_dynamics._files import write_bytes
-
-    tensors = load_file(folder / "model.safetensors")
-    halved = {name: x.to(torch.bfloat16) if x.ndim >= 2 and x.is_floating_point() else x for name, x in tensors.items()}
-    about = {"format": "pt", "config": (folder / "config.json").read_text(encoding="utf-8")}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(target, save(halved, about))

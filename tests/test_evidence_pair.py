@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
-from evidence import logs, pair, twins, worker  # noqa: E402
+from evidence import logs, pair, twins, weights  # noqa: E402
 from krause_dynamics.command.app import app  # noqa: E402
 from krause_dynamics.models import KARM, KARMConfig  # noqa: E402
 from tests import training_data  # noqa: E402
@@ -29,7 +29,7 @@ def made(tmp_path):
     for name, model in models.items():
         model.save_pretrained(tmp_path / "run" / name)
         file = pair.RUNS[name].replace("+", "_")
-        worker.keep_weights(tmp_path / "run" / name, tmp_path / "back" / f"{file}.safetensors")
+        weights.keep_weights(tmp_path / "run" / name, tmp_path / "back" / f"{file}.safetensors")
     pair.unpack(tmp_path / "back", tmp_path / "kept")
     return models, tmp_path / "kept"
 

@@ -85,7 +85,7 @@ def test_what_stands_beside_is_shown(made):
     ]
     logs.write(made, "fashion", "results", learned)
     page = tables.page(all_found(made), made)
-    assert "| krause | trained | 0.0000 | 0.1250 | 0.2500 | 0.3750 | 0.5000 | 12.3 |" in page
+    assert "| krause | trained | 0 | 0.125 | 0.25 | 0.375 | 0.5 | 12.34 |" in page
     assert "in float64: 3e-05; from lm_eval 0.4: 2e-05." in page
     assert "- `gaussian.full`: 1.20, 3.20" in page  # seeds 1 to 4, and 0
 

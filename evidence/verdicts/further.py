@@ -26,26 +26,51 @@ def sigmas(one: Found) -> Iterator[str]:
         yield f"Learned sigma, by layer (start {start:.2f}):\n\n" + "\n".join(lines)
 
 
-def twins(folder: Path) -> Iterator[str]:
-    """The trained pair looked at; nothing without its log."""
-    rows = logs.read(folder, "twins", "results")
-    if not rows:
-        return
-    yield "## The trained pair looked at"
-    yield (
-        "`python -m evidence.twins`: digits of the test part, means over blocks and heads; `figures/trained_pair.png`. "
-        "The share of the first token is divided by the queries that can see it (reach) or by all (published); order "
-        "and clusters are those of the last layer."
-    )
-    lines = [
-        "| model | control | sinks, % | first token, by reach | published | entropy | order | effective clusters |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    keys = ("sink_rate", "importance_first", "published_importance_first", "entropy", "order_parameter")
-    for row in rows:
-        cells = [f"{row[key]:.4f}" for key in keys] + [f"{row['effective_clusters']:.1f}"]
-        lines.append(f"| {row['model']} | {row['control']} | " + " | ".join(cells) + " |")
-    yield "\n".join(lines)
+LOOKED = {
+    "sink_rate": "sinks, %", "importance_first": "first token, by reach", "published_importance_first": "published",
+    "entropy": "entropy", "keys_heard": "keys heard", "keys_effective": "keys that share the weight",
+    "head_diversity": "head diversity", "order_parameter": "order", "effective_clusters": "effective clusters",
+    "as_logged": "answers as logged",
+}  # fmt: skip
+TOLD = {
+    "twins": (
+        "The trained pair looked at",
+        "`python -m evidence.twins`: digits of the test part, means over blocks and heads; `figures/trained_pair.png`.",
+    ),
+    "vits": (
+        "The trained vision transformers looked at",
+        "`python -m evidence.vits WEIGHTS --data DATA`: Fashion-MNIST, seed 0, pictures of the test part; the first "
+        "token is CLS, keys are those of a patch. Figures: `figures/trained_vits.png`, `trained_vits_heads.png` (over "
+        "blocks), `trained_vits_attention.png` (what CLS looks at).",
+    ),
+}
+
+
+def looked_at(folder: Path) -> Iterator[str]:
+    """Trained models with their controls; nothing without their logs."""
+    for log, (title, told) in TOLD.items():
+        rows = logs.read(folder, log, "results")
+        if not rows:
+            continue
+        yield f"## {title}"
+        yield (
+            f"{told} The share of the first token is divided by the queries that can see it (reach) or by all "
+            "(published); a sink is a head where it is over 0.3; order and clusters are those of the last layer."
+        )
+        names = [name for name in LOOKED if any(name in row for row in rows)]
+        head = ["model", "control", *(LOOKED[name] for name in names)]
+        cells = [[row["model"], row["control"], *(digits(row.get(name)) for name in names)] for row in rows]
+        yield table(head, cells)
+
+
+def digits(x: float | None) -> str:
+    """Four digits."""
+    return "-" if x is None else f"{x:.4g}"
+
+
+def table(head: list[str], cells: list[list[str]]) -> str:
+    """A table of markdown."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *cells))
 
 
 COLUMNS = {
@@ -59,23 +84,21 @@ COLUMNS = {
 def language(one: Found) -> Iterator[str]:
     """What trained language models answered, mean and standard deviation over seeds; nothing where none was asked."""
     rows = [row for row in one.rows if "lambada_perplexity" in row]
-    names = [name for name in COLUMNS if any(name in row for row in rows)]
     if not rows:
         return
-    lines = ["| arm | seeds | " + " | ".join(COLUMNS[name] for name in names) + " |", "| --- " * (2 + len(names)) + "|"]
+    names = [name for name in COLUMNS if any(name in row for row in rows)]
+    cells = []
     for arm in dict.fromkeys(row["arm"] for row in rows):
         own = [row for row in rows if row["arm"] == arm]
-        cells = []
-        for name in names:
-            values = [row[name] for row in own if name in row]
-            spread = f" +- {stdev(values):.2g}" if len(values) > 1 else ""
-            cells.append(f"{mean(values):.4g}{spread}" if values else "-")
-        lines.append(f"| `{arm}` | {len(own)} | " + " | ".join(cells) + " |")
+        values = [[row[name] for row in own if name in row] for name in names]
+        spreads = [f" +- {stdev(x):.2g}" if len(x) > 1 else "" for x in values]
+        means = [digits(mean(x) if x else None) for x in values]
+        cells.append([f"`{arm}`", str(len(own)), *(a + b for a, b in zip(means, spreads, strict=True))])
     yield (
         "Asked afterwards (`base`: before it learned); +- is the standard deviation over seeds. A sink is a head whose "
         "first token gets over 0.3 of the weight of the queries that can hear it; *published* divides by all queries."
     )
-    yield "\n".join(lines)
+    yield table(["arm", "seeds", *(COLUMNS[name] for name in names)], cells)
 
 
 def scorers(folder: Path) -> Iterator[str]:

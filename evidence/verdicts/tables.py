@@ -26,7 +26,7 @@ def page(found: dict[str, Found], folder: Path = logs.FOLDER) -> str:
     for one in found.values():
         if one.counts[0]:
             parts += experiment(one)
-    parts += [*distance.section(folder), *further.twins(folder), *further.scorers(folder)]
+    parts += [*distance.section(folder), *further.looked_at(folder), *further.scorers(folder)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -26,12 +26,14 @@ with its interval in `krause_paper.md`; the logs in `logs/`. This page is regene
 END = """## How to repeat it
 
     python -m evidence.run fashion pair cifar --workers 3 --data DATA --out OUT     one GPU; --limit-seconds, resumed
+    python -m evidence.vits OUT --data DATA                                         the kept ViTs looked at
+    python -m evidence.run smollm2 --workers 4 --data DATA --out OUT                one GPU; adapters of SmolLM2-135M
     python -m evidence.long_range --preset small --out OUT                          a CPU, an hour
     python -m evidence.logs OUT                                                     joins what was found into the logs
     make evidence                                                                   pages and figure
 
-DATA holds `fashion` (idx files), `mnist`, `cifar-10` (binary or Python batches) and `novels` (train, valid and test
-texts)."""
+DATA holds `fashion` (idx files), `mnist`, `cifar-10` (binary or Python batches), `novels` (train, valid and test
+texts) and `evaluations` (LAMBADA and BLiMP as JSON lines). `--compile` halves the time of a step on a GPU."""
 
 
 def page(found: dict[str, Found], folder: Path = logs.FOLDER) -> str:
@@ -40,7 +42,8 @@ def page(found: dict[str, Found], folder: Path = logs.FOLDER) -> str:
     for one in found.values():
         if one.counts[0] and (one.experiment.primary or one.experiment.exploratory):
             parts += [f"## {one.experiment.title}", sentences(one)]
-    parts += ["## Long range", long_range(folder), "## What is not known", unknown(found), END]
+    parts += ["## Attention sinks", sinks(folder), "## Long range", long_range(folder)]
+    parts += ["## What is not known", unknown(found), END]
     return "\n\n".join(map(wrapped, parts)) + "\n"
 
 
@@ -105,6 +108,24 @@ def long_range(folder: Path) -> str:
         f"with a window alone were right in {right / asked:.3f} of the cases; a guess is right in {chance:.3f}. A few "
         "first tokens that stay visible, or a softmax branch beside the window, are the ways out; the table in "
         "`krause_paper.md` shows how far each goes."
+    )
+
+
+def sinks(folder: Path) -> str:
+    """What the first token gets in the trained twins; nothing without their logs."""
+    parts = []
+    for log, name in (("twins", "the pair that draws digits"), ("vits", "the vision transformers (CLS)")):
+        rows = {row["model"]: row for row in logs.read(folder, log, "results") if row["control"] == "trained"}
+        if rows:
+            cells = [f"{rows[m]['sink_rate']:.1f} % of heads under {m}" for m in ("softmax", "krause")]
+            parts.append(f"{name}: {' and '.join(cells)}")
+    if not parts:
+        return "Not looked at yet."
+    return (
+        "The paper shows fewer attention sinks, without scores. A sink here is a head in which the first token gets "
+        f"over 0.3 of the weight of the queries that can hear it. Of {'; of '.join(parts)}. A row of k keys cannot "
+        "give each of them little, so whoever is chosen often is a sink by that measure: a property of top-k. Tables "
+        "with untrained and shuffled controls are in `krause_paper.md`."
     )
 
 

@@ -1,0 +1,67 @@
+"""What is looked at in trained vision transformers, on heads whose weights are known."""
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+from evidence import vits, weights  # noqa: E402
+from krause_dynamics.models import KrauseViT, KrauseViTConfig  # noqa: E402
+
+TOKENS, TOP_K, BLOCKS = 10, 3, 2  # CLS and 3 x 3 patches
+
+
+def model_of(score, support):
+    torch.manual_seed(0)
+    return KrauseViT(KrauseViTConfig(
+        image_size=12, num_channels=1, num_labels=3, hidden_size=16, num_hidden_layers=BLOCKS, num_attention_heads=2,
+        score=score, support=support, attention_top_k=TOP_K, attention_top_k_last=None, window=2, norm="pre", sigma=2.0,
+    )).eval()  # fmt: skip
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).standard_normal((3, 1, 12, 12)).astype(np.float32)
+
+
+def test_shuffled_pictures_have_the_same_patches_in_another_order(pixels):
+    def patches(x):
+        return sorted(x[0, 0].reshape(3, 4, 3, 4).transpose(0, 2, 1, 3).reshape(9, 16).tolist())
+
+    found = vits.shuffled(pixels, 4, np.random.default_rng(1))
+    assert patches(found) == patches(pixels)
+    assert not np.array_equal(found, pixels)
+
+
+def test_keys_are_counted_exactly(pixels):
+    """Softmax hears all tokens and top-k k of them; where queries are 0, those that are heard share evenly."""
+    for score, support, heard in (("dot", "full", TOKENS), ("gaussian", "top_k", TOP_K)):
+        found = vits.Looked.at(model_of(score, support), pixels)
+        np.testing.assert_array_equal(found.heard(), heard)
+        assert (found.effective() <= heard + 1e-4).all()
+        assert found.sigma == ([] if score == "dot" else pytest.approx([2.0] * BLOCKS))
+    model = model_of("dot", "full")
+    for layer in model.layers:
+        torch.nn.init.zeros_(layer.attention.q_proj.weight)
+        torch.nn.init.zeros_(layer.attention.q_proj.bias)
+    np.testing.assert_allclose(vits.Looked.at(model, pixels).effective(), TOKENS, rtol=1e-5)
+
+
+def test_both_models_are_drawn_beside_their_controls(pixels, tmp_path):
+    found = {}
+    for name, words in (("softmax", ("dot", "full")), ("krause", ("gaussian", "window+top_k"))):
+        model = model_of(*words)
+        model.save_pretrained(tmp_path / name)
+        weights.keep_weights(tmp_path / name, tmp_path / f"{name}.safetensors")
+        back = vits.load(tmp_path / f"{name}.safetensors")
+        for key, x in back.state_dict().items():  # matrices in bfloat16
+            torch.testing.assert_close(x, model.state_dict()[key], rtol=2**-8, atol=0.0)
+        found[name] = vits.cases(back, pixels)
+    rows = {name: vits.row(name, "trained", looked["trained"]) for name, looked in found.items()}
+    assert rows["krause"]["keys_heard"] <= TOP_K < rows["softmax"]["keys_heard"] == TOKENS
+    titles = [ax.get_title() for ax in vits.lines(found).axes]
+    assert "keys that a patch hears" in titles
+    # A picture and what CLS sees in each block, for two models.
+    assert len(vits.evolution(found, pixels[:2]).axes) == 2 * 2 * (1 + BLOCKS)
