@@ -54,7 +54,7 @@ wheel: $(VENV)/.test  ## built, installed without and with extras in empty envir
 	  build/wheel/venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt \
 	    "$$(echo build/wheel/*.whl)$$extras" && \
 	  (cd build/wheel && venv/bin/python ../../tests/run_readme.py $$(test -n "$$extras" || echo --particles) && \
-	    venv/bin/krause simulate -n 16 --t-end 1 --force && venv/bin/python -m krause_dynamics --version) || exit 1; \
+	    venv/bin/krause simulate -n 16 --t-end 1 --force && venv/bin/python -m krause_dynamics --version && du -sh venv) || exit 1; \
 	done
 
 lint: $(VENV)/.test

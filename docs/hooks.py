@@ -25,7 +25,11 @@ CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that nobody writes."""
     sys.path.insert(0, str(ROOT))
-    pages = {"benchmarks/index.md": benchmarks(), **reference(), **gallery(files, config)}
+    sys.path.insert(0, str(ROOT / "docs"))
+    import toml_keys
+
+    pages = {"benchmarks/index.md": benchmarks(), "how_to/tables.md": toml_keys.page()}
+    pages |= {**reference(), **gallery(files, config)}
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
     return files
