@@ -8,7 +8,7 @@ import torch
 import transformers as hf
 
 import krause_dynamics as kd
-from krause_dynamics.checkpoints import record
+from krause_dynamics.checkpoints import patches, record
 from krause_dynamics.errors import UnsupportedModel
 from tests import checkpoint_models as models
 
@@ -21,6 +21,13 @@ MODELS = {
     "DINOv2": (hf.Dinov2Model, hf.Dinov2Config, {"mlp_ratio": 2}, 10),
     "DINOv2 with registers": (hf.Dinov2WithRegistersModel, hf.Dinov2WithRegistersConfig, {"mlp_ratio": 2}, 14),
     "CLIP": (hf.CLIPVisionModel, hf.CLIPVisionConfig, {}, 10),
+    "CLIP's vision with its projection": (hf.CLIPVisionModelWithProjection, hf.CLIPVisionConfig, {}, 10),
+    "SigLIP, no class token": (hf.SiglipVisionModel, hf.SiglipVisionConfig, {}, 9),
+}
+SPECIAL = {
+    "DeiT, a distillation token": ["class", "distillation"],
+    "DINOv2 with registers": ["class", "register 1", "register 2", "register 3", "register 4"],
+    "SigLIP, no class token": [],
 }
 
 
@@ -32,12 +39,85 @@ def test_states_and_attention_are_those_of_transformers(kind):
     assert run.positions.shape == (3, 3, tokens, 32)
     with torch.no_grad():
         theirs = models.eager(model)(PIXELS, output_hidden_states=True, output_attentions=True)
-    np.testing.assert_allclose(run.positions[:-1], torch.stack(theirs.hidden_states)[:-1], atol=2e-5)
+    np.testing.assert_allclose(run.positions[:-1], torch.stack(theirs.hidden_states)[:-1], atol=2e-5, rtol=1e-5)
     importance = torch.stack(theirs.attentions).mean(-2)  # who sees all keys: the mean over all queries
     np.testing.assert_allclose(run.extras["importance"], importance, atol=1e-6)
     found = kd.analyze(model, PIXELS.numpy())
     np.testing.assert_allclose(found["importance_first"], importance[..., 0].swapaxes(0, 1), atol=1e-6)
     assert found["length"].values.tolist() == [tokens] * 3
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_class_token_registers_and_patches_apart(kind):
+    build, configure, more, tokens = MODELS[kind]
+    model = models.build(build, configure(**TINY, **SIZES, **more), 0)
+    found = patches(record(model, PIXELS, batch_size=2), outlier=1.2)
+    names = SPECIAL.get(kind, ["class"])
+    assert found["special"].values.tolist() == names
+    with torch.no_grad():
+        theirs = models.eager(model)(PIXELS, output_hidden_states=True, output_attentions=True)
+    alpha = torch.stack(theirs.attentions).mean(-2).swapaxes(0, 1).numpy()
+    np.testing.assert_allclose(found["special_importance"], alpha[..., : len(names)], atol=1e-6)
+    on_grid = alpha[..., tokens - 9 :].reshape(3, 2, 4, 3, 3)
+    np.testing.assert_allclose(found["patch_importance"], on_grid, atol=1e-6)
+    total = found["special_importance"].sum("special") + found["patch_importance"].sum(("row", "column"))
+    np.testing.assert_allclose(total, 1.0, atol=1e-5)
+    np.testing.assert_allclose(found["peak"], on_grid.max((-1, -2)) / on_grid.mean((-1, -2)), rtol=1e-4)
+    for layer in range(2):
+        states = theirs.hidden_states[layer].double().numpy()
+        norms = np.linalg.norm(states, axis=-1)
+        norms /= np.median(norms[:, tokens - 9 :], axis=-1, keepdims=True)
+        here = found.sel(layer=layer)
+        np.testing.assert_allclose(here["patch_norm"].values.reshape(3, 9), norms[:, tokens - 9 :], rtol=1e-4)
+        np.testing.assert_allclose(here["special_norm"], norms[:, : len(names)], rtol=1e-4)
+        np.testing.assert_allclose(here["outlier_share"], (norms[:, tokens - 9 :] > 1.2).mean(-1))
+        unit = torch.nn.functional.normalize(torch.from_numpy(states[:, tokens - 9 :]), dim=-1)
+        cosines = (unit @ unit.mT).numpy()[:, *np.triu_indices(9, 1)].mean(-1)
+        np.testing.assert_allclose(here["patch_cosine"], cosines, atol=1e-5)
+
+
+def test_a_massive_patch_is_told_apart_from_a_massive_class_token():
+    """One patch of twenty times the size: it alone is an outlier, where the ratio of the first token sees nothing."""
+    model = models.build(hf.ViTModel, hf.ViTConfig(**TINY, **SIZES), 0)
+    with torch.no_grad():
+        model.embeddings.position_embeddings[0, 1 + 5] += 20 * torch.randn(32)
+    found = patches(record(model, PIXELS, attention=None))
+    assert "peak" not in found
+    first = found.isel(layer=0)
+    np.testing.assert_allclose(first["outlier_share"], 1 / 9)
+    assert (first["patch_norm"].values.reshape(3, 9).argmax(-1) == 5).all()
+    assert (first["special_norm"] < 3).all()
+
+
+def test_other_sizes_than_that_of_the_configuration_have_their_own_grid():
+    model = models.build(hf.Dinov2Model, hf.Dinov2Config(**TINY, **SIZES, mlp_ratio=2), 0)  # interpolates positions
+    found = patches(record(model, torch.randn(1, 3, 32, 48)))
+    assert (found.sizes["row"], found.sizes["column"]) == (4, 6)
+    with pytest.raises(ValueError, match="whose patches stand on a grid"):
+        patches(record(models.llama(), [[1, 2, 3]]))
+
+
+def test_dinov3_and_detection_tokens():
+    dinov3 = models.build(hf.DINOv3ViTModel, hf.DINOv3ViTConfig(**TINY, **SIZES, num_register_tokens=2), 0)
+    found = patches(record(dinov3, PIXELS, attention=None))
+    assert found["special"].values.tolist() == ["class", "register 1", "register 2"]
+    config = hf.YolosConfig(**TINY, image_size=[24, 24], patch_size=8, num_detection_tokens=2)
+    found = patches(record(models.build(hf.YolosModel, config, 0), PIXELS))
+    assert found["special"].values.tolist() == ["class", "detection 1", "detection 2"]
+
+
+def test_models_that_draw_their_patches_and_composed_ones_say_the_way_out():
+    masked = models.build(hf.ViTMAEModel, hf.ViTMAEConfig(**TINY, **SIZES), 0)
+    with pytest.raises(UnsupportedModel, match=r"leaves out patches at random \(mask_ratio=0.75"):
+        record(masked, PIXELS)
+    text = {**TINY, "vocab_size": 50, "max_position_embeddings": 16, "eos_token_id": 2, "bos_token_id": 1}
+    both = hf.CLIPConfig(text_config=text, vision_config={**TINY, **SIZES}, projection_dim=16)
+    with pytest.raises(UnsupportedModel, match="takes input_ids, not pixel_values"):
+        record(models.llama(), PIXELS)
+    model = models.build(hf.CLIPModel, both, 0)
+    with pytest.raises(UnsupportedModel, match="part='vision_model'"):
+        record(model, PIXELS)
+    assert patches(record(model, PIXELS, part="vision_model"))["special"].values.tolist() == ["class"]
 
 
 def test_files_go_through_the_processor_of_the_folder(tmp_path):

@@ -9,6 +9,7 @@ from krause_dynamics.checkpoints.forecast import forecast
 from krause_dynamics.checkpoints.inputs import Tokens, prepare
 from krause_dynamics.checkpoints.interval import interval
 from krause_dynamics.checkpoints.load import Checkpoint, load
+from krause_dynamics.checkpoints.patches import patches
 from krause_dynamics.checkpoints.predictions import predictions
 from krause_dynamics.checkpoints.record import record
 from krause_dynamics.checkpoints.tracks import tracks
@@ -24,6 +25,7 @@ __all__ = [
     "forecast",
     "interval",
     "load",
+    "patches",
     "predictions",
     "prepare",
     "record",

@@ -39,21 +39,23 @@ def check_kind(model: Any, argument: str = "input_ids") -> None:
         shown = (
             "" if taken != "pixel_values" else " (pictures: a floating array (n, channels, height, width), or files)"
         )
-        raise UnsupportedModel(f"{name} takes {taken}{shown}, not {argument}{_suggested(model)}")
+        raise UnsupportedModel(f"{name} takes {taken}{shown}, not {argument}{_suggested(model, argument)}")
     if not _numbers_of_layers(model):
         raise UnsupportedModel(
-            f"{name}: its configuration does not say how many layers there are (num_hidden_layers){_suggested(model)}"
+            f"{name}: its configuration does not say how many layers there are (num_hidden_layers)"
+            f"{_suggested(model, argument)}"
         )
 
 
-def _suggested(model: Any) -> str:
-    """Parts of a composed model that are stacks over token ids, as a way out; empty where there is none."""
+def _suggested(model: Any, argument: str) -> str:
+    """Parts of a composed model that are stacks over what it is shown, as a way out; empty where there is none."""
     from transformers import PreTrainedModel as Base
 
+    reads = _reads_pixels if argument == "pixel_values" else _reads_ids
     parts = [
         name
         for name, part in model.named_modules()
-        if name and isinstance(part, Base) and _numbers_of_layers(part) and _reads_ids(part)
+        if name and isinstance(part, Base) and _numbers_of_layers(part) and reads(part)
     ]
     return f"; pass part={parts[0]!r} for that part of it" if parts else ""
 
@@ -61,6 +63,11 @@ def _suggested(model: Any) -> str:
 def _reads_ids(model: Any) -> bool:
     named = model.main_input_name == "input_ids" and "input_ids" in inspect.signature(model.forward).parameters
     return named and "pixel_values" not in inspect.signature(model.forward).parameters
+
+
+def _reads_pixels(model: Any) -> bool:
+    named = model.main_input_name == "pixel_values" and "pixel_values" in inspect.signature(model.forward).parameters
+    return named and "input_ids" not in inspect.signature(model.forward).parameters
 
 
 def _numbers_of_layers(model: Any) -> list[int]:
@@ -95,11 +102,18 @@ def resolved(model: Any, part: str | None) -> Any:
             )
         model = model.get_base_model()
     base = getattr(model, "base_model", model)
+    shown = getattr(model, "main_input_name", "")
+    if shown in _takes(model) and shown not in _takes(base):
+        base = model  # what bears the name of the base is an inner stack (DINOv3)
     if part is not None:
         return _part(base, part)
     # A decoder of an encoder-decoder as a language model: transformers wraps it once more, without embeddings.
     inner = getattr(base, "decoder", None)
     return inner if type(base).__name__.endswith("DecoderWrapper") and inner is not None else base
+
+
+def _takes(model: Any) -> Any:
+    return inspect.signature(model.forward).parameters
 
 
 def _part(model: Any, part: str) -> Any:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from krause_dynamics.checkpoints.blocks import device_of, find_blocks
+from krause_dynamics.errors import UnsupportedModel
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
@@ -27,12 +28,16 @@ class Pictures:
         tokens: How many tokens the model makes of each: patches, and what it puts before them.
         source: What they came as.
         argument: Name of the argument of the model's ``forward``.
+        grid: (rows, columns) of patches; empty where they stand on none.
+        beside: How many tokens stand before and after them.
     """
 
     pixels: Tensor
     tokens: int
     source: str
     argument: str = "pixel_values"
+    grid: tuple[int, ...] = ()
+    beside: tuple[int, ...] = ()
     left_out = 0
 
     @classmethod
@@ -73,7 +78,8 @@ class Pictures:
         names = [name for name in inspect.signature(model.forward).parameters if name != "self"]
         argument = "pixel_values" if "pixel_values" in names else names[0]
         first = cls(pixels[:1], 0, source, argument)
-        return cls(pixels, _tokens(model, first, blocks), source, argument)
+        tokens = _tokens(model, first, blocks)
+        return cls(pixels, tokens, source, argument, *_grid(model, pixels, tokens))
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -95,8 +101,30 @@ class Pictures:
         return {self.argument: batch.to(device=device_of(model), dtype=weight.dtype)}
 
     def described(self) -> dict[str, np.ndarray]:
-        """Nothing: pictures are large, and the caller has them."""
-        return {}
+        """Where the patches stand; pictures themselves are large, and the caller has them."""
+        return {"grid": np.array(self.grid), "beside_grid": np.array(self.beside)} if self.grid else {}
+
+
+def _grid(model: Any, pixels: Tensor, tokens: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Rows and columns of patches, and the tokens before and after them; both empty where there is no such grid.
+
+    Raises:
+        UnsupportedModel: A model that shows its blocks some of the patches, drawn at random.
+    """
+    config: Any = getattr(model, "config", None)
+    if float(getattr(config, "mask_ratio", None) or 0.0) > 0:
+        raise UnsupportedModel(
+            f"{type(model).__name__} leaves out patches at random (mask_ratio={config.mask_ratio} in its "
+            "configuration), so that no two passes agree; set model.config.mask_ratio = 0.0"
+        )
+    size = getattr(config, "patch_size", None)
+    sides = (size, size) if isinstance(size, int) else tuple(size or ())
+    if len(sides) != 2 or hasattr(config, "depths"):  # those with stages merge their patches
+        return (), ()
+    rows, columns = (int(n) // int(side) for n, side in zip(pixels.shape[-2:], sides, strict=True))
+    after = int(getattr(config, "num_detection_tokens", 0) or 0)
+    before = tokens - rows * columns - after
+    return ((rows, columns), (before, after)) if before >= 0 else ((), ())
 
 
 def takes_pictures(model: Any, inputs: Any) -> bool:
@@ -108,6 +136,15 @@ def takes_pictures(model: Any, inputs: Any) -> bool:
     one = inputs[0] if isinstance(inputs, Sequence) and len(inputs) else inputs
     is_array = isinstance(inputs, np.ndarray | Tensor)
     return isinstance(one, os.PathLike) or type(one).__module__.startswith("PIL.") or (is_array and inputs.ndim >= 3)
+
+
+def shows_pictures(inputs: Any) -> bool:
+    """Whether inputs are pictures whatever the model: pixels, image files or a folder, or pictures of PIL."""
+    one = inputs[0] if isinstance(inputs, Sequence) and len(inputs) else inputs
+    if isinstance(one, os.PathLike):
+        path = Path(one)
+        return path.is_dir() or path.suffix.lower() in ENDINGS
+    return is_pixels(inputs) or type(one).__module__.startswith("PIL.")
 
 
 def is_pixels(inputs: Any) -> bool:

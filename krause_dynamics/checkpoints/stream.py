@@ -21,7 +21,7 @@ from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, sta
 from krause_dynamics.checkpoints.blocks import StreamRecorder, check_kind, context_length, device_of, find_blocks
 from krause_dynamics.checkpoints.inputs import prepare
 from krause_dynamics.checkpoints.load import Checkpoint, load
-from krause_dynamics.checkpoints.pictures import Pictures, takes_pictures
+from krause_dynamics.checkpoints.pictures import Pictures, shows_pictures, takes_pictures
 from krause_dynamics.checkpoints.vectors import Vectors
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.runs.fingerprints import fingerprint
@@ -280,7 +280,7 @@ def model_inputs(
     if takes_pictures(base, inputs):
         source, most = str(checkpoint.meta.get("source", "")), cutting.get("max_sequences")
         return Pictures.of(inputs, base, processor=tokenizer, folder=source, most=most, blocks=blocks)
-    check_kind(base)
+    check_kind(base, "pixel_values" if shows_pictures(inputs) else "input_ids")
     vocabulary = getattr(getattr(base, "config", None), "vocab_size", None)
     chosen = checkpoint.tokenizer if tokenizer is None else tokenizer
     return prepare(inputs, chosen, context=context_length(base), vocabulary=vocabulary, **cutting)
