@@ -19,6 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "build" / "gallery"
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$([^$\n]+?)\$(?!\w)", re.DOTALL)
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
+TAGS = re.compile(r"(<pre\b.*?</pre>|<code\b.*?</code>|<script\b.*?</script>|<style\b.*?</style>|<[^>]*>)", re.DOTALL)
+MATHJAX = re.compile(r"<script[^>]*mathjax[^>]*>\s*</script>", re.IGNORECASE)
+NOTEBOOK = re.compile(r'(href="(?!\w+:)[^"#]+)\.ipynb')
 
 
 @event_priority(100)
@@ -41,9 +44,18 @@ def on_page_markdown(markdown: str, **rest: Any) -> str:
     return "".join(part if i % 2 else FORMULA.sub(_drawn, part) for i, part in enumerate(parts))
 
 
+def on_page_content(html_of_page: str, page: Any, **rest: Any) -> str:
+    """In notebooks too formulas become MathML, in place of a script from elsewhere, and links lead to pages."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html_of_page
+    parts = TAGS.split(MATHJAX.sub("", html_of_page))
+    drawn = [part if i % 2 else FORMULA.sub(_drawn, part) for i, part in enumerate(parts)]
+    return NOTEBOOK.sub(r"\1.html", "".join(drawn))
+
+
 def _drawn(found: re.Match[str]) -> str:
     display = found[1] is not None
-    formula = convert(found[1] or found[2], display="block" if display else "inline")
+    formula = convert(html.unescape(found[1] or found[2]), display="block" if display else "inline")
     return f'<div class="formula">{formula}</div>' if display else formula
 
 

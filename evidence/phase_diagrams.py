@@ -21,9 +21,9 @@ COMMAND = "python -m evidence.phase_diagrams"
 
 def draw_phase_diagrams() -> None:
     """Attention on the circle over (beta, time), its clusters, and noisy bounded confidence over (noise, radius)."""
-    betas, times = np.linspace(0.5, 10.0, 39), np.linspace(0.5, 40.0, 40)
+    betas, times = np.linspace(0.5, 10.0, 20), np.linspace(0.5, 30.0, 40)
     over_beta = phase_diagrams.order_over_beta(betas, times, tokens=150, cells=128)
-    noises, radii = np.linspace(0.01, 0.22, 15), np.linspace(0.1, 0.42, 9)
+    noises, radii = np.linspace(0.01, 0.22, 11), np.linspace(0.1, 0.42, 8)
     over_noise = phase_diagrams.order_over_noise(noises, radii, t_end=40.0, cells=64, particles=150)
     apart = float(abs(over_noise.particles - over_noise.density).median())
     with plots.style():

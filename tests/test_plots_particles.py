@@ -52,6 +52,20 @@ def test_circle_and_sphere_show_the_state_asked_for():
     np.testing.assert_allclose(sizes, 12 + 300 * np.array([2, 2, 1]) / 3)
 
 
+def test_what_lies_behind_the_sphere_is_faint_however_many_lie_there():
+    from matplotlib.colors import to_rgb
+
+    towards = np.array([np.cos(-np.pi / 3), np.sin(-np.pi / 3), 0.0])  # matplotlib looks from an azimuth of -60 degrees
+    run = kd.Trajectory(np.zeros(1), np.stack([towards, *[-towards] * 20])[None])
+    ax = kd.plots.sphere(run)
+    ax.figure.canvas.draw()
+    colours = np.asarray(ax.collections[-1].get_facecolor())
+    front, back = colours[colours.mean(axis=1).argsort()][:1], colours[colours.mean(axis=1).argsort()][1:]
+    np.testing.assert_allclose(front[0], [0.55, 0.55, 0.55, 1])  # alone, so grey
+    # Opaque: twenty on one another are no darker than one.
+    np.testing.assert_allclose(back, np.broadcast_to([*(0.25 * np.array(to_rgb("C0")) + 0.75), 1], (20, 4)))
+
+
 def test_overview_chooses_by_dimension():
     for space, d, label in ((kd.Euclidean(), 1, "opinion"), (kd.Euclidean(), 4, "first coordinate")):
         run = kd.simulate(kd.Dynamics(kd.krause(1.0), space), space.sample(5, d, 0), 1.0, dt=0.5)

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from krause_dynamics._arguments import Flag, Holds, Is, Maybe, reads
 from krause_dynamics.plots.style import ON, new_axes
@@ -16,7 +17,8 @@ from krause_dynamics.plots.style import ON, new_axes
 if TYPE_CHECKING:
     import xarray
 
-MOST_COUNTS = 12  # whole numbers with a colour each; more are drawn as a scale
+MOST_COUNTS = 12  # whole numbers with a colour each; further ones share the last
+BRIGHT = 0.55  # mean of red, green and blue from which on strokes are dark
 NAME = Is(str, "a name of the Dataset")
 REPEATED = ("seed", "run", "sequence")  # dimensions over which the mean is taken
 
@@ -43,6 +45,9 @@ def phase(
 ) -> Axes:
     """One statistic of a sweep over two of its parameters; whole numbers get a colour each.
 
+    Where more than twelve different ones occur, the largest share a colour if they are the smaller part, else all are
+    drawn as a scale.
+
     Seeds are averaged, and so is nothing else: a third parameter is to be chosen with ``dataset.sel``. Axes are
     logarithmic where the values of a parameter grow by factors; every cell has the same size there.
 
@@ -66,17 +71,24 @@ def phase(
     options: dict[str, Any] = {"cmap": "viridis", "shading": "flat"} | mesh
     if levels is not None:
         colours = len(levels) - 1
-        options |= {"norm": BoundaryNorm(levels, colours), "cmap": plt.get_cmap(options["cmap"], colours)}
+        more = "max" if np.nanmax(values) > levels[-1] else "neither"
+        colours += more == "max"
+        options |= {"norm": BoundaryNorm(levels, colours, extend=more), "cmap": plt.get_cmap(options["cmap"], colours)}
     for name, at in (("x", across), ("y", up)):
         if _grows_by_factors(at):
             getattr(ax, f"set_{name}scale")("log")
+            axis = getattr(ax, f"{name}axis")
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:g}"))
+            axis.set_minor_formatter(NullFormatter())
     drawn = ax.pcolormesh(_edges(across), _edges(up), values, **options)
     ticks = None if levels is None else levels[:-1] + 0.5
     ax.figure.colorbar(drawn, ax=ax, label=_words(dataset, value), ticks=ticks)
     if contours and levels is not None and min(values.shape) > 1 and len(levels) > 2:
         ax.contour(across, up, values, levels=levels[1:-1], colors="white", linewidths=0.8)
     if settled is not None:
-        _hatch(ax, across, up, _table(dataset, settled, x, y)[0].values < 1)
+        bright = drawn.to_rgba(values)[..., :3].mean(axis=-1) > BRIGHT
+        _hatch(ax, across, up, _table(dataset, settled, x, y)[0].values < 1, bright)
     ax.grid(visible=False)
     ax.set(xlabel=_words(dataset, x), ylabel=_words(dataset, y))
     return ax
@@ -109,10 +121,14 @@ def _table(dataset: xarray.Dataset, value: str, x: str, y: str) -> tuple[Any, bo
 
 
 def _levels(values: np.ndarray) -> np.ndarray | None:
-    """Borders between the whole numbers that occur, or ``None`` where they are too many for a colour each."""
-    if not np.isfinite(values).any() or np.nanmax(values) - np.nanmin(values) >= MOST_COUNTS:
+    """Borders between the whole numbers that have a colour of their own, or ``None`` where most would have none."""
+    if not np.isfinite(values).any():
         return None
     low, high = int(np.floor(np.nanmin(values))), int(np.ceil(np.nanmax(values)))
+    if high - low >= MOST_COUNTS:
+        if np.nanmedian(values) >= low + MOST_COUNTS:
+            return None
+        high = low + MOST_COUNTS - 1
     return np.arange(low, high + 2) - 0.5
 
 
@@ -135,17 +151,16 @@ def _edges(at: np.ndarray) -> np.ndarray:
     return np.exp(found) if logs else found
 
 
-def _hatch(ax: Axes, across: np.ndarray, up: np.ndarray, where: np.ndarray) -> None:
-    """Strokes over the cells where something had not settled, and a legend that says so."""
-    left, bottom, words = _edges(across), _edges(up), "not settled"
+def _hatch(ax: Axes, across: np.ndarray, up: np.ndarray, where: np.ndarray, bright: np.ndarray) -> None:
+    """Strokes over the cells where something had not settled, dark ones over bright cells, and a legend."""
+    left, bottom = _edges(across), _edges(up)
     for row, column in np.argwhere(where):
         size = left[column + 1] - left[column], bottom[row + 1] - bottom[row]
-        ax.add_patch(
-            Rectangle((left[column], bottom[row]), *size, fill=False, hatch="///", linewidth=0, ec="white", label=words)
-        )
-        words = "_nolegend_"
+        look = {"fill": False, "hatch": "///", "linewidth": 0, "ec": "0.25" if bright[row, column] else "white"}
+        ax.add_patch(Rectangle((left[column], bottom[row]), *size, **look))
     if where.any():
-        ax.legend(loc="best", frameon=True, facecolor="0.35", labelcolor="white")
+        key = Rectangle((0, 0), 1, 1, fill=False, hatch="///", linewidth=0, ec="white", label="not settled")
+        ax.legend(handles=[key], loc="best", frameon=True, facecolor="0.35", labelcolor="white")
 
 
 def _words(dataset: xarray.Dataset, name: str) -> str:

@@ -17,7 +17,7 @@ from krause_dynamics.trajectory import Trajectory
 ANY = Whole(-(2**62))  # a saved state, counted from either end
 TOGETHER = 0.01  # of the extent of the first state: nearer ones at the end are one cluster
 NAMED = 6  # clusters with a colour of their own; the others, and those who stay alone, are grey
-BEHIND = 0.25  # opacity of what the sphere would hide
+BEHIND = 0.25  # strength of what the sphere would hide
 
 
 @reads(trajectory=A_RUN, index=ANY, ax=ON)
@@ -117,8 +117,9 @@ def sphere(
             axes.plot(*run.positions[: last + 1, i].T, color=colours[i], linewidth=0.6, alpha=0.5 * opacity[i])
     options: dict[str, Any] = {"s": areas(run, index), "depthshade": False, "linewidths": 0}
     if not {"c", "color"} & scatter.keys():
-        colours[:, 3] = opacity
-        options["c"] = colours
+        # Mixed with the background, not transparent: many dots on one another would be opaque again.
+        paper = np.asarray(to_rgba(axes.figure.get_facecolor()))
+        options["c"] = opacity[:, None] * colours + (1 - opacity[:, None]) * paper
     axes.scatter(*here.T, **(options | scatter))
     axes.set_box_aspect((1, 1, 1), zoom=1.4)  # the frame is hidden, so its margins are not needed
     axes.set_axis_off()

@@ -45,6 +45,12 @@ def _(first, second):
         np.testing.assert_allclose(ax.collections[0].norm.boundaries, np.arange(1, 7) + more - 0.5)
         shades = ax.collections[0].to_rgba(CLUSTERS + more).reshape(-1, 4)
         assert len(np.unique(shades, axis=0)) == 5  # of six cells two are alike
+    beyond = counts(clusters=(("radius", "beta"), CLUSTERS * [[1, 1, 1], [1, 1, 50]])).drop_vars("settled")
+    picture = drawn(beyond).collections[0]
+    np.testing.assert_allclose(picture.norm.boundaries, np.arange(2, 15) - 0.5)  # twelve, and one colour beyond
+    assert picture.norm.extend == "max"
+    many = counts(clusters=(("radius", "beta"), CLUSTERS * [[1, 1, 1], [30, 40, 50]])).drop_vars("settled")
+    assert type(drawn(many).collections[0].norm).__name__ == "Normalize"  # most are beyond: a scale
 
 
 @drawing(
@@ -83,6 +89,7 @@ def _(first, second):
     assert drawn(settled=first, **ONE).get_legend() is None
     ax = drawn(settled=second)
     (cell,) = [patch for patch in ax.patches if patch.get_hatch()]
+    assert cell.get_edgecolor()[:3] == (0.25, 0.25, 0.25)  # dark on the brightest colour
     np.testing.assert_allclose([*cell.get_xy(), cell.get_width()], [2**-0.5, 0.05, 2**0.5 - 2**-0.5])
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["not settled"]
     assert drawn(counts().assign(settled=counts().settled | True), settled=second).get_legend() is None
