@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -71,7 +71,7 @@ def phase(
     options: dict[str, Any] = {"cmap": "viridis", "shading": "flat"} | mesh
     if levels is not None:
         colours = len(levels) - 1
-        more = "max" if np.nanmax(values) > levels[-1] else "neither"
+        more: Literal["max", "neither"] = "max" if np.nanmax(values) > levels[-1] else "neither"
         colours += more == "max"
         options |= {"norm": BoundaryNorm(levels, colours, extend=more), "cmap": plt.get_cmap(options["cmap"], colours)}
     for name, at in (("x", across), ("y", up)):
@@ -156,8 +156,9 @@ def _hatch(ax: Axes, across: np.ndarray, up: np.ndarray, where: np.ndarray, brig
     left, bottom = _edges(across), _edges(up)
     for row, column in np.argwhere(where):
         size = left[column + 1] - left[column], bottom[row + 1] - bottom[row]
-        look = {"fill": False, "hatch": "///", "linewidth": 0, "ec": "0.25" if bright[row, column] else "white"}
-        ax.add_patch(Rectangle((left[column], bottom[row]), *size, **look))
+        colour = "0.25" if bright[row, column] else "white"
+        corner = left[column], bottom[row]
+        ax.add_patch(Rectangle(corner, *size, fill=False, hatch="///", linewidth=0, ec=colour))
     if where.any():
         key = Rectangle((0, 0), 1, 1, fill=False, hatch="///", linewidth=0, ec="white", label="not settled")
         ax.legend(handles=[key], loc="best", frameon=True, facecolor="0.35", labelcolor="white")
