@@ -36,12 +36,10 @@ def _figure(rows: list, path: Path) -> None:
     with plots.style():
         ax = plots.verdicts([row.check.result for row in rows], shares, sections)
         ax.set_title(f"{sum(row.passed for row in rows)} of {len(rows)} results within their tolerance", loc="left")
-        ax.set_xlabel(
-            "deviation / tolerance (as each row of the table says: rounding, step or sampling); arrows: exact"
-        )
+        ax.set_xlabel("deviation / tolerance (rounding, step or sampling, as each row of the table says)")
         figure = ax.get_figure(root=True)
         assert figure is not None  # the Axes were made above
-        figure.set_size_inches(10.0, 1.4 + 0.42 * len(set(sections)))
+        figure.set_size_inches(11.0, 1.4 + 0.5 * len(set(sections)))
         plots.save_figure(figure, path, {"command": "make theory", "checks": len(rows)})
 
 

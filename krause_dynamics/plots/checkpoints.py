@@ -212,7 +212,7 @@ def sink_map(dataset: Analysed, *, ax: Axes | None = None, eps: float | None = N
     over = {"block_depth": "relative depth of the block"}.get(str(rate.dims[1]), str(rate.dims[1]))
     ax.set(xlabel=over, ylabel="" if several else "block")
     counted = "heads and sequences" if several else "sequences"
-    label = f"{counted} in which the first token receives\nmore than {100 * chosen:.0f} % of the attention (%)"
+    label = f"{counted} (%) in which the first\ntoken receives over {100 * chosen:.0f} % of attention"
     ax.figure.colorbar(picture, label=label)
     return ax
 
