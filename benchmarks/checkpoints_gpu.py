@@ -1,15 +1,16 @@
 """Statistics of attention on a GPU, beside the plain pass of the same blocks, at the shapes of an 8B model.
 
-    python benchmarks/checkpoints_gpu.py [tokens]
+    python benchmarks/checkpoints_gpu.py [tokens] [--profile]
 
 Random weights, four Llama blocks of 4096 dimensions (32 heads of 128, 8 of keys, 14336 inside), bfloat16, 8192 tokens.
 First the statistics against float64 at 600 tokens; then medians of the whole pass in alternation with the plain one
 (sdpa), and their ratio; then one attention layer of 1 048 576 tokens in a window of 256. The vocabulary is small: that
-of an 8B model would take memory and no time.
+of an 8B model would take memory and no time. With --profile the kernels of a pass of each tier are listed by their time.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 import time
@@ -75,7 +76,7 @@ class Forgetting:
         self.last = found
 
 
-def ratios(tokens: int) -> None:
+def ratios(tokens: int, profiled: bool) -> None:
     net = model(tokens)
     ids = torch.randint(0, 1024, (1, tokens), device=DEVICE)
     plain = lambda: net(ids, use_cache=False)  # noqa: E731
@@ -106,6 +107,24 @@ def ratios(tokens: int) -> None:
     ]
     print(f"\n{BLOCKS} blocks of an 8B model, {tokens} tokens, bfloat16, {torch.cuda.get_device_name()}\n")
     print(table(("pass", "ms", "ratio", "GB beyond the model"), rows))
+    if profiled:
+        for name, run in runs.items():
+            profile(name, run)
+
+
+def profile(name, run) -> None:
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as watching
+
+    with torch.no_grad(), watching(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        _timed(run)
+    kernels = [e for e in seen.key_averages() if e.device_type == torch.autograd.DeviceType.CUDA]
+    kernels.sort(key=lambda e: -e.self_device_time_total)
+    total = sum(e.self_device_time_total for e in kernels) / 1e3
+    print(f"\n{name}: kernels {total:.1f} ms in all")
+    print(
+        table(("kernel", "calls", "ms"), [(e.key[:90], e.count, e.self_device_time_total / 1e3) for e in kernels[:14]])
+    )
 
 
 def million(tokens: int = 1 << 20, window: int = 256) -> None:
@@ -128,8 +147,12 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("benchmarks/checkpoints_gpu.py left out: no CUDA device")
         return
+    words = argparse.ArgumentParser()
+    words.add_argument("tokens", nargs="?", type=int, default=8192)
+    words.add_argument("--profile", action="store_true")
+    asked = words.parse_args()
     check()
-    ratios(int(sys.argv[1]) if len(sys.argv) > 1 else 8192)
+    ratios(asked.tokens, asked.profile)
     million()
 
 

@@ -221,8 +221,8 @@ def by_distance(profile: Tensor, length: int) -> tuple[Tensor, Tensor]:
 
 def _head_distance(sampled: Tensor) -> Tensor:
     """(b, heads, heads); in float64, where the squares of equal heads cancel."""
-    rows = sampled.double().flatten(-2, -1)
-    gram = rows @ rows.mT
+    rows = sampled.double().transpose(1, 2)  # by row: a GPU multiplies many small matrices at once, and not a long one
+    gram = (rows @ rows.mT).sum(1)
     norms = gram.diagonal(dim1=-2, dim2=-1)
     squared = norms[..., None] + norms[..., None, :] - 2 * gram
     distance = (squared.clamp_min(0) / (2 * sampled.shape[-2])).sqrt()

@@ -40,11 +40,12 @@ def some_keys(call: Call) -> tuple[Tensor, WeightSums]:
     heard = sampled.mean(-2)
     heard[..., :FIRST_KEYS] = torch.inf
     columns = heard.topk(min(n, 2 * FIRST_KEYS), dim=-1).indices
-    keys = call.k.repeat_interleave(group, 1)
-    chosen = keys.gather(2, columns[..., None].expand(*columns.shape, keys.shape[-1]))
-    weights = _weights(call, call.q, chosen, place, columns, log_partition)
-    each = place.expand(b, h, n)[..., None]
-    own = _weights(call, call.q[..., None, :], keys[..., None, :], each, each, log_partition[..., None])[..., 0, 0]
+    keys = call.k[:, :, None].expand(-1, -1, group, -1, -1)
+    of_keys = columns.view(b, h // group, group, -1, 1).expand(*keys.shape[:3], -1, keys.shape[-1])
+    weights = _weights(call, call.q, keys.gather(3, of_keys).flatten(1, 2), place, columns, log_partition)
+    exact = log_partition.dtype
+    products = call.q.to(exact).view(keys.shape) * call.k.to(exact)[:, :, None]
+    own = (float(call.scale) * products.sum(-1).flatten(1, 2) - log_partition).exp()
     members = torch.nn.functional.one_hot(quarters(n, place.device), QUARTERS).to(weights.dtype)
     received = weights.new_full((b, h, QUARTERS, n), torch.nan)
     received.scatter_(-1, columns[:, :, None].expand(b, h, QUARTERS, -1), members.mT @ weights)
@@ -56,10 +57,11 @@ def some_keys(call: Call) -> tuple[Tensor, WeightSums]:
 
 def _sampled(call: Call, log_partition: Tensor) -> Tensor:
     """Weights of the sampled rows, (b, h, S, T), in float32 or better."""
-    rows = sampled_rows(call.q.shape[2]).to(call.q.device)
-    keys = call.k.repeat_interleave(call.q.shape[1] // call.k.shape[1], 1)
-    place = torch.arange(keys.shape[2], device=rows.device)
-    return _weights(call, call.q[:, :, rows], keys, rows, place, log_partition[:, :, rows])
+    (b, h, n, _), kv = call.q.shape, call.k.shape[1]
+    rows = sampled_rows(n).to(call.q.device)
+    queries = call.q[:, :, rows].reshape(b, kv, -1, call.q.shape[-1])  # of all heads that share their keys
+    logs, place = log_partition[:, :, rows].view(b, kv, -1), torch.arange(n, device=rows.device)
+    return _weights(call, queries, call.k, rows.repeat(h // kv), place, logs).view(b, h, -1, n)
 
 
 def _weights(call: Call, queries: Tensor, keys: Tensor, rows: Tensor, columns: Tensor, log_partition: Tensor) -> Tensor:

@@ -16,91 +16,132 @@ FARTHEST = 1 << 30  # stands for "no bound" of a window
 
 
 @triton.jit
-def _weights(q, k, z, i, j, n, m, scale, left, right):
-    """Scores less the rows' log-partitions of a tile, and the weights, 0 where a pair is not admitted."""
-    scores = tl.dot(q, k, input_precision="ieee") * scale
-    admitted = (i[:, None] - j[None, :] <= left) & (j[None, :] - i[:, None] <= right)
-    admitted = admitted & (i[:, None] < n) & (j[None, :] < m)
-    logs = tl.where(admitted, scores - z[:, None], float("-inf"))
-    return tl.where(admitted, scores, 0.0), tl.exp(logs)
+def _weights(a, b, z, scale):
+    """Scores of a tile and exp(scores - z), as if all pairs were admitted; `z` broadcasts against the tile."""
+    scores = tl.dot(a, b, input_precision="ieee") * scale
+    return scores, tl.exp(scores - z)
+
+
+@triton.jit
+def _tokens(x, at, stride, c, D: tl.constexpr, WIDTH: tl.constexpr, there):
+    """Rows `at` of x as a tile whose axes are those of `at` and `c`; 0 beyond D and where nobody is."""
+    if WIDTH > D:
+        there = there & (c < D)
+    return tl.load(x + at.to(tl.int64) * stride + c, mask=there, other=0.0)
 
 
 @triton.jit(do_not_specialize=["n", "m", "left", "right", "groups"])
 def by_key(
     q, k, z, received, scale, n, m, left, right, groups, heads, group, q_b, q_h, q_n, k_b, k_h, k_n,
-    D: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
+    D: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """received[b, h, g, j] = sum of a_ij over queries i of group g, [ceil(g n / groups), ceil((g + 1) n / groups))."""
-    j = tl.program_id(0) * KEYS + tl.arange(0, KEYS)
-    head = tl.program_id(1).to(tl.int64)
-    b, h, c, r = head // heads, head % heads, tl.arange(0, WIDTH), tl.arange(0, ROWS)
-    keys = tl.load(
-        k + b * k_b + (h // group) * k_h + j.to(tl.int64)[None, :] * k_n + c[:, None],
-        mask=(j[None, :] < m) & (c[:, None] < D), other=0.0,
-    )  # fmt: skip
-    lowest, highest = tl.program_id(0) * KEYS - right, tl.program_id(0) * KEYS + KEYS - 1 + left
+    first = tl.program_id(0) * TILE
+    t, c = tl.arange(0, TILE), tl.arange(0, WIDTH)
+    j, head = first + t, tl.program_id(1).to(tl.int64)
+    b, h = head // heads, head % heads
+    keys = _tokens(k + b * k_b + (h // group) * k_h, j[:, None], k_n, c[None, :], D, WIDTH, (j < m)[:, None])
+    q, z = q + b * q_b + h * q_h, z + head * n
     for g in range(groups):
         begin, end = (g * n + groups - 1) // groups, ((g + 1) * n + groups - 1) // groups
-        begin, end = tl.maximum(begin, lowest), tl.minimum(end, highest + 1)
-        total = tl.zeros([KEYS], tl.float32)
-        for start in range(begin, end, ROWS):
-            i = (start + r).to(tl.int64)
-            there = i < end
-            queries = tl.load(
-                q + b * q_b + h * q_h + i[:, None] * q_n + c[None, :],
-                mask=there[:, None] & (c[None, :] < D), other=0.0,
-            )  # fmt: skip
-            logs = tl.load(z + head * n + i, mask=there, other=float("inf"))
-            _, weights = _weights(queries, keys, logs, i, j, n, m, scale, left, right)
-            total += tl.sum(weights, 0)
-        tl.store(received + (head * groups + g) * m + j, total, mask=j < m)
+        begin, end = tl.maximum(begin, first - right), tl.minimum(end, first + TILE + left)
+        # Tiles of queries from `full` to `rest` hear all of these keys; others lie across a border of the window.
+        full = begin + tl.cdiv(tl.maximum(first + TILE - 1 - right - begin, 0), TILE) * TILE
+        full = tl.minimum(tl.where(first + TILE <= m, full, end), tl.maximum(begin, end))
+        rest = full + tl.maximum(tl.minimum(end, first + left + 1) - full, 0) // TILE * TILE
+        total = tl.zeros([TILE, TILE], tl.float32)
+        for start in range(full, rest, TILE):
+            i = start + t
+            queries = _tokens(q, i[None, :], q_n, c[:, None], D, WIDTH, (i >= 0)[None, :])
+            _, weights = _weights(keys, queries, tl.load(z + i)[None, :], scale)
+            total += weights
+        before = tl.cdiv(full - begin, TILE)
+        for tile in range(before + tl.cdiv(tl.maximum(end - rest, 0), TILE)):
+            i = tl.where(tile < before, begin + tile * TILE, rest + (tile - before) * TILE) + t
+            there = i < tl.where(tile < before, full, end)
+            queries = _tokens(q, i[None, :], q_n, c[:, None], D, WIDTH, there[None, :])
+            logs = tl.load(z + i, mask=there, other=float("inf"))
+            _, weights = _weights(keys, queries, logs[None, :], scale)
+            admitted = (i[None, :] - j[:, None] <= left) & (j[:, None] - i[None, :] <= right)
+            total += tl.where(admitted & there[None, :], weights, 0.0)
+        tl.store(received + (head * groups + g) * m + j, tl.sum(total, 1), mask=j < m)
+
+
+@triton.jit
+def _powers(x):
+    """How many of 1, 2, 4, ... are at most x."""
+    count = 0
+    for p in tl.static_range(30):
+        count += ((x >> p) > 0).to(tl.int32)
+    return count
 
 
 @triton.jit(do_not_specialize=["n", "m", "left", "right"])
 def by_query(
     q, k, z, moment, own, away, bins, scale, n, m, left, right, heads, group, q_b, q_h, q_n, k_b, k_h, k_n,
-    D: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, BINS: tl.constexpr,
+    D: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr, BINS: tl.constexpr, POWER: tl.constexpr,
 ):  # fmt: skip
     """Of each row sum_j a_ij s_ij, a_ii and sum_j a_ij |i - j|; of each tile of rows the weight by distance.
 
-    Bin 0 holds distance 0, bin p > 0 distances in [2^(p - 1), 2^p), the last all farther ones.
+    Bin 0 holds distance 0, bin p > 0 distances in [2^(p - 1), 2^p). Tiles are squares of
+    TILE = 2^POWER: one that is no power of two tiles away lies in one bin.
     """
-    i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    head = tl.program_id(1).to(tl.int64)
-    b, h, c, t = head // heads, head % heads, tl.arange(0, WIDTH), tl.arange(0, KEYS)
-    queries = tl.load(
-        q + b * q_b + h * q_h + i.to(tl.int64)[:, None] * q_n + c[None, :],
-        mask=(i[:, None] < n) & (c[None, :] < D), other=0.0,
-    )  # fmt: skip
+    here = tl.program_id(0) * TILE
+    t, c, place = tl.arange(0, TILE), tl.arange(0, WIDTH), tl.arange(0, BINS)
+    i, head = here + t, tl.program_id(1).to(tl.int64)
+    b, h = head // heads, head % heads
+    queries = _tokens(q + b * q_b + h * q_h, i[:, None], q_n, c[None, :], D, WIDTH, (i < n)[:, None])
     logs = tl.load(z + head * n + i, mask=i < n, other=float("inf"))
-    first = tl.maximum(0, tl.program_id(0) * ROWS - left) // KEYS * KEYS
-    last = tl.minimum(m, tl.program_id(0) * ROWS + ROWS + right)
-    moments, itself, far = tl.zeros([ROWS], tl.float32), tl.zeros([ROWS], tl.float32), tl.zeros([ROWS], tl.float32)
-    place, one = tl.arange(0, BINS), tl.full([], 1, tl.int32)
-    histogram = tl.zeros([BINS], tl.float32)
-    for start in range(first, last, KEYS):
-        j = (start + t).to(tl.int64)
-        keys = tl.load(
-            k + b * k_b + (h // group) * k_h + j[None, :] * k_n + c[:, None],
-            mask=(j[None, :] < m) & (c[:, None] < D), other=0.0,
-        )  # fmt: skip
-        scores, weights = _weights(queries, keys, logs, i, j, n, m, scale, left, right)
-        moments += tl.sum(weights * scores, 1)
-        distance = tl.abs(i[:, None] - j[None, :].to(tl.int32))
+    k = k + b * k_b + (h // group) * k_h
+    # Keys of [first, last) are heard by some row, those of [full, rest) by all of them.
+    first = tl.maximum(0, here - left) // TILE * TILE
+    full = tl.minimum(tl.cdiv(tl.maximum(0, here + TILE - 1 - left), TILE) * TILE, here)
+    last = tl.minimum(m, here + TILE + right)
+    rest = here + TILE + tl.maximum(tl.minimum(m, here + right + 1) - here - TILE, 0) // TILE * TILE
+    behind, ahead = _powers((here - full) // TILE), _powers((rest - here) // TILE - 1)
+    moments, itself, far = tl.zeros([TILE], tl.float32), tl.zeros([TILE], tl.float32), tl.zeros([TILE], tl.float32)
+    histogram, one = tl.zeros([BINS], tl.float32), tl.full([], 1, tl.int32)
+
+    # Tiles across a border of the window, that of the rows themselves, and those a power of two away: pair by pair.
+    entering = (full - first) // TILE
+    leaving = tl.cdiv(tl.maximum(last - rest, 0), TILE)
+    for tile in range(entering + leaving + behind + ahead + 1):
+        far_off = tile - entering - leaving
+        start = tl.where(tile < entering, first + tile * TILE, rest + (tile - entering) * TILE)
+        start = tl.where(far_off < 0, start, here - (TILE << tl.maximum(far_off, 0)))
+        start = tl.where(far_off < behind, start, here + (TILE << tl.maximum(far_off - behind, 0)))
+        start = tl.where(far_off == behind + ahead, here, start)
+        j = start + t
+        keys = _tokens(k, j[None, :], k_n, c[:, None], D, WIDTH, (j < m)[None, :])
+        scores, weights = _weights(queries, keys, logs[:, None], scale)
+        admitted = (i[:, None] - j[None, :] <= left) & (j[None, :] - i[:, None] <= right) & (j[None, :] < m)
+        weights = tl.where(admitted, weights, 0.0)
+        moments += tl.sum(weights * tl.where(admitted, scores, 0.0), 1)
+        distance = tl.abs(i[:, None] - j[None, :])
         itself += tl.sum(tl.where(distance == 0, weights, 0.0), 1)
         far += tl.sum(weights * distance.to(tl.float32), 1)
-        # A tile far from the diagonal lies in one bin or two.
-        middle = tl.program_id(0) * ROWS - start
-        least = tl.maximum(0, tl.maximum(middle - (KEYS - 1), -middle - (ROWS - 1)))
-        most = tl.maximum(tl.abs(middle - (KEYS - 1)), tl.abs(middle + ROWS - 1))
-        # One bin before that of the least distance: the logarithm is rounded.
-        begin = tl.maximum(tl.floor(tl.log2(tl.maximum(least, 1).to(tl.float32))).to(tl.int32), 0)
-        begin = tl.where(least == 0, 0, begin)
-        end = tl.minimum(tl.floor(tl.log2(tl.maximum(most, 1).to(tl.float32))).to(tl.int32) + 3, BINS)
-        for p in range(begin, end):
-            low, high = tl.where(p == 0, 0, one << tl.maximum(p - 1, 0)), one << p
-            here = (distance >= low) & ((distance < high) | (p == BINS - 1))
-            histogram += tl.where(place == p, tl.sum(tl.where(here, weights, 0.0)), 0.0)
+        middle = tl.abs(here - start)
+        for p in range(_powers(tl.maximum(middle - TILE, 0)), _powers(middle + TILE) + 1):
+            low = tl.where(p == 0, 0, one << tl.maximum(p - 1, 0))
+            inside = (distance >= low) & (distance < one << p)
+            histogram += tl.where(place == p, tl.sum(tl.where(inside, weights, 0.0)), 0.0)
+
+    # Between two powers of two, before the rows and behind them in turn, a tile lies in one bin.
+    for stretch in range(2 * tl.maximum(behind, ahead)):
+        near, side = TILE << (stretch // 2), 1 - 2 * (stretch % 2)
+        begin = tl.where(side > 0, tl.maximum(full, here - 2 * near + TILE), here + near + TILE)
+        end = tl.where(side > 0, here - near, tl.minimum(rest, here + 2 * near))
+        heard = tl.zeros([TILE], tl.float32)
+        for start in range(begin, end, TILE):
+            j = start + t
+            keys = _tokens(k, j[None, :], k_n, c[:, None], D, WIDTH, (j >= 0)[None, :])
+            scores, weights = _weights(queries, keys, logs[:, None], scale)
+            row = tl.sum(weights, 1)
+            moments += tl.sum(weights * scores, 1)
+            far += side * ((i - start).to(tl.float32) * row - tl.sum(weights * t.to(tl.float32)[None, :], 1))
+            heard += row
+        histogram += tl.where(place == POWER + 1 + stretch // 2, tl.sum(heard), 0.0)
+
     row = head * n + i
     tl.store(moment + row, moments, mask=i < n)
     tl.store(own + row, itself, mask=i < n)
@@ -129,18 +170,19 @@ def sums(
     (b, h, n, d), (_, kv, m, _) = q.shape, k.shape
     q, k, z = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, z.contiguous()))
     width, wide = max(16, triton.next_power_of_2(d)), q.dtype == torch.float32
-    rows = keys = 16 if INTERPRETED.value else 64 if wide or width > 128 else 128
+    tile = 16 if INTERPRETED.value else 32 if wide else 64
     bounds = FARTHEST if left < 0 else left, FARTHEST if right < 0 else right
     strides = q.stride()[:3] + k.stride()[:3]
-    sizes = {"D": d, "WIDTH": width, "ROWS": rows, "KEYS": keys, "num_warps": 8 if rows == 128 else 4}
+    sizes = {"D": d, "WIDTH": width, "TILE": tile, "num_warps": 4}
     received = torch.empty(b, h, groups, m, dtype=torch.float32, device=q.device)
     moment, own, away = (torch.empty(b, h, n, dtype=torch.float32, device=q.device) for _ in range(3))
-    tiles = triton.cdiv(n, rows)
+    tiles = triton.cdiv(n, tile)
     bins = torch.empty(b, h, tiles, 32, dtype=torch.float32, device=q.device)
-    by_key[(triton.cdiv(m, keys), b * h)](
+    by_key[(triton.cdiv(m, tile), b * h)](
         q, k, z, received, scale, n, m, *bounds, groups, h, h // kv, *strides, **sizes
     )
     by_query[(tiles, b * h)](
-        q, k, z, moment, own, away, bins, scale, n, m, *bounds, h, h // kv, *strides, BINS=32, **sizes
-    )
+        q, k, z, moment, own, away, bins, scale, n, m, *bounds, h, h // kv, *strides, BINS=32,
+        POWER=tile.bit_length() - 1, **sizes,
+    )  # fmt: skip
     return received, (z - moment).clamp_min(0), own, away, bins.sum(-2)
