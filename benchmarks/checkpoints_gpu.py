@@ -5,7 +5,7 @@
 Random weights, four Llama blocks of 4096 dimensions (32 heads of 128, 8 of keys, 14336 inside), bfloat16, 8192 tokens.
 First the statistics against float64 at 600 tokens; then medians of the whole pass in alternation with the plain one
 (sdpa), and their ratio; then one attention layer of 1 048 576 tokens in a window of 256. The vocabulary is small: that
-of an 8B model would take memory and no time. With --profile the kernels of a pass of each tier are listed by their time.
+of an 8B model would take memory and no time. With --profile the kernels of a pass of each tier are listed by time.
 """
 
 from __future__ import annotations
@@ -122,9 +122,8 @@ def profile(name, run) -> None:
     kernels.sort(key=lambda e: -e.self_device_time_total)
     total = sum(e.self_device_time_total for e in kernels) / 1e3
     print(f"\n{name}: kernels {total:.1f} ms in all")
-    print(
-        table(("kernel", "calls", "ms"), [(e.key[:90], e.count, e.self_device_time_total / 1e3) for e in kernels[:14]])
-    )
+    rows = [(e.key[:90], e.count, e.self_device_time_total / 1e3) for e in kernels[:14]]
+    print(table(("kernel", "calls", "ms"), rows))
 
 
 def million(tokens: int = 1 << 20, window: int = 256) -> None:

@@ -69,11 +69,8 @@ def by_key(
 
 @triton.jit
 def _powers(x):
-    """How many of 1, 2, 4, ... are at most x."""
-    count = 0
-    for p in tl.static_range(30):
-        count += ((x >> p) > 0).to(tl.int32)
-    return count
+    """How many of 1, 2, 4, ... are at most x, from the exponent of a float; from 2^24 on for a number near x."""
+    return tl.where(x > 0, (x.to(tl.float32).to(tl.int32, bitcast=True) >> 23) - 126, 0)
 
 
 @triton.jit(do_not_specialize=["n", "m", "left", "right"])
