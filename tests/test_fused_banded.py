@@ -439,7 +439,7 @@ def test_operator_contract():
     q, k, v = points(2, 2, 20, 8), points(2, 1, 20, 8), points(2, 1, 20, 8)
     scale = torch.ones(2, 2, dtype=torch.float64, requires_grad=True)
     numbers = Reach(8, 0, top_k=4).numbers
-    arguments = (q, k, v, scale, None, None, None, None, numbers, True, False, 0, 0.0, True)
+    arguments = (q, k, v, scale, None, None, None, None, numbers, True, 0, 1, False, 0.0, True)
     torch.library.opcheck(
         torch.ops.krause_dynamics.banded.default,
         arguments,

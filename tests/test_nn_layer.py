@@ -271,9 +271,8 @@ def test_layer_trains():
 
 
 @pytest.mark.parametrize("options", [{}, {"kv_heads": 2, "bias": False}, {"rotary": 100.0, "project_scale": 0.5}])
-def test_projections_in_one_product_equal_three(options, monkeypatch):
+def test_projections_in_one_product_equal_three(options):
     """In float64, gradients of all parameters too; a hook keeps them apart, as do replaced layers."""
-    monkeypatch.setattr(projections, "APART", ())
     together = KrauseAttention(32, 4, window=8, **options).double()
     apart = copy.deepcopy(together)
     seen = []
@@ -290,9 +289,8 @@ def test_projections_in_one_product_equal_three(options, monkeypatch):
 
 
 @pytest.mark.parametrize("change", ["dtype", "bias", "frozen"])
-def test_projections_that_differ(change, monkeypatch):
+def test_projections_that_differ(change):
     """Layers that cannot be joined are called one by one; a frozen one takes no gradient."""
-    monkeypatch.setattr(projections, "APART", ())
     layers = [torch.nn.Linear(8, 8) for _ in range(3)]
     if change == "dtype":
         layers[1].double()
@@ -309,6 +307,33 @@ def test_projections_that_differ(change, monkeypatch):
         torch.testing.assert_close(layers[2].weight.grad, x.sum(0).expand(8, 8))
     with torch.no_grad():
         assert projections.projected_together(x, layers) is None
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("options", [{"window": 9, "top_k": 4}, {"grid": (5, 8), "top_k": 5}, {"window": 200}])
+def test_heads_are_read_and_gradients_written_where_projections_leave_them(options, together):
+    """Tokens lie by tokens, as parts of one tensor or apart: the reference in float64, all gradients too."""
+    fast = KrauseAttention(32, 4, kv_heads=2, **options).double()
+    exact = KrauseAttention(32, 4, kv_heads=2, impl="reference", **options).double()
+    exact.load_state_dict(fast.state_dict())
+    if not together:
+        fast.q_proj.register_forward_hook(lambda *call: None)
+    x = torch.randn(2, 40, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(4)).requires_grad_()
+    weights = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(5))
+    found, expected = (
+        (out := layer(x), *torch.autograd.grad((out * weights).sum(), [x, *layer.parameters()]))
+        for layer in (fast, exact)
+    )
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-11)
+
+
+def test_the_coefficient_is_that_of_sigma():
+    """exp(-2 log sigma) and sigma^-2 differ by roundings of float32; so do their gradients, -2 / sigma^2."""
+    part = LogSigma(1.7, 3)
+    (gradient,) = torch.autograd.grad(part.coefficient().sum(), part.weight)
+    torch.testing.assert_close(part.coefficient(), part() ** -2, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient, -2 * part().detach() ** -2, rtol=1e-6, atol=0)
 
 
 def test_log_sigma_is_trained_saved_and_reloaded_by_peft(tmp_path):

@@ -125,6 +125,12 @@ class KrauseAttention(Projections):
         return self.log_sigma()
 
     @property
+    def _width(self) -> dict[str, Any]:
+        """Sigma, or what scores make of it, as an argument of `call_of`; wrappers (peft) are asked for sigma alone."""
+        part = self.log_sigma
+        return {"scale": part.coefficient()} if type(part) is LogSigma else {"sigma": part()}
+
+    @property
     def interaction(self) -> Interaction:
         """The rule of the layer with its present bandwidth, live in sigma; ``to_dict()`` is what a configuration holds.
 
@@ -259,7 +265,7 @@ class KrauseAttention(Projections):
             if reach.exempt:  # of the rows of these keys, the first of which may be a later one of all
                 reach = reach._replace(exempt=max(0, reach.exempt - int(cache.seen) + x.shape[1] + offset))
         call = call_of(
-            q, k, v, reach, packed, sigma=self.sigma, score=self.score,
+            q, k, v, reach, packed, **self._width, score=self.score,
             norm=None if self.key_norm is None else self.key_norm(), key_bias=key_bias, pair_bias=pair_bias,
             key_valid=key_valid, query_offset=offset, dropout=self.dropout if self.training else 0.0,
             mean_only=self.sink is None,
@@ -286,7 +292,7 @@ class KrauseAttention(Projections):
         if q.shape[2] != 1 or self.impl not in ("auto", "triton") or WATCHERS:
             return None
         call = call_of(
-            q, k, v, self._reach, sigma=self.sigma, score=self.score, dropout=self.dropout if self.training else 0.0
+            q, k, v, self._reach, **self._width, score=self.score, dropout=self.dropout if self.training else 0.0
         )
         return from_ring(cache, call, None if self.key_norm is None else self.key_norm()[None], valid)
 

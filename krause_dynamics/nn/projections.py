@@ -15,9 +15,6 @@ from krause_dynamics.forms.attention.call import split_heads
 from krause_dynamics.nn.parts import Rotary
 
 SIZE = Whole(1, 1 << 20)  # of a layer: a square matrix of that side is 4 TB
-# Devices whose attention gives three gradients: copying those together takes longer than one product saves (a step of
-# KViT-S on one core: 1.06 times softmax's, 1.04 apart).
-APART = ("cpu",)
 
 
 class Projections(nn.Module):
@@ -71,19 +68,21 @@ def projected_together(x: Tensor, layers: Sequence[Any]) -> Tensor | None:
     """Outputs of linear layers that meet the same tokens, side by side in the last axis, in one product; or ``None``.
 
     Of nine products of a training step three are left, and tokens are cast once. Without gradients the layers are
-    called one by one: a step of generation reads each weight once, and joining the weights would double that. So are
-    layers on a device of `APART`, and one that is no longer plain: replaced (peft, quantisation), parametrised,
+    called one by one: a step of generation reads each weight once, and joining the weights would double that. So is
+    one that is no longer plain: replaced (peft, quantisation), parametrised,
     sharded, or looked at by hooks.
     """
-    if x.device.type in APART or not torch.is_grad_enabled() or not all(_is_plain(layer) for layer in layers):
+    if not torch.is_grad_enabled() or not all(_is_plain(layer) for layer in layers):
         return None
     weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-    if len({weight.dtype for weight in weights}) > 1 or len({bias is None for bias in biases}) > 1:
+    kinds = {(weight.dtype, bias is None) for weight, bias in zip(weights, biases, strict=True)}
+    if len(kinds) > 1:
         return None
     return functional.linear(x, torch.cat(weights), None if biases[0] is None else torch.cat(biases))
 
 
 def _is_plain(layer: Any) -> bool:
     """Whether calling a layer is one product with its weight."""
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    return type(layer) is nn.Linear and type(layer.weight) in (Tensor, nn.Parameter) and not any(hooks)
+    if type(layer) is not nn.Linear or type(layer._parameters.get("weight")) not in (Tensor, nn.Parameter):
+        return False
+    return not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)

@@ -17,7 +17,6 @@ EVERYWHERE = ("tests/test_public_names.py",)  # signatures of the whole package,
 # Tests whose lines run in a process of their own, by what the path of the fault holds.
 ELSEWHERE = {
     "forms/attention/kernel": ("tests/test_fused_kernels.py",),
-    "forms/attention/operators": ("tests/test_fused_kernels.py",),
     "models/auto": ("tests/test_models_decoder.py",),
 }
 FEW = 10  # fewer tests than this are joined by others of the file: lines that run at import belong to no test

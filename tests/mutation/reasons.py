@@ -100,7 +100,7 @@ REASONS = (
     ),
     Reason("checkpoints/capture.py", "keep_weights: bool", "constant", "every caller says it"),
     Reason(
-        "sweeps/phase_diagrams.py", "1e-12 * length", "constant", "steps are counted otherwise, opinions move alike"
+        "sweeps/final_clusters.py", "1e-12 * length", "constant", "steps are counted otherwise, opinions move alike"
     ),
 )
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.forms.attention import batched, engine, flops
-from krause_dynamics.forms.attention.call import Call, selection_bytes
+from krause_dynamics.forms.attention.call import Call, empty_by_tokens, selection_bytes
 from krause_dynamics.forms.attention.packed import Packed, schema
 from krause_dynamics.interaction.reach import Reach
 
@@ -27,15 +27,16 @@ def _banded(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     *packed, save = arguments
     given = Packed(*packed)
-    (batch, heads, n, _), reach = given.q.shape, Reach.from_numbers(given.numbers)
+    (q, k, v), reach = given.parts(), Reach.from_numbers(given.numbers)
+    batch, heads, n, _ = q.shape
     shape: tuple[Any, ...] = (0,)
-    if given.q.device.type == "cpu":
-        wide, wide_bytes, row_bytes = selection_bytes(reach, n, given.k.shape[2], given.offset)
+    if q.device.type == "cpu":
+        wide, wide_bytes, row_bytes = selection_bytes(reach, n, k.shape[2], given.offset)
         shape = batch * heads, wide * wide_bytes + (n - wide) * row_bytes if save and reach.top_k else 0
     return (
-        given.q.new_empty(batch, heads, n, given.v.shape[3]),
+        empty_by_tokens(q, v.shape[3]),
         given.scale.new_empty(batch, heads, n),
-        torch.empty(shape, dtype=torch.uint8, device=given.q.device),
+        torch.empty(shape, dtype=torch.uint8, device=q.device),
     )
 
 
@@ -52,18 +53,24 @@ def _banded_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, T
         given.scale.new_empty(0) if x is None or grad is None else grad.sum_to_size(x.shape).to(x.dtype)
         for x, grad in ((given.log_mass, grads.log_mass), (given.pair_bias, grads.pair_bias))
     )
-    return grads.q, grads.k, grads.v, grads.scale, mass, pair
+    k, v = (given.scale.new_empty(0) if x is None else x for x in (grads.k, grads.v))
+    return grads.q, k, v, grads.scale, mass, pair
 
 
 @_banded_backward.register_fake
 def _(*arguments: Any) -> tuple[Tensor, ...]:
     q, k, v, scale, mass, pair = arguments[:6]
-    optional = (scale.new_empty(0) if x is None else x.new_empty(x.shape) for x in (mass, pair))
-    return (*(x.new_empty(x.shape) for x in (q, k, v, scale)), *optional)
+    nothing = scale.new_empty(0)
+    optional = (nothing.new_empty(0) if x is None else x.new_empty(x.shape) for x in (mass, pair))
+    if k is None:
+        tokens = q.new_empty(q.shape), nothing.new_empty(0), nothing
+    else:
+        tokens = empty_by_tokens(q), empty_by_tokens(k), empty_by_tokens(v)
+    return (*tokens, scale.new_empty(scale.shape), *optional)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    tensors, ctx.rest = inputs[:8], inputs[8:13]
+    tensors, ctx.rest = inputs[:8], inputs[8:-1]
     ctx.save_for_backward(*tensors, *output[1:])
     ctx.mark_non_differentiable(output[2])
 
@@ -72,10 +79,11 @@ def _differentiate(ctx: Any, grad_out: Tensor, grad_log: Tensor, _: Any) -> tupl
     *tensors, log_partition, selection = ctx.saved_tensors
     transformed = torch._C._functorch.maybe_current_level() is not None
     grads = (_BandedBackward.apply if transformed else torch.ops.krause_dynamics.banded_backward)(
-        *tensors, *ctx.rest, log_partition, selection, grad_out.contiguous(), grad_log.contiguous()
+        *tensors, *ctx.rest, log_partition, selection, grad_out, grad_log
     )
     optional = [None if x is None else g for x, g in zip(tensors[4:6], grads[4:], strict=True)]
-    return (*grads[:4], *optional, *(None,) * 8)
+    tokens = grads[:3] if tensors[1] is not None else (grads[0], None, None)
+    return (*tokens, grads[3], *optional, *(None,) * 9)
 
 
 _banded.register_autograd(_differentiate, setup_context=_keep)

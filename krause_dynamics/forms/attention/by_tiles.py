@@ -25,7 +25,7 @@ def forward(call: Call) -> tuple[Tensor, Tensor]:
             result = _attend(call, block, allowed, keep)
             out[:, :, block.rows] = result[0].to(out.dtype)
             log_partition[:, :, block.rows] = result[1]
-    return out[:, :, :n].contiguous(), log_partition[:, :, :n].contiguous()
+    return _by_tokens(out[:, :, :n]), log_partition[:, :, :n].contiguous()
 
 
 def backward(call: Call, grad_out: Tensor, grad_log: Tensor) -> Gradients:
@@ -57,7 +57,15 @@ def backward(call: Call, grad_out: Tensor, grad_log: Tensor) -> Gradients:
                 _accumulate(grad_pair.view(batch, heads, -1), places, found.pairs.flatten(2))
     q, k, v = grad_q[:, :, :n].to(call.q.dtype), grad_k.to(call.k.dtype), grad_v.to(call.v.dtype)
     pair = None if grad_pair is None else grad_pair[:, :, :n].contiguous()
-    return Gradients(q.contiguous(), k, v, grad_scale, grad_mass, pair)
+    if call.joint is not None:
+        whole = torch.cat([q, k, v], 1).transpose(1, 2).contiguous()
+        return Gradients(whole, None, None, grad_scale, grad_mass, pair)
+    return Gradients(_by_tokens(q), _by_tokens(k), _by_tokens(v), grad_scale, grad_mass, pair)
+
+
+def _by_tokens(x: Tensor) -> Tensor:
+    """The tensor (b, h, n, d) laid out (b, n, h, d)."""
+    return x.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def _walk(call: Call) -> Iterator[tuple[tiles.Block, Tensor, Tensor | None]]:

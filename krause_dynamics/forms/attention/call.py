@@ -159,11 +159,11 @@ class Call(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients in the shapes of the inputs; masses per head (b, h, m), biases per pair (b, h, n, m); or ``None``."""
+    """Gradients of the tokens as `Call.tokens` gives them; masses per head (b, h, m), biases per pair (b, h, n, m)."""
 
     q: Tensor
-    k: Tensor
-    v: Tensor
+    k: Tensor | None
+    v: Tensor | None
     scale: Tensor
     log_mass: Tensor | None
     pair_bias: Tensor | None
@@ -193,6 +193,17 @@ def split_heads(x: Tensor, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Queries (b, h, n, d), keys and values (b, h_kv, n, d) as parts of x (b, n, h + 2 h_kv, d)."""
     q, k, v = x.split([x.shape[2] - 2 * kv_heads, kv_heads, kv_heads], 2)
     return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+
+def parts(q: Tensor, k: Tensor | None, v: Tensor | None, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (b, h, n, d), keys and values (b, h_kv, m, d), of themselves or of q (b, n, h + 2 h_kv, d) alone."""
+    return (q, k, v) if k is not None and v is not None else split_heads(q, kv_heads)
+
+
+def empty_by_tokens(x: Tensor, dim: int | None = None) -> Tensor:
+    """Empty, of the shape (b, h, n, d) of x (or another d), laid out (b, n, h, d) as projections of tokens are."""
+    batch, heads, n, d = x.shape
+    return x.new_empty(batch, n, heads, d if dim is None else dim).transpose(1, 2)
 
 
 def _squares(x: Tensor) -> Tensor:

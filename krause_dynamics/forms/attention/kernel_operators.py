@@ -18,6 +18,7 @@ from torch import Tensor
 
 from krause_dynamics.forms.attention import batched, flops
 from krause_dynamics.forms.attention import kernel_steps as steps
+from krause_dynamics.forms.attention.call import empty_by_tokens, parts
 from krause_dynamics.forms.attention.packed import schema
 from krause_dynamics.interaction.reach import Reach
 
@@ -70,20 +71,14 @@ def _kernels(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 @_kernels.register_fake
 def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     given = _Given(*arguments)
-    q, k, _ = steps.parts(given.q, given.k, given.v, given.kv_heads)
+    q, k, _ = parts(given.q, given.k, given.v, given.kv_heads)
     selected = steps.launch().selected_shape(q.shape, k.shape, reach=Reach.from_numbers(given.numbers))
     return (
-        _token_major(q),
+        empty_by_tokens(q),
         q.new_empty(q.shape[:3], dtype=torch.float32),
         given.scale.new_empty((*q.shape[:2], k.shape[2]) if given.distance else 0),
         q.new_empty(selected, dtype=torch.int32),
     )
-
-
-def _token_major(x: Tensor) -> Tensor:
-    """As the kernels allocate what has tokens."""
-    batch, heads, n, d = x.shape
-    return x.new_empty(batch, n, heads, d).transpose(1, 2)
 
 
 @torch.library.custom_op("krause_dynamics::kernels_backward", mutates_args=(), schema=schema(_Saved, 5))
@@ -105,7 +100,7 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
     dmass = scale.new_empty((batch, heads, m) if given.need_mass and given.bias is not None else 0)
     if given.k is None or given.v is None:
         return given.q.new_empty(given.q.shape), scale.new_empty(0), scale.new_empty(0), slopes, dmass
-    return *(_token_major(x) for x in (given.q, given.k, given.v)), slopes, dmass
+    return *(empty_by_tokens(x) for x in (given.q, given.k, given.v)), slopes, dmass
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from krause_dynamics.forms.attention.call import Call, split_heads
+from krause_dynamics.forms.attention.call import Call, parts
 from krause_dynamics.interaction.reach import Reach
 
 
@@ -34,11 +34,6 @@ def terms() -> Any:
 @lru_cache(maxsize=1)
 def _recorded() -> Any:
     return importlib.import_module("krause_dynamics.forms.attention.triton.replay").recorded
-
-
-def parts(q: Tensor, k: Tensor | None, v: Tensor | None, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries (b, h, n, d), keys and values (b, h_kv, m, d), of themselves or of q (b, n, h + 2 h_kv, d) alone."""
-    return (q, k, v) if k is not None and v is not None else split_heads(q, kv_heads)
 
 
 def forward(

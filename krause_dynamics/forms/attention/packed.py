@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 from torch import Tensor
 
-from krause_dynamics.forms.attention.call import Call
+from krause_dynamics.forms.attention.call import Call, parts
 from krause_dynamics.interaction.reach import Reach
 
 _WORDS = {
@@ -34,11 +34,11 @@ def schema(fields: type[Any], results: int, **more: Any) -> str:
 
 
 class Packed(NamedTuple):
-    """A `Call` as a row: its reach as whole numbers, its scale spread to (b, h), the seed of dropout as a tensor."""
+    """A `Call` as a row: tokens apart or as one tensor, the reach as whole numbers, the scale spread to (b, h)."""
 
     q: Tensor
-    k: Tensor
-    v: Tensor
+    k: Tensor | None
+    v: Tensor | None
     scale: Tensor
     log_mass: Tensor | None
     pair_bias: Tensor | None
@@ -46,22 +46,28 @@ class Packed(NamedTuple):
     seed: Tensor | None
     numbers: Sequence[int]
     distance: bool
-    ranked: bool
     offset: int
+    kv_heads: int
+    ranked: bool
     dropout: float
 
     @staticmethod
     def of(call: Call, seed: Tensor | None = None) -> Packed:
         """The row of a call."""
         return Packed(
-            call.q, call.k, call.v, call.coefficients(), call.log_mass, call.pair_bias, call.segments, seed,
-            call.reach.numbers, call.distance, call.ranked, call.offset, call.dropout,
+            *call.tokens, call.coefficients(), call.log_mass, call.pair_bias, call.segments, seed, call.reach.numbers,
+            call.distance, call.offset, call.k.shape[1], call.ranked, call.dropout,
         )  # fmt: skip
+
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values."""
+        return parts(self.q, self.k, self.v, self.kv_heads)
 
     def call(self) -> Call:
         """The call of a row."""
         drawn = 0 if self.seed is None else int(self.seed)
         return Call(
-            self.q, self.k, self.v, self.scale, self.distance, Reach.from_numbers(self.numbers), self.log_mass,
-            self.pair_bias, self.segments, self.offset, self.dropout, drawn, ranked=self.ranked,
+            *self.parts(), self.scale, self.distance, Reach.from_numbers(self.numbers), self.log_mass, self.pair_bias,
+            self.segments, self.offset, self.dropout, drawn, ranked=self.ranked,
+            joint=self.q if self.k is None else None,
         )  # fmt: skip

@@ -1,5 +1,7 @@
 """Loops over one row of scores and over the vectors which it admits.
 
+Vectors are rows of memory, that of key j row ``start + j * step``.
+
 No slices in what follows: making one costs as much as ten keys.
 """
 
@@ -16,33 +18,33 @@ LARGE = 3.0e38  # beyond any score
 
 
 @sums
-def distances(query, keys, begin, end, out, start):
-    """out[start + j - begin] = |query - keys[j]|^2 by direct differences."""
+def distances(query, keys, start, step, begin, end, out, place):
+    """out[place + j - begin] = |query - keys[j]|^2 by direct differences."""
     for j in range(begin, end):
-        key = keys[j]
+        key = keys[start + j * step]
         total = out.dtype.type(0)
         for c in range(key.shape[0]):
             difference = query[c] - key[c]
             total += difference * difference
-        out[start + j - begin] = total
+        out[place + j - begin] = total
 
 
 @sums
-def products(query, keys, begin, end, out, start):
-    """out[start + j - begin] = <query, keys[j]>."""
+def products(query, keys, start, step, begin, end, out, place):
+    """out[place + j - begin] = <query, keys[j]>."""
     for j in range(begin, end):
-        key = keys[j]
+        key = keys[start + j * step]
         total = out.dtype.type(0)
         for c in range(key.shape[0]):
             total += query[c] * key[c]
-        out[start + j - begin] = total
+        out[place + j - begin] = total
 
 
 @sums
-def gathered_distances(query, keys, columns, count, out):
-    """out[s] = |query - keys[columns[s]]|^2 by direct differences."""
+def gathered_distances(query, keys, start, step, columns, count, out):
+    """out[s] = |query - keys[start + columns[s] * step]|^2 by direct differences."""
     for s in range(count):
-        key = keys[columns[s]]
+        key = keys[start + columns[s] * step]
         total = out.dtype.type(0)
         for c in range(key.shape[0]):
             difference = query[c] - key[c]
@@ -51,10 +53,10 @@ def gathered_distances(query, keys, columns, count, out):
 
 
 @sums
-def gathered_products(query, keys, columns, count, out):
-    """out[s] = <query, keys[columns[s]]>."""
+def gathered_products(query, keys, start, step, columns, count, out):
+    """out[s] = <query, keys[start + columns[s] * step]>."""
     for s in range(count):
-        key = keys[columns[s]]
+        key = keys[start + columns[s] * step]
         total = out.dtype.type(0)
         for c in range(key.shape[0]):
             total += query[c] * key[c]
@@ -149,59 +151,60 @@ def exponentials(values, count, shift):
 
 
 @sums
-def weighted_vectors(weights, columns, count, vectors, out):
-    """Out = sum_s weights[s] vectors[columns[s]], eight a pass."""
+def weighted_vectors(weights, columns, count, vectors, start, step, out):
+    """Out = sum_s weights[s] vectors[start + columns[s] * step], eight a pass."""
     for c in range(out.shape[0]):
         out[c] = 0
     whole = count - count % 8
     for s in range(0, whole, 8):
         w0, w1, w2, w3 = weights[s], weights[s + 1], weights[s + 2], weights[s + 3]
         w4, w5, w6, w7 = weights[s + 4], weights[s + 5], weights[s + 6], weights[s + 7]
-        r0, r1 = vectors[columns[s]], vectors[columns[s + 1]]
-        r2, r3 = vectors[columns[s + 2]], vectors[columns[s + 3]]
-        r4, r5 = vectors[columns[s + 4]], vectors[columns[s + 5]]
-        r6, r7 = vectors[columns[s + 6]], vectors[columns[s + 7]]
+        r0, r1 = vectors[start + columns[s] * step], vectors[start + columns[s + 1] * step]
+        r2, r3 = vectors[start + columns[s + 2] * step], vectors[start + columns[s + 3] * step]
+        r4, r5 = vectors[start + columns[s + 4] * step], vectors[start + columns[s + 5] * step]
+        r6, r7 = vectors[start + columns[s + 6] * step], vectors[start + columns[s + 7] * step]
         for c in range(out.shape[0]):
             first = w0 * r0[c] + w1 * r1[c] + w2 * r2[c] + w3 * r3[c]
             out[c] += first + (w4 * r4[c] + w5 * r5[c] + w6 * r6[c] + w7 * r7[c])
     for s in range(whole, count):
-        w0, r0 = weights[s], vectors[columns[s]]
+        w0, r0 = weights[s], vectors[start + columns[s] * step]
         for c in range(out.shape[0]):
             out[c] += w0 * r0[c]
 
 
 @sums
-def weighted_differences(weights, columns, count, keys, query, out):
-    """Out = sum_s weights[s] (keys[columns[s]] - query), four a pass."""
+def weighted_differences(weights, columns, count, keys, start, step, query, out):
+    """Out = sum_s weights[s] (keys[start + columns[s] * step] - query), four a pass."""
     for c in range(out.shape[0]):
         out[c] = 0
     whole = count - count % 4
     for s in range(0, whole, 4):
         w0, w1, w2, w3 = weights[s], weights[s + 1], weights[s + 2], weights[s + 3]
-        r0, r1 = keys[columns[s]], keys[columns[s + 1]]
-        r2, r3 = keys[columns[s + 2]], keys[columns[s + 3]]
+        r0, r1 = keys[start + columns[s] * step], keys[start + columns[s + 1] * step]
+        r2, r3 = keys[start + columns[s + 2] * step], keys[start + columns[s + 3] * step]
         for c in range(out.shape[0]):
             x = query[c]
             out[c] += w0 * (r0[c] - x) + w1 * (r1[c] - x) + w2 * (r2[c] - x) + w3 * (r3[c] - x)
     for s in range(whole, count):
-        w0, r0 = weights[s], keys[columns[s]]
+        w0, r0 = weights[s], keys[start + columns[s] * step]
         for c in range(out.shape[0]):
             out[c] += w0 * (r0[c] - query[c])
 
 
 @sums
-def scatter(weights, columns, count, vector, out):
+def scatter(weights, columns, count, vector, out, first, jump):
     """out[columns[s]] += weights[s] vector."""
     for s in range(count):
-        weight, row = weights[s], out[columns[s]]
+        weight, row = weights[s], out[first + columns[s] * jump]
         for c in range(row.shape[0]):
             row[c] += weight * vector[c]
 
 
 @sums
-def scatter_differences(weights, columns, count, vector, keys, out):
-    """out[columns[s]] += weights[s] (vector - keys[columns[s]])."""
+def scatter_differences(weights, columns, count, vector, keys, start, step, out, first, jump):
+    """out[columns[s]] += weights[s] (vector - keys[start + columns[s] * step])."""
     for s in range(count):
-        weight, row, key = weights[s], out[columns[s]], keys[columns[s]]
+        column = columns[s]
+        weight, row, key = weights[s], out[first + column * jump], keys[start + column * step]
         for c in range(row.shape[0]):
             row[c] += weight * (vector[c] - key[c])

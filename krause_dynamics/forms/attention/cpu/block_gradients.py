@@ -7,7 +7,15 @@ import numpy as np
 from krause_dynamics.forms.attention.cpu.arithmetic import dot, is_zero, scale_by, total
 from krause_dynamics.forms.attention.cpu.blocks import clear, fill, measure
 from krause_dynamics.forms.attention.cpu.compiled import entry, plain
-from krause_dynamics.forms.attention.cpu.row import bits_begin, dropout_factors, multiply, restrict, slope, weigh_again
+from krause_dynamics.forms.attention.cpu.row import (
+    bits_begin,
+    dropout_factors,
+    first_row,
+    multiply,
+    restrict,
+    slope,
+    weigh_again,
+)
 from krause_dynamics.forms.attention.cpu.selection import apply_bits
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -16,7 +24,7 @@ from krause_dynamics.forms.attention.cpu.selection import apply_bits
 @entry
 def slope_tiles(
     places, tiles, layout, arrays, dropout, products, slopes, squares, log_partition, bits, grad_log_partition,
-    grad_out, sums_of_rows, sums_of_keys, grad_scale, grad_pair,
+    grad_out, steps, sums_of_rows, sums_of_keys, grad_scale, grad_pair,
 ):  # fmt: skip
     """Products of a chunk become weights and dL/dp becomes dL/ds, both in place.
 
@@ -32,19 +40,21 @@ def slope_tiles(
         log_partition: From `weigh_tiles`.
         bits: Selection from `weigh_tiles`; size 0: all admitted keys stayed.
         grad_log_partition: (batch heads, n).
-        grad_out: (batch heads, n, d_v).
+        grad_out: Rows of memory (., d_v).
+        steps: (1, 3) its steps, as in `Arrays`.
         sums_of_rows: Result (chunk, size), sums of gradients of scores over keys.
         sums_of_keys: Result (chunk, span), the same over rows.
         grad_scale: Result (batch heads, n), summed over rows by the caller.
         grad_pair: Result (batch heads, n, m), zeroed before; size 0: not wanted.
     """
-    n = arrays.q.shape[1]
+    n = arrays.lower.shape[0]
     raw, factors = np.empty(tiles.span, products.dtype), np.empty(tiles.span, products.dtype)
     columns, one = np.empty(tiles.span, np.int32), products.dtype.type(1)
     scale, pair, strides, mass = arrays.scale, arrays.pair, arrays.strides, arrays.mass
     lower, upper = arrays.lower, arrays.upper
     for g in range(places[1] - places[0]):
         x, t = (places[0] + g) // tiles.number, (places[0] + g) % tiles.number
+        g_first, g_step = first_row(steps, 0, x // layout.heads, x % layout.heads), steps[0, 2]
         sums_of_keys[g] = 0
         for r in range(tiles.size):
             i = t * tiles.size + r
@@ -52,7 +62,7 @@ def slope_tiles(
             sums_of_rows[g, r] = 0
             empty = count <= 0 or log_partition[x, i] == -np.inf
             # Padded rows: whatever they hold, nobody asked.
-            if empty or (grad_log_partition[x, i] == 0 and is_zero(grad_out[x, i])):
+            if empty or (grad_log_partition[x, i] == 0 and is_zero(grad_out[g_first + i * g_step])):
                 clear(products[g, r], tiles.span, tiles.span)
                 clear(slopes[g, r], tiles.span, tiles.span)
                 continue
@@ -85,7 +95,7 @@ def slope_tiles(
 
 
 @entry
-def collect(places, tiles, layout, arrays, queries, keys, sums_of_rows, sums_of_keys, parts, grads, grad_mass):
+def collect(places, tiles, layout, arrays, queries, keys, sums_of_rows, sums_of_keys, parts, grads, steps, grad_mass):
     """Add the gradients of a chunk's tiles to those of the call: tiles one after another, since keys overlap.
 
     Args:
@@ -99,28 +109,34 @@ def collect(places, tiles, layout, arrays, queries, keys, sums_of_rows, sums_of_
         sums_of_keys: From `slope_tiles`.
         parts: Slopes times keys (chunk, size, d), slopes^T times queries (chunk, span, d), weights^T times output
             gradients (chunk, span, d_v).
-        grads: Results: q (batch heads, n, d), k (batch kv_heads, m, d), v (batch kv_heads, m, d_v).
+        grads: Results for q, k and v: rows of memory.
+        steps: (3, 3) their steps, as in `Arrays`.
         grad_mass: Result (batch heads, m); size 0: not wanted.
     """
-    n, group = arrays.q.shape[1], layout.heads // layout.kv_heads
+    n, heads, group = arrays.lower.shape[0], layout.heads, layout.heads // layout.kv_heads
     part_q, part_k, part_v = parts
     grad_q, grad_k, grad_v = grads
     for g in range(places[1] - places[0]):
         x, t = (places[0] + g) // tiles.number, (places[0] + g) % tiles.number
-        a, y, zero = arrays.scale[x], x // group, arrays.scale.dtype.type(0)
+        a, zero = arrays.scale[x], arrays.scale.dtype.type(0)
+        batch, head, of_keys = x // heads, x % heads, x % heads // group
+        q_first, k_first = first_row(steps, 0, batch, head), first_row(steps, 1, batch, of_keys)
+        v_first, q_step, k_step, v_step = first_row(steps, 2, batch, of_keys), steps[0, 2], steps[1, 2], steps[2, 2]
         i, begin, end = t * tiles.size, tiles.begin[t], tiles.end[t]
         # ds/dq = a (k - q) and ds/dk = a (q - k) for distances, a k and a q for products.
         for r in range(min(tiles.size, n - i)):
             weight = sums_of_rows[g, r] if layout.distance == 1 else zero
-            _add(grad_q[x, i + r], part_q[g, r], queries[g, r], weight, a)
+            _add(grad_q[q_first + (i + r) * q_step], part_q[g, r], queries[g, r], weight, a)
         for j in range(begin, end):
             s = j - begin
             weight = sums_of_keys[g, s]
             if grad_mass.size > 0:
                 grad_mass[x, j] += weight
-            _add(grad_k[y, j], part_k[g, s], keys[g, s], weight if layout.distance == 1 else zero, a)
-            for c in range(grad_v.shape[2]):
-                grad_v[y, j, c] += part_v[g, s, c]
+            weight = weight if layout.distance == 1 else zero
+            _add(grad_k[k_first + j * k_step], part_k[g, s], keys[g, s], weight, a)
+            target, part = grad_v[v_first + j * v_step], part_v[g, s]
+            for c in range(target.shape[0]):
+                target[c] += part[c]
 
 
 @plain

@@ -14,6 +14,7 @@ from krause_dynamics.forms.attention.cpu.compiled import entry, plain, smaller, 
 from krause_dynamics.forms.attention.cpu.row import (
     bits_begin,
     dropout_factors,
+    first_row,
     mass_row,
     multiply,
     restrict,
@@ -28,24 +29,24 @@ SAMPLES = 16  # keys of a tile among which its centre is sought
 
 
 @sums
-def _centre(keys, begin, end, mass, y, mean):
+def _centre(keys, start, step, begin, end, mass, y, mean):
     """Index of the sampled key that is nearest to the mean of the samples; absent keys do not count.
 
     The mean alone would do as well but for integers; a far key among the samples shifts it, but is not nearest to it.
     """
-    step = max(1, (end - begin) // SAMPLES)
+    skip = max(1, (end - begin) // SAMPLES)
     mean[:] = 0
     number = mean.dtype.type(0)
-    for j in range(begin, end, step):
+    for j in range(begin, end, skip):
         if mass.size == 0 or mass[y, j] > -np.inf:
-            key = keys[j]
+            key = keys[start + j * step]
             number += mean.dtype.type(1)
             for c in range(mean.shape[0]):
                 mean[c] += key[c]
     best, least = begin, np.inf
-    for j in range(begin, end, step):
+    for j in range(begin, end, skip):
         if mass.size == 0 or mass[y, j] > -np.inf:
-            key, away = keys[j], mean.dtype.type(0)
+            key, away = keys[start + j * step], mean.dtype.type(0)
             for c in range(mean.shape[0]):
                 difference = number * key[c] - mean[c]
                 away += difference * difference
@@ -55,29 +56,28 @@ def _centre(keys, begin, end, mass, y, mean):
 
 
 @sums
-def _centred(vectors, begin, end, centre, out, halves):
-    """out[j - begin] = vectors[j] - centre, zeros beyond, and half of their squares."""
-    for j in range(begin, end):
-        source, target = vectors[j], out[j - begin]
+def _centred(vectors, start, step, count, centre, out, halves):
+    """out[s] = vector s - centre, zeros beyond, and half of their squares; vector s is row start + s step."""
+    for s in range(count):
+        source, target = vectors[start + s * step], out[s]
         square = out.dtype.type(0)
         for c in range(target.shape[0]):
             value = source[c] - centre[c]
             target[c] = value
             square += value * value
-        halves[j - begin] = out.dtype.type(0.5) * square
-    out[end - begin :] = 0
-    halves[end - begin :] = 0
+        halves[s] = out.dtype.type(0.5) * square
+    out[count:] = 0
+    halves[count:] = 0
 
 
 @plain
-def _copied(vectors, begin, end, out):
-    """out[j - begin] = vectors[j], zeros beyond; flat, which the compiler turns into one move of memory."""
-    d = vectors.shape[1]
-    source, target = vectors[begin:end].ravel(), out.ravel()
-    for c in range(source.shape[0]):
-        target[c] = source[c]
-    for c in range((end - begin) * d, target.shape[0]):
-        target[c] = 0
+def _copied(vectors, start, step, count, out):
+    """out[s] = vector s, zeros beyond."""
+    for s in range(count):
+        source, target = vectors[start + s * step], out[s]
+        for c in range(target.shape[0]):
+            target[c] = source[c]
+    out[count:] = 0
 
 
 @entry
@@ -94,17 +94,21 @@ def load(places, tiles, layout, arrays, queries, keys, values, squares):
         values: Result (chunk, span, d_v).
         squares: Result (chunk, size + span) half squares of queries and keys.
     """
-    q, k, v, mass = arrays.q, arrays.k, arrays.v, arrays.mass
-    n, group = q.shape[1], layout.heads // layout.kv_heads
-    centre, mean = np.zeros(q.shape[2], q.dtype), np.zeros(q.shape[2], q.dtype)
+    q, k, v, mass, steps = arrays.q, arrays.k, arrays.v, arrays.mass, arrays.steps
+    n, heads, group = arrays.lower.shape[0], layout.heads, layout.heads // layout.kv_heads
+    centre, mean = np.zeros(q.shape[1], q.dtype), np.zeros(q.shape[1], q.dtype)
     for g in range(places[1] - places[0]):
         x, t = (places[0] + g) // tiles.number, (places[0] + g) % tiles.number
         i, begin, end = t * tiles.size, tiles.begin[t], tiles.end[t]
+        batch, head, of_keys, count = x // heads, x % heads, x % heads // group, end - begin
+        q_first, k_first = first_row(steps, 0, batch, head), first_row(steps, 1, batch, of_keys)
+        v_first, q_step, k_step, v_step = first_row(steps, 2, batch, of_keys), steps[0, 2], steps[1, 2], steps[2, 2]
         if layout.distance == 1 and end > begin:
-            centre[:] = k[x // group, _centre(k[x // group], begin, end, mass, mass_row(x, layout), mean)]
-        _centred(q[x], i, min(n, i + tiles.size), centre, queries[g], squares[g, : tiles.size])
-        _centred(k[x // group], begin, end, centre, keys[g], squares[g, tiles.size :])
-        _copied(v[x // group], begin, end, values[g])
+            centre[:] = k[k_first + k_step * _centre(k, k_first, k_step, begin, end, mass, mass_row(x, layout), mean)]
+        rows = min(n - i, tiles.size)
+        _centred(q, q_first + i * q_step, q_step, rows, centre, queries[g], squares[g, : tiles.size])
+        _centred(k, k_first + begin * k_step, k_step, count, centre, keys[g], squares[g, tiles.size :])
+        _copied(v, v_first + begin * v_step, v_step, count, values[g])
 
 
 @sums
@@ -149,7 +153,7 @@ def weigh_tiles(places, tiles, layout, arrays, dropout, products, squares, log_p
         log_partition: Result (batch heads, n).
         bits: Result (batch heads, bytes), zeroed before; size 0: not wanted.
     """
-    n = arrays.q.shape[1]
+    n = arrays.lower.shape[0]
     factors, columns = np.empty(tiles.span, products.dtype), np.empty(tiles.span, np.int32)
     scale, pair, strides, mass = arrays.scale, arrays.pair, arrays.strides, arrays.mass
     lower, upper = arrays.lower, arrays.upper

@@ -34,10 +34,14 @@ class Layout(NamedTuple):
 class Arrays(NamedTuple):
     """Inputs of a call as C-contiguous numpy views.
 
+    Tokens are rows of memory wherever they lie, heads side by side as a projection leaves them or one after another:
+    that of element b, head h and token i is row ``steps[0] b + steps[1] h + steps[2] i``.
+
     Attributes:
-        q: (batch heads, n, d).
-        k: (batch kv_heads, m, d).
-        v: (batch kv_heads, m, d_v).
+        q: Queries (rows, d).
+        k: Keys (rows, d).
+        v: Values (rows, d_v).
+        steps: (3, 3) steps of the three over batch, heads and tokens, in rows.
         scale: (batch heads,) coefficient a of the score.
         mass: (batch mass_heads, m) log masses, -inf for keys that are not there.
         pair: Flat storage of the pair bias (size 0: none).
@@ -50,6 +54,7 @@ class Arrays(NamedTuple):
     q: np.ndarray
     k: np.ndarray
     v: np.ndarray
+    steps: np.ndarray
     scale: np.ndarray
     mass: np.ndarray
     pair: np.ndarray

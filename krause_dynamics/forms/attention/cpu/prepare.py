@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.forms.attention import tiles
-from krause_dynamics.forms.attention.call import Call, Gradients, selection_bytes
+from krause_dynamics.forms.attention.call import Call, Gradients, score_dtype, selection_bytes, split_heads
 from krause_dynamics.forms.attention.cpu.layout import Arrays, Layout
 from krause_dynamics.interaction import random_keys
 from krause_dynamics.interaction.reach import Reach
@@ -25,13 +25,8 @@ NOTHING_LISTED.flags.writeable = False  # as the tables are: one type for the co
 REMEMBERED = 1024  # rows up to which the outline of a call is kept for the next layer or token
 
 
-def prepare(call: Call, *, stretch: bool = False) -> tuple[Outline, Arrays]:
-    """Numbers and arrays of a call, whose scale is (b, h), for the compiled loops.
-
-    Args:
-        call: The call.
-        stretch: Whether keys and values may be longer than those of the call, which are then a stretch of them.
-    """
+def prepare(call: Call) -> tuple[Outline, Arrays]:
+    """Numbers and arrays of a call, whose scale is (b, h), for the compiled loops."""
     (_, heads, n, _), (_, kv_heads, m, _), mass, scale = call.q.shape, call.k.shape, call.log_mass, call.scale
     assert isinstance(scale, Tensor)
     dtype = scale.dtype
@@ -42,14 +37,10 @@ def prepare(call: Call, *, stretch: bool = False) -> tuple[Outline, Arrays]:
     )  # fmt: skip
     lower, upper = (outline.lower, outline.upper) if call.segments is None else _packed_intervals(call)
     pairs = NO_PAIRS[dtype] if call.pair_bias is None else _pairs(call.pair_bias, dtype)
-    k, v = call.k, call.v
-    if stretch and k._base is not None and v._base is not None and k.dtype == dtype:
-        k, v, begin = _buffers(k, v, k._base, v._base)
-        if begin:
-            lower, upper = lower + begin, upper + begin
-    q, keys, values, a = arrays_of(dtype, call.q, k, v, scale)
+    (q, k, v), steps = rows_of(dtype, call.q, call.k, call.v)
     masses = NOTHING[dtype, 2] if mass is None else arrays_of(dtype, mass)[0].reshape(-1, m)
-    return outline, Arrays(q, keys, values, a.reshape(-1), masses, pairs[0], pairs[1], lower, upper, outline.listed)
+    a = arrays_of(dtype, scale)[0].reshape(-1)
+    return outline, Arrays(q, k, v, steps, a, masses, pairs[0], pairs[1], lower, upper, outline.listed)
 
 
 class Outline(NamedTuple):
@@ -97,21 +88,35 @@ def _packed_intervals(call: Call) -> tuple[np.ndarray, np.ndarray]:
     return first.numpy(), last.numpy()
 
 
-def _buffers(k: Tensor, v: Tensor, whole_k: Tensor, whole_v: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Keys, values and where their first token stands: of a stretch of a cache the whole buffer, without a copy.
+def rows_of(dtype: torch.dtype, *tensors: Tensor) -> tuple[list[np.ndarray], np.ndarray]:
+    """Tokens (b, h, n, d) as rows of memory, and their steps (see `Arrays`); copied only where rows have gaps."""
+    found, steps = [], []
+    for given in tensors:
+        x = given.detach() if given.requires_grad else given
+        x = x if x.dtype == dtype else x.to(dtype)
+        strides = _steps(x)
+        if strides is None:
+            x = x.contiguous()
+            strides = _steps(x)
+            assert strides is not None
+        last = [(size - 1) * step for size, step in zip(x.shape, strides, strict=False)]
+        rows, d = 1 + sum(last) if x.numel() else 0, x.shape[3]
+        found.append(x.as_strided((rows, d), (d, 1)).numpy())
+        steps.append(strides)
+    return found, np.array(steps, np.int64)
 
-    Such a stretch is a view [:, :, begin:end] of a contiguous tensor.
-    """
-    begins = []
-    for x, whole in ((k, whole_k), (v, whole_v)):
-        if not whole.is_contiguous() or whole.stride() != x.stride() or whole.shape[:2] != x.shape[:2]:
-            return k, v, 0
-        begins.append((x.storage_offset() - whole.storage_offset()) // x.shape[3])
-    return (whole_k, whole_v, begins[0]) if begins[0] == begins[1] else (k, v, 0)
+
+def _steps(x: Tensor) -> list[int] | None:
+    """Steps of tokens over batch, heads and tokens in rows, or ``None`` where they lie otherwise."""
+    d, strides = x.shape[3], x.stride()
+    if d == 0 or (d > 1 and strides[3] != 1):
+        return None if d else [0, 0, 0]
+    steps = [0 if size == 1 else stride for size, stride in zip(x.shape[:3], strides, strict=False)]
+    return None if any(step % d for step in steps) else [step // d for step in steps]
 
 
 def arrays_of(dtype: torch.dtype, *tensors: Tensor) -> list[np.ndarray]:
-    """Each (b, h, n, d) -> (b h, n, d), a C-contiguous numpy view where possible."""
+    """Each (b, h, ...) -> (b h, ...), a C-contiguous numpy view where possible."""
     found = []
     for x in tensors:
         if x.requires_grad:
@@ -137,25 +142,52 @@ NO_PAIRS = {dtype: (NOTHING[dtype, 1], np.empty(0, np.int64)) for dtype in (torc
 
 
 class Sums:
-    """Arrays into which gradients are summed."""
+    """Arrays into which gradients are summed.
 
-    def __init__(self, call: Call, arrays: Arrays) -> None:
-        (heads, n, _), m, dtype = arrays.q.shape, arrays.k.shape[1], arrays.q.dtype
+    Attributes:
+        tokens: Gradients of queries, keys and values as rows of memory, see `Arrays`.
+        steps: (3, 3) their steps.
+        scale: (batch heads, n).
+        mass: (batch heads, m), or of size 0.
+        pair: (batch heads, n, m), or of size 0.
+    """
+
+    def __init__(self, call: Call, *, by_heads: bool = False) -> None:
+        """Empty sums of a call.
+
+        Args:
+            call: The call.
+            by_heads: Whether tokens of a head are summed side by side and copied to their places in the end.
+        """
+        (batch, heads, n, _), m, dtype = call.q.shape, call.k.shape[2], score_dtype(call.q)
         self.call = call
-        self.vectors = tuple(np.zeros(x.shape, dtype) for x in arrays[:3])
-        self.scale = np.zeros((heads, n), dtype)
-        self.mass = np.zeros((0, 0) if call.log_mass is None else (heads, m), dtype)
-        self.pair = np.zeros((0, 0, 0) if call.pair_bias is None else (heads, n, m), dtype)
+        # Laid out by tokens, as a projection takes them; those of tokens projected together as parts of one tensor.
+        if call.joint is not None:
+            self.whole: Tensor | None = torch.zeros(call.joint.shape, dtype=dtype)
+            self.results = split_heads(self.whole, call.k.shape[1])
+        else:
+            self.whole, shapes = None, [x.transpose(1, 2).shape for x in call[:3]]
+            q, k, v = (torch.zeros(shape, dtype=dtype).transpose(1, 2) for shape in shapes)
+            self.results = q, k, v
+        self.parts = [torch.zeros(x.shape, dtype=dtype) for x in call[:3]] if by_heads else None
+        self.tokens, self.steps = rows_of(dtype, *(self.parts or self.results))
+        kind = self.tokens[0].dtype
+        self.scale = np.zeros((batch * heads, n), kind)
+        self.mass = np.zeros((0, 0) if call.log_mass is None else (batch * heads, m), kind)
+        self.pair = np.zeros((0, 0, 0) if call.pair_bias is None else (batch * heads, n, m), kind)
 
     def gradients(self) -> Gradients:
         """In the shapes and dtypes of the call."""
         call, (batch, heads) = self.call, self.call.q.shape[:2]
-        q, k, v = (torch.from_numpy(g).view(x.shape).to(x.dtype) for g, x in zip(self.vectors, call[:3], strict=True))
+        for result, part in zip(self.results, self.parts or (), strict=False):
+            result.copy_(part)
+        q, k, v = (x.to(call.q.dtype) for x in self.results) if self.whole is None else (self.whole, None, None)
         mass, pair = (
             None if given is None else torch.from_numpy(g).view(batch, heads, *g.shape[1:])
             for given, g in ((call.log_mass, self.mass), (call.pair_bias, self.pair))
         )
-        return Gradients(q, k, v, torch.from_numpy(self.scale).sum(-1).view(batch, heads), mass, pair)
+        scale = torch.from_numpy(self.scale).sum(-1).view(batch, heads)
+        return Gradients(q.to(call.q.dtype), k, v, scale, mass, pair)
 
 
 def spread(run: Callable[[int, int], Any], total: int, smallest: int, *, each: int = 1) -> None:

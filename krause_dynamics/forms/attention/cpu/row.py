@@ -30,6 +30,12 @@ def restrict(scores, count, columns, x, i, layout, pair, strides, mass):
 
 
 @plain
+def first_row(steps, which, batch, head):
+    """Row of memory of the first token of a head, of one of the tensors that steps are of."""
+    return steps[which, 0] * batch + steps[which, 1] * head
+
+
+@plain
 def mass_row(x, layout):
     """Which row of masses head x of the batch reads."""
     return x // layout.heads if layout.mass_heads == 1 else x

@@ -26,6 +26,7 @@ from krause_dynamics.forms.attention.cpu.row import (
     bits_begin,
     compact,
     dropout_factors,
+    first_row,
     multiply,
     restrict,
     select,
@@ -98,15 +99,15 @@ def _fill_cells(position, lower, upper, layout, ranges, number):
 
 
 @plain
-def measure(query, keys, ranges, number, distance, out, columns):
+def measure(query, keys, start, step, ranges, number, distance, out, columns):
     """Half squared distances, negative, or products of a row over its ranges, and the keys' columns; how many."""
     count = 0
     for r in range(number):
         begin, end = ranges[r, 0], ranges[r, 1]
         if distance:
-            distances(query, keys, begin, end, out, count)
+            distances(query, keys, start, step, begin, end, out, count)
         else:
-            products(query, keys, begin, end, out, count)
+            products(query, keys, start, step, begin, end, out, count)
         count += end - begin
     if distance:
         scale_by(out, count, out.dtype.type(-0.5))
@@ -125,13 +126,13 @@ def list_columns(ranges, number, columns):
 
 
 @plain
-def measure_again(query, keys, columns, count, distance, out):
+def measure_again(query, keys, start, step, columns, count, distance, out):
     """As `measure`, of the first columns."""
     if distance:
-        gathered_distances(query, keys, columns, count, out)
+        gathered_distances(query, keys, start, step, columns, count, out)
         scale_by(out, count, out.dtype.type(-0.5))
     else:
-        gathered_products(query, keys, columns, count, out)
+        gathered_products(query, keys, start, step, columns, count, out)
 
 
 @entry
@@ -144,27 +145,32 @@ def forward(rows, layout, arrays, dropout, scratch, out, log_partition, bits):
         arrays: `Arrays`.
         dropout: Probability to drop a weight.
         scratch: (2, longest row) working memory of this thread.
-        out: Result (batch heads, n, d_v).
+        out: Result, rows of memory (batch n heads, d_v).
         log_partition: Result (batch heads, n).
         bits: Result (batch heads, bytes), zeroed before; size 0: not wanted.
     """
-    n, group = arrays.q.shape[1], layout.heads // layout.kv_heads
+    n, heads, group = arrays.lower.shape[0], layout.heads, layout.heads // layout.kv_heads
     columns = np.empty(scratch.shape[1], np.int32)
     listed = arrays.listed
     ranges = np.empty((2 * (2 * layout.radius + 2) + listed.shape[1], 2), np.int64)
     q, k, v, scale, mass = arrays.q, arrays.k, arrays.v, arrays.scale, arrays.mass
     pair, strides, lower, upper = arrays.pair, arrays.strides, arrays.lower, arrays.upper
+    steps = arrays.steps
+    q_step, k_step, v_step = steps[0, 2], steps[1, 2], steps[2, 2]
     scores, factors = scratch[0], scratch[1]
     for x in range(rows[0] // n, (rows[1] + n - 1) // n):
-        keys, values, queries, outputs = k[x // group], v[x // group], q[x], out[x]
+        batch, head = x // heads, x % heads
+        q_first, k_first = first_row(steps, 0, batch, head), first_row(steps, 1, batch, head // group)
+        v_first = first_row(steps, 2, batch, head // group)
         for i in range(max(rows[0] - x * n, 0), min(rows[1] - x * n, n)):
             number = fill_ranges(i + layout.offset, lower[i], upper[i], layout, listed, ranges)
-            count = measure(queries[i], keys, ranges, number, layout.distance == 1, scores, columns)
+            query, mean = q[q_first + i * q_step], out[(batch * n + i) * heads + head]
+            count = measure(query, k, k_first, k_step, ranges, number, layout.distance == 1, scores, columns)
             scale_by(scores, count, scale[x])
             restrict(scores, count, columns, x, i, layout, pair, strides, mass)
             stay = select(scores, count, layout, i + layout.offset)
             if stay == 0:
-                outputs[i] = 0
+                mean[:] = 0
                 log_partition[x, i] = -np.inf
                 continue
             if bits.size > 0:
@@ -178,13 +184,13 @@ def forward(rows, layout, arrays, dropout, scratch, out, log_partition, bits):
             if dropout > 0:
                 dropout_factors(factors, count, columns, dropout, layout.seed, x * n + i)
                 multiply(scores, factors, count)
-            weighted_vectors(scores, columns, count, values, outputs[i])
+            weighted_vectors(scores, columns, count, v, v_first, v_step, mean)
 
 
 @entry
 def backward(
-    heads, layout, arrays, dropout, scratch, log_partition, bits, grad_out, grad_log_partition, grads, grad_mass,
-    grad_pair,
+    heads, layout, arrays, dropout, scratch, log_partition, bits, grad_out, grad_log_partition, grads, steps,
+    grad_scale, grad_mass, grad_pair,
 ):  # fmt: skip
     """Gradients of the key heads heads[0]..heads[1]-1 and of the queries that read them; same rows as `forward`.
 
@@ -196,59 +202,69 @@ def backward(
         scratch: (4, longest row) working memory of this thread.
         log_partition: From `forward`.
         bits: Selection from `forward`; size 0: all admitted keys stayed.
-        grad_out: (batch heads, n, d_v).
+        grad_out: Rows of memory (., d_v).
         grad_log_partition: (batch heads, n).
-        grads: Results, zeroed before: q (batch heads, n, d), k (batch kv_heads, m, d), v (batch kv_heads, m, d_v),
-            scale (batch heads, n), summed over rows by the caller.
+        grads: Results for q, k and v, zeroed before: rows of memory.
+        steps: (4, 3) steps of the three and of grad_out, as in `Arrays`.
+        grad_scale: Result (batch heads, n), summed over rows by the caller.
         grad_mass: Result (batch heads, m), zeroed before; size 0: not wanted.
         grad_pair: Result (batch heads, n, m), zeroed before; size 0: not wanted.
     """
-    n, group = arrays.q.shape[1], layout.heads // layout.kv_heads
+    n, group = arrays.lower.shape[0], layout.heads // layout.kv_heads
     columns = np.empty(scratch.shape[1], np.int32)
     listed = arrays.listed
     ranges = np.empty((2 * (2 * layout.radius + 2) + listed.shape[1], 2), np.int64)
     q, k, v, scale, mass = arrays.q, arrays.k, arrays.v, arrays.scale, arrays.mass
     pair, strides, lower, upper = arrays.pair, arrays.strides, arrays.lower, arrays.upper
     weights, raw, slopes, factors = scratch[0], scratch[1], scratch[2], scratch[3]
-    grad_q, grad_k, grad_v, grad_scale = grads
-    for flat in range(heads[0] * group * n, heads[1] * group * n):
-        x = flat // n
-        i, y = flat - x * n, x // group
-        if grad_log_partition[x, i] == 0 and is_zero(grad_out[x, i]):
-            continue  # padded rows: whatever they hold, nobody asked
-        number = fill_ranges(i + layout.offset, lower[i], upper[i], layout, listed, ranges)
-        if bits.size > 0:  # of a selection only what was chosen is measured again
-            count = chosen(columns, list_columns(ranges, number, columns), bits[x], bits_begin(i, layout))
-            measure_again(q[x, i], k[y], columns, count, layout.distance == 1, weights)
-        else:
-            count = measure(q[x, i], k[y], ranges, number, layout.distance == 1, weights, columns)
-        for t in range(count):
-            raw[t] = weights[t]
-        scale_by(weights, count, scale[x])
-        restrict(weights, count, columns, x, i, layout, pair, strides, mass)
-        count = compact(weights, raw, columns, count)
-        weigh_again(weights, count, columns, x, layout, mass, log_partition[x, i])
-        gathered_products(grad_out[x, i], v[y], columns, count, slopes)
-        dropped = weights
-        if dropout > 0:
-            dropped = factors
-            dropout_factors(dropped, count, columns, dropout, layout.seed, flat)
-            multiply(slopes, dropped, count)
-            multiply(dropped, weights, count)
-        slope(weights, slopes, count, grad_log_partition[x, i])
-        scatter(dropped, columns, count, grad_out[x, i], grad_v[y])
-        grad_scale[x, i] = dot(slopes, raw, count)
-        if grad_mass.size > 0:
-            for s in range(count):
-                grad_mass[x, columns[s]] += slopes[s]
-        if grad_pair.size > 0:
-            for s in range(count):
-                grad_pair[x, i, columns[s]] += slopes[s]
-        # ds/dq = a (k - q) and ds/dk = a (q - k) for distances, a k and a q for products.
-        scale_by(slopes, count, scale[x])
-        if layout.distance == 1:
-            weighted_differences(slopes, columns, count, k[y], q[x, i], grad_q[x, i])
-            scatter_differences(slopes, columns, count, q[x, i], k[y], grad_k[y])
-        else:
-            weighted_vectors(slopes, columns, count, k[y], grad_q[x, i])
-            scatter(slopes, columns, count, q[x, i], grad_k[y])
+    grad_q, grad_k, grad_v = grads
+    places = arrays.steps
+    q_step, k_step, v_step = places[0, 2], places[1, 2], places[2, 2]
+    dq_step, dk_step, dv_step, g_step = steps[0, 2], steps[1, 2], steps[2, 2], steps[3, 2]
+    for x in range(heads[0] * group, heads[1] * group):
+        batch, head, of_keys = x // layout.heads, x % layout.heads, x % layout.heads // group
+        q_first, k_first = first_row(places, 0, batch, head), first_row(places, 1, batch, of_keys)
+        v_first, g_first = first_row(places, 2, batch, of_keys), first_row(steps, 3, batch, head)
+        dq_first, dk_first = first_row(steps, 0, batch, head), first_row(steps, 1, batch, of_keys)
+        dv_first = first_row(steps, 2, batch, of_keys)
+        for i in range(n):
+            g = grad_out[g_first + i * g_step]
+            if grad_log_partition[x, i] == 0 and is_zero(g):
+                continue  # padded rows: whatever they hold, nobody asked
+            query, slope_of_query = q[q_first + i * q_step], grad_q[dq_first + i * dq_step]
+            number = fill_ranges(i + layout.offset, lower[i], upper[i], layout, listed, ranges)
+            if bits.size > 0:  # of a selection only what was chosen is measured again
+                count = chosen(columns, list_columns(ranges, number, columns), bits[x], bits_begin(i, layout))
+                measure_again(query, k, k_first, k_step, columns, count, layout.distance == 1, weights)
+            else:
+                count = measure(query, k, k_first, k_step, ranges, number, layout.distance == 1, weights, columns)
+            for t in range(count):
+                raw[t] = weights[t]
+            scale_by(weights, count, scale[x])
+            restrict(weights, count, columns, x, i, layout, pair, strides, mass)
+            count = compact(weights, raw, columns, count)
+            weigh_again(weights, count, columns, x, layout, mass, log_partition[x, i])
+            gathered_products(g, v, v_first, v_step, columns, count, slopes)
+            dropped = weights
+            if dropout > 0:
+                dropped = factors
+                dropout_factors(dropped, count, columns, dropout, layout.seed, x * n + i)
+                multiply(slopes, dropped, count)
+                multiply(dropped, weights, count)
+            slope(weights, slopes, count, grad_log_partition[x, i])
+            scatter(dropped, columns, count, g, grad_v, dv_first, dv_step)
+            grad_scale[x, i] = dot(slopes, raw, count)
+            if grad_mass.size > 0:
+                for s in range(count):
+                    grad_mass[x, columns[s]] += slopes[s]
+            if grad_pair.size > 0:
+                for s in range(count):
+                    grad_pair[x, i, columns[s]] += slopes[s]
+            # ds/dq = a (k - q) and ds/dk = a (q - k) for distances, a k and a q for products.
+            scale_by(slopes, count, scale[x])
+            if layout.distance == 1:
+                weighted_differences(slopes, columns, count, k, k_first, k_step, query, slope_of_query)
+                scatter_differences(slopes, columns, count, query, k, k_first, k_step, grad_k, dk_first, dk_step)
+            else:
+                weighted_vectors(slopes, columns, count, k, k_first, k_step, slope_of_query)
+                scatter(slopes, columns, count, query, grad_k, dk_first, dk_step)
