@@ -447,23 +447,31 @@ def test_operator_contract():
     )
 
 
+@pytest.mark.parametrize("lie", ["by tokens", "by heads", "together"])
 @pytest.mark.parametrize("by", ["engine", "tiles"])
-def test_gradients_lie_in_memory_as_the_compiler_is_told(by, monkeypatch):
-    """Of projections that were split into heads, (batch, tokens, heads, d) in memory."""
+def test_outputs_and_gradients_lie_in_memory_as_the_compiler_is_told(by, lie, monkeypatch):
+    """By tokens, (batch, tokens, heads, d) in memory, wherever the queries, keys and values lie."""
     if by == "tiles":  # what other devices than the CPU take
         monkeypatch.setattr(both, "forward", lambda call, save: (*tiles_engine.forward(call), torch.empty(0).byte()))
         monkeypatch.setattr(both, "backward", lambda call, log, chosen, *grads: tiles_engine.backward(call, *grads))
     q, k, v = (points(2, 20, 2, 8, grad=False).transpose(1, 2) for _ in range(3))
+    if lie == "by heads":
+        q, k, v = (x.contiguous() for x in (q, k, v))
+    elif lie == "together":
+        q, k, v = torch.cat([q, k, v], 1).transpose(1, 2).contiguous(), None, None
     scale = torch.ones(2, 2, dtype=torch.float64)
     numbers = Reach(8, 0, top_k=4).numbers
-    shared = (q, k, v, scale, None, None, None, None, numbers, True, False, 0, 0.0)
+    shared = (q, k, v, scale, None, None, None, None, numbers, True, 0, 2, False, 0.0)
     out, log_partition, chosen = torch.ops.krause_dynamics.banded(*shared, True)
     arguments = (*shared, log_partition, chosen, torch.ones_like(out), torch.ones_like(log_partition))
-    backward = torch.ops.krause_dynamics.banded_backward
-    real = backward(*arguments)
-    with FakeTensorMode() as mode:
-        told = backward(*(mode.from_tensor(x) if isinstance(x, torch.Tensor) else x for x in arguments))
-    assert [x.stride() for x in real] == [x.stride() for x in told]
+    assert out.transpose(1, 2).is_contiguous()
+    for operator, given in (("banded", (*shared, True)), ("banded_backward", arguments)):
+        run = getattr(torch.ops.krause_dynamics, operator)
+        real = run(*given)
+        with FakeTensorMode() as mode:
+            told = run(*(mode.from_tensor(x) if isinstance(x, torch.Tensor) else x for x in given))
+        both_ways = [[(x.shape, x.stride()) for x in found if x.dtype != torch.uint8] for found in (real, told)]
+        assert both_ways[0] == both_ways[1]
 
 
 def test_dropout_of_tiles_drops_its_share_and_keeps_the_mean():

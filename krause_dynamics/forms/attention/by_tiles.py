@@ -34,7 +34,7 @@ def backward(call: Call, grad_out: Tensor, grad_log: Tensor) -> Gradients:
     device = call.q.device
     # One row more than asked: the tail of the last tile writes there.
     grad_q = torch.zeros(batch, heads, n + 1, call.q.shape[3], dtype=dtype, device=device)
-    # Rows after one another, as the operator promises, whatever the layout of keys that were split into heads.
+    # Of shapes, since zeros like keys that were split into heads would lie as these do.
     shapes = (call.k.shape, call.v.shape, call.coefficients().shape)
     grad_k, grad_v, grad_scale = (torch.zeros(shape, dtype=dtype, device=device) for shape in shapes)
     grad_mass = None if call.log_mass is None else torch.zeros(batch, heads, m, dtype=dtype, device=device)
