@@ -126,9 +126,12 @@ class KrauseAttention(Projections):
 
     @property
     def _width(self) -> dict[str, Any]:
-        """Sigma, or what scores make of it, as an argument of `call_of`; wrappers (peft) are asked for sigma alone."""
+        """1 / sigma^2 as an argument of `call_of`, from the logarithm: half the steps of ``sigma ** -2``.
+
+        Wrappers (peft) of the bandwidth are asked for sigma.
+        """
         part = self.log_sigma
-        return {"scale": part.coefficient()} if type(part) is LogSigma else {"sigma": part()}
+        return {"scale": (-2.0 * part.weight).exp()} if type(part) is LogSigma else {"sigma": part()}
 
     @property
     def interaction(self) -> Interaction:

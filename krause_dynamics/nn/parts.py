@@ -54,10 +54,6 @@ class LogSigma(PerHead):
         """Sigma, (1,) or (heads,)."""
         return self.weight.exp()
 
-    def coefficient(self) -> Tensor:
-        """1 / sigma^2, which scores are multiplied by, from the logarithm: half the steps of ``forward() ** -2``."""
-        return (-2.0 * self.weight).exp()
-
 
 class Rotary(nn.Module):
     """Rotary positions (Su et al. 2104.09864): pairs (c, c + d/2) turn by ``position * base^(-2c/d)``.
