@@ -10,7 +10,8 @@ from scipy.special import eval_gegenbauer
 
 import krause_dynamics as kd
 from krause_dynamics.checkpoints import forecast
-from krause_dynamics.checkpoints.forecast import amplitudes, grown_mode, predicted_contraction, residual
+from krause_dynamics.checkpoints.near_mean import predicted_contraction, residual
+from krause_dynamics.checkpoints.patterns import amplitudes, grown_mode
 from tests import checkpoint_models as models
 
 IDS = [list(range(1, 13)), [3, 14, 15, 9, 26, 5, 35, 8, 9]]

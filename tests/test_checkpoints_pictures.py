@@ -168,11 +168,22 @@ def test_what_is_no_picture_for_the_model_is_named(tmp_path):
         record(model, tmp_path / "nowhere.png")
 
 
-@pytest.mark.parametrize("window", [7, 2])
-def test_windows_of_a_picture_are_refused_not_taken_for_whole_pictures(window):
-    shape = {"embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "image_size": 24, "patch_size": 2}
-    model = models.build(hf.SwinModel, hf.SwinConfig(**shape, window_size=window), 0)
-    with pytest.raises(UnsupportedModel, match="picture"):
-        record(model, PIXELS)
-    with pytest.raises(UnsupportedModel, match="keeps its tokens|what enters the next block"):
-        record(model, PIXELS, attention=None)
+def test_a_stage_of_windows_has_its_states_and_the_whole_is_refused():
+    shape = {"embed_dim": 8, "depths": [2, 1], "num_heads": [2, 2], "image_size": 24, "patch_size": 2, "window_size": 4}
+    model = models.build(hf.SwinModel, hf.SwinConfig(**shape), 0)
+    for attention in ("statistics", None):
+        with pytest.raises(UnsupportedModel, match="merges its tokens between stages"):
+            record(model, PIXELS, attention=attention)
+    for number, side in ((0, 12), (1, 6)):
+        blocks = list(model.encoder.layers[number].blocks)
+        with pytest.raises(UnsupportedModel, match="in windows of a picture"):
+            record(model, PIXELS, blocks=blocks)
+        seen = []
+        hooks = [block.register_forward_hook(lambda m, a, out, seen=seen: seen.append(out[0])) for block in blocks]
+        with torch.no_grad():
+            model(PIXELS)
+        for hook in hooks:
+            hook.remove()
+        run = record(model, PIXELS, blocks=blocks, attention=None)
+        assert run.positions.shape == (len(blocks) + 1, 3, side**2, 8 * 2**number)
+        np.testing.assert_allclose(run.positions[1:], torch.stack(seen), atol=1e-6)

@@ -132,6 +132,17 @@ def test_a_model_of_one_branch_has_the_numbers_of_its_analysis():
         np.testing.assert_array_equal(found["gate"], 1.0)
 
 
+def test_blocks_of_one_branch_each_are_told_apart():
+    """One of three layers krausified: each branch has its own blocks, with the numbers of the analysis."""
+    model = kd.models.krausify(checkpoint_models.llama(), window=4, top_k=3, layers=[1])
+    found, analysis = (take(model, [list(range(1, 13))]) for take in (branch_statistics, kd.analyze))
+    for branch, blocks in (("softmax", [1, 3]), ("krause", [2])):
+        here = found["first_token_score"].sel(branch=branch)
+        np.testing.assert_allclose(here.sel(block=blocks), analysis["first_token_score"].sel(block=blocks), atol=1e-5)
+        assert np.isnan(here.drop_sel(block=blocks)).all()
+        assert (found["strongest_key"].sel(branch=branch).drop_sel(block=blocks) == -1).all()
+
+
 def test_what_one_cannot_tell_apart_is_refused_and_nobody_watches_afterwards():
     model = adapted()
     model.model.layers[1].self_attn.o_proj_krause.register_forward_pre_hook(lambda *_: 1 / 0)

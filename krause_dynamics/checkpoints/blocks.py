@@ -144,6 +144,12 @@ def find_blocks(model: Any, blocks: Sequence[nn.Module] | None = None) -> tuple[
     """
     if blocks is not None:
         return list(blocks), len(blocks)
+    if getattr(model.config, "depths", None):
+        raise UnsupportedModel(
+            f"{type(model).__name__} merges its tokens between stages, so that no sequence of patches runs through all "
+            "of its blocks: what is analysed keeps its tokens. Pass the blocks of one stage of the picture, such as "
+            "blocks=list(model.encoder.layers[0].blocks), with attention=None where it attends in windows"
+        )
     layers = int(getattr(model.config, "num_hidden_layers", 0) or 0)
     groups = getattr(getattr(model, "encoder", None), "albert_layer_groups", None)
     if groups is not None:

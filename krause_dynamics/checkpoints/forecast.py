@@ -32,14 +32,13 @@ from krause_dynamics import theory
 from krause_dynamics._arguments import COUNT, Maybe, reads
 from krause_dynamics.analysis import clusters
 from krause_dynamics.checkpoints.attention_statistics import HEARD, HeadStatistics
+from krause_dynamics.checkpoints.near_mean import predicted_contraction, residual
+from krause_dynamics.checkpoints.patterns import grown_mode
 from krause_dynamics.checkpoints.record import describe
 from krause_dynamics.checkpoints.stream import Passes
 
 if TYPE_CHECKING:
     import xarray
-
-DEGREES = 8  # of the modes that are looked at
-SMALL = 0.01  # of the mean token's norm: deviations at which a block is taken for linear
 
 
 @reads(sequence_length=Maybe(COUNT), max_sequences=Maybe(COUNT), batch_size=COUNT)
@@ -163,30 +162,6 @@ def _linearised(run: Passes, found: _Linear) -> Iterator[None]:
             hook.remove()
 
 
-def predicted_contraction(block: Callable[[Tensor], Tensor], tokens: Tensor) -> np.ndarray:
-    """Residual after a block over that before, to first order around the mean; (b,).
-
-    Args:
-        block: The map (b, T, d) -> (b, T, d).
-        tokens: What it is about to be given; the mean is that of all but the first.
-    """
-    mean = tokens[:, 1:].mean(1, keepdim=True)
-    away = tokens - mean
-    away[:, 0] = 0.0
-    largest = away.norm(dim=-1).amax(1)[:, None, None].clamp_min(torch.finfo(away.dtype).tiny)
-    small = SMALL * mean.norm(dim=-1, keepdim=True) / largest
-    middle = mean.expand_as(tokens)
-    up, down = block(middle + small * away), block(middle - small * away)
-    after = (up + down).double() / 2 + (up - down).double() / (2 * small)
-    return (residual(after) / residual(tokens.double())).cpu().numpy()
-
-
-def residual(tokens: Tensor) -> Tensor:
-    """|X - mean|/|X| of all tokens but the first, (b,)."""
-    rest = tokens[:, 1:]
-    return (rest - rest.mean(1, keepdim=True)).norm(dim=(1, 2)) / rest.norm(dim=(1, 2))
-
-
 class _Seen:
     """What a forward pass of sequences of one length does."""
 
@@ -227,23 +202,3 @@ class _Seen:
         counts = [float(clusters.curve(x, [chord], metric="chord").count[0]) for x in (first, last)]
         modes = theory.winning_mode(middle, dimension=dimension), grown_mode(first, last, dimension)
         return whole | {"chord": np.array(chord), "modes": np.array(modes, float), "clusters": np.array(counts)}
-
-
-def grown_mode(first: np.ndarray, last: np.ndarray, dimension: int) -> int:
-    """Degree 1..8 whose amplitude among unit vectors (N, d) has grown most."""
-    growth = amplitudes(last, dimension) / amplitudes(first, dimension)
-    return int(np.argmax(growth)) + 1
-
-
-def amplitudes(units: np.ndarray, dimension: int) -> np.ndarray:
-    """1/N^2 sum_ij P_l(<u_i, u_j>) for l = 1..8, P_l(1) = 1: of independent directions 1/N, of one point 1.
-
-    Not negative as long as the vectors span no more than ``dimension``.
-    """
-    cosines = np.clip(units @ units.T, -1.0, 1.0)
-    before, here, found = np.ones_like(cosines), cosines, [cosines.mean()]
-    for degree in range(1, DEGREES):
-        ahead = ((2 * degree + dimension - 2) * cosines * here - degree * before) / (degree + dimension - 2)
-        before, here = here, ahead
-        found.append(here.mean())
-    return np.maximum(found, np.finfo(float).tiny)

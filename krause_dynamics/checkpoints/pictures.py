@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from krause_dynamics.checkpoints import image_files
 from krause_dynamics.checkpoints.blocks import device_of, find_blocks
 from krause_dynamics.errors import UnsupportedModel
-
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ class Pictures:
         if is_pixels(inputs):
             pixels, source = torch.as_tensor(inputs)[:most], "pixels"
         else:
-            opened = _opened(inputs, most)
-            pixels, source = _processed(opened, _processor(processor, folder)), "pictures"
+            opened = image_files.opened(inputs, most)
+            pixels, source = image_files.processed(opened, image_files.processor_of(processor, folder)), "pictures"
         if not len(pixels):
             raise ValueError("inputs hold no picture")
         if not bool(torch.isfinite(pixels).all()):
@@ -143,76 +142,13 @@ def shows_pictures(inputs: Any) -> bool:
     one = inputs[0] if isinstance(inputs, Sequence) and len(inputs) else inputs
     if isinstance(one, os.PathLike):
         path = Path(one)
-        return path.is_dir() or path.suffix.lower() in ENDINGS
+        return path.is_dir() or path.suffix.lower() in image_files.ENDINGS
     return is_pixels(inputs) or type(one).__module__.startswith("PIL.")
 
 
 def is_pixels(inputs: Any) -> bool:
     """Whether inputs are a floating array of four axes."""
     return isinstance(inputs, np.ndarray | Tensor) and inputs.ndim == 4 and "float" in str(inputs.dtype)
-
-
-def _opened(inputs: Any, most: int | None) -> list[Any]:
-    """Pictures of PIL."""
-    from PIL import Image
-
-    items = list(inputs) if isinstance(inputs, Sequence) and not isinstance(inputs, str) else [inputs]
-    found: list[Any] = []
-    for item in items:
-        if isinstance(item, Image.Image):
-            found.append(item.convert("RGB"))
-        elif isinstance(item, os.PathLike):
-            files = _files(Path(item))
-            for file in files[: None if most is None else most - len(found)]:
-                with Image.open(file) as picture:
-                    found.append(picture.convert("RGB"))
-        else:
-            raise TypeError(
-                "inputs of a vision model must be a floating array (n, channels, height, width), pathlib.Path of image "
-                f"files or of a folder of them, or pictures of PIL; received {_kind(item)}"
-            )
-    return found[:most]
-
-
-def _kind(item: Any) -> str:
-    shape = getattr(item, "shape", None)
-    return type(item).__name__ if shape is None else f"{item.dtype} of shape {tuple(shape)}"
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS)
-        if not files:
-            raise ValueError(f"inputs: no picture in {str(path)!r}; files must end in {', '.join(ENDINGS)}")
-        return files
-    if not path.is_file():
-        raise ValueError(f"inputs: no such file {str(path)!r}; pass an image file or a folder of them")
-    return [path]
-
-
-def _processor(processor: Any, folder: str) -> Any:
-    if processor is not None:
-        return processor
-    from transformers import AutoImageProcessor
-
-    if not Path(folder, "preprocessor_config.json").is_file():
-        raise ValueError(
-            "inputs: image files need the model's processor and it came without one; pass tokenizer=processor, or "
-            "pixels (n, channels, height, width) as the processor makes them"
-        )
-    return AutoImageProcessor.from_pretrained(folder)
-
-
-def _processed(pictures: list[Any], processor: Any) -> Tensor:
-    if not pictures:
-        return torch.empty(0)
-    pixels: Tensor = processor(images=pictures, return_tensors="pt")["pixel_values"]
-    if pixels.ndim != 4:
-        raise ValueError(
-            f"inputs: the processor makes {tuple(pixels.shape)} of {len(pictures)} pictures, not (n, channels, height, "
-            "width); pass pixels"
-        )
-    return pixels
 
 
 class _Enough(Exception):

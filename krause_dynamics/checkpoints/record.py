@@ -137,7 +137,8 @@ class Batch:
         if last is not None:
             after = last.detach().to(device="cpu", dtype=torch.float32)
             unchanged = after.shape == kept.states[-1].shape and torch.equal(after, kept.states[-1])
-            final = None if unchanged else after.numpy()
+            # Of one stage of several the model goes on with fewer tokens.
+            final = None if unchanged or after.shape[:2] != kept.states[-1].shape[:2] else after.numpy()
         found = [kept.found[block] for block in sorted(kept.found)]
         return cls(members, torch.stack(kept.states).numpy(), final, found)
 

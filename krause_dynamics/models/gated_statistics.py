@@ -23,25 +23,25 @@ import torch
 from torch import Tensor
 
 from krause_dynamics._arguments import COUNT, Maybe, reads
-from krause_dynamics.aggregate import Block, blocks
+from krause_dynamics._array import to_numpy
+from krause_dynamics.aggregate import blocks
 from krause_dynamics.checkpoints import capture, labelled, measures_of_attention, own_attention
 from krause_dynamics.checkpoints.analyze import EPS, increasing
 from krause_dynamics.checkpoints.attention_call import AttentionCall
-from krause_dynamics.checkpoints.attention_pass import Kept, Summing
-from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, summary
+from krause_dynamics.checkpoints.attention_statistics import HeadStatistics
 from krause_dynamics.checkpoints.measures import Measuring
 from krause_dynamics.checkpoints.record import describe
 from krause_dynamics.checkpoints.relative_depth import sink_share
 from krause_dynamics.checkpoints.stream import Passes
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.forms.attention.call import Call
-from krause_dynamics.interaction import DotProduct, Everyone, Interaction, Request
+from krause_dynamics.interaction import DotProduct, Request
 from krause_dynamics.models.gated_record import gates
+from krause_dynamics.models.gated_sums import Seen, statistics_of_block
 
 if TYPE_CHECKING:
     import xarray
 
-PAIRS = 1 << 22  # weights of one branch that are held at once
 EVEN = {
     "even_importance_first": "alpha_0 of even attention within the same reach",
     "even_first_token_score": "first-token score of even attention within the same reach",
@@ -70,8 +70,8 @@ def branch_statistics(
 
     Args:
         model: With a Krause branch (`add_krause_branch`, adapters of it) or a gate (``KrauseLM``); any other model that
-            ``kd.analyze`` takes has one branch, softmax or Krause, and the same numbers, beside those of even
-            attention.
+            ``kd.analyze`` takes has one branch in each block, softmax or Krause, and the same numbers, beside those of
+            even attention.
         inputs: As of ``kd.analyze``.
         tokenizer: Instead of the checkpoint's own.
         sequence_length: Cut text into consecutive sequences of this many tokens.
@@ -82,11 +82,11 @@ def branch_statistics(
         progress: ``True`` draws a progress bar; or a function ``progress(sequences done, all sequences)``.
 
     Returns:
-        Dataset over a first dimension ``branch`` (softmax, krause, mixed; or the one there is) with the measures of
-        attention of ``kd.analyze``, over (sequence, block, head); ``even_importance_first`` and
-        ``even_first_token_score``, the two sink scores of attention that is even within the branch's reach; ``gate``
-        and ``gate_spread`` (branch, sequence, block): mean over tokens and standard deviation of the gate's share;
-        ``sink_rate`` (branch, block, head, eps). Time O(T^2) a layer, memory O(T).
+        Dataset over a first dimension ``branch`` (softmax, krause, mixed; or those there are, NaN in the blocks of the
+        other) with the measures of attention of ``kd.analyze``, over (sequence, block, head);
+        ``even_importance_first`` and ``even_first_token_score``, the two sink scores of attention that is even within
+        the branch's reach; ``gate`` and ``gate_spread`` (branch, sequence, block): mean over tokens and standard
+        deviation of the gate's share; ``sink_rate`` (branch, block, head, eps). Time O(T^2) a layer, memory O(T).
 
     Raises:
         UnsupportedModel: Attention that cannot be recorded faithfully.
@@ -131,19 +131,18 @@ def _dataset(arrays: dict[str, np.ndarray], eps: np.ndarray, meta: dict[str, Any
 class _Heard:
     """What one block was seen to do: its calls in order, and the shares (b, T, 2) of its gate."""
 
-    calls: list[tuple[Interaction, Request, bool]] = field(default_factory=list)
+    calls: list[Seen] = field(default_factory=list)
     share: Tensor | None = None
 
 
 class _Watcher:
     """Is told of the calls of a pass, and answers for a block when it has ended."""
 
-    def __init__(self, single: str, min_queries: int) -> None:
-        self.single = single
+    def __init__(self, min_queries: int) -> None:
         self.min_queries = min_queries
         self.heard = _Heard()
-        self.layers: dict[str, Measuring] = {}
-        self.more: dict[str, dict[str, list[np.ndarray]]] = {}
+        self.blocks = 0
+        self.found: dict[str, dict[int, tuple[HeadStatistics, dict[str, Tensor]]]] = {}
 
     def state(self, layer: int, tokens: Tensor) -> None:
         """The end of a block."""
@@ -156,23 +155,32 @@ class _Watcher:
                 f"block {layer} made {len(heard.calls)} calls of attention where {wanted} "
                 f"{'is' if wanted == 1 else 'are'} expected, so its statistics would be missing or mixed"
             )
-        names = [self.single] if heard.share is None else ["softmax", "krause"]
-        for name, (found, more) in _of_block(heard, names, self.min_queries).items():
-            self.layers.setdefault(name, Measuring(_MEASURES, np.empty(0))).attention(layer, found)
-            for key, values in more.items():
-                self.more.setdefault(name, {}).setdefault(key, []).append(values.float().cpu().numpy())
+        single = "krause" if heard.calls[0].distance else "softmax"
+        names = [single] if heard.share is None else ["softmax", "krause"]
+        self.blocks = layer
+        for name, told in statistics_of_block(heard.calls, heard.share, names, self.min_queries).items():
+            self.found.setdefault(name, {})[layer] = told
 
     def call(self, block: int, call: Call) -> None:
         """A call of a rule of ours."""
-        self.heard.calls.append((*own_attention.lifted(call), call.reach.right == 0))
+        self.heard.calls.append(Seen(*own_attention.lifted(call), call.reach.right == 0, call.distance))
 
     def attention(self, block: int, found: Any) -> None:
         """Nothing: the calls are told of."""
 
     def arrays(self) -> dict[str, dict[str, np.ndarray]]:
-        """(b, blocks, ...) by branch and name."""
-        more = {name: {key: np.stack(x, 1) for key, x in found.items()} for name, found in self.more.items()}
-        return {name: layers.arrays() | more[name] for name, layers in self.layers.items()}
+        """(b, blocks, ...) by branch and name; NaN where a block has not that branch."""
+        return {name: self._of_branch(told) for name, told in self.found.items()}
+
+    def _of_branch(self, told: dict[int, tuple[HeadStatistics, dict[str, Tensor]]]) -> dict[str, np.ndarray]:
+        some, beside = next(iter(told.values()))
+        nothing = some.nothing(), {key: torch.full_like(values, torch.nan) for key, values in beside.items()}
+        layers, more = Measuring(_MEASURES, np.empty(0)), []
+        for block in range(1, self.blocks + 1):
+            found, further = told.get(block, nothing)
+            layers.attention(block, found)
+            more.append(further)
+        return layers.arrays() | {key: np.stack([to_numpy(x[key].float()) for x in more], 1) for key in beside}
 
 
 _MEASURES = tuple(measure for measure in measures_of_attention.MEASURES if not measure.extra)
@@ -182,7 +190,7 @@ def _branches(run: Passes, batch: Any) -> dict[str, dict[str, np.ndarray]]:
     """One forward pass."""
     model = run.checkpoint.backbone
     ours = own_attention.is_ours(model)
-    watcher = _Watcher("krause" if ours else "softmax", run.min_queries)
+    watcher = _Watcher(run.min_queries)
     with run.watching(watcher) as watch, ExitStack() as stack:
         stack.enter_context(own_attention.listening(lambda: watch.stream.block, watcher.call))
         if not ours:
@@ -223,78 +231,9 @@ class _Recorder(capture.AttentionRecorder):
         rule = call.rule(DotProduct(query.shape[-1] ** -0.5 if scaling is None else scaling))
         request = Request.of(query.to(exact), keys.to(exact))
         if self.running_block() is not None:
-            self.watcher.heard.calls.append((rule, request, call.causal))
+            self.watcher.heard.calls.append(Seen(rule, request, call.causal, distance=False))
         output = value.new_zeros((*query.shape[:-1], value.shape[-1]))
         for block in blocks(rule, request):
             for columns, part in block.pieces():
                 output[:, :, block.rows] += part.to(value.dtype) @ values[:, :, columns]
         return output.transpose(1, 2).contiguous(), None
-
-
-def _of_block(heard: _Heard, names: list[str], min_queries: int) -> dict[str, tuple[HeadStatistics, dict[str, Tensor]]]:
-    """Statistics by branch and of all together, and what even attention would give."""
-    request = heard.calls[0][1]
-    (b, h, n, _), device = request.queries.shape, request.queries.device
-    share = torch.ones(b, n, 1, device=device) if heard.share is None else heard.share.to(device)
-    sums = {name: _Sums(request, call[2]) for name, call in zip(names, heard.calls, strict=True)}
-    if len(names) > 1:
-        sums["mixed"] = _Sums(request, all(call[2] for call in heard.calls))
-    size = max(1, PAIRS // (b * h * n))
-    for start in range(0, n, size):
-        rows = slice(start, min(start + size, n))
-        together: list[Tensor] = []
-        for i, name in enumerate(names):
-            g = share[:, rows, i].to(request.queries.dtype)
-            weights, even = (_rows(rule, r, rows) for rule, r in _both(heard.calls[i]))
-            sums[name].add(rows, weights, even, (even > 0).to(g.dtype), g)
-            weighed = [g[:, None, :, None] * x for x in (weights, even, even > 0)]
-            together = weighed if not together else [one + x for one, x in zip(together, weighed, strict=True)]
-        if len(names) > 1:
-            sums["mixed"].add(rows, together[0], together[1], together[2], share[:, rows].sum(-1))
-    return {name: found.finish(min_queries) for name, found in sums.items()}
-
-
-def _both(call: tuple[Interaction, Request, bool]) -> tuple[tuple[Interaction, Request], tuple[Interaction, Request]]:
-    """A call, and the one that hears evenly whom it can reach."""
-    return call[:2], own_attention.by_index(*call[:2])
-
-
-def _rows(rule: Interaction, request: Request, rows: slice) -> Tensor:
-    """Rows of the weights, dense (b, h, rows, T); 0 where nobody is heard."""
-    return own_attention.log_rows(rule, request, rows).softmax(-1).nan_to_num(0.0)
-
-
-class _Sums:
-    """Sums over rows of weights, and over who may be heard in them."""
-
-    def __init__(self, request: Request, causal: bool) -> None:
-        self.causal = causal
-        self.sums = Summing(request, Kept(request.queries, keep_weights=False))
-        self.keys: list[Tensor] = []
-        self.first: list[Tensor] = []
-        self.shares: list[Tensor] = []
-        self.queries = torch.zeros(
-            request.queries.shape[:-1], dtype=request.queries.dtype, device=request.queries.device
-        )
-
-    def add(self, rows: slice, weights: Tensor, even: Tensor, seen: Tensor, share: Tensor) -> None:
-        """Rows of weights and even weights (b, h, rows, T), how much of a query sees a key, and shares (b, rows)."""
-        entropy = torch.special.entr(weights).sum(-1)
-        block = Block(rows, (slice(0, weights.shape[-1]),), weights, entropy, torch.zeros_like(entropy))
-        self.sums.add(block)
-        self.keys.append((even > 0).sum(-1))
-        self.first.append(even[..., 0])
-        self.queries += seen.sum(-2)
-        self.shares.append(share)
-
-    def finish(self, min_queries: int) -> tuple[HeadStatistics, dict[str, Tensor]]:
-        """Statistics; what even attention would give, and the gate."""
-        first, share = torch.cat(self.first, -1), torch.cat(self.shares, -1)
-        call = AttentionCall(Everyone(), None, torch.cat(self.keys, -1), self.queries, self.causal, first > 0)
-        more = {
-            "even_importance_first": first.sum(-1) / self.queries[..., 0],
-            "even_first_token_score": first[..., 1:].mean(-1),
-            "gate": share.mean(-1),
-            "gate_spread": share.std(-1, correction=0),
-        }
-        return summary(call, self.sums.finish(), min_queries), more
