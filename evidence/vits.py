@@ -13,58 +13,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
 
-mpl.use("Agg")
-import matplotlib.pyplot as plt
-
-import krause_dynamics as kd
-from evidence import logs, twins
+from evidence import logs, twins, vit_figures
 from evidence.experiments import Run, configuration
+from evidence.looked import Looked
 from krause_dynamics import plots
 
 COMMAND = "python -m evidence.vits"
 RUNS = {"softmax": "fashion-dot.full-0", "krause": "fashion-gaussian.window+top_k-0"}
 MAPS = 4  # pictures whose attention is drawn
 ASKED = 400  # pictures whose answers are held against the log
-
-
-@dataclass(frozen=True)
-class Looked:
-    """What one call each of `kd.analyze` and `kd.checkpoints.record` finds of a model on pictures.
-
-    Attributes:
-        analysis: The Dataset.
-        weights: (blocks, pictures, heads, tokens, tokens).
-        sigma: Learned bandwidth of each block; empty of softmax.
-    """
-
-    analysis: Any
-    weights: np.ndarray
-    sigma: list[float]
-
-    @classmethod
-    def at(cls, model: Any, pixels: np.ndarray) -> Looked:
-        """Look at a model."""
-        weights = kd.checkpoints.record(model, pixels, attention="weights").extras["attention"]
-        learned = [layer.attention.log_sigma for layer in model.layers if model.config.score != "dot"]
-        sigma = [float(x.weight.detach().exp().mean()) for x in learned]
-        return cls(kd.analyze(model, pixels, eps=(twins.EPS,)), np.asarray(weights), sigma)
-
-    def heard(self) -> np.ndarray:
-        """Keys of a patch with any weight, mean over pictures, heads and patches, (blocks,)."""
-        return (self.weights[:, :, :, 1:] > 0).sum(-1).mean((1, 2, 3))
-
-    def effective(self) -> np.ndarray:
-        """1 / sum_k A_ik^2 of the patches: keys that share the weight of a row, (blocks,)."""
-        return (1.0 / (self.weights[:, :, :, 1:] ** 2).sum(-1)).mean((1, 2, 3))
 
 
 def load(path: Path) -> Any:
@@ -112,50 +75,8 @@ def row(name: str, control: str, found: Looked) -> dict[str, Any]:
     return twins.row(name, control, found.analysis) | {
         "head_diversity": float(found.analysis.head_diversity.mean()),
         "keys_heard": float(found.heard().mean()), "keys_effective": float(found.effective().mean()),
+        "groups": float(found.groups().mean()), "separated": 100.0 * float((found.groups() > 1).mean()),
     }  # fmt: skip
-
-
-def lines(found: Mapping[str, Mapping[str, Looked]]) -> Any:
-    """Over the blocks: neighbourhoods, sinks, heads and bandwidths of both models with their controls."""
-    panels = {
-        "keys that a patch hears": Looked.heard,
-        "keys that share its weight, 1 / sum A^2": Looked.effective,
-        "weight on CLS, by reach": lambda x: x.analysis.importance_first.mean(("sequence", "head")).values,
-        "entropy of the weights": lambda x: x.analysis.entropy.mean(("sequence", "head")).values,
-        "head diversity": lambda x: x.analysis.head_diversity.mean("sequence").values,
-        "learned sigma": lambda x: x.sigma,
-    }
-    with plots.style():
-        figure, axes = plt.subplots(2, 3, figsize=(13.0, 7.0), layout="constrained")
-        for ax, (title, values) in zip(axes.flat, panels.items(), strict=True):
-            for colour, (name, looked) in zip(("C0", "C1"), found.items(), strict=True):
-                for control, dash in zip(twins.CONTROLS, ("-", ":", "--"), strict=True):
-                    if len(y := values(looked[control])):
-                        ax.plot(range(1, len(y) + 1), y, dash, color=colour, label=f"{name}, {control}")
-            ax.set(title=title, xlabel="block", ylim=(0.0, None) if title != "learned sigma" else None)
-        axes.flat[0].legend(fontsize=8)
-    return figure
-
-
-def evolution(found: Mapping[str, Mapping[str, Looked]], pictures: np.ndarray) -> Any:
-    """What CLS looks at, block by block (mean over heads), a line for each picture and model."""
-    blocks = next(iter(found.values()))["trained"].weights.shape[0]
-    rows = [(i, name) for i in range(len(pictures)) for name in found]
-    with plots.style():
-        figure, axes = plt.subplots(
-            len(rows), 1 + blocks, figsize=(1.0 + 0.95 * blocks, 0.95 * len(rows)), layout="constrained"
-        )
-        for line, (i, name) in zip(axes, rows, strict=True):
-            weights = found[name]["trained"].weights[:, i, :, 0, 1:].mean(1)
-            side = round(weights.shape[-1] ** 0.5)
-            for ax, drawn in zip(line, (pictures[i, 0], *weights.reshape(blocks, side, side)), strict=True):
-                ax.imshow(drawn, cmap="gray" if drawn is pictures[i, 0] or drawn.shape != (side, side) else "viridis")
-                ax.set(xticks=[], yticks=[])
-                ax.grid(visible=False)
-            line[0].set_ylabel(name, fontsize=8)
-        for block, ax in enumerate(axes[0, 1:], 1):
-            ax.set_title(f"block {block}", fontsize=8)
-    return figure
 
 
 @torch.no_grad()
@@ -187,8 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
     told = {"command": COMMAND, "pictures": options.count, "runs": list(RUNS.values())}
     whole = {name: {control: one.analysis for control, one in looked.items()} for name, looked in found.items()}
     plots.save_figure(twins.draw(whole), twins.FIGURES / "trained_vits.png", told)
-    plots.save_figure(lines(found), twins.FIGURES / "trained_vits_heads.png", told)
-    plots.save_figure(evolution(found, pixels[:MAPS]), twins.FIGURES / "trained_vits_attention.png", told)
+    plots.save_figure(vit_figures.lines(found), twins.FIGURES / "trained_vits_heads.png", told)
+    plots.save_figure(vit_figures.evolution(found, pixels[:MAPS]), twins.FIGURES / "trained_vits_attention.png", told)
     sys.stdout.write("".join(f"{line}\n" for line in rows))
     return 0
 

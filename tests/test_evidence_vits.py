@@ -7,7 +7,8 @@ import torch
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
-from evidence import vits, weights  # noqa: E402
+from evidence import vit_figures, vits, weights  # noqa: E402
+from evidence.looked import closed_classes  # noqa: E402
 from krause_dynamics.models import KrauseViT, KrauseViTConfig  # noqa: E402
 
 TOKENS, TOP_K, BLOCKS = 10, 3, 2  # CLS and 3 x 3 patches
@@ -49,6 +50,25 @@ def test_keys_are_counted_exactly(pixels):
     np.testing.assert_allclose(vits.Looked.at(model, pixels).effective(), TOKENS, rtol=1e-5)
 
 
+def test_groups_are_as_many_as_the_eigenvalue_one():
+    """Of a row-stochastic matrix the eigenvalue 1 has one eigenvector for each closed class (Perron-Frobenius)."""
+    rng = np.random.default_rng(0)
+    counts = set()
+    for _ in range(60):
+        heard = rng.random((9, 9)) < 0.12
+        np.fill_diagonal(heard, rng.random(9) < 0.5)
+        heard[~heard.any(1), 0] = True
+        weights = np.where(heard, rng.uniform(0.1, 1.0, heard.shape), 0.0)
+        weights /= weights.sum(1, keepdims=True)
+        # Rounding spreads a multiple eigenvalue by the root of 1e-16 at most where blocks are coupled.
+        ones = (np.abs(np.linalg.eigvals(weights) - 1.0) < 1e-6).sum()
+        assert closed_classes(heard) == ones
+        counts.add(int(ones))
+    assert counts > {1, 2}
+    assert closed_classes(np.ones((5, 5), bool)) == 1
+    assert closed_classes(np.eye(5, dtype=bool)) == 5
+
+
 def test_both_models_are_drawn_beside_their_controls(pixels, tmp_path):
     found = {}
     for name, words in (("softmax", ("dot", "full")), ("krause", ("gaussian", "window+top_k"))):
@@ -61,7 +81,7 @@ def test_both_models_are_drawn_beside_their_controls(pixels, tmp_path):
         found[name] = vits.cases(back, pixels)
     rows = {name: vits.row(name, "trained", looked["trained"]) for name, looked in found.items()}
     assert rows["krause"]["keys_heard"] <= TOP_K < rows["softmax"]["keys_heard"] == TOKENS
-    titles = [ax.get_title() for ax in vits.lines(found).axes]
+    titles = [ax.get_title() for ax in vit_figures.lines(found).axes]
     assert "keys that a patch hears" in titles
     # A picture and what CLS sees in each block, for two models.
-    assert len(vits.evolution(found, pixels[:2]).axes) == 2 * 2 * (1 + BLOCKS)
+    assert len(vit_figures.evolution(found, pixels[:2]).axes) == 2 * 2 * (1 + BLOCKS)

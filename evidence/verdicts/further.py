@@ -30,7 +30,7 @@ LOOKED = {
     "sink_rate": "sinks, %", "importance_first": "first token, by reach", "published_importance_first": "published",
     "entropy": "entropy", "keys_heard": "keys heard", "keys_effective": "keys that share the weight",
     "head_diversity": "head diversity", "order_parameter": "order", "effective_clusters": "effective clusters",
-    "as_logged": "answers as logged",
+    "groups": "groups (eigenvalue 1)", "separated": "maps of two groups or more, %", "as_logged": "answers as logged",
 }  # fmt: skip
 TOLD = {
     "twins": (
