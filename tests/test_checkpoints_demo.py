@@ -135,7 +135,7 @@ def test_figures_are_drawn_at_the_threshold_of_the_report(monkeypatch, tmp_path,
     data, control = analysis(), analysis(1)
     written = dict(demo.write_figures({"text": data, "random tokens": control}, runs, tmp_path))
     (_, (first,), _), (_, (second,), options), (_, (third, titles), _) = asked
-    assert first == {"SmolLM2-135M, text": data, "SmolLM2-135M, random tokens": control}
+    assert first == {"text": data, "random tokens": control}
     assert second is data
     assert (third, options) == (runs, {"eps": 0.3})
     assert titles == {"softmax": "softmax: everyone is heard", "krause": "Krause: only within 29 degrees"}

@@ -124,7 +124,7 @@ def test_save_figure_writes_a_small_png_and_its_parameters(tmp_path):
 def test_whole_figures_hold_every_panel(dataset):
     fig = plots.layers_figure(dataset)
     labels = {line.get_label() for line in fig.axes[0].lines}
-    assert {"all tokens", "without first token", "independent tokens, T^(-1/2)"} == labels
+    assert {"all tokens", "without first token", "independent tokens, $T^{-1/2}$"} == labels
     assert len(fig.axes[0].lines) == 3
     assert len(plots.clusters_and_sinks_figure(dataset, eps=0.3).axes) == 3
 

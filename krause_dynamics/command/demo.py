@@ -113,7 +113,7 @@ def write_figures(found: dict[str, xarray.Dataset], runs: dict[str, Trajectory],
     from krause_dynamics import plots
 
     text = found["text"]
-    compared = {f"SmolLM2-135M, {name}": found[name] for name in ("text", "random tokens")}
+    compared = {name: found[name] for name in ("text", "random tokens")}
     titles = {"softmax": "softmax: everyone is heard", "krause": "Krause: only within 29 degrees"}
     simulated = PARAMETERS | {name: run.meta for name, run in runs.items()}
     analysed = PARAMETERS | {"analysis": json.loads(text.attrs["meta"])}

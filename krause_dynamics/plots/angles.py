@@ -12,7 +12,8 @@ from krause_dynamics._arguments import Maybe, Real, reads
 from krause_dynamics.plots.style import A_RUN, ON, new_axes
 from krause_dynamics.trajectory import Trajectory
 
-CUTS = np.arange(180.0, -180.0, -5.0)  # where the circle may be cut open; of equally good ones the first
+# Where the circle may be cut open; of equally good ones the first.
+CUTS = np.concatenate([np.arange(180.0, 0.0, -5.0), np.arange(360.0, 180.0, -5.0)])
 
 
 @reads(trajectory=A_RUN, cut=Maybe(Real(-360.0, 360.0)), ax=ON)

@@ -74,7 +74,14 @@ def _joined(named: Mapping[Any, xarray.Dataset]) -> xarray.Dataset:
     common = [name for name in every[0].data_vars if all(name in one for one in every)]
     parts = [one[common].assign_coords(sequence=np.arange(one.sizes["sequence"])) for one in every]
     along = xarray.DataArray([str(name) for name in named], dims="case", name="case")
-    return xarray.concat(parts, along, join="outer", combine_attrs="drop_conflicts")
+    joined = xarray.concat(parts, along, join="outer", combine_attrs="drop")
+    models = {_model(one) for one in every}
+    return joined.assign_attrs({"model": models.pop()} if len(models) == 1 else {})
+
+
+def _model(data: xarray.Dataset) -> str:
+    """The name of the model of an analysis, empty where it is not told."""
+    return str(json.loads(data.attrs.get("meta", "{}")).get("model", ""))
 
 
 def _with_cases(data: xarray.Dataset) -> xarray.Dataset:
@@ -141,5 +148,7 @@ def title_of(data: xarray.Dataset) -> str:
     """Model, or number of cases, and number of tokens, for titles."""
     lengths = np.unique(data["length"].values[~np.isnan(data["length"].values.astype(float))]).astype(int)
     tokens = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
-    name = f"{data.sizes['case']} cases" if "case" in data.dims else json.loads(data.attrs["meta"])["model"]
+    cases = f"{data.sizes['case']} cases" if "case" in data.dims else ""
+    name = data.attrs.get("model") if cases else _model(data)
+    name = name or cases
     return f"{name} (T = {tokens})"

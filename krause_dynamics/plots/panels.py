@@ -40,7 +40,7 @@ def layers_figure(dataset: Analysed) -> Figure:
         color="0.4",
         linestyle=":",
         linewidth=1.2,
-        label="independent tokens, T^(-1/2)",
+        label="independent tokens, $T^{-1/2}$",
     )
     several = dataset.sizes.get("sequence", 1) > 1
     top.legend(title="mean, band: middle 80 % of sequences" if several else None, ncols=2)
@@ -112,7 +112,7 @@ def particles_figure(runs: Mapping[str, Trajectory], titles: Mapping[str, str]) 
         if i:
             axes[name].set_ylabel("")
     axes["R"].set_ylabel("order parameter R")
-    axes["R"].legend(fontsize="small", loc="center right")
+    axes["clusters"].legend(fontsize="small", loc="upper right")
     return fig
 
 

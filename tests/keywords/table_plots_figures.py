@@ -29,7 +29,7 @@ def _(first, second):
         np.testing.assert_allclose(heights(top)[:2], known)
         np.testing.assert_allclose(heights(top)[2], 8**-0.5)  # of eight independent tokens
         np.testing.assert_allclose(heights(bottom), [data["norm_ratio"].values.mean(axis=0)])
-        assert words(top.get_legend()) == ["all tokens", "without first token", "independent tokens, T^(-1/2)"]
+        assert words(top.get_legend()) == ["all tokens", "without first token", "independent tokens, $T^{-1/2}$"]
         assert top.get_title().startswith("hand (T = 8)")
     data["length"] = ("sequence", [5, 8, 7])
     assert kd.plots.layers_figure(data).axes[0].get_title().startswith("hand (T = 5 to 8)")
@@ -37,6 +37,7 @@ def _(first, second):
     known = [analysis(seed)["order_parameter"].values[..., 1].mean(axis=0) for seed in (first, second)]
     np.testing.assert_allclose(heights(top)[:2], known)
     assert words(top.get_legend())[:2] == ["a", "b"]
+    assert top.get_title().startswith("hand (T = 8)")  # both of one model
     assert len(bottom.lines) == 2
 
 
@@ -107,7 +108,7 @@ def _(first, second):
         np.testing.assert_allclose(heights(drawn[name]), np.multiply.outer([-1, 1], degrees))
     np.testing.assert_allclose(heights(drawn["R"]), np.cos(np.radians([first, second])))
     np.testing.assert_array_equal(heights(drawn["clusters"]), 2)
-    assert words(drawn["R"].get_legend()) == ["Near", "Far"]
+    assert words(drawn["clusters"].get_legend()) == ["Near", "Far"]
     assert len({line.get_linestyle() for line in drawn["R"].lines}) == 2
     met = panels({"near": pair([2, 4]), "far": pair([2, 4])}, TITLES)  # a chord of 0.1 is 5.7 degrees
     np.testing.assert_array_equal(heights(met["clusters"]), [[1, 2]] * 2)
