@@ -46,7 +46,7 @@ def page() -> str:
         "dynamics": _words(kd.Dynamics),
         "run": _words(kd.simulate),
         "opinions": _words(kd.hegselmann_krause),
-        "initial": _words(kd.initial.uniform) | _words(kd.initial.gaussian) | _words(kd.initial.equally_spaced),
+        "initial": _words(kd.initial.equally_spaced) | _words(kd.initial.gaussian) | _words(kd.initial.uniform),
     }
     lines = [
         "# All keys of a TOML file",
@@ -85,7 +85,7 @@ def _keys(tables: Any, name: str) -> dict[str, Any]:
     found = dict(tables.DEFAULTS[name])
     for kinds in [tables.RULES] if name == "rule" else [tables.INITIAL] if name == "initial" else []:
         for keys in kinds.values():
-            found = {**keys, **found}
+            found |= {key: default for key, default in keys.items() if key not in found}
     kinds = [name, *(tables.RULES if name == "rule" else ())]
     further = [key for kind in kinds for key in tables.FURTHER.get(kind, ()) if key not in found]
     return found | dict.fromkeys(further)

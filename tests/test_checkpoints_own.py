@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -142,3 +145,16 @@ def test_nobody_watches_afterwards():
         record(model, IDS)
     assert WATCHERS == []
     assert isinstance(model, hf.PreTrainedModel)
+
+
+def test_a_saved_model_of_this_package_is_analysed_without_loading_its_room_first(tmp_path):
+    """As ``krause analyze FOLDER`` and ``kd.compare`` do in a new process."""
+    sizes = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = kd.models.KrauseLMConfig(**sizes, intermediate_size=32, window=4, attention_top_k=3)
+    kd.models.KrauseLM(config).save_pretrained(tmp_path / "model")
+    code = (
+        "import numpy as np, krause_dynamics as kd; "
+        f"found = kd.analyze({str(tmp_path / 'model')!r}, np.arange(12)[None] % 20); print(dict(found.sizes)['layer'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "3", done.stderr

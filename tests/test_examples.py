@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import codeop
 import doctest
 import importlib
 import importlib.util
@@ -106,3 +107,15 @@ def test_code_of_the_pages(page, tmp_path, monkeypatch):
             exec(block.replace('"run.gif")', '"run.gif", frames=2)'), names)
     plt.close("all")
     assert isinstance(names["run"], kd.Trajectory)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/first_ten_minutes.md"])
+def test_code_can_be_pasted_into_the_plain_interpreter(page):
+    """Line by line: a loop ends with an empty line there."""
+    for block in re.findall(r"```python\n(.*?)```", (README.parent / page).read_text("utf-8"), re.DOTALL):
+        pending = ""
+        for line in [*block.splitlines(), ""]:
+            pending += f"\n{line}" if pending else line
+            if codeop.compile_command(pending, symbol="single") is not None:
+                pending = ""
+        assert pending.strip() == "", pending

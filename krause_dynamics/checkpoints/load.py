@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import json
 import logging
 import os
 import weakref
@@ -129,11 +132,24 @@ def _load(
     source = source_of(model)
     if isinstance(source, str):
         refuse_unreachable(source)
+    _know_own(source)
     network, meta = _weighted(source, weights, dtype, target, part, trust_remote_code)
     if tokenizer is None:
         tokenizer = _tokenizer(source, trust_remote_code)
     name = str(model) if str(model) in (SMOLLM2, RXN_ALBERT) else Path(str(model)).name
     return Checkpoint(network.eval(), tokenizer, name, {"source": str(model), **meta}, part)
+
+
+def _know_own(source: str | Path) -> None:
+    """The Auto classes know models of this package once the room is loaded in which these live, above this one."""
+    from transformers import CONFIG_MAPPING
+
+    file = Path(source) / "config.json" if isinstance(source, Path) else None
+    if file is None or not file.is_file():
+        return
+    with contextlib.suppress(ValueError, AttributeError):  # what is no configuration is said by who loads it
+        if json.loads(file.read_text(encoding="utf-8")).get("model_type") not in CONFIG_MAPPING:
+            importlib.import_module(f"{__name__.partition('.')[0]}.models")
 
 
 def _weighted(

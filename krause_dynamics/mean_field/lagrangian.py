@@ -72,7 +72,7 @@ def settle(density: Density, radius: float, *, count: int = 100_001, max_steps: 
 
     Args:
         density: Initial law on a line.
-        radius: Closed confidence bound.
+        radius: Closed confidence bound; unit: position.
         count: Number of quantiles.
         max_steps: Give up after so many.
 

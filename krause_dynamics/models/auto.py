@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageClassification
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageClassification
 
 from krause_dynamics.models.decoder import KARM, KrauseLM
 from krause_dynamics.models.decoder_configuration import KARMConfig, KrauseLMConfig
@@ -24,6 +24,7 @@ MODELS = (
 for auto, config, model in MODELS:
     AutoConfig.register(config.model_type, config)
     auto.register(config, model)
+    AutoModel.register(config, model)  # by which an analysis loads any folder
 
 know_all()
 for family in FAMILIES:

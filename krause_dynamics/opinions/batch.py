@@ -23,7 +23,7 @@ class Batch:
     """Ends of many runs. Arrays over (radius, sample).
 
     Attributes:
-        radii: (R,) confidence bounds.
+        radii: (R,) confidence bounds; unit: opinion.
         largest: (R, S) share of the agents in the largest cluster.
         clusters: (R, S) number of clusters.
         steps: (R, S) steps in which something moved.
@@ -61,7 +61,7 @@ def hegselmann_krause_batch(samples: Any, radii: Any, *, closed: bool = True, ma
 
     Args:
         samples: Initial opinions, (S, n), or (n,) for one sample; computed in float64.
-        radii: Confidence bounds (R,), or one number.
+        radii: Confidence bounds (R,), or one number; unit: opinion.
         closed: Whether those exactly at the radius are heard.
         max_steps: Steps at most; runs that reach it have ``frozen`` False.
 

@@ -45,7 +45,7 @@ def hegselmann_krause_flow(
 
     Args:
         x0: (n,), (n, d) or (*batch, n, d); numpy or torch.
-        radius: As in `hegselmann_krause`.
+        radius: As in `hegselmann_krause`, in units of opinion.
         t_end: Final time, positive.
         closed: As there.
         include_self: As there.

@@ -24,7 +24,7 @@ def bifurcation(
     """Where the final clusters are, over the radius (Lorenz 2007); the area of a dot is the mass of the cluster.
 
     Args:
-        radii: (R,) confidence bounds.
+        radii: (R,) confidence bounds; unit: opinion.
         positions: For each radius the positions of the final clusters, (k,), as ``kd.final_clusters`` gives.
         masses: Likewise their shares of all mass; equal dots without.
         ax: Where to draw.
@@ -56,7 +56,7 @@ def largest_cluster(
     """Mean share of the largest cluster over the radius, with the central half of the samples as a band.
 
     Args:
-        radii: (R,) confidence bounds.
+        radii: (R,) confidence bounds; unit: opinion.
         largest: (R, S) shares of the largest cluster, as ``kd.hegselmann_krause_batch`` gives.
         ax: Where to draw.
         **line: For ``Axes.plot``.

@@ -140,8 +140,8 @@ def clusters(
     Args:
         dataset: Of ``kd.analyze``, or of ``kd.compare``: then also one line a case.
         ax: Where to draw.
-        radii: Some of the radii of the Dataset (default: those nearest to ``CLUSTER_RADII``, of a comparison the one
-            nearest to ``COMPARED_RADIUS``).
+        radii: Some of the radii of the Dataset, which are chords (default: those nearest to ``CLUSTER_RADII``, of a
+            comparison the one nearest to ``COMPARED_RADIUS``).
         tokens: ``all`` or ``without_first``.
         quantity: ``clusters`` or ``effective_clusters``.
         **line: For ``Axes.plot``.

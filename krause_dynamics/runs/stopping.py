@@ -155,7 +155,7 @@ class ClustersSettled(Located):
     one group from the first step. ``diameter`` waits until they have met as well.
 
     Attributes:
-        radius: The confidence bound.
+        radius: The confidence bound; unit: position (on spheres a chord).
         diameter: Largest diameter of a group, at most the radius; by default the radius.
         space: Where the positions live; by default that of the run.
     """

@@ -129,7 +129,7 @@ def order_over_noise(
 
     Args:
         noises: sigma of dx = drift dt + sigma dB.
-        radii: confidence radii, below 1/2.
+        radii: confidence radii, below 1/2; unit: position, of which the torus has 1.
         t_end: time; near the critical noise, growth is slow and the order still transient.
         cells: cells of the solver.
         particles: also run this many particles at every point (0: none), by Euler-Maruyama with dt = 0.05.

@@ -51,7 +51,7 @@ def growth_rate(
 
     Args:
         wavenumber: k, any shape.
-        radius: confidence radius R.
+        radius: confidence radius R; unit: position.
         density: rho0, mass per unit length (1/L for a probability on a torus of length L); unused when normalised.
         normalised: divide by the number of neighbours.
         noise: sigma of dx = drift dt + sigma dB.
@@ -71,7 +71,7 @@ def frozen_graph_multiplier(*, wavenumber: Any, spacing: float, radius: float) -
     Args:
         wavenumber: k, any shape; at multiples of 2 pi/h, where all move alike, the factor is 1.
         spacing: h.
-        radius: R; a ratio R/h within 1e-9 of an integer counts as that integer (closed ball).
+        radius: R, unit: position; a ratio R/h within 1e-9 of an integer counts as that integer (closed ball).
     """
     from scipy.special import diric
 
@@ -152,7 +152,7 @@ def critical_noise(*, radius: float, length: float, mode: int = 1, normalised: b
     Normalised: sigma_c^2 = 2 R^2 g(q)/q^2, tending to 2 R^2/3.
 
     Args:
-        radius: R.
+        radius: R; unit: position.
         length: circumference L > 2R.
         mode: wave number in units of 2 pi/L; 1 is the last to be stabilised for R << L.
         normalised: divide by the number of neighbours.

@@ -97,7 +97,7 @@ def density_after_one_step(position: ArrayLike, *, radius: float = 1.0) -> np.nd
 
     Args:
         position: distance from the original edge, any shape.
-        radius: confidence radius R.
+        radius: confidence radius R; unit: opinion.
     """
     x = position / radius
     return np.where(x < 0.5, 0.0, np.where(x < 1.0, 2.0, 1.0))

@@ -55,7 +55,7 @@ def layer_norm_equiangular(
         scheme: a word of `kd.layer_normed`.
         rate: alpha of nGPT.
         switch: when Mix-LN turns from Post to Pre.
-        radius: initial norm of the tokens where it matters (pre, peri, pre_scaled, mix).
+        radius: initial norm of the tokens (no radius of hearing) where it matters (pre, peri, pre_scaled, mix).
 
     Returns:
         (rho, r), each of shape (t,), relative error about 1e-10.

@@ -20,7 +20,7 @@ class History:
     """Clusters of many states at several radii. All arrays are numpy; leading axes are those of the positions.
 
     Attributes:
-        radii: (r,).
+        radii: (r,); unit: of the metric.
         count: (..., r) number of clusters K(radius, t).
         effective_number: (..., r).
         groups: (..., r) clusters of at least two points.
@@ -46,7 +46,7 @@ def over_time(
 
     Args:
         positions: (..., n, d), or a `Trajectory`, whose masses are then used.
-        radii: (r,) radii, each at least 0.
+        radii: (r,) radii, each at least 0; unit: of the metric.
         metric: As in `find`.
         log_mass: Broadcasts to (..., n); -inf takes a point out of that state.
         period: Length of a `Torus`, as in `find`; by default that of the trajectory.

@@ -27,7 +27,7 @@ class Clusters:
         sizes: (count,) members.
         masses: (count,) shares of the total mass; without ``log_mass`` they are sizes / n.
         positions: (count, d) weighted means of the members, as given (not normalised); on a torus in [0, period).
-        radius: The radius asked for.
+        radius: The radius asked for; unit: of the metric.
         metric: The distance it is measured in.
     """
 

@@ -123,7 +123,7 @@ class Choice:
     """A radius and why.
 
     Attributes:
-        radius: Geometric middle of the gap.
+        radius: Geometric middle of the gap; unit: of the metric.
         count: Number of clusters there.
         low: Largest merge radius below the gap (or the floor).
         high: Smallest merge radius above it (or the ceiling).

@@ -19,7 +19,7 @@ class Curve:
     """Clusters at every radius. All arrays are numpy.
 
     Attributes:
-        radii: (r,) where the next four arrays are given.
+        radii: (r,) where the next four arrays are given; unit: of the metric.
         count: (r,) number of clusters K(radius), single points included, radius closed.
         effective_number: (r,) ``1 / sum p^2`` of the clusters' shares of the mass.
         groups: (r,) clusters of at least two points.
@@ -78,8 +78,8 @@ def curve(
 
     Args:
         points: (n, d), or (n,) on a line; numpy or torch.
-        radii: Radii to report, each at least 0; by default 0 and every radius at which clusters merge, which is the
-            whole step function.
+        radii: Radii to report, each at least 0, in the unit of the metric; by default 0 and every radius at which
+            clusters merge, which is the whole step function.
         metric: As in `find`.
         log_mass: (n,) log-masses; -inf takes a point out.
         period: Length of a `Torus`, as in `find`.
