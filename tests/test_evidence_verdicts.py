@@ -65,6 +65,7 @@ def test_pages_say_it_and_what_is_missing(made):
     )
     assert "Hearing the near patches alone, instead of all: +" in plain
     assert "it **helps**" in plain
+    assert "- Hearing the near patches alone, instead of all: helps on Fashion-MNIST." in plain
     assert "Top-k inside the window: -" in plain
     assert "fashion (1 of 37 runs), pair (2 of 2 runs)" in plain
     assert "Not run yet." in plain

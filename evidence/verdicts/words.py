@@ -7,6 +7,7 @@ from math import isnan
 from pathlib import Path
 
 from evidence import logs
+from evidence.experiments import PRIMARY
 from evidence.verdicts import distance
 from evidence.verdicts.claims import SUBJECTS
 from evidence.verdicts.found import Found, Judged, interval, shown
@@ -38,13 +39,36 @@ texts) and `evaluations` (LAMBADA and BLiMP as JSON lines). `--compile` halves t
 
 def page(found: dict[str, Found], folder: Path = logs.FOLDER) -> str:
     """The whole page."""
-    parts = [HEAD]
+    parts = [HEAD, "## In short", short(found)]
     for one in found.values():
         if one.counts[0] and (one.experiment.primary or one.experiment.exploratory):
             parts += [f"## {one.experiment.title}", sentences(one)]
     parts += ["## Attention sinks", sinks(folder), "## Long range", long_range(folder)]
     parts += ["## What is not known", unknown(found), END]
     return "\n\n".join(map(wrapped, parts)) + "\n"
+
+
+def short(found: dict[str, Found]) -> str:
+    """Each question that was asked beforehand, over the sets on which it was asked."""
+    lines = []
+    for label in PRIMARY:
+        said: dict[str, list[str]] = {}
+        for one in found.values():
+            for judged in one.contrasts("primary"):
+                if judged.label == label and judged.found is not None:
+                    said.setdefault(outcome(judged, one), []).append(one.experiment.title.split(",")[0])
+        if said:
+            places = "; ".join(f"{word} on {' and '.join(sets)}" for word, sets in said.items())
+            lines.append(f"- {SUBJECTS[label]}: {places}.")
+    return "\n".join(lines) if lines else "Not run yet."
+
+
+def outcome(judged: Judged, one: Found) -> str:
+    """A verdict in a word or two."""
+    assert judged.found is not None
+    better = (judged.found.estimate > 0) == one.experiment.larger_is_better
+    words = {"differs": "helps" if better else "costs", "no difference": "no difference", "undecided": "undecided"}
+    return words.get(judged.verdict, f"{'helps' if better else 'costs'} a little")
 
 
 def wrapped(part: str) -> str:
