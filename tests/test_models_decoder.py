@@ -146,6 +146,8 @@ def test_checkpointed_gradients_are_the_plain_ones():
         ({"support": "everyone"}, "support must be one of"),
         ({"norm": "none"}, "norm must be one of pre, post"),
         ({"dropout": 1.0}, "dropout must be a probability"),
+        ({"dropout": "0.1"}, "dropout must be a probability"),
+        ({"sigma": float("inf")}, "sigma must be positive"),
         ({"sigma": -1.0}, "sigma must be positive"),
         ({"score": "linear"}, "needs support='full'"),
     ],

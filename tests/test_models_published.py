@@ -153,6 +153,7 @@ def wrong(state, name, change):
          "features.1.1.attn.relative_position_index is not"),
         (theirs.karm_state(twin=True), TWIN, "does not say score"),
         (theirs.karm_state(), {**KARM_KEYS, "image_size": 4}, "max_position_embeddings follows"),
+        (wrong(theirs.karm_state(), "ln_f.bias", lambda v: v / 0), KARM_KEYS, "finite, got others in norm.bias"),
         ({"weight": torch.ones(2)}, {}, "no published module"),
     ],
 )  # fmt: skip

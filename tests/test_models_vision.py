@@ -195,6 +195,7 @@ def test_the_loss_is_the_cross_entropy_of_classes_or_of_their_shares(model):
 @pytest.mark.parametrize(
     ("kind", "change", "says"),
     [
+        ("KViT", {"image_size": (32,)}, "image_size must be .height, width."),
         ("KViT", {"image_size": 30}, "patch_size must divide image_size, got 4 and 30"),
         ("KViT", {"metric": "euclidean"}, "metric must be 'chebyshev' or 'manhattan'"),
         ("KViT", {"read_out": "max"}, "read_out must be 'cls' or 'mean'"),
@@ -215,3 +216,5 @@ def test_a_configuration_refuses_what_no_model_can_be(kind, change, says):
 def test_pictures_of_another_size_are_refused(model):
     with pytest.raises(ValueError, match="resize them"):
         model(torch.zeros(2, 3, 20, 20, dtype=torch.float64))
+    with pytest.raises(TypeError, match=r"floating tensor .*, got torch.uint8; bytes"):
+        model(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))

@@ -168,6 +168,7 @@ def test_tables_that_do_not_fit_are_refused_in_words(tables, tmp_path, section, 
     tables[section][key] = value
     with pytest.raises(ValueError, match=message):
         train(tables, out=tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*"))  # so that the mended tables are not those of another run
 
 
 def test_a_configuration_is_the_same_as_a_file(tables, tmp_path):

@@ -15,7 +15,7 @@ from krause_dynamics.command.output import Answer, Output, options
 
 @options("json", "csv", "quiet")
 def train(
-    configuration: Annotated[Path, typer.Argument(help="TOML file with [model], [data], [training], [evaluation].")],
+    configuration: Annotated[Path, typer.Argument(help="TOML file: model, data, training, evaluation.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the run (default: the file's name).")] = None,
     set_: Settings = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda (default: a GPU where there is one).")] = None,

@@ -10,7 +10,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from krause_dynamics._arguments import COUNT
 from krause_dynamics.models.blocks import Block, KrauseModel, Trail
-from krause_dynamics.models.configuration import KrauseConfig
+from krause_dynamics.models.configuration import KrauseConfig, sides
 
 
 class PictureConfig(KrauseConfig):
@@ -41,9 +41,7 @@ class PictureConfig(KrauseConfig):
     @property
     def pixels(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        size = self.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return height, width
+        return sides(self.image_size)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -55,9 +53,16 @@ class PictureConfig(KrauseConfig):
         """A batch of pictures is of this size.
 
         Raises:
-            ValueError: It is not.
+            TypeError: Not a floating tensor.
+            ValueError: Another size.
         """
         wanted = (self.num_channels, *self.pixels)
+        if not isinstance(pixel_values, Tensor) or not pixel_values.is_floating_point():
+            kind = pixel_values.dtype if isinstance(pixel_values, Tensor) else type(pixel_values).__name__
+            raise TypeError(
+                f"pixel_values must be a floating tensor (batch, *{wanted}), got {kind}; bytes: pixels.float() / 255, "
+                "scaled as in training"
+            )
         if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != wanted:
             raise ValueError(
                 f"pixel_values must be (batch, *{wanted}), got {tuple(pixel_values.shape)}; resize them, or build the "

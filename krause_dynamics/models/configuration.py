@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
-from krause_dynamics._arguments import COUNT, COUNT_OR_ZERO, POSITIVE_PARAMETER
+from krause_dynamics._arguments import COUNT, COUNT_OR_ZERO, POSITIVE
 from krause_dynamics._value import check_names
 from krause_dynamics.interaction import Everyone, TopK
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
@@ -113,11 +113,12 @@ class KrauseConfig(PreTrainedConfig):
                 f"num_attention_heads must divide hidden_size, got {self.num_attention_heads} and {self.hidden_size}"
             )
         for name in ("dropout", "attention_dropout", "drop_path"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} must be a probability in [0, 1), got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0.0 <= value < 1.0:
+                raise ValueError(f"{name} must be a probability in [0, 1), got {value!r}")
         COUNT_OR_ZERO.read("random_seed", self.random_seed)
         if self.sigma is not None:
-            POSITIVE_PARAMETER.read("sigma", self.sigma)
+            POSITIVE.read("sigma", self.sigma)
 
     def counts(self) -> tuple[str, ...]:
         """Names of the keys that are whole numbers of at least 1 (or left out)."""
@@ -161,3 +162,16 @@ class KrauseConfig(PreTrainedConfig):
     def nearby(self) -> Neighbourhood:
         """The window."""
         raise NotImplementedError(f"{type(self).__name__} has no window")
+
+
+def sides(image_size: Any) -> tuple[int, int]:
+    """Height and width in pixels.
+
+    Raises:
+        ValueError: Neither two numbers nor one for a square.
+    """
+    if isinstance(image_size, int):
+        return image_size, image_size
+    if not isinstance(image_size, list | tuple) or len(image_size) != 2:
+        raise ValueError(f"image_size must be (height, width), or one number for a square, got {image_size!r}")
+    return image_size[0], image_size[1]

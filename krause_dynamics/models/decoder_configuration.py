@@ -8,7 +8,7 @@ from typing import ClassVar
 from krause_dynamics._arguments import COUNT
 from krause_dynamics.interaction import Causal, RandomKeys, Window
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
-from krause_dynamics.models.configuration import SCORES, KrauseConfig, Scores
+from krause_dynamics.models.configuration import SCORES, KrauseConfig, Scores, sides
 
 
 class KrauseLMConfig(KrauseConfig):
@@ -125,6 +125,4 @@ class KARMConfig(KrauseLMConfig):
     @property
     def picture(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
-        size = self.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return height, width, self.num_channels
+        return (*sides(self.image_size), self.num_channels)

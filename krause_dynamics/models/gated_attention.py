@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicSlidingWindowLayer
 
-from krause_dynamics._arguments import COUNT, POSITIVE_PARAMETER
+from krause_dynamics._arguments import COUNT, POSITIVE
 from krause_dynamics.interaction import TopK, Window
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.models.branches import Gate
@@ -48,7 +48,7 @@ class Branch:
     def __post_init__(self) -> None:
         COUNT.read("window", self.window)
         COUNT.read("top_k", self.top_k)
-        POSITIVE_PARAMETER.read("sigma", self.sigma)
+        POSITIVE.read("sigma", self.sigma)
         for name, known in (("projections", ("pretrained", "fresh")), ("gate", ("learned", "closed"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")

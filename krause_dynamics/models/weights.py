@@ -146,6 +146,9 @@ def _load(model: KrauseModel, state: State) -> None:
     unknown = sorted(set(state) - set(model.state_dict()))
     if missing or unknown:
         raise ValueError(f"weights of this module are missing: {missing[:3]}, or unknown: {unknown[:3]}")
+    damaged = sorted(name for name, weight in state.items() if not bool(weight.isfinite().all()))
+    if damaged:
+        raise ValueError(f"weights must be finite, got others in {', '.join(damaged[:3])}; the file is damaged")
     for name, weight in target.items():
         if name in fixed and name not in state:
             weight.fill_(0.25 * math.log(fixed[name].head_dim))

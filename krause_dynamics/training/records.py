@@ -73,6 +73,12 @@ def export(model: Any, folder: Path) -> None:
             os.replace(written, folder / written.name)
 
 
+def forget(out: Path) -> None:
+    """Take the configuration out of a folder that holds nothing else: of a run that could not begin, to be mended."""
+    if [entry.name for entry in out.iterdir()] == ["configuration.toml"]:
+        (out / "configuration.toml").unlink(missing_ok=True)
+
+
 def prepared(out: Path, configuration: TrainingConfiguration) -> Path:
     """The folder of a run, made where it is not there, with its configuration.
 

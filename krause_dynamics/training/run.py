@@ -72,13 +72,19 @@ def train(
     folder = Path(out)
     if resume == "never" and (folder / "configuration.toml").exists():
         raise ValueError(f"out must be a folder without a run where resume='never', got {folder}")
+    is_new = not (folder / "configuration.toml").exists()
     records.prepared(folder, chosen)
     if (folder / "result.json").exists():
         return _finished(folder)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     mine = [torch.cuda.current_device()] if device == "cuda" else []
-    with torch.random.fork_rng(mine), _quiet(), drawn(progress, "train") as told:
-        return _result(folder, *Session(chosen, folder, device, told).run())
+    try:
+        with torch.random.fork_rng(mine), _quiet(), drawn(progress, "train") as told:
+            return _result(folder, *Session(chosen, folder, device, told).run())
+    except BaseException:
+        if is_new:
+            records.forget(folder)
+        raise
 
 
 @contextmanager
