@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -137,6 +139,45 @@ def test_files_go_through_the_processor_of_the_folder(tmp_path):
     one = record(tmp_path / "model", tmp_path / "pictures" / "1.png")
     np.testing.assert_allclose(one.positions[:, 0], found.positions[:, 1], atol=1e-6)
     assert len(record(model, tmp_path / "pictures", tokenizer=processor, max_sequences=1).positions[0]) == 1
+
+
+SHORT = {"size": {"shortest_edge": 28}, "crop_size": {"height": 24, "width": 24}}
+PROCESSORS = {
+    "DINOv2 with registers": lambda: hf.BitImageProcessor(**SHORT),
+    "CLIP": lambda: hf.CLIPImageProcessor(**SHORT),
+    "SigLIP, no class token": lambda: hf.SiglipImageProcessor(size={"height": 24, "width": 24}),
+}
+
+
+@pytest.mark.parametrize("kind", PROCESSORS)
+def test_each_family_goes_through_its_own_processor(kind, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    build, configure, more, _ = MODELS[kind]
+    model, processor = models.build(build, configure(**TINY, **SIZES, **more), 0), PROCESSORS[kind]()
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    picture = image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8))
+    picture.save(tmp_path / "one.png")
+    expected = record(model, processor(images=[picture], return_tensors="pt")["pixel_values"])
+    found = record(tmp_path / "model", tmp_path / "one.png")
+    np.testing.assert_allclose(found.positions, expected.positions, rtol=1e-5, atol=1e-5)
+    # Since transformers 5 a model of texts and pictures keeps both settings in one file.
+    settings = json.loads((tmp_path / "model" / "preprocessor_config.json").read_text())
+    (tmp_path / "model" / "preprocessor_config.json").unlink()
+    (tmp_path / "model" / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
+    found = record(tmp_path / "model", tmp_path / "one.png")
+    np.testing.assert_allclose(found.positions, expected.positions, rtol=1e-5, atol=1e-5)
+
+
+def test_a_damaged_picture_is_named(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    image.fromarray(np.zeros((40, 30, 3), dtype=np.uint8)).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
+    (tmp_path / "text.jpg").write_text("no picture")
+    model = models.build(hf.ViTModel, hf.ViTConfig(**TINY, **SIZES), 0)
+    for name in ("cut.png", "text.jpg"):
+        with pytest.raises(ValueError, match=f"{name} is damaged or no picture"):
+            record(model, tmp_path / name)
 
 
 def test_a_krause_vision_model_is_analysed_by_its_own_rule():

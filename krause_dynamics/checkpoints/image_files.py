@@ -25,8 +25,11 @@ def opened(inputs: Any, most: int | None) -> list[Any]:
         elif isinstance(item, os.PathLike):
             files = _files(Path(item))
             for file in files[: None if most is None else most - len(found)]:
-                with Image.open(file) as picture:
-                    found.append(picture.convert("RGB"))
+                try:
+                    with Image.open(file) as picture:
+                        found.append(picture.convert("RGB"))
+                except OSError as error:
+                    raise ValueError(f"inputs: {file} is damaged or no picture ({error}); leave it out") from None
         else:
             raise TypeError(
                 "inputs of a vision model must be a floating array (n, channels, height, width), pathlib.Path of image "
@@ -61,7 +64,8 @@ def processor_of(processor: Any, folder: str) -> Any:
         return processor
     from transformers import AutoImageProcessor
 
-    if not Path(folder, "preprocessor_config.json").is_file():
+    # Of a model with texts and pictures both have their settings in one file.
+    if not any(Path(folder, name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         raise ValueError(
             "inputs: image files need the model's processor and it came without one; pass tokenizer=processor, or "
             "pixels (n, channels, height, width) as the processor makes them"
