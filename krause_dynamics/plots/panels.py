@@ -112,7 +112,7 @@ def particles_figure(runs: Mapping[str, Trajectory], titles: Mapping[str, str]) 
         if i:
             axes[name].set_ylabel("")
     axes["R"].set_ylabel("order parameter R")
-    axes["clusters"].legend(fontsize="small", loc="upper right")
+    axes["clusters"].legend(fontsize="small", loc="upper right", handlelength=1.4, borderaxespad=0.0)
     return fig
 
 
