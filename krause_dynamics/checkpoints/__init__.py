@@ -6,12 +6,13 @@ from krause_dynamics.checkpoints.compare import compare
 from krause_dynamics.checkpoints.confidence import confidence
 from krause_dynamics.checkpoints.encoder_decoder import encoder_decoder
 from krause_dynamics.checkpoints.forecast import forecast
-from krause_dynamics.checkpoints.inputs import Tokens, prepare
+from krause_dynamics.checkpoints.inputs import prepare
 from krause_dynamics.checkpoints.interval import interval
 from krause_dynamics.checkpoints.load import Checkpoint, load
 from krause_dynamics.checkpoints.patches import patches
 from krause_dynamics.checkpoints.predictions import predictions
 from krause_dynamics.checkpoints.record import record
+from krause_dynamics.checkpoints.tokens import Tokens
 from krause_dynamics.checkpoints.tracks import tracks
 from krause_dynamics.checkpoints.twin import twin
 

@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 RADII = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4)
 # 0.3 is the threshold of Gu et al. (arXiv:2410.10781); the others show how far the percentage depends on it.
 EPS = (0.1, 0.2, 0.3, 0.5)
+# Arguments that cut inputs into sequences, and those that load a model.
+CUTTING = ("sequence_length", "max_sequences", "truncate", "pad_token")
+LOADING = ("tokenizer", "dtype", "part", "device", "trust_remote_code")
 
 
 def analyze(
@@ -146,35 +149,17 @@ def analyze(
     eps_values, radius_values = increasing("eps", eps, 1.0), increasing("radii", radii, 2.0)
     if attention == "weights":
         raise ValueError("attention='weights' is for record(); analyze forgets maps block by block: attention='full'")
-    cutting: dict[str, Any] = {
-        "sequence_length": sequence_length,
-        "max_sequences": max_sequences,
-        "truncate": truncate,
-        "pad_token": pad_token,
-    }
-    loading: dict[str, Any] = {
-        "tokenizer": tokenizer,
-        "dtype": dtype,
-        "part": part,
-        "device": device,
-        "trust_remote_code": trust_remote_code,
-    }
+    cutting, loading = ({name: asked[name] for name in names} for names in (CUTTING, LOADING))
     if memory is not None:
         model, inputs = placed(model, inputs, memory, batch_size=batch_size, cutting=cutting, **loading)
-        loading = dict.fromkeys(loading) | {"trust_remote_code": trust_remote_code}
+        loading = dict.fromkeys(LOADING) | {"trust_remote_code": trust_remote_code}
     run = Passes.of(
-        model,
-        inputs,
-        attention=attention,
-        batch_size=batch_size,
-        min_queries=min_queries,
-        blocks=blocks,
-        progress=progress,
-        **loading,
-        **cutting,
-    )
-    file, kept = None, {"radii": radius_values.tolist(), "measures": [measure.name for measure in wanted]}
+        model, inputs, attention=attention, batch_size=batch_size, min_queries=min_queries, blocks=blocks,
+        progress=progress, **loading, **cutting,
+    )  # fmt: skip
+    file = None
     if checkpoint is not None:
+        kept = {"radii": radius_values.tolist(), "measures": [measure.name for measure in wanted]}
         file = RunFile(checkpoint, 0.0, by_block.identity(run, kept))
     lengths = run.inputs.lengths
     if attention is not None and len(set(lengths.tolist())) > 1:
@@ -184,20 +169,27 @@ def analyze(
             UserWarning,
             stacklevel=2,
         )
+    moments = Moments.over(run) if any(measure.centred for measure in wanted) else None
+    walk = by_block.walk(run, lambda: table.Measuring(wanted, radius_values, moments), file)
+    return _measured(run, walk, eps_values, radius_values)
+
+
+def _measured(
+    run: Passes, walk: by_block.InTurn | by_block.ByBlock, eps: np.ndarray, radii: np.ndarray
+) -> xarray.Dataset:
+    """What a walk finds; where it ends early, what is finished."""
     arrays: dict[str, np.ndarray] = {}
     number = len(run.inputs)
     finished = np.zeros(number, bool)
-    moments = Moments.over(run) if any(measure.centred for measure in wanted) else None
-    walk = by_block.walk(run, lambda: table.Measuring(wanted, radius_values, moments), file)
     with Interrupts() as interrupts:
         for members, found in walk.go(lambda: interrupts.reason is not None):
             for name, values in found.items():
                 target = arrays.setdefault(name, np.empty((number, *values.shape[1:]), dtype=values.dtype))
                 target[members] = values
             finished[members] = True
-    meta = describe(run) | {"min_queries": min_queries, "distance": "chord"}
     if not finished.any():
         raise Terminated if interrupts.terminated else KeyboardInterrupt
+    meta = describe(run) | {"min_queries": run.min_queries, "distance": "chord"}
     if walk.reason:
         meta |= {"stopped": walk.reason, "sequences": int(finished.sum())}
     if isinstance(walk, by_block.ByBlock):
@@ -207,7 +199,7 @@ def analyze(
     if not finished.all():
         logger.warning("interrupted after %d of %d sequences; the result holds those", finished.sum(), number)
         arrays = {name: values[finished] for name, values in arrays.items()}
-    dataset = labelled.analysis(arrays, lengths[finished], eps_values, radius_values, meta)
+    dataset = labelled.analysis(arrays, run.inputs.lengths[finished], eps, radii, meta)
     dataset = dataset.assign_coords(sequence=np.flatnonzero(finished))  # of a part those that it holds
     if interrupts.terminated:
         raise Terminated(result=dataset)
@@ -221,8 +213,7 @@ def _with_controls(
     for name in ("memory", "checkpoint"):
         if asked[name] is not None:
             raise ValueError(f"controls are analyses of one model in memory; pass them without {name}=")
-    loading = {name: asked.pop(name) for name in ("tokenizer", "dtype", "part", "device", "trust_remote_code")}
-    cutting = {name: asked.pop(name) for name in ("sequence_length", "max_sequences", "truncate", "pad_token")}
+    cutting, loading = ({name: asked.pop(name) for name in names} for names in (CUTTING, LOADING))
     if isinstance(model, torch.nn.Module) and not hasattr(model, "config"):
         found = Checkpoint(model, loading["tokenizer"], type(model).__name__, {"source": "loaded module"})
     else:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from krause_dynamics.checkpoints import one_block
 from krause_dynamics.checkpoints.blocks import NotFinite, device_of
 from krause_dynamics.checkpoints.measures import Measuring
-from krause_dynamics.checkpoints.stream import Passes, marks_of
+from krause_dynamics.checkpoints.sequences import marks_of
+from krause_dynamics.checkpoints.stream import Passes
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.runs.resuming import RunFile
 

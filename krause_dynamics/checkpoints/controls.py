@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from krause_dynamics._files import attributes
-from krause_dynamics.checkpoints.inputs import Tokens
 from krause_dynamics.checkpoints.load import Checkpoint
-from krause_dynamics.checkpoints.stream import model_inputs
+from krause_dynamics.checkpoints.sequences import model_inputs
+from krause_dynamics.checkpoints.tokens import Tokens
 from krause_dynamics.errors import UnsupportedModel
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from torch import nn
 
 from krause_dynamics.checkpoints.blocks import find_blocks
 from krause_dynamics.checkpoints.load import Checkpoint, load, load_on_disk, load_outline
-from krause_dynamics.checkpoints.stream import Inputs, model_inputs
+from krause_dynamics.checkpoints.sequences import Inputs, model_inputs
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.checkpoints.blocks import context_length, device_of
-from krause_dynamics.checkpoints.inputs import Tokens, prepare
+from krause_dynamics.checkpoints.inputs import prepare
+from krause_dynamics.checkpoints.tokens import Tokens
 
 
 @dataclass(frozen=True)

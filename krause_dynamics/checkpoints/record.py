@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from krause_dynamics.checkpoints.attention_statistics import SAMPLED, HeadStatistics
-from krause_dynamics.checkpoints.stream import Passes, marks_of
+from krause_dynamics.checkpoints.sequences import marks_of
+from krause_dynamics.checkpoints.stream import Passes
 from krause_dynamics.trajectory import Trajectory
 
 STATISTICS = tuple(field.name for field in fields(HeadStatistics) if field.name != "weights")

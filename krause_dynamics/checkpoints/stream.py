@@ -9,54 +9,26 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from krause_dynamics._progress import ProgressBar
 from krause_dynamics.checkpoints import capture, own_attention
+from krause_dynamics.checkpoints.attention_path import (
+    TIERS,
+    check_one_per_block,
+    path_of,
+    returned_weights,
+    tier_of,
+    without_attention,
+)
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, statistics_of
-from krause_dynamics.checkpoints.blocks import StreamRecorder, check_kind, context_length, device_of, find_blocks
-from krause_dynamics.checkpoints.inputs import prepare
+from krause_dynamics.checkpoints.blocks import StreamRecorder, check_kind, device_of, find_blocks
 from krause_dynamics.checkpoints.load import Checkpoint, load
-from krause_dynamics.checkpoints.pictures import Pictures, shows_pictures, takes_pictures
-from krause_dynamics.checkpoints.vectors import Vectors
+from krause_dynamics.checkpoints.sequences import Inputs, model_inputs
 from krause_dynamics.errors import UnsupportedModel
-from krause_dynamics.runs.fingerprints import fingerprint
-
-TIERS = ("sink", "statistics", "full")
-MAPS = 1 << 28  # bytes that the attention maps of one block may take under attention="auto"
-
-
-@runtime_checkable
-class Inputs(Protocol):
-    """What a model is shown: sequences of some kind, which know their batches and the model's arguments."""
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each sequence, shape (sequences,)."""
-
-    @property
-    def source(self) -> str:
-        """What they came as, in words."""
-
-    @property
-    def left_out(self) -> int:
-        """Tokens that are not shown."""
-
-    def __len__(self) -> int:
-        """Number of sequences."""
-
-    def batches(self, size: int) -> Iterator[tuple[list[int], Any]]:
-        """Batches of equal length: (indices of the sequences, what `arguments` takes)."""
-
-    def arguments(self, batch: Any, model: Any) -> dict[str, Any]:
-        """What the model's ``forward`` is called with for a batch."""
-
-    def described(self) -> dict[str, np.ndarray]:
-        """The sequences themselves, as arrays that a recorded run keeps."""
 
 
 class Layers(Protocol):
@@ -155,10 +127,10 @@ class Passes:
         check_kind(base, getattr(prepared, "argument", "input_ids"))
         watched, expected = find_blocks(base, blocks)
         with capture.lock(base):  # nobody else's recording may be taken for the model's own attention
-            path = _attention_path(base, attention)
-        silent = _without_attention(getattr(base, "config", None), expected)
+            path = path_of(base, attention)
+        silent = without_attention(getattr(base, "config", None), expected)
         report = ProgressBar("sequences") if progress is True else progress or None
-        tier = _tier(attention, base, min(batch_size, len(prepared)), int(prepared.lengths.max()))
+        tier = tier_of(attention, base, min(batch_size, len(prepared)), int(prepared.lengths.max()))
         return cls(checkpoint, prepared, watched, expected, path, batch_size, min_queries, tier, silent, report)
 
     @property
@@ -193,7 +165,7 @@ class Passes:
                     layers.attention(block + 1, watch.found.nothing())
         elif self.path == "eager":
             self._check_unchanged(model, batch, output)
-            for block, weights in enumerate(_returned(model, output, self.expected)):
+            for block, weights in enumerate(returned_weights(model, output, self.expected)):
                 layers.attention(block + 1, statistics_of(weights, self.min_queries, self.keep_weights))
         return output
 
@@ -262,69 +234,6 @@ class Passes:
         return arguments
 
 
-def model_inputs(
-    checkpoint: Checkpoint,
-    inputs: Any,
-    *,
-    tokenizer: Any = None,
-    blocks: Sequence[nn.Module] | None = None,
-    **cutting: Any,
-) -> Inputs:
-    """Inputs that this model takes; see :func:`~krause_dynamics.checkpoints.prepare`."""
-    if isinstance(inputs, Inputs):
-        return inputs
-    base = checkpoint.backbone
-    vectors = None if hasattr(base, "config") else Vectors.of(inputs)
-    if vectors is not None:
-        return vectors
-    if takes_pictures(base, inputs):
-        source, most = str(checkpoint.meta.get("source", "")), cutting.get("max_sequences")
-        return Pictures.of(inputs, base, processor=tokenizer, folder=source, most=most, blocks=blocks)
-    check_kind(base, "pixel_values" if shows_pictures(inputs) else "input_ids")
-    vocabulary = getattr(getattr(base, "config", None), "vocab_size", None)
-    chosen = checkpoint.tokenizer if tokenizer is None else tokenizer
-    return prepare(inputs, chosen, context=context_length(base), vocabulary=vocabulary, **cutting)
-
-
-def marks_of(inputs: Inputs) -> list[str]:
-    """What tells inputs from others: a short hash of each length of sequences, whatever they are."""
-    return [str(fingerprint(batch)) for _, batch in inputs.batches(len(inputs))]
-
-
-def _tier(attention: str | None, model: Any, batch: int, tokens: int) -> str:
-    """How much is looked at; ``"auto"``: the maps of a block where they are small."""
-    if attention == "auto":
-        heads = getattr(getattr(model, "config", None), "num_attention_heads", None) or 1
-        return "full" if 4 * batch * heads * tokens**2 <= MAPS else "statistics"
-    return {None: "none", "weights": "full", "eager": "statistics"}.get(attention, str(attention))
-
-
-def _attention_path(model: Any, attention: str | None) -> str:
-    """``registry`` if the model's attention can be replaced for the pass, else what the model itself returns."""
-    if attention is None:
-        return "none"
-    if own_attention.is_ours(model):
-        if attention == "eager":
-            raise ValueError("attention='eager' is for models that return their weights; ours need not")
-        return "krause"
-    if not hasattr(model, "config"):
-        raise UnsupportedModel(
-            f"{type(model).__name__} has no attention of ours (kd.nn.KrauseAttention) and is no model of transformers; "
-            "pass attention=None for the hidden states alone"
-        )
-    if attention == "eager":
-        return "eager"
-    reason = capture.refusal(model)
-    if reason is None:
-        return "registry"
-    implementation = model.config._attn_implementation
-    if implementation not in (None, "eager", "sdpa"):
-        raise UnsupportedModel(
-            f"attention cannot be recorded: {reason}. Pass attention=None for the hidden states alone"
-        )
-    return "eager"
-
-
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Dropout off, and every module's own mode restored afterwards."""
@@ -335,59 +244,3 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in before:
             module.training = training
-
-
-def _without_attention(config: Any, expected: int) -> tuple[int, ...]:
-    """Blocks that a hybrid's configuration gives another mixer: convolutions, state spaces, linear attention."""
-    kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()
-    if len(kinds) != expected:
-        return ()
-    return tuple(i for i, kind in enumerate(kinds) if "attention" not in kind or "linear" in kind)
-
-
-def check_one_per_block(called: list[int], expected: int, silent: tuple[int, ...]) -> None:
-    """Refuse calls of attention that are not one a block.
-
-    Args:
-        called: Blocks (0, 1, ...) in the order of calls.
-        expected: Number of blocks.
-        silent: Blocks that have none.
-
-    Raises:
-        UnsupportedModel: Naming the first block that made another number of calls.
-    """
-    if len(silent) == expected:
-        raise UnsupportedModel("no block has softmax attention; pass attention=None for the hidden states alone")
-    wanted = [block for block in range(expected) if block not in silent]
-    if called != wanted:
-        counts = [called.count(block) for block in range(expected)]
-        wrong = next(i for i, count in enumerate(counts) if count != (i not in silent))
-        raise UnsupportedModel(
-            f"block {wrong + 1} made {counts[wrong]} calls of softmax attention where one is expected, so its "
-            "statistics would be missing or mixed; pass attention=None for the hidden states alone (a gated model: "
-            "kd.models.branch_statistics has each branch)"
-        )
-
-
-def _returned(model: Any, output: Any, expected: int) -> Sequence[Tensor]:
-    """The weights that the model itself returned, checked for what gets lost silently."""
-    maps: Sequence[Tensor] | None = getattr(output, "attentions", None)
-    name = type(model).__name__
-    if not maps or len(maps) != expected or any(weights is None for weights in maps):
-        raise UnsupportedModel(
-            f"{name} returned attention weights of {len(maps or ())} of {expected} blocks, loaded with "
-            f"attn_implementation={model.config._attn_implementation!r}; load it with attn_implementation='eager', or "
-            "pass attention=None for the hidden states alone"
-        )
-    for i, weights in enumerate(maps):
-        sums = weights.float().sum(-1)
-        if weights.ndim != 4 or weights.shape[-2] != weights.shape[-1]:
-            raise UnsupportedModel(
-                f"{name}: the attention of block {i + 1} has shape {tuple(weights.shape)}, not one weight for each "
-                "query and key (a window, perhaps); pass attention=None for the hidden states alone"
-            )
-        if not torch.allclose(sums, torch.ones_like(sums), atol=2e-2):
-            raise UnsupportedModel(
-                f"{name}: rows of the attention of block {i + 1} do not sum to 1, {tuple(weights.shape)}"
-            )
-    return maps

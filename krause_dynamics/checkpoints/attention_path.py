@@ -1,0 +1,105 @@
+"""How the attention of a model is read, how much of it, and whether all of it was: nothing is lost silently."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from krause_dynamics.checkpoints import capture, own_attention
+from krause_dynamics.errors import UnsupportedModel
+
+TIERS = ("sink", "statistics", "full")
+MAPS = 1 << 28  # bytes that the attention maps of one block may take under attention="auto"
+
+
+def tier_of(attention: str | None, model: Any, batch: int, tokens: int) -> str:
+    """How much is looked at; ``"auto"``: the maps of a block where they are small."""
+    if attention == "auto":
+        heads = getattr(getattr(model, "config", None), "num_attention_heads", None) or 1
+        return "full" if 4 * batch * heads * tokens**2 <= MAPS else "statistics"
+    return {None: "none", "weights": "full", "eager": "statistics"}.get(attention, str(attention))
+
+
+def path_of(model: Any, attention: str | None) -> str:
+    """``registry`` if the model's attention can be replaced for the pass, else what the model itself returns."""
+    if attention is None:
+        return "none"
+    if own_attention.is_ours(model):
+        if attention == "eager":
+            raise ValueError("attention='eager' is for models that return their weights; ours need not")
+        return "krause"
+    if not hasattr(model, "config"):
+        raise UnsupportedModel(
+            f"{type(model).__name__} has no attention of ours (kd.nn.KrauseAttention) and is no model of transformers; "
+            "pass attention=None for the hidden states alone"
+        )
+    if attention == "eager":
+        return "eager"
+    reason = capture.refusal(model)
+    if reason is None:
+        return "registry"
+    implementation = model.config._attn_implementation
+    if implementation not in (None, "eager", "sdpa"):
+        raise UnsupportedModel(
+            f"attention cannot be recorded: {reason}. Pass attention=None for the hidden states alone"
+        )
+    return "eager"
+
+
+def without_attention(config: Any, expected: int) -> tuple[int, ...]:
+    """Blocks that a hybrid's configuration gives another mixer: convolutions, state spaces, linear attention."""
+    kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()
+    if len(kinds) != expected:
+        return ()
+    return tuple(i for i, kind in enumerate(kinds) if "attention" not in kind or "linear" in kind)
+
+
+def check_one_per_block(called: list[int], expected: int, silent: tuple[int, ...]) -> None:
+    """Refuse calls of attention that are not one a block.
+
+    Args:
+        called: Blocks (0, 1, ...) in the order of calls.
+        expected: Number of blocks.
+        silent: Blocks that have none.
+
+    Raises:
+        UnsupportedModel: Naming the first block that made another number of calls.
+    """
+    if len(silent) == expected:
+        raise UnsupportedModel("no block has softmax attention; pass attention=None for the hidden states alone")
+    wanted = [block for block in range(expected) if block not in silent]
+    if called != wanted:
+        counts = [called.count(block) for block in range(expected)]
+        wrong = next(i for i, count in enumerate(counts) if count != (i not in silent))
+        raise UnsupportedModel(
+            f"block {wrong + 1} made {counts[wrong]} calls of softmax attention where one is expected, so its "
+            "statistics would be missing or mixed; pass attention=None for the hidden states alone (a gated model: "
+            "kd.models.branch_statistics has each branch)"
+        )
+
+
+def returned_weights(model: Any, output: Any, expected: int) -> Sequence[Tensor]:
+    """The weights that the model itself returned, checked for what gets lost silently."""
+    maps: Sequence[Tensor] | None = getattr(output, "attentions", None)
+    name = type(model).__name__
+    if not maps or len(maps) != expected or any(weights is None for weights in maps):
+        raise UnsupportedModel(
+            f"{name} returned attention weights of {len(maps or ())} of {expected} blocks, loaded with "
+            f"attn_implementation={model.config._attn_implementation!r}; load it with attn_implementation='eager', or "
+            "pass attention=None for the hidden states alone"
+        )
+    for i, weights in enumerate(maps):
+        sums = weights.float().sum(-1)
+        if weights.ndim != 4 or weights.shape[-2] != weights.shape[-1]:
+            raise UnsupportedModel(
+                f"{name}: the attention of block {i + 1} has shape {tuple(weights.shape)}, not one weight for each "
+                "query and key (a window, perhaps); pass attention=None for the hidden states alone"
+            )
+        if not torch.allclose(sums, torch.ones_like(sums), atol=2e-2):
+            raise UnsupportedModel(
+                f"{name}: rows of the attention of block {i + 1} do not sum to 1, {tuple(weights.shape)}"
+            )
+    return maps
