@@ -1,4 +1,4 @@
-"""The pages of trained models: norms of values by hand, numbers of the page from the stored results, missing weights."""
+"""The pages of trained models: norms of values by hand, numbers of the page from what is stored, missing weights."""
 
 from __future__ import annotations
 

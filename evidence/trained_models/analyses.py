@@ -39,7 +39,7 @@ def gemma() -> xarray.Dataset:
     long = kd.analyze(model, TEXT, sequence_length=LONG, max_sequences=3, batch_size=1)
     rows = {f"long_{name}": long[name].rename(sequence="text") for name in ("importance_first", "mean_distance")}
     kinds = [kind.removesuffix("_attention") for kind in model.backbone.config.layer_types]
-    return found.assign(rows, kind=("block", kinds))
+    return found.assign(rows | {"kind": ("block", kinds)})
 
 
 def minilm() -> xarray.Dataset:
