@@ -94,12 +94,23 @@ def reduced(found: xarray.Dataset) -> xarray.Dataset:
 
 def _decoder(model: Checkpoint) -> xarray.Dataset:
     """Sinks under the published controls, norms of values, and whether the weights were read well."""
-    ids = model.tokenizer(TEXT.read_text(encoding="utf-8"), add_special_tokens=False)["input_ids"]
-    rows = [ids[i : i + LENGTH] for i in range(0, LENGTH * TEXTS, LENGTH)]
+    rows = _rows(model)
     found = kd.analyze(model, rows, controls=("random", "repeated", "with_bos"))
     meta = json.loads(found.attrs["meta"]) | {"loss": _loss(model, rows)}
-    dims = ("sequence", "block", "value_head")
-    return found.assign(value_norm=(dims, value_norms(model, rows))).assign_attrs(meta=json.dumps(meta))
+    return found.assign(value_norm=both_value_norms(model)).assign_attrs(meta=json.dumps(meta))
+
+
+def _rows(model: Checkpoint) -> list[list[int]]:
+    """Consecutive pieces of the text, without special tokens."""
+    ids = model.tokenizer(TEXT.read_text(encoding="utf-8"), add_special_tokens=False)["input_ids"]
+    return [ids[i : i + LENGTH] for i in range(0, LENGTH * TEXTS, LENGTH)]
+
+
+def both_value_norms(model: Checkpoint) -> Any:
+    """`value_norms` of the text, and of the text after the token that begins a sequence in training."""
+    rows, first = _rows(model), model.tokenizer.bos_token_id
+    both = [value_norms(model, rows), value_norms(model, [[first, *row[:-1]] for row in rows])]
+    return ("start", "sequence", "block", "value_head"), np.stack(both)
 
 
 def value_norms(model: Checkpoint, rows: list[list[int]]) -> np.ndarray:

@@ -40,37 +40,48 @@ PUBLISHED = {
 REST = {"tokens": "without_first"}
 
 
+SINKS = """
+## Attention sinks under controls
+
+Sink_1^{eps:g} in per cent at 64 tokens: the share of (sequence, block, head) whose first token receives more than that
+of the attention. Published ones are of Gu et al. (arXiv 2410.10781, table 1). Rotary models lose their sink on a
+repeated token, as all states are one. The tokenizer of Gemma 3 begins every text with one token: no other is a sink.
+"""
+VALUES = """
+## Values at the sink
+
+The norm of the first token's value over the median of the others', at 64 tokens. Published: tokens that are sinks have
+small values (the same source), so that a head that rests there adds nothing.
+"""
+REACH = """
+## Blocks with a window and blocks without
+
+Gemma 3, three texts of 1024 tokens, each after the first token of training; a window is of 512. The share of the first
+token is divided by the queries that can see it.
+"""
+OVERVIEW = """
+## Synchronization and clusters
+
+Tokens without the first, means over sequences. Clusters: directions within {angle:.0f} degrees of another member.
+"""
+
+
 def page() -> str:
     """Markdown of all models that are stored."""
     found = {name: stored(name) for name in NAMES if (RESULTS / f"{name}.nc").exists()}
-    parts = [
-        ["# Five trained models", "", "Printed by `python -m evidence.trained_models`; pictures are in the gallery."],
-        sinks({name: found[name] for name in DECODERS if name in found}),
-        values({name: found[name] for name in DECODERS if name in found}),
-        reach(found["gemma"]) if "gemma" in found else [],
-        overview(found),
-        checks(found),
-    ]
-    return "\n".join(line for part in parts for line in (*part, "")).rstrip() + "\n"
+    decoders = {name: found[name] for name in DECODERS if name in found}
+    head = "# Five trained models\n\nPrinted by `python -m evidence.trained_models`; pictures are in the gallery."
+    parts = [head, sinks(decoders), values(decoders), reach(found["gemma"]), overview(found), checks(found)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def sinks(found: dict[str, xarray.Dataset]) -> list[str]:
+def sinks(found: dict[str, xarray.Dataset]) -> str:
     """Sink rates under the published controls."""
-    head = ["", *(NAMES[name] for name in found), *PUBLISHED]
-    lines = [
-        "## Attention sinks under controls",
-        "",
-        f"Sink_1^{EPS:g} in per cent at 64 tokens: the share of (sequence,",
-    ]
-    lines += [
-        "block, head) whose first token receives more than that of the attention. Published ones are of Gu et al."
-    ]
-    lines += ["(arXiv 2410.10781, table 1). Rotary models lose their sink on a repeated token: all states are one.", ""]
-    rows = []
+    head, rows = ["", *(NAMES[name] for name in found), *PUBLISHED], []
     for control, words in CONTROLS.items():
         ours = [f"{sink_rate(data, control):.1f}" for data in found.values()]
         rows.append([words, *ours, *(f"{row[control]:.1f}" if control in row else "-" for row in PUBLISHED.values())])
-    return [*lines, *_table(head, rows)]
+    return SINKS.format(eps=EPS) + _table(head, rows)
 
 
 def sink_rate(data: xarray.Dataset, control: str) -> float:
@@ -78,71 +89,49 @@ def sink_rate(data: xarray.Dataset, control: str) -> float:
     return float(data["sink_rate"].sel(control=control, eps=EPS).mean())
 
 
-def value_norms(data: xarray.Dataset) -> np.ndarray:
+def value_norms(data: xarray.Dataset, start: str = "as given") -> np.ndarray:
     """(blocks, heads of values): the first token's over the median of the others', mean over sequences."""
-    values: np.ndarray = data["value_norm"].isel(control=0, missing_dims="ignore").mean("sequence").values
-    return values
+    which = ("as given", "with_bos").index(start)
+    norms: np.ndarray = data["value_norm"].isel(start=which).mean("sequence").values
+    return norms
 
 
-def values(found: dict[str, xarray.Dataset]) -> list[str]:
+def values(found: dict[str, xarray.Dataset]) -> str:
     """How small the values of the first token are."""
-    lines = [
-        "## Values at the sink",
-        "",
-        "The norm of the first token's value over the median of the others'. Published:",
-    ]
-    lines += ["keys that are sinks have small values (the same source), so that a head may add nothing.", ""]
-    head = ["", "median over blocks and heads", "share below 1", "share below 1/2", "blocks where it is larger than 1"]
+    head = ["", "median over blocks and heads", "share below 1", "share below 1/2", "blocks where the mean is above 1"]
     rows = []
     for name, data in found.items():
-        norms = value_norms(data)
-        above = [str(block) for block, mean in enumerate(norms.mean(-1), 1) if mean > 1] or ["none"]
-        shares = [f"{100 * (norms < least).mean():.0f} %" for least in (1.0, 0.5)]
-        rows.append([NAMES[name], f"{np.median(norms):.2f}", *shares, ", ".join(above)])
-    return [*lines, *_table(head, rows)]
+        for start in ("as given", "with_bos"):
+            norms = value_norms(data, start)
+            above = [str(block) for block, mean in enumerate(norms.mean(-1), 1) if mean > 1] or ["none"]
+            shares = [f"{100 * (norms < least).mean():.0f} %" for least in (1.0, 0.5)]
+            rows.append([f"{NAMES[name]}, {CONTROLS[start]}", f"{np.median(norms):.2f}", *shares, ", ".join(above)])
+    return VALUES + _table(head, rows)
 
 
-def reach(gemma: xarray.Dataset) -> list[str]:
+def reach(gemma: xarray.Dataset) -> str:
     """Gemma's blocks that hear a window, and those that hear all."""
-    lines = [
-        "## Blocks with a window and blocks without",
-        "",
-        "Gemma 3, three texts of 1024 tokens; a window is of 512.",
-    ]
-    lines += ["The share of the first token is divided by the queries that can see it.", ""]
-    head = [
-        "blocks",
-        "number",
-        "attention to the first token",
-        "mean distance of attention (tokens)",
-        "Sink, 64 tokens",
-    ]
-    rows = []
+    head, rows = ["blocks", "number", "attention to the first token", "mean distance (tokens)", "Sink, 64 tokens"], []
     for kind in ("sliding", "full"):
         here = gemma["kind"].values == kind
         first, far = (float(gemma[f"long_{name}"][:, here].mean()) for name in ("importance_first", "mean_distance"))
-        rate = float(gemma["sink_rate"].sel(control="as given", eps=EPS)[here].mean())
+        rate = float(gemma["sink_rate"].sel(control="with_bos", eps=EPS)[here].mean())
         rows.append([kind, str(here.sum()), f"{100 * first:.0f} %", f"{far:.0f}", f"{rate:.1f} %"])
-    return [*lines, *_table(head, rows)]
+    return REACH + _table(head, rows)
 
 
-def overview(found: dict[str, xarray.Dataset]) -> list[str]:
-    """Each model as trained, and with random weights where that was asked."""
-    lines = [
-        "## Synchronization and clusters",
-        "",
-        "Tokens without the first, means over sequences. Clusters: directions",
-    ]
-    lines += [f"within {np.degrees(2 * np.arcsin(RADIUS / 2)):.0f} degrees of another member.", ""]
+def overview(found: dict[str, xarray.Dataset]) -> str:
+    """Each model as trained, and under the controls that change it."""
     head = ["model", "tokens", "R first", "R last", "highest cosine, after block", "clusters first", "clusters last",
             f"Sink_1^{EPS:g}", "most heard is the first"]  # fmt: skip
-    rows = []
-    for name, data in found.items():
-        for control in ("as given", "random_weights"):
-            if control in data["control"].values:
-                words = NAMES[name] + (", random weights" if control != "as given" else "")
-                rows.append([words, *_facts(data.sel(control=control))])
-    return [*lines, *_table(head, rows)]
+    shown = {"as given": "", "with_bos": ", after the first token of training", "random_weights": ", random weights"}
+    rows = [
+        [NAMES[name] + words, *_facts(data.sel(control=control))]
+        for name, data in found.items()
+        for control, words in shown.items()
+        if control in data["control"].values
+    ]
+    return OVERVIEW.format(angle=np.degrees(2 * np.arcsin(RADIUS / 2))) + _table(head, rows)
 
 
 def _facts(data: xarray.Dataset) -> Iterator[str]:
@@ -156,7 +145,7 @@ def _facts(data: xarray.Dataset) -> Iterator[str]:
     yield f"{100 * (known == 0).mean():.0f} %"
 
 
-def checks(found: dict[str, xarray.Dataset]) -> list[str]:
+def checks(found: dict[str, xarray.Dataset]) -> str:
     """Whether the weights were read well."""
     lines = ["## Were the weights read well?", ""]
     for name, data in found.items():
@@ -166,10 +155,11 @@ def checks(found: dict[str, xarray.Dataset]) -> list[str]:
         if "largest_difference_from_onnx" in meta:
             far = meta["largest_difference_from_onnx"]
             lines.append(
-                f"- {NAMES[name]} answers as the graph in its file, computed by ONNX's reference, within {far:.0e}."
+                f"- {NAMES[name]} answers as the graph in its file by ONNX's reference does, within {far:.0e}."
             )
-    return lines
+    return "\n".join(lines)
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---", *["---:"] * (len(head) - 1)], *rows)]
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---", *["---:"] * (len(head) - 1)], *rows)]
+    return "\n" + "\n".join(lines)
