@@ -28,7 +28,7 @@ class Corpus:
         tokens: By part, int32; documents are joined by the token that ends a text.
         bytes_a_token: By part, how many bytes of UTF-8 a token stands for on average; exact for the whole part.
         vocabulary: How many tokens there are.
-        tokenizer: Saves itself by ``save_pretrained``; ``None`` for bytes, which need none.
+        tokenizer: Saves itself by ``save_pretrained`` beside the model, so that texts can be analysed and continued.
     """
 
     tokens: Mapping[str, np.ndarray]
@@ -49,7 +49,7 @@ def corpus(parts: Mapping[str, list[str]], data: Any) -> Corpus:
     """
     if data.tokenizer == "bytes":
         tokens = {part: _joined([np.frombuffer(d.encode(), np.uint8) for d in ds], 256) for part, ds in parts.items()}
-        tokenizer, vocabulary = None, 257
+        tokenizer, vocabulary = _of_bytes(), 257
     else:
         tokens, tokenizer = _kept(parts, data)
         vocabulary = len(tokenizer)
@@ -82,6 +82,20 @@ def _kept(parts: Mapping[str, list[str]], data: Any) -> tuple[dict[str, np.ndarr
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, save(tokens, {"tokenizer": tokenizer.backend_tokenizer.to_str()}))
     return tokens, tokenizer
+
+
+def _of_bytes() -> Any:
+    """The tokenizer whose ids are the bytes of UTF-8 themselves, and 256 the end."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    # The alphabet gives printable bytes their own letters, and the others those from 256 on, in order.
+    own = {code for run in (range(33, 127), range(161, 173), range(174, 256)) for code in run}
+    others = iter(range(256, 512))
+    letters = {chr(byte if byte in own else next(others)): byte for byte in range(256)}
+    tokenizer = Tokenizer(models.BPE(vocab=letters | {END: 256}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return _fast(tokenizer.to_str())
 
 
 def _fast(description: str) -> Any:
