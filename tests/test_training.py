@@ -134,6 +134,13 @@ def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_good_state(tab
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+def test_a_bandwidth_that_leaves_all_bounds_is_told_as_a_loss_is(tables, tmp_path):
+    """The layer refuses it before there is a loss."""
+    tables["training"] |= {"learning_rate": 1e30, "epochs": 5}
+    with pytest.raises(TrainingDiverged, match=r"at step \d+ \(epoch 1\) at a learning rate of .*no epoch was kept"):
+        train(tables, out=tmp_path / "run")
+
+
 def test_a_folder_of_another_run_is_refused_and_left_as_it_is(tables, tmp_path):
     train(tables, out=tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}

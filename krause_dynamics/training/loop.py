@@ -182,14 +182,29 @@ class Epochs(TrainerCallback):  # type: ignore[misc]
         losses = step.losses[self.first : self.seen]
         bad = (~losses.isfinite()).nonzero()
         if len(bad):
-            place = self.first + int(bad[0, 0])
-            there = f"{self.kept} holds an earlier epoch" if self.kept.exists() else "no epoch was kept before it"
-            raise TrainingDiverged(
-                f"the loss became {float(losses[int(bad[0, 0])])} at step {place + 1} (epoch {self.epoch + 1}) at a "
-                f"learning rate of {float(step.rates[place]):.3g}; {there}: lower training.learning_rate or set "
-                "training.clip"
-            )
+            raise self._diverged(f"the loss became {float(losses[int(bad[0, 0])])}", self.first + int(bad[0, 0]))
         return losses
+
+    def check_weights(self, model: nn.Module, error: ValueError) -> None:
+        """Tell weights that have left all bounds from other reasons of an error in a step.
+
+        Raises:
+            TrainingDiverged: A loss or a weight is infinite or NaN, or a bandwidth is 0 or infinite.
+        """
+        if self.loop.made is not None:
+            self._losses()
+        for name, weight in model.named_parameters():
+            bounded = weight.detach().exp() if "log_sigma" in name.split(".") else weight.detach()
+            if not bool(bounded.isfinite().all()) or ("log_sigma" in name.split(".") and bool((bounded == 0).any())):
+                raise self._diverged(f"{name} left all bounds ({error})", max(self.first, self.seen - 1)) from error
+
+    def _diverged(self, what: str, place: int) -> TrainingDiverged:
+        assert self.loop.made is not None
+        there = f"{self.kept} holds an earlier epoch" if self.kept.exists() else "no epoch was kept before it"
+        return TrainingDiverged(
+            f"{what} at step {place + 1} (epoch {self.epoch + 1}) at a learning rate of "
+            f"{float(self.loop.made.rates[place]):.3g}; {there}: lower training.learning_rate or set training.clip"
+        )
 
 
 def optimizer_of(groups: list[dict[str, Any]], rate: float, device: torch.device) -> AdamW:

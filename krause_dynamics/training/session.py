@@ -95,6 +95,9 @@ class Session:
             self.model.config.use_cache = uses_cache
         try:
             trainer.train()
+        except ValueError as error:  # of a layer that is asked to compute with weights beyond all bounds
+            epochs.check_weights(self.model, error)
+            raise
         finally:
             if trainer.stepped is not None:
                 self.startup = trainer.stepped - self.began
