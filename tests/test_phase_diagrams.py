@@ -114,7 +114,7 @@ def test_plots_show_the_data(over_beta, over_noise):
     assert [line.get_xdata()[0] for line in branches.lines] == [5.23, 5.67, 6.84]
     numbers = plots.cluster_numbers_over_length(lengths)
     plots.cluster_numbers_over_length(lengths, ax=numbers, label="again")
-    assert [line.get_label() for line in numbers.lines] == ["discrete", "selected by the front", "again"]
+    assert [line.get_label() for line in numbers.lines] == ["discrete time", "front, discrete time", "again"]
     np.testing.assert_allclose(numbers.lines[0].get_ydata(), [1, 3])
     slope = np.diff(numbers.lines[1].get_ydata()) / 5.0
     np.testing.assert_allclose(slope, 1 / theory.selected_front("discrete").wavelength)

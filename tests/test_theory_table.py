@@ -125,7 +125,7 @@ def test_figure_marks_failures():
     offsets = ax.collections[0].get_offsets()
     np.testing.assert_allclose(offsets[:, 0], [1e-9, 0.5, 3.0, 1e3])
     np.testing.assert_allclose(offsets[:, 1], [0.0, 0.7, 1.0, 1.3])
-    assert [text.get_text() for text in ax.texts] == ["beyond", "failed"]
+    assert [text.get_text() for text in ax.texts] == ["1 exact", "1 beyond", "exact", "beyond", "failed"]
     assert len({tuple(c) for c in ax.collections[0].get_facecolors()}) == 2
     plt.close(ax.figure)
     with pytest.raises(ValueError, match="one entry per result"):
