@@ -162,12 +162,13 @@ class Sums:
         (batch, heads, n, _), m, dtype = call.q.shape, call.k.shape[2], score_dtype(call.q)
         self.call = call
         # Laid out by tokens, as a projection takes them; those of tokens projected together as parts of one tensor.
+        room = torch.empty if by_heads else torch.zeros
         if call.joint is not None:
-            self.whole: Tensor | None = torch.zeros(call.joint.shape, dtype=dtype)
+            self.whole: Tensor | None = room(call.joint.shape, dtype=dtype)
             self.results = split_heads(self.whole, call.k.shape[1])
         else:
             self.whole, shapes = None, [x.transpose(1, 2).shape for x in call[:3]]
-            q, k, v = (torch.zeros(shape, dtype=dtype).transpose(1, 2) for shape in shapes)
+            q, k, v = (room(shape, dtype=dtype).transpose(1, 2) for shape in shapes)
             self.results = q, k, v
         self.parts = [torch.zeros(x.shape, dtype=dtype) for x in call[:3]] if by_heads else None
         self.tokens, self.steps = rows_of(dtype, *(self.parts or self.results))
