@@ -232,7 +232,7 @@ def _(first, second):
     for options, column, percent in (({}, 0, 10), ({"eps": first}, 0, 10), ({"eps": second}, 1, 30)):
         rates, label = shown_rates(kd.plots.sink_map(analysis(), **options))
         np.testing.assert_array_equal(rates, analysis()["sink_rate"].values[:, :, column])
-        assert f"more than {percent} %" in label
+        assert f"over {percent} % of attention" in label
 
 
 @drawing(

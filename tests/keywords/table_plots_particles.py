@@ -238,10 +238,19 @@ def _(_, second):
 
 @drawing("kd.plots.sphere", "scatter", {}, {"color": "C3", "s": 7.0}, "dots by mass, blue where none meet; or as asked")
 def _(first, second):
-    for scatter, colour, area in ((first, "C0", 162.0), (second, "C3", 7.0)):
-        dots = kd.plots.sphere(on_sphere(), **scatter).collections[-1]
-        assert_colours([dots], [colour])
+    blue = plt.matplotlib.colors.to_rgb("C0")
+    for scatter, area in ((first, 162.0), (second, 7.0)):
+        ax = kd.plots.sphere(on_sphere(), **scatter)
+        ax.figure.canvas.draw()
+        dots = ax.collections[-1]
         np.testing.assert_allclose(dots.get_sizes(), area)
+        if scatter:
+            assert_colours([dots], ["C3"])
+            continue
+        # A quarter of the blue is left behind the sphere, seen from azimuth -60 and height 30 degrees.
+        eye = np.array([np.cos(np.pi / 3), -np.sin(np.pi / 3), np.tan(np.pi / 6)])
+        known = [blue if at @ eye >= 0 else 0.25 * np.array(blue) + 0.75 for at in on_sphere().final]
+        np.testing.assert_allclose(sorted(map(tuple, dots.get_facecolor()[:, :3])), sorted(map(tuple, known)))
 
 
 @drawing("kd.plots.overview", "trajectory", 1.0, 2.0,
