@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray
 from rich.console import Console
 
+import krause_dynamics as kd
 from krause_dynamics import report
 
 
@@ -111,3 +116,28 @@ def test_the_nearest_threshold_and_radius_stand_for_those_asked_for():
         return [list(column.cells) for column in report.layer_table(dataset(), **chosen).columns]
 
     assert cells(radius=0.55, eps=0.12) == cells(radius=0.5, eps=0.1) != cells(radius=0.8, eps=0.3)
+
+
+def test_a_stored_analysis_is_told_without_torch(tmp_path):
+    """In a process where torch cannot be imported: sentences, the table and the page."""
+    program = """if True:
+        import sys
+
+        class Without:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] == "torch":
+                    raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+        sys.meta_path.insert(0, Without())
+        from rich.console import Console
+        import krause_dynamics as kd
+        analysis = kd.datasets.load("smollm2")
+        kd.report.print_report(analysis, Console())
+        print(kd.report.write_html(analysis, "page.html").name)
+    """
+    environment = os.environ | {"PYTHONPATH": str(Path(kd.__file__).parent.parent), "MPLBACKEND": "Agg"}
+    run = [sys.executable, "-c", program]
+    done = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Tokens other than the first are most alike" in done.stdout
+    assert "cannot be listed here without torch" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from krause_dynamics._array import to_numpy
-from krause_dynamics.checkpoints import measures_of_attention, measures_of_states, words
+from krause_dynamics.checkpoints import measures_of_attention, measures_of_states
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, sink_rate
 from krause_dynamics.checkpoints.layer_state import TOKENS, LayerState
 from krause_dynamics.checkpoints.measure import Measure
@@ -58,7 +58,6 @@ CORPUS = (
         "sequences in which alpha_0 exceeds eps (per cent)",
         "corpus",
         _sink_rate,
-        words=words.SINK_RATE,
     ),
 )
 MEASURES: tuple[Measure, ...] = (*ATTENTION, *STATES, *CORPUS)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from krause_dynamics.checkpoints import words
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics
 from krause_dynamics.checkpoints.measure import Measure
 
@@ -28,7 +27,6 @@ MEASURES: tuple[Measure, ...] = (
         "importance_first",
         "attention that the first token receives, averaged over queries (alpha_0)",
         lambda found: found.importance[..., 0],
-        words=words.IMPORTANCE_FIRST,
     ),
     _of(
         "published_importance_first",
@@ -39,7 +37,6 @@ MEASURES: tuple[Measure, ...] = (
         "first_token_score",
         "attention that the first token receives from the other queries (Krause authors' score)",
         lambda found: found.first_token_score,
-        words=words.FIRST_TOKEN_SCORE,
     ),
     _of(
         "first_by_quarter",
@@ -51,13 +48,11 @@ MEASURES: tuple[Measure, ...] = (
         "entropy",
         "entropy of attention in units of ln(visible keys)",
         lambda found: found.entropy,
-        words=words.ENTROPY,
     ),
     _of(
         "strongest_key",
         "token that receives most attention (0 = first, -1 = none with enough queries)",
         lambda found: found.strongest_key,
-        words=words.STRONGEST_KEY,
     ),
     _of(
         "strongest_importance",
@@ -80,7 +75,6 @@ MEASURES: tuple[Measure, ...] = (
         "learned_sink",
         "share of attention that goes to a learned sink without a token",
         lambda found: found.learned_sink,
-        words=words.LEARNED_SINK,
     ),
     Measure(
         "head_diversity",

@@ -14,7 +14,6 @@ from krause_dynamics._array import namespace, to_numpy
 from krause_dynamics.analysis import clusters, observables
 from krause_dynamics.analysis import measures as distances
 from krause_dynamics.analysis.observables.rank import exp_entropy
-from krause_dynamics.checkpoints import words
 from krause_dynamics.checkpoints.layer_state import LayerState, Parts
 from krause_dynamics.checkpoints.measure import Measure
 
@@ -191,14 +190,12 @@ MEASURES: tuple[Measure, ...] = (
         "norm of the mean direction",
         _of_parts(observables.order_parameter),
         "tokens",
-        words=words.ORDER_PARAMETER,
     ),
     _state(
         "mean_cosine",
         "mean cosine between different tokens",
         _of_parts(observables.mean_cosine),
         "tokens",
-        words=words.MEAN_COSINE,
     ),
     _state(
         "residual",
@@ -211,7 +208,6 @@ MEASURES: tuple[Measure, ...] = (
         "exponential of the entropy of the normalised singular values",
         _of_spectra(_effective_rank),
         "tokens",
-        words=words.EFFECTIVE_RANK,
     ),
     _state(
         "matrix_entropy",
@@ -232,7 +228,6 @@ MEASURES: tuple[Measure, ...] = (
         lambda state: state.of_trees(lambda curve: curve.count, -1),
         "tokens",
         "radius",
-        words=words.CLUSTERS,
     ),
     _state(
         "effective_clusters",
@@ -253,7 +248,7 @@ MEASURES: tuple[Measure, ...] = (
         lambda state: state.of_trees(_plateau, np.nan)[..., 1],
         "tokens",
     ),
-    _state("norm_ratio", "norm of the first token over the median norm", _norm_ratio, words=words.NORM_RATIO),
+    _state("norm_ratio", "norm of the first token over the median norm", _norm_ratio),
     _state(
         "persistence",
         "radius of absorption over that of formation of the components of two tokens or more, longest first",

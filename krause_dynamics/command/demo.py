@@ -159,7 +159,7 @@ def _demo(out: Path) -> str:
     written = [*page, *write_figures(found, runs, folder)]
     for path in written:
         console.print(f"wrote {printable(str(path.resolve()))}", highlight=False, soft_wrap=True, markup=False)
-    return f"done in {time.perf_counter() - started:.0f} s; {page[0].name} is the report, for a browser"
+    return f"done in {time.perf_counter() - started:.0f} s\nthe report, for a browser: {page[0].resolve()}"
 
 
 if __name__ == "__main__":

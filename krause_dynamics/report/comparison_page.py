@@ -17,7 +17,7 @@ from krause_dynamics.report.files import write_dataset
 from krause_dynamics.report.html import rendered
 from krause_dynamics.report.page import check_page
 from krause_dynamics.report.panels import compared, differing, emerging, further, further_differing, pictures
-from krause_dynamics.report.places import filled, measured
+from krause_dynamics.report.places import filled, told
 
 if TYPE_CHECKING:
     import xarray
@@ -41,8 +41,8 @@ def write_comparison_page(
     page, rows = check_page(path), comparison_rows(comparison)
     beside = [page.with_suffix(".csv"), write_dataset(comparison, page.with_suffix(".nc"))]
     write_bytes(beside[0], rows_text(rows).encode())
-    told = parameters | {"files": [one.name for one in beside]}
-    write_bytes(page, _html(comparison, rows, told).encode())
+    about = parameters | {"files": [one.name for one in beside]}
+    write_bytes(page, _html(comparison, rows, about).encode())
     return [page, *beside]
 
 
@@ -84,14 +84,13 @@ def comparison_findings(comparison: xarray.Dataset) -> dict[str, list[str]]:
 def _findings(comparison: xarray.Dataset, rows: list[dict[str, Any]]) -> dict[str, list[str]]:
     meta = json.loads(comparison.attrs["meta"])
     reference, by = meta["reference"], {(row["quantity"], row["case"]): row for row in rows}
-    told = [measure.name for measure in measured(comparison) if measure.words.headline]
+    leading = [name for name, words in told(comparison) if words.headline]
     cases = [str(name) for name in comparison["case"].values if str(name) != reference]
     found: dict[str, list[str]] = {}
     for case in cases:
-        detailed = [
-            (name, case) for name in told if (name, case) in by and (len(cases) <= DETAILED or case == cases[-1])
-        ]
-        found[case] = [_difference(by[key], by[key[0], reference]["mean"]) for key in detailed]
+        detailed = leading if len(cases) <= DETAILED or case == cases[-1] else []
+        both = [(by[name, case], by[name, reference]) for name in detailed if (name, case) in by]
+        found[case] = [_difference(row, base["mean"]) for row, base in both]
         ours = [row for row in rows if row["case"] == case]
         found[case].append(
             f"{sum(map(_is_apart, ours))} of {len(ours)} measures differ beyond their {meta['level']:.0%} intervals; "

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from krause_dynamics._arguments import Holds, reads
+from krause_dynamics._words import WORDS, Words
 
 if TYPE_CHECKING:
     import xarray
-
-    from krause_dynamics.checkpoints.measure import Measure
 
 EPS = 0.3  # share of attention from which a key is a sink, as in the published rates Sink_1^0.3
 # A chord of 0.8 is an angle of 47 degrees: there a trained decoder shows more than one cluster and fewer than tokens.
@@ -53,12 +52,9 @@ def averaged(values: xarray.DataArray) -> xarray.DataArray:
     return values.mean([dim for dim in MEMBERS if dim in values.dims])
 
 
-def measured(dataset: xarray.Dataset) -> list[Measure]:
-    """The measures that a Dataset holds: those of states, then those of the corpus and of attention."""
-    from krause_dynamics.checkpoints.measures import MEASURES
-
-    held = [measure for measure in MEASURES if measure.name in dataset]
-    return sorted(held, key=lambda measure: ("state", "corpus", "attention").index(measure.of))
+def told(dataset: xarray.Dataset) -> list[tuple[str, Words]]:
+    """Names and words of the measures that a Dataset holds and that have something to say, in the order of a report."""
+    return [(name, words) for name, words in WORDS.items() if name in dataset]
 
 
 def filled(words: str, dataset: xarray.Dataset, *, radius: float = RADIUS, eps: float = EPS) -> str:

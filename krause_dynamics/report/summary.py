@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from krause_dynamics.report.places import as_given, at_places, averaged, filled, measured, numbers
+from krause_dynamics._words import Words
+from krause_dynamics.report.places import as_given, at_places, averaged, filled, numbers, told
 
 if TYPE_CHECKING:
     import xarray
-
-    from krause_dynamics.checkpoints.measure import Measure
 
 
 def headlines(dataset: xarray.Dataset) -> tuple[list[str], list[tuple[str, list[str]]]]:
@@ -20,27 +19,29 @@ def headlines(dataset: xarray.Dataset) -> tuple[list[str], list[tuple[str, list[
     else:
         cases = {"as given": dataset}
     rows = []
-    for measure in measured(dataset):
-        if measure.words.headline:
-            told = [measure.words.headed.format(_number(case[measure.name], measure)) for case in cases.values()]
-            rows.append((filled(measure.words.headline, dataset), told))
+    for name, words in told(dataset):
+        if words.headline:
+            written = [words.headed.format(_number(case[name], words)) for case in cases.values()]
+            rows.append((filled(words.headline, dataset), written))
     return list(cases), rows
 
 
-def _number(values: xarray.DataArray, measure: Measure) -> float:
+def _number(values: xarray.DataArray, words: Words) -> float:
     """The one number of a measure: after the last block, the largest over layers, or the mean of all."""
     curve = averaged(numbers(at_places(values)))
-    if measure.words.at == "mean":
+    if words.at == "mean":
         return float(curve.mean())
-    return float(curve.max() if measure.words.at == "largest" else curve[-1])
+    return float(curve.max() if words.at == "largest" else curve[-1])
 
 
 def not_measured(dataset: xarray.Dataset) -> list[tuple[str, str]]:
     """What this analysis does not hold, and why: what was left out, what stopped, what could not be seen."""
-    from krause_dynamics.checkpoints.measures import MEASURES
-
     meta, given = json.loads(dataset.attrs["meta"]), as_given(dataset)
     found = list(_of_the_run(meta))
+    try:
+        from krause_dynamics.checkpoints.measures import MEASURES
+    except ModuleNotFoundError:  # a stored analysis, read where there is no torch
+        return [*found, ("further measures", "cannot be listed here without torch")]
     attention = any(measure.of == "attention" and measure.name in given for measure in MEASURES)
     if not attention:
         found.append(("attention: sinks, entropies, heads", "left out; attention='statistics' records them"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from krause_dynamics._arguments import Holds, Real, Whole, reads
+from krause_dynamics._words import Words
 from krause_dynamics.errors import printable
 from krause_dynamics.report.findings import findings
 from krause_dynamics.report.places import (
@@ -19,17 +20,15 @@ from krause_dynamics.report.places import (
     at_places,
     averaged,
     filled,
-    measured,
     numbers,
     token_count,
+    told,
 )
 
 if TYPE_CHECKING:
     import xarray
     from rich.console import Console
     from rich.table import Table
-
-    from krause_dynamics.checkpoints.measure import Measure
 
 ANALYSIS = Holds("kd.analyze", ("layer", "length"))
 _PATHS = {
@@ -57,9 +56,9 @@ def layer_table(dataset: xarray.Dataset, *, rows: int = 11, radius: float = RADI
     shown = layers[np.unique(np.linspace(0, len(layers) - 1, min(rows, len(layers))).round().astype(int))]
     table = Table(title=_title(dataset), box=box.SIMPLE_HEAD, padding=(0, 1))
     columns = {"layer": [str(layer) for layer in shown]}
-    for heading, measure, tokens in _columns(dataset):
-        curve = averaged(numbers(at_places(dataset[measure.name], tokens=tokens, radius=radius, eps=eps)))
-        columns[heading] = [_cell(curve, layer, measure) for layer in shown]
+    for heading, name, words, tokens in _columns(dataset):
+        curve = averaged(numbers(at_places(dataset[name], tokens=tokens, radius=radius, eps=eps)))
+        columns[heading] = [_cell(curve, layer, words) for layer in shown]
     for name in columns:
         table.add_column(name, justify="right")
     for cells in zip(*columns.values(), strict=True):
@@ -67,24 +66,24 @@ def layer_table(dataset: xarray.Dataset, *, rows: int = 11, radius: float = RADI
     return table
 
 
-def _columns(dataset: xarray.Dataset) -> Iterator[tuple[str, Measure, str]]:
+def _columns(dataset: xarray.Dataset) -> Iterator[tuple[str, str, Words, str]]:
     """Headings, measures and which tokens: the columns of the table after that of layers."""
-    for measure in measured(dataset):
-        if not (name := measure.words.column):
+    for name, words in told(dataset):
+        if not words.column:
             continue
-        if "tokens" not in measure.dims:
-            yield "\n".join(name.rsplit(" ", 1)), measure, TOKENS
+        if "tokens" not in dataset[name].dims:
+            yield "\n".join(words.column.rsplit(" ", 1)), name, words, TOKENS
             continue
-        if measure.words.both:
-            yield f"{name}\nall", measure, "all"
-        yield f"{name}\nrest", measure, TOKENS
+        if words.both:
+            yield f"{words.column}\nall", name, words, "all"
+        yield f"{words.column}\nrest", name, words, TOKENS
 
 
-def _cell(curve: xarray.DataArray, layer: int, measure: Measure) -> str:
+def _cell(curve: xarray.DataArray, layer: int, words: Words) -> str:
     place = str(curve.dims[0])
     if layer not in curve[place]:  # the embedding has no attention
         return "-"
-    return measure.words.written.format(measure.words.scale * float(curve.sel({place: layer})))
+    return words.written.format(words.scale * float(curve.sel({place: layer})))
 
 
 def _title(dataset: xarray.Dataset) -> str:
@@ -104,10 +103,9 @@ def _title(dataset: xarray.Dataset) -> str:
 def legend(dataset: xarray.Dataset, *, radius: float = RADIUS, eps: float = EPS) -> list[str]:
     """What the columns of :func:`layer_table` mean, for readers who do not know the code."""
     lines = ["layer: 0 is the embedding, i the tokens after block i. all: every token; rest: without the first token."]
-    for measure in measured(dataset):
-        if measure.words.column:
-            told = filled(measure.words.legend, dataset, radius=radius, eps=eps)
-            lines.append(f"{measure.words.column}: {told}")
+    for _, words in told(dataset):
+        if words.column:
+            lines.append(f"{words.column}: {filled(words.legend, dataset, radius=radius, eps=eps)}")
     if "block" in dataset.dims:
         meta = json.loads(dataset.attrs["meta"])
         path = _PATHS[meta["attention_path"]]
