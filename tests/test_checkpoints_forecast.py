@@ -146,3 +146,18 @@ def test_any_kind_of_model_and_what_is_too_short():
     assert np.isnan(narrow["clusters"]).all()
     with pytest.raises(ValueError, match="at least 8 tokens, got one of 3"):
         forecast(models.llama(), [[1, 2, 3]])
+    with pytest.raises(ValueError, match="which torch.bfloat16 rounds away"):
+        forecast(models.llama().bfloat16(), IDS)
+
+
+def test_one_repeated_token_has_nothing_to_contract():
+    """All rows are equal whatever the layer: no residual, no spread of cosines; NaN and no warning."""
+    found = forecast(models.llama(), [[5] * 12])
+    for name in ("clusters", "winning_mode", "effective_beta"):
+        assert np.isnan(found[name]).all()
+    assert np.isnan(found["contraction"].sel(side="measured")).all()
+
+
+def test_a_part_of_a_composed_model():
+    part = kd.checkpoints.load(models.t5(), part="encoder")
+    assert np.isfinite(forecast(part, IDS)["contraction"]).all()

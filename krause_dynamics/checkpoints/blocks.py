@@ -32,7 +32,8 @@ def check_kind(model: Any, argument: str = "input_ids") -> None:
         return  # a module of somebody's own, whose blocks were given
     if "decoder_input_ids" in inspect.signature(model.forward).parameters:
         raise UnsupportedModel(
-            f"{name} is an encoder-decoder, two stacks; pass part='encoder' or part='decoder', or model.get_encoder()"
+            f"{name} is an encoder-decoder, two stacks; pass part='encoder' or part='decoder' for one alone, or pairs "
+            "to kd.checkpoints.encoder_decoder, where the decoder hears the encoder"
         )
     taken = getattr(model, "main_input_name", "input_ids")
     if taken != argument:

@@ -40,6 +40,8 @@ from krause_dynamics.checkpoints.stream import Passes
 if TYPE_CHECKING:
     import xarray
 
+ROUNDING = 1e-5  # spreads of cosines and residuals below it are those of float32
+
 
 @reads(sequence_length=Maybe(COUNT), max_sequences=Maybe(COUNT), batch_size=COUNT)
 def forecast(
@@ -59,7 +61,7 @@ def forecast(
     much of what the model does is attention's own doing.
 
     Args:
-        model: As of ``kd.analyze``.
+        model: As of ``kd.analyze``, in float32 or float64; of a composed one ``load(model, part=...)``.
         inputs: As there; sequences of at least 8 tokens, from which on rows of scores have a spread.
         tokenizer: Instead of the checkpoint's own.
         sequence_length: Cut text into consecutive sequences of this many tokens.
@@ -74,7 +76,7 @@ def forecast(
         hears 8 keys (narrow windows).
 
     Raises:
-        ValueError: A sequence of fewer than 8 tokens, or bad inputs.
+        ValueError: A sequence of fewer than 8 tokens, a model in half precision, or bad inputs.
         UnsupportedModel: Attention that cannot be recorded faithfully.
     """
     import xarray
@@ -83,6 +85,12 @@ def forecast(
         model, inputs, tokenizer=tokenizer, attention="statistics", batch_size=batch_size, min_queries=8, device=None,
         trust_remote_code=False, progress=progress, sequence_length=sequence_length, max_sequences=max_sequences,
     )  # fmt: skip
+    dtype = next(run.checkpoint.backbone.parameters()).dtype
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"model must be float32 for a derivative by differences, which {dtype} rounds away; load it with "
+            "kd.checkpoints.load(model, dtype='float32'), or convert it with model.float()"
+        )
     if (shortest := int(run.inputs.lengths.min())) < HEARD:
         raise ValueError(f"inputs must be sequences of at least {HEARD} tokens, got one of {shortest}; leave it out")
     states_alone = replace(run, path="none", tier="none", report=None)
@@ -193,8 +201,11 @@ class _Seen:
         assert self.last is not None
         first, last = self.first[i].numpy(), self.last[i].numpy()
         residuals = np.array([found[i] for found in self.residuals])
-        beta = np.array([found[i] for found in self.spreads]) / np.array([x[i] for x in self.cosines[:-1]])[:, None]
-        whole = {"contraction": residuals[1:] / residuals[:-1], "beta": beta}
+        spreads, cosines = (np.array([found[i] for found in x]) for x in (self.spreads, self.cosines[:-1]))
+        # Tokens that are one have no spread and nothing to contract; what float32 leaves of them is rounding.
+        spread, before = (np.where(x > ROUNDING, x, np.nan) for x in (cosines, residuals[:-1]))
+        beta, contraction = spreads / spread[:, None], residuals[1:] / before
+        whole = {"contraction": contraction, "beta": beta}
         if np.isnan(beta).all():
             return whole | {"chord": np.array(np.nan), "modes": np.full(2, np.nan), "clusters": np.full(2, np.nan)}
         middle, dimension = float(np.nanmedian(beta)), max(2, min(first.shape))
