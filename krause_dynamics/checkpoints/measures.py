@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from krause_dynamics._array import to_numpy
-from krause_dynamics.checkpoints import measures_of_attention, measures_of_states
+from krause_dynamics.checkpoints import allocator, measures_of_attention, measures_of_states
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, sink_rate
 from krause_dynamics.checkpoints.layer_state import TOKENS, LayerState
 from krause_dynamics.checkpoints.measure import Measure
@@ -108,6 +108,7 @@ class Measuring:
         previous = None if self._previous is None else self._previous.to(tokens.device)
         self._add("state", layer, LayerState(tokens, previous, self.radii, moments))
         self._previous = tokens
+        allocator.give_back(layer)
 
     def attention(self, block: int, found: HeadStatistics) -> None:
         """Measure the attention of a block."""
