@@ -93,8 +93,18 @@ class LayerState:
             found.append([curve, curve.without(0)] if len(points) > 1 else [curve])
         return found
 
+    @cached_property
+    def plateaus(self) -> np.ndarray:
+        """Clusters on the widest plateau of each curve, and its largest over its smallest radius: (b, parts, 2)."""
+        return self.of_trees(_plateau, np.nan)
+
     def of_trees(self, formula: Callable[[clusters.Curve], Any], missing: Any) -> np.ndarray:
         """An answer for each sequence and part, (b, parts, ...); ``missing`` where no token is left."""
         rows = [[formula(curve) for curve in curves] for curves in self.trees]
         nothing = np.full_like(rows[0][0], missing)
         return np.array([row + [nothing] * (len(TOKENS) - len(row)) for row in rows])
+
+
+def _plateau(curve: clusters.Curve) -> list[float]:
+    choice = clusters.choose_radius(curve) if len(curve.cloud.masses) > 1 else None
+    return [np.nan, np.nan] if choice is None else [choice.count, choice.ratio]

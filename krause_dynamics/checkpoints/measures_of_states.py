@@ -130,11 +130,6 @@ def _dimension(parts: Parts) -> Tensor:
     return _answered(parts, lambda part: [observables.two_nn(points) for points in to_numpy(part.points)])
 
 
-def _plateau(curve: clusters.Curve) -> list[float]:
-    choice = clusters.choose_radius(curve) if len(curve.cloud.masses) > 1 else None
-    return [np.nan, np.nan] if choice is None else [choice.count, choice.ratio]
-
-
 def _lives(curve: clusters.Curve) -> np.ndarray:
     """Absorption over formation of the components of at least two tokens, longest first; infinite for the last."""
     ratios = clusters.persistence(curve, members=2).ratio[:LIVES]
@@ -239,13 +234,13 @@ MEASURES: tuple[Measure, ...] = (
     _state(
         "plateau_clusters",
         "clusters on the widest plateau of the curve, in log radius",
-        lambda state: state.of_trees(_plateau, np.nan)[..., 0],
+        lambda state: state.plateaus[..., 0],
         "tokens",
     ),
     _state(
         "plateau_ratio",
         "largest over smallest radius of that plateau",
-        lambda state: state.of_trees(_plateau, np.nan)[..., 1],
+        lambda state: state.plateaus[..., 1],
         "tokens",
     ),
     _state("norm_ratio", "norm of the first token over the median norm", _norm_ratio),

@@ -142,7 +142,7 @@ class _Head:
             ()
         ]
         self.room = torch.empty(min(ROWS, n) * m, dtype=dtype)
-        self.rows_of = tuple(x[b, h].numpy() for x in (sums.entropy, sums.own, sums.log_partition))
+        self.rows_of = sums.entropy[b, h].numpy(), sums.own[b, h].numpy(), sums.log_partition[b, h].numpy()
         received = sums.received[b, h]
         self.received = (received if received.ndim == 2 else received[None]).numpy()
         self.profile = (received.new_empty(0) if sums.profile is None else sums.profile[b, h]).numpy()
