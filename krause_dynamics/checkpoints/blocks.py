@@ -114,7 +114,9 @@ def resolved(model: Any, part: str | None) -> Any:
 
 
 def _takes(model: Any) -> Any:
-    return inspect.signature(model.forward).parameters
+    """Names of the arguments of a pass; a shell around a stack of blocks need not have one."""
+    forward = getattr(model, "forward", None)
+    return () if forward is None else inspect.signature(forward).parameters
 
 
 def _part(model: Any, part: str) -> Any:

@@ -65,7 +65,8 @@ def sharded(first, second):
     with alone():
         for dtype in (first, second):
             model = shard(network(dtype))
-            assert torch.equal(model(words(9)).logits, network(dtype)(words(9)).logits)
+            # Alike to a few roundings: q, k and v of a model that is not sharded are one product.
+            torch.testing.assert_close(model(words(9)).logits, network(dtype)(words(9)).logits, rtol=1e-5, atol=2e-6)
             parts = [name for name, part in model.named_modules() if isinstance(part, FSDPModule)]
             assert len([name for name in parts if name.endswith("log_sigma")]) == len(model.layers)
             assert len([name for name in parts if name.startswith("layers") and name.count(".") == 1]) == 2
