@@ -10,6 +10,7 @@ import numpy as np
 
 from krause_dynamics._arguments import Is, Real, Whole, reads
 from krause_dynamics.analysis import clusters
+from krause_dynamics.checkpoints.one_sequence import states_of
 from krause_dynamics.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -52,15 +53,10 @@ def tracks(
     """
     import xarray
 
-    positions = run.positions
-    if positions.ndim != 4 or not 0 <= sequence < positions.shape[1]:
-        raise ValueError(
-            f"sequence must be one of the {positions.shape[1] if positions.ndim == 4 else 0} of a recorded run, "
-            f"got {sequence}"
-        )
-    length = int(run.extras["lengths"][sequence]) if "lengths" in run.extras else positions.shape[2]
+    states = states_of(run, sequence)
+    length = states.shape[1]
     texts = _texts(run, sequence, length, tokenizer)
-    labels = clusters.labels(positions[:, sequence, :length].astype(np.float64), radius, metric="chord")
+    labels = clusters.labels(states, radius, metric="chord")
     found = clusters.track(labels, members=members)
     largest = found.sizes.argmax(0)
     words = [_listed([texts[i] for i in np.flatnonzero(found.numbers[at] == k)]) for k, at in enumerate(largest)]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from krause_dynamics._arguments import POSITIVE, Is, Maybe, Whole, reads
+from krause_dynamics.checkpoints.one_sequence import states_of
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.dynamics.initial import from_states
 from krause_dynamics.interaction import Interaction
@@ -44,14 +45,7 @@ def twin(run: Trajectory, rule: Interaction, *, sequence: int = 0, step: float |
     Raises:
         ValueError: No such sequence, or an embedding at 0.
     """
-    positions = run.positions
-    if positions.ndim != 4 or not 0 <= sequence < positions.shape[1]:
-        raise ValueError(
-            f"sequence must be one of the {positions.shape[1] if positions.ndim == 4 else 0} of a recorded run, "
-            f"got {sequence}"
-        )
-    length = int(run.extras["lengths"][sequence]) if "lengths" in run.extras else positions.shape[2]
-    states = positions[:, sequence, :length].astype(np.float64)
+    states = states_of(run, sequence)
     start, layers = from_states(states, normalise=True), len(states) - 1
     time = _mean_angle(states) if step is None else step
     dt = time / math.ceil(time / LONGEST)

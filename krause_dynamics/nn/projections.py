@@ -68,9 +68,8 @@ def projected_together(x: Tensor, layers: Sequence[Any]) -> Tensor | None:
     """Outputs of linear layers that meet the same tokens, side by side in the last axis, in one product; or ``None``.
 
     Of nine products of a training step three are left, and tokens are cast once. Without gradients the layers are
-    called one by one: a step of generation reads each weight once, and joining the weights would double that. So is
-    one that is no longer plain: replaced (peft, quantisation), parametrised,
-    sharded, or looked at by hooks.
+    called one by one: a step of generation reads each weight once, and joining the weights would double that. So are
+    layers that are no longer plain: replaced (peft, quantisation), parametrised, sharded, or looked at by hooks.
     """
     if not torch.is_grad_enabled() or not all(_is_plain(layer) for layer in layers):
         return None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import krause_dynamics as kd
-from tests.keywords.letters import Letters
+from tests.keywords import over_sequences
 from tests.keywords.row import row
 
 FORECAST = "kd.checkpoints.forecast"
@@ -58,36 +58,5 @@ def inputs(first, second):
             np.testing.assert_allclose(found[i, :-1], contraction("llama", ids), rtol=1e-4)
 
 
-@row(FORECAST, "tokenizer", None, Letters(), "text becomes its ids; without one text is refused")
-def tokenizer(first, second):
-    same(told(inputs="abcabcab", tokenizer=second), told(inputs=[[1, 10, 11, 12, 10, 11, 12, 10, 11]]))
-    with pytest.raises(ValueError, match="tokenizer"):
-        told(inputs="abcabcab", tokenizer=first)
-
-
-@row(FORECAST, "sequence_length", None, 8, "pieces of that many tokens are sequences")
-def sequence_length(first, second):
-    same(told(inputs=IDS[:1], sequence_length=second), told(inputs=[IDS[0][:8], IDS[0][8:]]))
-    assert told(inputs=IDS[:1], sequence_length=first).sizes["sequence"] == 1
-
-
-@row(FORECAST, "max_sequences", None, 1, "the first ones alone")
-def max_sequences(first, second):
-    same(told(max_sequences=second), told(inputs=IDS[:second]))
-    assert told(max_sequences=first).sizes["sequence"] == 2
-
-
-@row(FORECAST, "batch_size", 8, 1, "one by one or together: the same numbers")
-def batch_size(first, second):
-    sequences = [IDS[0], IDS[0][::-1], IDS[1]]
-    same(*(told(inputs=sequences, batch_size=size) for size in (first, second)))
-
-
-@row(FORECAST, "progress", False, None, "a function is told of the sequences that are done")
-def progress(first, second):
-    heard = []
-    told(batch_size=8, progress=lambda *numbers: heard.append(numbers))
-    assert heard == [(1, 2), (2, 2)]
-    for nobody in (first, second):
-        told(progress=nobody)
-    assert len(heard) == 2
+over_sequences.cutting(FORECAST, told, same, IDS)
+over_sequences.batches(FORECAST, told, same, IDS)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import krause_dynamics as kd
+from tests.keywords import over_sequences
 from tests.keywords.letters import Letters
 from tests.keywords.row import row
 
@@ -104,17 +105,4 @@ def min_queries(first, second):
     assert (told(min_queries=second)["strongest_key"] >= 0).all()
 
 
-@row(BRANCHES, "batch_size", 8, 1, "one by one or together: the same numbers")
-def batch_size(first, second):
-    sequences = [IDS[0], IDS[0][::-1], IDS[1]]
-    same(*(told(inputs=sequences, batch_size=size) for size in (first, second)))
-
-
-@row(BRANCHES, "progress", False, None, "a function is told of the sequences that are done")
-def progress(first, second):
-    heard = []
-    told(progress=lambda *numbers: heard.append(numbers))
-    assert heard == [(1, 2), (2, 2)]
-    for nobody in (first, second):
-        told(progress=nobody)
-    assert len(heard) == 2
+over_sequences.batches(BRANCHES, told, same, IDS)

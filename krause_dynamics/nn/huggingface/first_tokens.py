@@ -51,7 +51,7 @@ def drawn(
     (n, m), valid = sizes, given.key_valid
     if pairs is None and given.segments is None and (valid is None or (may_look(valid) and bool(valid[:, 0].all()))):
         return rule, pairs
-    left, right = rule.reach.left, rule.reach.right
+    right = rule.reach.right
     key = torch.arange(m, device=like.device)
     if pairs is not None:
         visible = pairs > NEVER
@@ -60,10 +60,8 @@ def drawn(
     else:
         query = (torch.arange(n, device=like.device) + (m - n if given.offset is None else given.offset))[:, None]
         start = _starts(given, query)
-    near = key >= query - left
-    if right > 0:
-        near = near & (key <= query + right)
-    heard = near | ((key >= start) & (key < start + rule.reach.first))
+    first, end = rule.reach._replace(first=0).interval(query, m)
+    heard = ((key >= first) & (key < end)) | ((key >= start) & (key < start + rule.reach.first))
     reach = rule.reach._replace(left=UNBOUNDED, right=0 if right == 0 else UNBOUNDED, first=0)
     nothing = torch.zeros((), dtype=like.dtype, device=like.device) if pairs is None else pairs
     return rule._replace(reach=reach), torch.where(heard, nothing, NEVER)
