@@ -79,8 +79,6 @@ def forecast(
         ValueError: A sequence of fewer than 8 tokens, a model in half precision, or bad inputs.
         UnsupportedModel: Attention that cannot be recorded faithfully.
     """
-    import xarray
-
     run = Passes.of(
         model, inputs, tokenizer=tokenizer, attention="statistics", batch_size=batch_size, min_queries=8, device=None,
         trust_remote_code=False, progress=progress, sequence_length=sequence_length, max_sequences=max_sequences,
@@ -96,15 +94,23 @@ def forecast(
     states_alone = replace(run, path="none", tier="none", report=None)
     rows: dict[int, dict[str, np.ndarray]] = {}
     for members, batch in run.batches():
-        blocks = _Linear()
-        with _linearised(run, blocks), states_alone.watching(_Nothing()):
+        predicted: list[np.ndarray] = []  # (b,) of each block
+        with _linearised(run, predicted), states_alone.watching(_Nothing()):
             run.run(run.checkpoint.backbone, batch)  # predictions first
         seen = _Seen()
         run.stream(batch, seen)
         for i, sequence in enumerate(members):
-            rows[sequence] = seen.row(i) | {"predicted": np.array([found[i] for found in blocks.predicted])}
-    ordered = [rows[i] for i in range(len(run.inputs))]
-    pick = lambda name: np.stack([row[name] for row in ordered])  # noqa: E731
+            rows[sequence] = seen.row(i) | {"predicted": np.array([found[i] for found in predicted])}
+    return _dataset(run, rows)
+
+
+def _dataset(run: Passes, rows: dict[int, dict[str, np.ndarray]]) -> xarray.Dataset:
+    """What was found of each sequence, by its number."""
+    import xarray
+
+    def pick(name: str) -> np.ndarray:
+        return np.stack([rows[i][name] for i in range(len(run.inputs))])
+
     sides = ("side", "sequence")
     words = {
         "contraction": "residual |X - mean|/|X| after a block over that before",
@@ -136,16 +142,9 @@ class _Nothing:
         """Nothing."""
 
 
-class _Linear:
-    """Predicted contractions of the blocks in order, (b,) each."""
-
-    def __init__(self) -> None:
-        self.predicted: list[np.ndarray] = []
-
-
 @contextmanager
-def _linearised(run: Passes, found: _Linear) -> Iterator[None]:
-    """During the block, every block that is about to run is first asked what it does near the mean of its tokens."""
+def _linearised(run: Passes, predicted: list[np.ndarray]) -> Iterator[None]:
+    """Inside, every block that is about to run is first asked what it does near the mean of its tokens."""
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tokens = args[0] if args else kwargs["hidden_states"]
@@ -157,7 +156,7 @@ def _linearised(run: Passes, found: _Linear) -> Iterator[None]:
             answer: Tensor = out[0] if isinstance(out, tuple | list) else out
             return answer
 
-        found.predicted.append(predicted_contraction(block, tokens))
+        predicted.append(predicted_contraction(block, tokens))
 
     hooks = [
         module.register_forward_pre_hook(before, with_kwargs=True)
