@@ -7,7 +7,7 @@ import pytest
 
 from evidence import logs
 from evidence.experiments import EXPERIMENTS, runs
-from evidence.verdicts import figure, tables, words
+from evidence.verdicts import figure, further, tables, words
 from evidence.verdicts.__main__ import HERE, PAGES, main
 from evidence.verdicts.found import all_found
 
@@ -63,9 +63,9 @@ def test_pages_say_it_and_what_is_missing(made):
     assert (
         "| cifar: CIFAR-10 (lossy copy), ViT-S (d 384, 12 layers, 8 x 8 patches), mixup and cutmix | 0 | 24 |" in page
     )
-    assert "Hearing the near patches alone, instead of all: +" in plain
+    assert "Hearing the near tokens alone, instead of all: +" in plain
     assert "it **helps**" in plain
-    assert "- Hearing the near patches alone, instead of all: helps on Fashion-MNIST." in plain
+    assert "- Hearing the near tokens alone, instead of all: helps on Fashion-MNIST." in plain
     assert "Top-k inside the window: -" in plain
     assert "fashion (1 of 37 runs), pair (2 of 2 runs)" in plain
     assert "Not run yet." in plain
@@ -85,7 +85,12 @@ def test_what_stands_beside_is_shown(made):
         one | {"sigma": "[1, 3]" if one["seed"] else "[2, 4]"} for one in results if one["arm"] == "gaussian.full"
     ]
     logs.write(made, "fashion", "results", learned)
+    asked = {"experiment": "novels", "arm": "dot.full", "lambada_perplexity": 8.0}
+    parts = {0: "reported", 1: "reported", 100: "tuning"}
+    logs.write(made, "novels", "results", [asked | {"run": f"{i}", "seed": i, "part": parts[i]} for i in parts])
     page = tables.page(all_found(made), made)
+    answered = "".join(further.language(all_found(made)["novels"]))
+    assert "| `dot.full` | 2 | 8 +- 0 |" in answered  # runs that chose the learning rate are no seeds
     assert "| krause | trained | 0 | 0.125 | 0.25 | 0.375 | 0.5 | 12.34 |" in page
     assert "in float64: 3e-05; from lm_eval 0.4: 2e-05." in page
     assert "- `gaussian.full`: 1.20, 3.20" in page  # seeds 1 to 4, and 0

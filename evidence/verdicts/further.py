@@ -83,7 +83,7 @@ COLUMNS = {
 
 def language(one: Found) -> Iterator[str]:
     """What trained language models answered, mean and standard deviation over seeds; nothing where none was asked."""
-    rows = [row for row in one.rows if "lambada_perplexity" in row]
+    rows = [row for row in one.rows if "lambada_perplexity" in row and row["part"] != "tuning"]
     if not rows:
         return
     names = [name for name in COLUMNS if any(name in row for row in rows)]
