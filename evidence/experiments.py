@@ -8,121 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-Tables = Mapping[str, Mapping[str, Any]]
-Weights = Mapping[str, float]
+from evidence.plan import Arm, Experiment, Run, Weights, difference, mean_difference
+from evidence.recipes import CIFAR, FASHION, MNIST, NOVELS, PAIR, SMOLLM2
 
 TUNING_SEED = 100  # learning rates are chosen on this seed, which is not reported
-SIGMA = 64**0.25  # of heads of width 64: the dot product over sigma^2 is softmax attention's, at 1/sqrt(64)
-VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "mean": {"read_out": "mean"},
-    "post": {"norm": "post"},
-    "gated": {"gate": True, "window": 32, "attention_top_k": 16},
-    "lora": {"branch": False},
-    "krause+lora": {"branch": True, "window": 32, "top_k": 16, "sigma": 5.5},
-}
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A model of an experiment.
-
-    Attributes:
-        name: Score, support and variants, joined by points; of adapters, one variant alone.
-        seeds: How many are reported: 0, 1, ...
-    """
-
-    name: str
-    seeds: int = 3
-
-    @property
-    def model(self) -> dict[str, Any]:
-        """Keys of the model's configuration in which this arm differs."""
-        if "." not in self.name:
-            return dict(VARIANTS[self.name])
-        score, support, *variants = self.name.split(".")
-        keys: dict[str, Any] = {"score": score, "support": support}
-        for variant in variants:
-            keys |= VARIANTS[variant]
-        return keys
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """Arms that differ in nothing but their rule, and the contrasts between them.
-
-    Attributes:
-        name: Word of the command line.
-        title: What is trained on what.
-        tables: Tables of a training configuration that all arms share.
-        arms: In the order in which they run, seed after seed.
-        metric: Name of the measure.
-        scale: Factor to the unit.
-        unit: Of differences.
-        larger_is_better: Of the metric.
-        bound: Half width of the interval of no difference, in the unit.
-        primary: Contrasts that are fixed beforehand and corrected by Holm.
-        exploratory: Further contrasts.
-        tuning_arms: Arms on which the learning rate is chosen.
-        learning_rates: Out of which; the mean of the tuning arms on validation decides, for all arms alike.
-        tuning_epochs: Length of the runs that choose it.
-        kept: Arms whose weights of seed 0 are brought back, to be looked at.
-        beside: Experiment of the same schedule, whose learning rate is taken and whose arms contrasts may name.
-    """
-
-    name: str
-    title: str
-    tables: Tables
-    arms: tuple[Arm, ...]
-    metric: str = "accuracy"
-    scale: float = 100.0
-    unit: str = "points"
-    larger_is_better: bool = True
-    bound: float = 0.5
-    primary: Mapping[str, Weights] = field(default_factory=dict)
-    exploratory: Mapping[str, Weights] = field(default_factory=dict)
-    tuning_arms: tuple[str, ...] = ()
-    learning_rates: tuple[float, ...] = ()
-    tuning_epochs: int = 4
-    kept: tuple[str, ...] = ()
-    beside: str = ""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training.
-
-    Attributes:
-        experiment: Name of the experiment.
-        arm: Name of the arm.
-        seed: Of weights, batches and augmentation, and of the random keys.
-        learning_rate: Of a run that chooses it; else ``None``, the chosen one.
-    """
-
-    experiment: str
-    arm: str
-    seed: int
-    learning_rate: float | None = None
-
-    @property
-    def name(self) -> str:
-        """Folder of the run."""
-        rate = "" if self.learning_rate is None else f"-{self.learning_rate:g}"
-        return f"{self.experiment}-{self.arm}-{self.seed}{rate}"
-
-
-def mean_difference(arms: tuple[str, str], others: tuple[str, str]) -> Weights:
-    """Mean of two arms minus the mean of two others."""
-    return dict.fromkeys(arms, 0.5) | dict.fromkeys(others, -0.5)
-
-
-def difference(arm: str, other: str) -> Weights:
-    """``arm`` minus ``other``."""
-    return {arm: 1.0, other: -1.0}
-
-
 T, G, N, S = "dot+temperature", "gaussian", "dot+temperature+key_norm", "dot"
 PRIMARY: Mapping[str, Weights] = {
     "score: Gaussian - dot product": mean_difference((f"{G}.full", f"{G}.window"), (f"{T}.full", f"{T}.window")),
@@ -138,50 +29,6 @@ PICTURES: Mapping[str, Weights] = {
     "CLS row exempt - window": difference(f"{G}.window+top_k+cls_exempt", f"{G}.window"),
 }
 CORNERS = (f"{T}.full", f"{T}.window", f"{G}.full", f"{G}.window", f"{G}.window+top_k")
-VIT = {
-    "kind": "kvit", "norm": "pre", "read_out": "cls", "sigma": SIGMA, "window": 1, "metric": "manhattan",
-    "attention_top_k": 2, "attention_top_k_last": 4,
-}  # fmt: skip
-TRAINING = {
-    "batch_size": 256, "weight_decay": 0.05, "label_smoothing": 0.1, "drop_path": 0.1, "clip": 1.0, "precision": "auto",
-}  # fmt: skip
-FASHION: Tables = {
-    "model": {**VIT, "size": "tiny"},
-    "data": {"format": "idx", "path": "fashion", "validation": 5000, "split_seed": 0},
-    "training": {**TRAINING, "epochs": 15, "warmup_epochs": 1, "crop": 2, "flip": True, "mixup": 0.0, "cutmix": 0.0},
-}
-CIFAR: Tables = {
-    "model": {**VIT, "size": "small"},
-    "data": {"format": "cifar", "path": "cifar-10", "validation": 5000, "split_seed": 0},
-    "training": {**TRAINING, "epochs": 12, "warmup_epochs": 1, "crop": 4, "flip": True, "mixup": 0.8, "cutmix": 1.0},
-}
-MNIST: Tables = {
-    "model": {"kind": "karm", "size": "mnist", "sigma": 32**0.25},
-    "data": {"format": "pickle", "path": "mnist", "validation": 5000, "split_seed": 0},
-    "training": {"batch_size": 32, "epochs": 5, "warmup_epochs": 0.25, "weight_decay": 0.05, "clip": 1.0,
-                 "precision": "auto"},
-}  # fmt: skip
-PAIR: Tables = {  # digits of half the side in 16 levels, small enough for a CPU: `python -m evidence.pair --halve`
-    "model": {"kind": "karm", "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "levels": 16,
-              "window": 64, "attention_top_k": 48, "sigma": 16**0.25},
-    "data": {"format": "idx", "path": "mnist-14", "validation": 300, "split_seed": 0, "limit": 12_000},
-    "training": {"batch_size": 16, "epochs": 1, "warmup_epochs": 0.05, "weight_decay": 0.05, "clip": 1.0,
-                 "precision": "auto", "learning_rate": 3e-3},
-}  # fmt: skip
-NOVELS: Tables = {
-    "model": {"kind": "lm", "hidden_size": 384, "num_hidden_layers": 8, "num_attention_heads": 6, "sigma": SIGMA,
-              "window": 64, "first_tokens": 4},
-    "data": {"format": "text", "path": "novels", "tokenizer": "bpe", "vocabulary": 8192, "length": 512},
-    "training": {"batch_size": 64, "epochs": 4, "warmup_epochs": 0.25, "weight_decay": 0.1, "clip": 1.0,
-                 "precision": "auto"},
-}  # fmt: skip
-SMOLLM2: Tables = {
-    "model": {"kind": "gated", "base": "smollm2-135m", "lora_rank": 8},
-    "data": {"format": "text", "path": "novels", "tokenizer": "smollm2-135m", "length": 512, "limit": 12_000_000},
-    "training": {"batch_size": 16, "epochs": 1, "warmup_epochs": 0.1, "weight_decay": 0.0, "clip": 1.0,
-                 "precision": "auto", "learning_rate": 2e-4},
-}  # fmt: skip
-
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
     for experiment in (

@@ -21,7 +21,8 @@ from statistics import mean
 from typing import Any
 
 from evidence import logs
-from evidence.experiments import EXPERIMENTS, Experiment, Run, runs, tuning_runs
+from evidence.experiments import EXPERIMENTS, runs, tuning_runs
+from evidence.plan import Experiment, Run
 from evidence.pool import say, workers
 from evidence.worker import Order, carry_out
 

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from evidence import logs, twins, vit_figures
-from evidence.experiments import Run, configuration
+from evidence.experiments import configuration
 from evidence.looked import Looked
+from evidence.plan import Run
 from krause_dynamics import plots
 
 COMMAND = "python -m evidence.vits"

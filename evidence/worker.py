@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from evidence import logs
-from evidence.experiments import EXPERIMENTS, Run, configuration
+from evidence.experiments import EXPERIMENTS, configuration
+from evidence.plan import Run
 from evidence.weights import keep_weights, sigmas
 
 LOOKED = 10  # seconds between two files to go on from

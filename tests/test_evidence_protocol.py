@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from evidence import experiments
+from evidence.plan import Run
 from krause_dynamics.models import KARMConfig, KrauseLMConfig, KrauseViTConfig
 
 PROTOCOL = Path(experiments.__file__).with_name("PROTOCOL.md").read_text(encoding="utf-8")
@@ -49,7 +50,7 @@ def test_arms_differ_in_their_rule_alone(experiment):
     own = {"score", "support", "read_out", "norm", "gate", "window", "attention_top_k", "random_seed"}
     shared = []
     for arm in experiment.arms:
-        tables = experiments.configuration(experiments.Run(experiment.name, arm.name, 1), 1e-3, "data")
+        tables = experiments.configuration(Run(experiment.name, arm.name, 1), 1e-3, "data")
         keys = {k: v for k, v in tables["model"].items() if k not in ("kind", "size")}
         config = KINDS[tables["model"]["kind"]](**keys)
         assert (config.score, config.support) == (arm.model["score"], arm.model["support"])

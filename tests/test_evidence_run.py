@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evidence import experiments, logs
+from evidence import experiments, logs, recipes
 from evidence import run as command
-from evidence.experiments import Arm, Run
+from evidence.plan import Arm, Run
 from evidence.worker import Order, ways_of
 from tests import training_data
 
@@ -50,7 +50,7 @@ def test_an_experiment_is_tuned_and_run_once_and_its_logs_are_joined(tiny, tmp_p
     # Softmax learns no sigma; the Gaussian one a layer, which has hardly moved from its start.
     learned = [json.loads(row["sigma"]) for row in results[2:]]
     assert learned[0] == []
-    assert learned[1] == pytest.approx([experiments.SIGMA] * 2, rel=0.1)
+    assert learned[1] == pytest.approx([recipes.SIGMA] * 2, rel=0.1)
     assert "0 of 2 runs left" in said
     # The answers are those of which the accuracy is the mean, and the curves are there.
     answers = {row["run"]: logs.unpacked(row["right"]) for row in logs.read(tmp_path / "out", "fashion", "answers")}

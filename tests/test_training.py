@@ -14,7 +14,7 @@ pytest.importorskip("accelerate")
 
 from krause_dynamics.errors import TrainingDiverged  # noqa: E402
 from krause_dynamics.models import KrauseViT  # noqa: E402
-from krause_dynamics.training import TrainingConfiguration, records, train  # noqa: E402
+from krause_dynamics.training import TrainingConfiguration, records, tasks, train  # noqa: E402
 from tests import training_data as made  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("light_training")
@@ -134,10 +134,60 @@ def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_good_state(tab
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+def test_a_loss_that_becomes_nan_later_leaves_the_best_weights_before_it(tables, tmp_path, monkeypatch):
+    """The second epoch of four steps meets it; the first is what the same run of one good epoch kept."""
+    whole = train(tables, out=tmp_path / "whole")
+    pixels, calls = tasks.Classes.inputs, []
+
+    def spoiled(task, rows):
+        calls.append(rows)
+        return {name: x * torch.nan if len(calls) > 6 else x for name, x in pixels(task, rows).items()}
+
+    monkeypatch.setattr(tasks.Classes, "inputs", spoiled)
+    with pytest.raises(TrainingDiverged, match=r"nan at step 7 \(epoch 2\) .*best holds the best weights before it"):
+        train(tables, out=tmp_path / "run")
+    kept = load_file(tmp_path / "run" / "state.safetensors")
+    best = weights(tmp_path / "run" / "best")
+    assert all(torch.equal(kept[f"model.{name}"], x) for name, x in best.items())
+    first = records.read_metrics(tmp_path / "run")
+    assert without_times(first) == without_times(whole.metrics)[:2]
+
+
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(tables, tmp_path):
+    """Without random numbers, which are drawn a part: one run but for the rounding of sums in float32."""
+    tables["training"] = {"epochs": 2, "batch_size": 8, "learning_rate": 0.01}
+    whole = train(tables, out=tmp_path / "whole")
+    tables["training"]["accumulation"] = 4
+    parts = train(tables, out=tmp_path / "parts")
+    for mine, theirs in zip(parts.metrics, whole.metrics, strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+    tables["training"]["accumulation"] = 3
+    with pytest.raises(ValueError, match="training.accumulation must divide the 8 examples of a process, got 3"):
+        train(tables, out=tmp_path / "three")
+
+
+def test_data_that_changed_since_the_run_began_are_not_gone_on_with(tables, tmp_path):
+    def stop(done, total):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tables, out=tmp_path / "run", progress=stop)
+    path = tmp_path / "data" / "train-labels-idx1-ubyte"
+    before = path.read_bytes()
+    path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    with pytest.raises(ValueError, match="a run on other data: train-labels-idx1-ubyte changed since it began"):
+        train(tables, out=tmp_path / "run")
+    path.write_bytes(before)
+    assert train(tables, out=tmp_path / "run").result["epochs"] == 3
+
+
 def test_a_bandwidth_that_leaves_all_bounds_is_told_as_a_loss_is(tables, tmp_path):
     """The layer refuses it before there is a loss."""
     tables["training"] |= {"learning_rate": 1e30, "epochs": 5}
-    with pytest.raises(TrainingDiverged, match=r"at step \d+ \(epoch 1\) at a learning rate of .*no epoch was kept"):
+    with pytest.raises(
+        TrainingDiverged, match=r"at step \d+ \(epoch 1\) at a learning rate of .*no epoch was finished"
+    ):
         train(tables, out=tmp_path / "run")
 
 
@@ -163,7 +213,11 @@ def test_a_folder_of_another_run_is_refused_and_left_as_it_is(tables, tmp_path):
         ("training", "precision", "fp16", "training.precision must be"),
         ("training", "batch_size", 64, "training.batch_size must be at most the 36 examples"),
         ("training", "learning_rate", 0.0, "training.learning_rate must be positive"),
+        ("training", "seed", 2**32, r"training.seed must be below 2\*\*32"),
+        ("training", "crop", 8, "training.crop must be below the 8 pixels of a side, got 8"),
         ("data", "format", "idy", "data.format must be"),
+        ("data", "channels", 2, r"data.channels must be 1 \(grey\) or 3 \(colour\), got 2"),
+        ("data", "sha256", {"train-images": "0"}, "unknown file of data.sha256 'train-images'; did you mean 'train-im"),
         ("data", "validation", 48, "data.validation must be a share below 1 or a number of examples below 48"),
         ("model", "kind", "vit", "unknown model.kind 'vit'; did you mean 'kvit'"),
         ("model", "suport", "full", "unknown KrauseViTConfig key 'suport'; did you mean 'support'"),
@@ -185,5 +239,8 @@ def test_a_configuration_is_the_same_as_a_file(tables, tmp_path):
     assert TrainingConfiguration.read(first) is first
     assert first.digest() == TrainingConfiguration.read(tmp_path / "a.toml").digest()
     assert {"model", "data", "training", "evaluation"} == first.tables().keys()
+    for model in ("kvit", {}):
+        with pytest.raises(TypeError, match=r"\[model\] must be a table with a kind"):
+            TrainingConfiguration.read({**tables, "model": model})
     with pytest.raises(ValueError, match="unknown table 'trainings'; did you mean 'training'"):
         TrainingConfiguration.read({**tables, "trainings": {}})

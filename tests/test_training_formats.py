@@ -96,6 +96,16 @@ def test_a_pickle_that_calls_something_is_refused_unread(tmp_path, monkeypatch):
     assert not (tmp_path / "made-by-a-pickle").exists()
 
 
+def parts_of(change):
+    """What changes the pictures and classes of each part of a packed pickle."""
+
+    def changed(raw):
+        parts = pickle.loads(gzip.decompress(raw))
+        return gzip.compress(pickle.dumps(tuple(change(x, y) for x, y in parts), protocol=2), 1)
+
+    return changed
+
+
 def bad_files():
     """(format, name of the file, its content from the right one, what the message says)."""
     cut = lambda raw: raw[:-7]  # noqa: E731
@@ -108,8 +118,15 @@ def bad_files():
     yield "cifar", "data_batch_1", lambda raw: pickle.dumps({b"rows": 1}), "must hold 'data' and 'labels'"
     yield "pickle", "mnist.pkl.gz", lambda raw: gzip.compress(pickle.dumps([1, 2])), "three pairs"
     yield "folders", "train/dark/0.png", lambda raw: raw[:40], "is damaged or no picture"
+    yield "folders", "train/dark/0.png", lambda raw: raw[:16] + b"\x7f\xff" * 4 + raw[24:], "is damaged or no picture"
+    yield "pickle", "mnist.pkl.gz", parts_of(lambda x, y: (x * 2 - 1, y)), "values of 0 to 1 or 0 to 255, got -1 to"
+    yield "pickle", "mnist.pkl.gz", parts_of(lambda x, y: (x * np.nan, y)), "values of 0 to 1 or 0 to 255, got nan"
+    yield "pickle", "mnist.pkl.gz", parts_of(lambda x, y: (x[:, 1:], y)), "square pictures .* got 63 values each"
+    yield "pickle", "mnist.pkl.gz", parts_of(lambda x, y: (x, y - 1)), "whole numbers from 0, got int64 such as -1"
+    yield "pickle", "mnist.pkl.gz", parts_of(lambda x, y: (x, y + 0.5)), "whole numbers from 0, got float64 such as 0.5"
     yield "text", "train.txt", lambda raw: b"\xff\xfe\x00", "must be UTF-8 text"
     yield "jsonl", "documents.jsonl", lambda raw: raw[:-3], "line 40 of .* must be a JSON object with 'text'"
+    yield "jsonl", "documents.jsonl", lambda raw: b'{"text": "\\ud800"}', "line 1 of .* got half a surrogate pair"
     yield "jsonl", "documents.jsonl", lambda raw: b'{"text": 3}', "must be a text, got int"
 
 
@@ -142,3 +159,75 @@ def test_checksums_are_held(tmp_path):
     name = "t10k-labels-idx1-ubyte"
     with pytest.raises(ValueError, match=f"{name} must have the SHA-256 0000"):
         found(folder, "idx", sha256={name: "0000"})
+
+
+def test_classes_are_those_of_the_training_part(tmp_path):
+    """Numbers that no picture has make no class (EMNIST letters begin at 1); what is met in tests alone is refused."""
+    labels = made.idx(tmp_path / "d") / "train-labels-idx1-ubyte"
+    test = tmp_path / "d" / "t10k-labels-idx1-ubyte"
+    for path in (labels, test):
+        raw = path.read_bytes()
+        path.write_bytes(raw[:8] + bytes(10 + 5 * y for y in raw[8:]))
+    read = found(tmp_path / "d", "idx")
+    assert read.classes == ("10", "15", "20")
+    assert_part(read.train, 48, 0)
+    test.write_bytes(test.read_bytes()[:-1] + b"\x63")
+    with pytest.raises(ValueError, match="test of .* has classes that train has not: 99"):
+        found(tmp_path / "d", "idx")
+    made.cifar_binary(tmp_path / "c")
+    batch = tmp_path / "c" / "cifar-10-batches-bin" / "data_batch_2.bin"
+    batch.write_bytes(b"\x0a" + batch.read_bytes()[1:])
+    with pytest.raises(ValueError, match="must hold classes 0 to 9, got 10"):
+        found(tmp_path / "c", "cifar")
+
+
+def test_parts_of_pictures_have_one_size(tmp_path):
+    made.idx(tmp_path / "d")
+    made.idx(tmp_path / "e", side=12)
+    for name in ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte"):
+        (tmp_path / "d" / name).write_bytes((tmp_path / "e" / name).read_bytes())
+    with pytest.raises(ValueError, match=r"one size, got .* train 1 x 8 x 8, test 1 x 12 x 12"):
+        found(tmp_path / "d", "idx")
+
+
+def test_folders_that_are_no_classes_or_no_parts(tmp_path):
+    made.picture_folders(tmp_path / "d")
+    (tmp_path / "d" / "train" / ".checkpoints").mkdir()
+    assert found(tmp_path / "d", "folders", size=8).classes == ("dark", "grey", "light")
+    (tmp_path / "d" / "test").rename(tmp_path / "d" / "val")
+    assert len(found(tmp_path / "d", "folders", size=8).validation) == 12
+    (tmp_path / "d" / "train" / "empty").mkdir()
+    with pytest.raises(ValueError, match="every class must have pictures .* in empty: fill"):
+        found(tmp_path / "d", "folders", size=8)
+    (tmp_path / "d" / "train").rename(tmp_path / "d" / "training")
+    with pytest.raises(ValueError, match=r"has val, so that its parts must be named train/, .* it has also training"):
+        found(tmp_path / "d", "folders", size=8)
+
+
+def test_grey_values_of_16_bits_and_turned_pictures_are_read_as_they_look(tmp_path):
+    """The library alone cuts 16 bits off at 255 and leaves the camera's turn to the reader."""
+    from PIL import Image
+
+    deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    turned = Image.fromarray((deep >> 8).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(deep).save(tmp_path / name / "0.png")
+        turned.save(tmp_path / name / "1.png", exif=exif)
+    pixels = found(tmp_path, "folders", size=8, channels=1).train.pixels[:2, 0]
+    np.testing.assert_array_equal(pixels[0], deep >> 8)
+    np.testing.assert_array_equal(pixels[1], np.rot90(deep >> 8, -1))
+
+
+def test_texts_keep_their_letters_and_parts_their_names(tmp_path):
+    text = "one\u2028two\x85three\x0cfour"
+    (tmp_path / "a.jsonl").write_text(
+        "\ufeff" + '{"text": "' + text.replace("\x0c", "\\f") + '"}\r\n', encoding="utf-8"
+    )
+    assert found(tmp_path / "a.jsonl", "jsonl").train == [text]
+    made.texts(tmp_path / "d")
+    (tmp_path / "d" / "train.txt").rename(tmp_path / "d" / "trian.txt")
+    with pytest.raises(ValueError, match=r"has valid.txt, test.txt, .* it has also trian.txt"):
+        found(tmp_path / "d", "text")

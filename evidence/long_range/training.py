@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from evidence.experiments import Arm
 from evidence.long_range.tasks import IGNORED, Task
+from evidence.plan import Arm
 from krause_dynamics.models import KrauseLM, KrauseLMConfig, parameter_groups
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from evidence.experiments import G, S, T, Weights, difference
+from evidence.experiments import G, S, T
+from evidence.plan import Weights, difference
 
 FULL_RULE = f"{G}.window+top_k"
 

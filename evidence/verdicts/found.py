@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from evidence import logs, statistics
-from evidence.experiments import EXPERIMENTS, Experiment, Weights
+from evidence.experiments import EXPERIMENTS
+from evidence.plan import Experiment, Weights
 from evidence.statistics import Contrast
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from evidence import logs
-from evidence.experiments import Run, configuration
+from evidence.experiments import configuration
+from evidence.plan import Run
 from evidence.verdicts.found import Found
 
 

@@ -17,6 +17,7 @@ from krause_dynamics.training.kinds import KINDS
 from krause_dynamics.training.tables import Data, Evaluation, Training
 
 NO_NUMBER = (("training", "save_seconds"), ("evaluation", "cost"), ("data", "path"))  # keys that change no result
+YOUNGER = {"compile": False, "accumulation": 1}  # keys that came after the first runs, which go on
 SECTIONS: dict[str, Any] = {"data": Data, "training": Training, "evaluation": Evaluation}
 
 
@@ -55,8 +56,10 @@ class TrainingConfiguration:
                 object.__setattr__(self, name, kind(**table))
         if not self.data.path:
             raise ValueError("data.path must be given: the folder of the data, for example path = 'fashion'")
+        if not isinstance(self.model, Mapping) or "kind" not in self.model:
+            raise TypeError(f"[model] must be a table with a kind ({', '.join(KINDS)}), got {self.model!r}")
         object.__setattr__(self, "model", dict(self.model))
-        check_names("model.kind", [self.model.get("kind")], list(KINDS))
+        check_names("model.kind", [self.model["kind"]], list(KINDS))
 
     @classmethod
     def read(cls, source: Any) -> TrainingConfiguration:
@@ -84,8 +87,9 @@ class TrainingConfiguration:
         tables = self.tables()
         for table, key in NO_NUMBER:
             tables[table].pop(key, None)
-        if not self.training.compile:
-            del tables["training"]["compile"]  # younger than the first runs, which go on
+        for key, default in YOUNGER.items():
+            if tables["training"][key] == default:
+                del tables["training"][key]
         return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()
 
     def difference(self, other: TrainingConfiguration) -> str | None:

@@ -200,7 +200,8 @@ class Epochs(TrainerCallback):  # type: ignore[misc]
 
     def _diverged(self, what: str, place: int) -> TrainingDiverged:
         assert self.loop.made is not None
-        there = f"{self.kept} holds an earlier epoch" if self.kept.exists() else "no epoch was kept before it"
+        earlier = f"{self.kept.parent / 'best'} holds the best weights before it"
+        there = earlier if self.epoch else "no epoch was finished before it"
         return TrainingDiverged(
             f"{what} at step {place + 1} (epoch {self.epoch + 1}) at a learning rate of "
             f"{float(self.loop.made.rates[place]):.3g}; {there}: lower training.learning_rate or set training.clip"

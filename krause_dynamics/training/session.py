@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from krause_dynamics._progress import Progress
+from krause_dynamics.errors import TrainingDiverged
 from krause_dynamics.training import evaluation, loop, records, state
 from krause_dynamics.training.configuration import TrainingConfiguration
 from krause_dynamics.training.kinds import KINDS, build
@@ -29,6 +31,11 @@ class Session:
         if settings.batch_size % self.world:
             raise ValueError(f"training.batch_size must divide by {self.world} processes, got {settings.batch_size}")
         self.batch_size = settings.batch_size // self.world
+        if self.batch_size % settings.accumulation:
+            raise ValueError(
+                f"training.accumulation must divide the {self.batch_size} examples of a process, got "
+                f"{settings.accumulation}"
+            )
         self.arguments = loop.arguments(folder, settings.epochs, self.batch_size, settings.seed, device)
         self.device = torch.device(self.arguments.device)
         self.rank = self.arguments.process_index
@@ -41,8 +48,8 @@ class Session:
         torch.manual_seed(settings.seed)
         self.model = build(configuration.model, settings.drop_path, self.task.follows()).to(self.device)
         self.optimizer = self._optimizer()
-        self.digest = configuration.digest()
-        self.done = state.read(folder, self.digest, self.model, self.optimizer)
+        self.origin = state.Origin(configuration.digest(), self.found.checksums)
+        self.done = state.read(folder, self.origin, self.model, self.optimizer)
         self.saved = time.monotonic()
         self.snapshot: state.Snapshot | None = None
         self.startup: float | None = None
@@ -71,6 +78,11 @@ class Session:
         if self.done.epoch < settings.epochs:
             try:
                 self._train(batches)
+            except TrainingDiverged:
+                if self.rank == 0 and self.done.best_weights:
+                    state.put(self.model, self.done.best_weights)
+                    self._export("best")
+                raise
             finally:  # a signal, or a loss that became NaN: the last finished epoch is kept
                 self._keep()
         return self._end()
@@ -107,7 +119,7 @@ class Session:
             model = torch.compile(model, dynamic=False, options={"fallback_random": True})
         return TrainingStep(
             model, self.task, self.optimizer, self.rates, done=done, batch_size=self.batch_size,
-            clip=self.settings.clip, bfloat16=self.bfloat16, capture=self.captures,
+            clip=self.settings.clip, bfloat16=self.bfloat16, capture=self.captures, parts=self.settings.accumulation,
         )  # fmt: skip
 
     def _measured(self, part: str, limit: int | None = None) -> dict[str, float]:
@@ -133,7 +145,7 @@ class Session:
         if self.task.better(row[metric], None if done.best is None else done.best[metric]):
             done.best = row
             done.best_weights = {name: x.clone() for name, x in state.learned(self.model).items()}
-        self.snapshot = state.snapshot(self.digest, self.model, self.optimizer, done)
+        self.snapshot = state.snapshot(self.origin, self.model, self.optimizer, done)
         if time.monotonic() - self.saved >= self.settings.save_seconds:
             self._keep()
 
@@ -187,5 +199,5 @@ class Session:
             "device": evaluation.machine(self.device), "captured": self.captures, "compiled": self.settings.compile,
             "bfloat16": self.bfloat16,
             "processes": self.world, "examples": self.task.sizes, "classes": list(self.found.classes),
-            "versions": evaluation.versions(), "configuration": self.digest, "checksums": self.found.checksums,
+            "versions": evaluation.versions(), **asdict(self.origin),
         }  # fmt: skip

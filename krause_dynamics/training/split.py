@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from krause_dynamics._value import check_names
 from krause_dynamics.training.corpora import corpus
 from krause_dynamics.training.formats import FORMATS, PICTURES, Found, Pictures
 from krause_dynamics.training.kinds import KINDS
@@ -18,11 +19,14 @@ def found_in(data: Any) -> Found:
     """Read the files of ``[data]``.
 
     Raises:
-        ValueError, FileNotFoundError: A folder that is missing, damaged or of another format.
+        ValueError, FileNotFoundError: A folder that is missing, damaged or of another format, or a checksum of a file
+            that is not read.
     """
-    return FORMATS[data.format](
+    found = FORMATS[data.format](
         Path(data.path), data.sha256 or {}, size=data.size, channels=data.channels, field=data.field
     )  # fmt: skip
+    check_names("file of data.sha256", data.sha256 or {}, list(found.checksums))
+    return found
 
 
 def task_of(configuration: Any, found: Found, device: torch.device) -> Task:

@@ -7,7 +7,7 @@ to be kept and a run that was killed goes on bit for bit.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,19 @@ from torch import Tensor, nn
 from krause_dynamics._files import reading, write_bytes
 
 NAME = "state.safetensors"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run follows from: another of either would go on to other numbers.
+
+    Attributes:
+        configuration: Its digest.
+        checksums: Of the files of data, by name.
+    """
+
+    configuration: str
+    checksums: dict[str, str]
 
 
 @dataclass
@@ -52,13 +65,13 @@ def put(model: nn.Module, weights: dict[str, Tensor]) -> None:
             p.copy_(weights[name])
 
 
-def snapshot(digest: str, model: nn.Module, optimizer: torch.optim.Optimizer, run: Progressed) -> Snapshot:
+def snapshot(origin: Origin, model: nn.Module, optimizer: torch.optim.Optimizer, run: Progressed) -> Snapshot:
     """A copy of everything after an epoch, to be written then or when a signal ends the run within a later one."""
     tensors = {f"model.{name}": x.clone() for name, x in learned(model).items()}
     tensors |= {f"best.{name}": x for name, x in run.best_weights.items()}
     for i, p in enumerate(_parameters(optimizer)):
         tensors |= {f"optimizer.{i}.{name}": x.clone() for name, x in optimizer.state.get(p, {}).items()}
-    about = {"epoch": run.epoch, "seconds": run.seconds, "rows": run.rows, "best": run.best, "configuration": digest}
+    about = {"epoch": run.epoch, "seconds": run.seconds, "rows": run.rows, "best": run.best, **asdict(origin)}
     return Snapshot(tensors, json.dumps(about))
 
 
@@ -75,11 +88,11 @@ class Snapshot:
         write_bytes(folder / NAME, save(whole, {"krause_dynamics": self.about}))
 
 
-def read(folder: Path, digest: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progressed:
+def read(folder: Path, origin: Origin, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progressed:
     """Go on from the file, where there is one; model and optimiser are filled.
 
     Raises:
-        ValueError: The file of another configuration, or a damaged one; it is left as it is.
+        ValueError: The file of another configuration or of other data, or a damaged one; it is left as it is.
     """
     path = folder / NAME
     if not path.exists():
@@ -87,8 +100,14 @@ def read(folder: Path, digest: str, model: nn.Module, optimizer: torch.optim.Opt
     with reading(path), safe_open(path, "pt") as opened:
         about = json.loads(opened.metadata()["krause_dynamics"])
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # no mapping
-    if about["configuration"] != digest:
+    if about["configuration"] != origin.configuration:
         raise ValueError(f"{folder} holds a run of another configuration; it was left as it is: choose another folder")
+    before, now = about.get("checksums", origin.checksums), origin.checksums  # older files do not name them
+    if changed := sorted(name for name in {**before, **now} if before.get(name) != now.get(name)):
+        raise ValueError(
+            f"{folder} holds a run on other data: {changed[0]} changed since it began; it was left as it is: bring the "
+            "file back, or choose another folder"
+        )
     with reading(path):
         put(model, _under("model", tensors))
     for i, p in enumerate(_parameters(optimizer)):

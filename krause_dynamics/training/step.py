@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import Any
 
 import torch
@@ -48,11 +49,12 @@ class TrainingStep:
         clip: Largest norm of the gradient; 0: none.
         bfloat16: Autocast.
         capture: Replay a CUDA graph.
+        parts: Parts of the batch, whose gradients are added; memory holds the pass of one.
     """
 
     def __init__(
         self, model: nn.Module, task: Task, optimizer: AdamW, rates: list[float], *, done: int, batch_size: int,
-        clip: float, bfloat16: bool, capture: bool,
+        clip: float, bfloat16: bool, capture: bool, parts: int = 1,
     ) -> None:  # fmt: skip
         self.model, self.task, self.optimizer, self.clip, self.bfloat16 = model, task, optimizer, clip, bfloat16
         self.weights = [p for group in optimizer.param_groups for p in group["params"]]
@@ -64,7 +66,7 @@ class TrainingStep:
         for group in optimizer.param_groups:
             group["lr"] = self.rate
         self.rows = torch.zeros(batch_size, dtype=torch.long, device=device)
-        self.capture = capture
+        self.capture, self.parts = capture, parts
         self.graph: Any = None
         self.loss = torch.zeros((), device=device)
 
@@ -81,16 +83,21 @@ class TrainingStep:
 
     def _once(self) -> None:
         self.rate.copy_(self.rates[self.place][0])
-        with torch.autocast(self.rows.device.type, torch.bfloat16, enabled=self.bfloat16):
-            loss = self.model(**self.task.inputs(self.rows)).loss
-        loss.backward()
+        loss = reduce(torch.add, [self._passed(rows) for rows in self.rows.chunk(self.parts)])
         if self.clip:
             torch.nn.utils.clip_grad_norm_(self.weights, self.clip)
         self.optimizer.move()
         self.optimizer.zero_grad(set_to_none=True)
-        self.loss.copy_(loss.detach())
+        self.loss.copy_(loss)
         self.losses.index_copy_(0, self.place, self.loss[None])
         self.place.add_(1)
+
+    def _passed(self, rows: Tensor) -> Tensor:
+        """Forward and backward of a part: its share of the mean loss, without a graph."""
+        with torch.autocast(rows.device.type, torch.bfloat16, enabled=self.bfloat16):
+            loss: Tensor = self.model(**self.task.inputs(rows)).loss / self.parts
+        loss.backward()
+        return loss.detach()
 
     def _captured(self) -> None:
         """Capture the step; weights, optimiser and random numbers are afterwards as before."""

@@ -14,6 +14,32 @@ SHARE = Real(0.0, 1.0)
 AMOUNT = Real(0.0)  # a share below 1, or a number
 
 
+@dataclass(frozen=True)
+class Seed(Whole):
+    """A seed that every generator takes, with the number of an epoch and of a process."""
+
+    least: int = 0
+
+    def read(self, name: str, value: Any) -> int:
+        """An int below 2^32."""
+        number = super().read(name, value)
+        if number >= 2**32:
+            raise ValueError(f"{name} must be below 2**32, got {number}")
+        return number
+
+
+@dataclass(frozen=True)
+class Channels(Whole):
+    """1 of grey pictures, 3 of coloured ones."""
+
+    def read(self, name: str, value: Any) -> int:
+        """1 or 3."""
+        number = super().read(name, value)
+        if number not in (1, 3):
+            raise ValueError(f"{name} must be 1 (grey) or 3 (colour), got {number}")
+        return number
+
+
 def _key(default: Any, domain: Domain) -> Any:
     return field(default=default, metadata={"domain": domain})
 
@@ -60,7 +86,7 @@ class Data(_Table):
     split_seed: int = _key(0, Whole(0))
     limit: int | None = _key(None, Maybe(Whole()))
     size: int | None = _key(None, Maybe(Whole()))
-    channels: int = _key(3, Whole(1, 3))
+    channels: int = _key(3, Channels())
     field: str = _key("text", TEXT)
     tokenizer: str = _key("bytes", TEXT)
     vocabulary: int = _key(8192, Whole(258))
@@ -85,6 +111,7 @@ class Training(_Table):
         flip: Mirror half of the pictures.
         drop_path: Probability to skip a branch of the last layer, rising linearly with the layers.
         clip: Largest norm of the gradient; 0: no limit.
+        accumulation: Parts of a step's examples that pass one after the other, for memory; the gradient is that of all.
         precision: ``float32``, ``bfloat16`` (autocast), or ``auto``: bfloat16 on a GPU.
         seed: Of weights, order and augmentation.
         capture: Replay a captured step on a GPU (one process, and a model that can be captured).
@@ -106,8 +133,9 @@ class Training(_Table):
     flip: bool = _key(False, Flag())
     drop_path: float = _key(0.0, SHARE)
     clip: float = _key(1.0, Real(0.0))
+    accumulation: int = _key(1, Whole())
     precision: str = _key("auto", Word(("auto", "float32", "bfloat16")))
-    seed: int = _key(0, Whole(0))
+    seed: int = _key(0, Seed())
     capture: bool = _key(True, Flag())
     compile: bool = _key(False, Flag())
     save_seconds: float = _key(60.0, Real(0.0))

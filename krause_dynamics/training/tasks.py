@@ -72,6 +72,8 @@ class Classes(Task):
     def __init__(self, parts: dict[str, Pictures], classes: int, settings: Any, device: torch.device) -> None:
         self.sizes = {part: len(pictures) for part, pictures in parts.items()}
         self.classes, self.pad, self.flip = classes, settings.crop, settings.flip
+        if self.pad and self.pad >= (side := min(parts["train"].pixels.shape[2:])):
+            raise ValueError(f"training.crop must be below the {side} pixels of a side, got {self.pad}")
         smoothing = settings.label_smoothing
         self.shares = torch.eye(classes, device=device) * (1.0 - smoothing) + smoothing / classes
         self.pixels = {part: torch.tensor(x.pixels, device=device) for part, x in parts.items()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from krause_dynamics.training.formats.pictures import arrays, cifar, folders, idx
+from krause_dynamics.training.formats.folders import folders
+from krause_dynamics.training.formats.pictures import arrays, cifar, idx
 from krause_dynamics.training.formats.texts import lines, text
 from krause_dynamics.training.formats.values import PARTS, Found, Pictures
 

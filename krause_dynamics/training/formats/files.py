@@ -25,6 +25,8 @@ ADMITTED: Mapping[tuple[str, str], Any] = {
     },
     ("_codecs", "encode"): lambda text, encoding="utf-8": str(text).encode(encoding),
 }
+# Names that files or folders of the parts have, as people write them.
+NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
 class Reader:
@@ -108,6 +110,15 @@ class _Arrays(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> NoReturn:
         raise pickle.UnpicklingError("it refers to objects outside")
+
+
+def misnamed(folder: Path, parts: Iterable[str], others: Iterable[str], ending: str) -> str:
+    """That a folder has some parts by name, but not the one to learn from, or something beside them."""
+    known = ", ".join(f"{name}{ending}" for names in NAMES.values() for name in names)
+    return (
+        f"{folder} has {listed(parts)}, so that its parts must be named {known}; it has also "
+        f"{listed(others) or 'nothing to learn from'}: rename or remove that, or all names of parts"
+    )
 
 
 def listed(names: Iterable[str]) -> str:

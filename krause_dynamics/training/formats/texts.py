@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from krause_dynamics.training.formats.files import Reader
+from krause_dynamics.training.formats.files import NAMES, Reader, misnamed
 from krause_dynamics.training.formats.values import Found
 
 TEXT = "train.txt, valid.txt and test.txt, or any .txt files (one document each), or be one .txt file"
 LINES = "train.jsonl, valid.jsonl and test.jsonl, or any .jsonl files, or be one .jsonl file"
-NAMES = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
 
 
 def text(path: Path, sha256: Mapping[str, str], **_: Any) -> Found:
@@ -25,7 +24,7 @@ def lines(path: Path, sha256: Mapping[str, str], field: str = "text", **_: Any) 
 
     def documents(name: Path, content: str) -> list[str]:
         found = []
-        for number, line in enumerate(content.splitlines(), 1):
+        for number, line in enumerate(content.split("\n"), 1):  # other ends of lines may stand in a text
             if not line.strip():
                 continue
             try:
@@ -36,6 +35,8 @@ def lines(path: Path, sha256: Mapping[str, str], field: str = "text", **_: Any) 
                 ) from error
             if not isinstance(document, str):
                 raise ValueError(f"{field!r} in line {number} of {name} must be a text, got {type(document).__name__}")
+            if any("\ud800" <= letter <= "\udfff" for letter in set(document)):
+                raise ValueError(f"{field!r} in line {number} of {name} must be text, got half a surrogate pair")
             found.append(document)
         return found
 
@@ -56,6 +57,8 @@ def _found(path: Path, sha256: Mapping[str, str], ending: str, expected: str, do
         return [document for p in paths for document in documents(p, _decoded(p, reader.content(p)))]
 
     parts = {part: [p for p in files if p.parent == path and p.stem in names] for part, names in NAMES.items()}
+    if not parts["train"] and (named := [p.name for some in parts.values() for p in some]):
+        raise ValueError(misnamed(path, named, [p.name for p in files if p.name not in named], ending))
     if not parts["train"]:
         return Found(_some(read(files), path), None, checksums=reader.checksums)
     train, validation, test = (read(parts[part]) for part in ("train", "validation", "test"))
@@ -70,6 +73,6 @@ def _some(documents: list[str], path: Path) -> list[str]:
 
 def _decoded(path: Path, content: bytes) -> str:
     try:
-        return content.decode()
+        return content.decode("utf-8-sig")  # without the mark that some editors begin a file with
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be UTF-8 text ({error})") from error
