@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -15,9 +16,10 @@ from typer.testing import CliRunner
 
 import krause_dynamics as kd
 from krause_dynamics import report
-from krause_dynamics.checkpoints import analyze, measures, record
+from krause_dynamics.checkpoints import Measure, analyze, measures, record
 from krause_dynamics.checkpoints.stream import Passes
 from krause_dynamics.command.analyze import analyze as command
+from krause_dynamics.report.rows import measure_rows
 from tests import checkpoint_models as models
 
 IDS = [list(range(1, 21)), list(range(5, 17)), [7, 3, 7, 3, 9, 9, 9, 1, 2, 3, 4, 5]]
@@ -174,8 +176,8 @@ def test_command_says_what_is_wrong_before_it_computes(app, tmp_path):
         assert message in " ".join(result.output.split())
 
 
-def test_a_new_measure_is_one_value(monkeypatch, model):
-    """Its variable, dimensions and words are in the Dataset, and what it needs of two neighbouring layers is there."""
+def own_measures():
+    """One of states over layers, one of attention, one of the corpus."""
 
     def mean_step(state):
         """Mean length of the step from the layer before; NaN at the embedding."""
@@ -183,21 +185,104 @@ def test_a_new_measure_is_one_value(monkeypatch, model):
             return torch.full((len(state.tokens),), torch.nan)
         return (state.tokens - state.previous).norm(dim=-1).mean(-1)
 
-    step = measures.Measure("mean_step", ("sequence", "layer"), "mean step of the tokens", "state", mean_step)
+    step = Measure("mean_step", ("sequence", "layer"), "mean step of the tokens", "state", mean_step)
     heads = ("sequence", "block", "head")
-    share = measures.Measure("largest_share", heads, "largest alpha", "attention", lambda a: a.importance.amax(-1))
-    total = measures.Measure("tokens_in_all", (), "tokens of all", "corpus", lambda corpus: corpus.lengths.sum())
-    monkeypatch.setattr(measures, "MEASURES", (*measures.MEASURES, step, share, total))
-    found = analyze(model, IDS)
+    share = Measure("largest_share", heads, "largest alpha", "attention", lambda a: a.importance.amax(-1))
+    total = Measure("tokens_in_all", (), "tokens of all", "corpus", lambda corpus: corpus.lengths.sum())
+    return ["default", step, share, total]
+
+
+def test_a_measure_of_ones_own_is_in_the_dataset(model):
+    """Its variable, dimensions and words are there, and what it needs of two neighbouring layers."""
+    found = analyze(model, IDS, measures=own_measures())
     assert found["mean_step"].dims == ("sequence", "layer")
     assert found["mean_step"].attrs["long_name"] == "mean step of the tokens"
     assert int(found["tokens_in_all"]) == sum(map(len, IDS))
+    assert set(found.data_vars) == set(analyze(model, IDS)) | {"mean_step", "largest_share", "tokens_in_all"}
     run = record(model, IDS[:1])
     steps = np.linalg.norm(np.diff(run.positions[:, 0], axis=0), axis=-1).mean(-1)
     np.testing.assert_allclose(found["mean_step"].values[0, 1:], steps, rtol=1e-5)
     assert np.isnan(found["mean_step"].values[:, 0]).all()
     largest = run.extras["importance"][:, 0].max(-1)
     np.testing.assert_allclose(found["largest_share"].values[0], largest, rtol=1e-5)
+
+
+def test_a_measure_of_ones_own_goes_wherever_an_analysis_goes(tmp_path, model):
+    """Into rows, pages, files, intervals, comparisons and a run that is kept after every block."""
+    found = analyze(model, IDS, measures=own_measures())
+    table = csv.DictReader(kd.report.write_csv(found, tmp_path / "rows.csv").read_text().splitlines())
+    means = {float(row["layer"]): float(row["mean"]) for row in table if row["measure"] == "mean_step" and row["mean"]}
+    np.testing.assert_allclose([means[i] for i in (1, 2, 3)], found["mean_step"].mean("sequence")[1:], rtol=1e-6)
+    shown = {row["measure"]: row["words"] for row in measure_rows(found)}  # the table of a page
+    assert shown["mean_step"] == "mean step of the tokens"
+    assert shown["largest_share"] == "largest alpha"
+    kd.report.write_dataset(found, tmp_path / "analysis.nc")
+    again = kd.open(tmp_path / "analysis.nc")
+    np.testing.assert_array_equal(again["largest_share"], found["largest_share"])
+    other = analyze(models.llama(1), IDS, measures=own_measures()[1:])
+    both = kd.compare({"a": found, "b": other}, draws=20)
+    difference = (other["mean_step"] - found["mean_step"]).mean("sequence")[1:]
+    np.testing.assert_allclose(both["mean_step_difference"].sel(case="b")[1:], difference, rtol=1e-5)
+    assert "largest_share_interval" in both
+    assert "mean_step" in kd.checkpoints.interval(found)
+    kept = analyze(model, IDS, measures=own_measures(), checkpoint=tmp_path / "kept.npz")
+    np.testing.assert_allclose(kept["mean_step"], found["mean_step"], rtol=1e-6)
+    other = Measure("mean_step", ("sequence", "layer"), "another", "state", lambda state: state.tokens.sum((1, 2)))
+    with pytest.raises(ValueError, match="another run"):
+        analyze(model, IDS, measures=["default", other, *own_measures()[2:]], checkpoint=tmp_path / "kept.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"name": "mean step"}, ValueError, "name must be one word"),
+        ({"name": "residual"}, ValueError, "'residual' is another measure's"),
+        ({"of": "layers"}, ValueError, "of must be 'state', 'attention' or 'corpus'"),
+        ({"dims": ("layer", "sequence")}, ValueError, "must begin with"),
+        ({"dims": ("sequence", "block")}, ValueError, "must begin with"),
+        ({"formula": 3}, TypeError, "formula must be a function"),
+        ({"formula": lambda state: state.tokens}, ValueError, r"must give numbers over \(sequence\), 1 sequences"),
+        ({"formula": lambda state: state.tokens.sum()}, ValueError, "must give numbers over"),
+        ({"formula": lambda state: np.array(["word"])}, ValueError, "gave <U4"),
+        ({"dims": ("sequence", "layer", "tokens"), "formula": lambda s: s.tokens[..., 0]}, ValueError, "'tokens' has"),
+        (
+            {"dims": ("sequence", "layer", "place"), "formula": lambda s: s.tokens[..., 0]},
+            ValueError,
+            "one size whatever the sequence",
+        ),
+    ],
+)
+def test_a_measure_of_ones_own_that_is_none(model, change, error, words):
+    fields = {"name": "sizes", "dims": ("sequence", "layer"), "long_name": "sizes", "of": "state"}
+    fields |= {"formula": lambda state: state.tokens.norm(dim=(1, 2))} | change
+    with pytest.raises(error, match=words):
+        analyze(model, IDS, measures=[Measure(**fields)], batch_size=1)
+
+
+@pytest.mark.parametrize("alone", [[[7]], [7], np.array([[7], [9]]), {"input_ids": [[7]], "attention_mask": [[1]]}])
+def test_one_token_given_as_ids_is_refused_as_text_is(tmp_path, app, model, alone):
+    """At every door; beside a longer sequence it has nothing to meet, which is NaN."""
+    doors = [analyze, record, kd.checkpoints.forecast, kd.checkpoints.prepare]
+    doors += [kd.models.branch_statistics, kd.checkpoints.confidence]
+    doors += [lambda one, ids: kd.compare({0: one, 1: one}, ids)]
+    for door in doors:
+        given = (alone,) if door is kd.checkpoints.prepare else (model, alone)
+        with pytest.raises(ValueError, match="no sequence has two tokens"):
+            door(*given)
+    (tmp_path / "one.json").write_text("[[7]]")
+    model.save_pretrained(tmp_path / "model")
+    done = CliRunner().invoke(app, [str(tmp_path / "model"), "--token-ids", str(tmp_path / "one.json")])
+    assert done.exit_code == 2
+    assert "no sequence has two tokens" in " ".join(done.output.split())
+
+
+def test_measures_of_attention_that_is_not_looked_at(model):
+    share = own_measures()[2]
+    for asked in (share, "entropy"):
+        with pytest.raises(ValueError, match="attention=None leaves out"):
+            analyze(model, IDS, measures=[asked], attention=None)
+    with pytest.raises(TypeError, match="a function becomes one by"):
+        analyze(model, IDS, measures=[len])
 
 
 def test_layers_are_forgotten_as_they_are_measured(monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from scipy.cluster import hierarchy
 
 import krause_dynamics as kd
-from krause_dynamics.checkpoints import analyze, measures_of_states, record
+from krause_dynamics.checkpoints import analyze, measures_of_clusters, record
 from tests import checkpoint_models as models
 
 IDS = [list(range(1, 25)), [7, 3, 9, 1, 30, 41, 2, 5, 18, 6, 44, 13, 8, 21, 33, 40, 11, 29, 35, 4, 16, 48, 22, 10]]
@@ -156,7 +156,7 @@ def test_of_a_large_tree_the_last_joins_are_kept():
     """Eighty pairs on a line: each pair joins first, then the first 17 pairs one another; 64 groups are left."""
     gaps = np.where(np.arange(159) % 2 == 0, 0.001, 1.0 + np.arange(159) / 1000)
     places = np.concatenate([[0.0], np.cumsum(gaps)])
-    rows = measures_of_states._merges(kd.clusters.curve(places))
+    rows = measures_of_clusters._merges(kd.clusters.curve(places))
     assert rows.shape == (63, 5)
     np.testing.assert_allclose(rows[:, 2], np.sort(gaps[1::2])[-63:])
     assert sorted(rows[:, :2].ravel()) == list(range(126))  # every group but the last joins another, once

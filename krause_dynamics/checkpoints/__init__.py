@@ -9,6 +9,7 @@ from krause_dynamics.checkpoints.forecast import forecast
 from krause_dynamics.checkpoints.inputs import prepare
 from krause_dynamics.checkpoints.interval import interval
 from krause_dynamics.checkpoints.load import Checkpoint, load
+from krause_dynamics.checkpoints.measure import Measure
 from krause_dynamics.checkpoints.patches import patches
 from krause_dynamics.checkpoints.predictions import predictions
 from krause_dynamics.checkpoints.record import record
@@ -18,6 +19,7 @@ from krause_dynamics.checkpoints.twin import twin
 
 __all__ = [
     "Checkpoint",
+    "Measure",
     "Tokens",
     "analyze",
     "compare",

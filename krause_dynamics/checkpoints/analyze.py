@@ -15,6 +15,7 @@ from krause_dynamics.checkpoints import by_block, labelled
 from krause_dynamics.checkpoints import measures as table
 from krause_dynamics.checkpoints.controls import analyzed, checked
 from krause_dynamics.checkpoints.load import Checkpoint, load
+from krause_dynamics.checkpoints.measure import Measure
 from krause_dynamics.checkpoints.memory import placed
 from krause_dynamics.checkpoints.moments import Moments
 from krause_dynamics.checkpoints.record import describe
@@ -49,7 +50,7 @@ def analyze(
     eps: Sequence[float] = EPS,
     radii: Sequence[float] = RADII,
     min_queries: int = 8,
-    measures: str | Sequence[str] = "default",
+    measures: str | Measure | Sequence[str | Measure] = "default",
     attention: str | None = "statistics",
     batch_size: int = 8,
     blocks: Sequence[torch.nn.Module] | None = None,
@@ -89,7 +90,8 @@ def analyze(
             ``cka`` and its ``cka_null``, ``procrustes``, ``transport`` (sliced W2 between layers) and
             ``transport_exact`` (up to 512 tokens), ``intrinsic_dimension``, and in a further pass that measures the
             corpus ``mean_cosine``, ``order_parameter`` and ``effective_rank`` with ``_centred`` or ``_standardised``
-            after their names; of attention ``head_distance``.
+            after their names; of attention ``head_distance``. Also :class:`Measure` objects of one's own, such as
+            ``["default", Measure(...)]``.
         attention: How much is looked at, said in ``meta["attention_tier"]``. ``"statistics"`` (default): exact sums
             over all weights in memory linear in T, on the CPU at the cost of attention itself; ``"sink"``: on a GPU the
             first and the most heard keys only, where 8k tokens shall cost little, and the rest NaN; ``"full"``: also
@@ -145,7 +147,7 @@ def analyze(
     asked = {name: value for name, value in locals().items() if name not in ("model", "inputs", "controls", "rng")}
     if named := checked(controls):
         return _with_controls(model, inputs, asked, named, rng)
-    wanted = table.chosen(measures)
+    wanted = table.chosen(measures, attention is not None)
     eps_values, radius_values = increasing("eps", eps, 1.0), increasing("radii", radii, 2.0)
     if attention == "weights":
         raise ValueError("attention='weights' is for record(); analyze forgets maps block by block: attention='full'")
@@ -159,7 +161,7 @@ def analyze(
     )  # fmt: skip
     file = None
     if checkpoint is not None:
-        kept = {"radii": radius_values.tolist(), "measures": [measure.name for measure in wanted]}
+        kept = {"radii": radius_values.tolist(), "measures": [measure.mark() for measure in wanted]}
         file = RunFile(checkpoint, 0.0, by_block.identity(run, kept))
     lengths = run.inputs.lengths
     if attention is not None and len(set(lengths.tolist())) > 1:
@@ -171,11 +173,15 @@ def analyze(
         )
     moments = Moments.over(run) if any(measure.centred for measure in wanted) else None
     walk = by_block.walk(run, lambda: table.Measuring(wanted, radius_values, moments), file)
-    return _measured(run, walk, eps_values, radius_values)
+    return _measured(run, walk, wanted, eps_values, radius_values)
 
 
 def _measured(
-    run: Passes, walk: by_block.InTurn | by_block.ByBlock, eps: np.ndarray, radii: np.ndarray
+    run: Passes,
+    walk: by_block.InTurn | by_block.ByBlock,
+    wanted: Sequence[Measure],
+    eps: np.ndarray,
+    radii: np.ndarray,
 ) -> xarray.Dataset:
     """What a walk finds; where it ends early, what is finished."""
     arrays: dict[str, np.ndarray] = {}
@@ -185,6 +191,7 @@ def _measured(
         for members, found in walk.go(lambda: interrupts.reason is not None):
             for name, values in found.items():
                 target = arrays.setdefault(name, np.empty((number, *values.shape[1:]), dtype=values.dtype))
+                _check_alike(name, target, values)
                 target[members] = values
             finished[members] = True
     if not finished.any():
@@ -199,11 +206,20 @@ def _measured(
     if not finished.all():
         logger.warning("interrupted after %d of %d sequences; the result holds those", finished.sum(), number)
         arrays = {name: values[finished] for name, values in arrays.items()}
-    dataset = labelled.analysis(arrays, run.inputs.lengths[finished], eps, radii, meta)
+    dataset = labelled.analysis(wanted, arrays, run.inputs.lengths[finished], eps, radii, meta)
     dataset = dataset.assign_coords(sequence=np.flatnonzero(finished))  # of a part those that it holds
     if interrupts.terminated:
         raise Terminated(result=dataset)
     return dataset
+
+
+def _check_alike(name: str, target: np.ndarray, values: np.ndarray) -> None:
+    """A measure of somebody's own may answer by the number of tokens, which another batch has not."""
+    if target.shape[1:] != values.shape[1:]:
+        raise ValueError(
+            f"measures: {name} has shape {values.shape[1:]} in one sequence and {target.shape[1:]} in another; its "
+            "further dimensions must be of one size whatever the sequence, or pass sequence_length="
+        )
 
 
 def _with_controls(

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from krause_dynamics.errors import UnsupportedModel
-
-
-class NotFinite(ValueError):
-    """NaN or infinity in a model's states or weights."""
 
 
 def check_kind(model: Any, argument: str = "input_ids") -> None:
@@ -80,57 +75,6 @@ def _numbers_of_layers(model: Any) -> list[int]:
         if number is not None and int(number) not in numbers:
             numbers.append(int(number))
     return numbers
-
-
-def resolved(model: Any, part: str | None) -> Any:
-    """The stack of blocks that is meant by a model: without wrappers, adapters' shells and heads.
-
-    Args:
-        model: A ``transformers`` model, also inside peft, DataParallel or DistributedDataParallel.
-        part: ``"encoder"``, ``"decoder"``, or the path of a submodule, such as ``"language_model"``.
-
-    Raises:
-        UnsupportedModel: Adapters that put tokens before the sequence.
-        ValueError: No such part.
-    """
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        model = model.module
-    if hasattr(model, "get_base_model"):  # peft
-        if getattr(model.active_peft_config, "is_prompt_learning", False):
-            raise UnsupportedModel(
-                f"{type(model).__name__} puts learned tokens before every sequence (prompt learning), which the "
-                "model below it would not show; merge it into the inputs, or pass model.get_base_model() without them"
-            )
-        model = model.get_base_model()
-    base = getattr(model, "base_model", model)
-    shown = getattr(model, "main_input_name", "")
-    if shown in _takes(model) and shown not in _takes(base):
-        base = model  # what bears the name of the base is an inner stack (DINOv3)
-    if part is not None:
-        return _part(base, part)
-    # A decoder of an encoder-decoder as a language model: transformers wraps it once more, without embeddings.
-    inner = getattr(base, "decoder", None)
-    return inner if type(base).__name__.endswith("DecoderWrapper") and inner is not None else base
-
-
-def _takes(model: Any) -> Any:
-    """Names of the arguments of a pass; a shell around a stack of blocks need not have one."""
-    forward = getattr(model, "forward", None)
-    return () if forward is None else inspect.signature(forward).parameters
-
-
-def _part(model: Any, part: str) -> Any:
-    getter = {"encoder": "get_encoder", "decoder": "get_decoder"}.get(part)
-    try:
-        found = getattr(model, getter)() if getter and hasattr(model, getter) else model.get_submodule(part)
-    except AttributeError:
-        found = None
-    if found is None or found is model or not hasattr(found, "config"):
-        named = sorted(
-            {name for name, below in model.named_modules() if name and hasattr(below, "get_input_embeddings")}
-        )
-        raise ValueError(f"part must name a model inside {type(model).__name__}, such as {named}, received {part!r}")
-    return found
 
 
 def find_blocks(model: Any, blocks: Sequence[nn.Module] | None = None) -> tuple[list[nn.Module], int]:
@@ -204,110 +148,3 @@ def context_length(model: Any) -> int | None:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             return int(length) - int(module.padding_idx) - 1
     return int(length)
-
-
-class StreamRecorder:
-    """Hooks on the blocks that hand on the residual stream before the first block and after each call.
-
-    Attributes:
-        time_major: Whether the blocks' states are (T, batch, d), as XLNet's.
-        told: Called with (0, embedding) and (i, state after call i), each (batch, T, d), float32, where the block runs.
-        earliest: Layers before it are not told of.
-        block: Number of the call that is running, None outside the blocks.
-        shape: (batch, T) of the states seen so far.
-        calls: Number of calls that have ended.
-        last: What the last of them left, as the model has it.
-    """
-
-    def __init__(
-        self,
-        blocks: Sequence[nn.Module],
-        told: Callable[[int, Tensor], None],
-        *,
-        time_major: bool = False,
-        earliest: int = 0,
-    ) -> None:
-        self.blocks = blocks
-        self.told = told
-        self.time_major = time_major
-        self.earliest = earliest
-        self.thread = threading.get_ident()
-        self.block: int | None = None
-        self.calls = 0
-        self.shape: torch.Size | None = None
-        self.last: Tensor | None = None
-        self._handles: list[Any] = []
-
-    def __enter__(self) -> StreamRecorder:
-        # A module listed twice gets one pair of hooks: calls are counted, not modules.
-        for module in {id(block): block for block in self.blocks}.values():
-            self._handles.append(module.register_forward_pre_hook(self._before, with_kwargs=True))
-            self._handles.append(module.register_forward_hook(self._after, with_kwargs=True))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if threading.get_ident() != self.thread:  # a forward pass of another thread through the same blocks
-            return
-        entering = args[0] if args else kwargs.get("hidden_states")
-        if not isinstance(entering, Tensor):
-            raise UnsupportedModel(f"{type(module).__name__} takes no hidden states as its first argument")
-        if self.last is None:
-            self._tell(0, entering)
-        elif entering is not self.last and not torch.equal(entering, self.last):
-            raise UnsupportedModel(
-                f"the model changes the residual stream between blocks {self.calls} and {self.calls + 1}: what enters "
-                "the next block is not what left the last one, so states after blocks would leave a step out"
-            )
-        self.block = self.calls
-
-    def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if threading.get_ident() != self.thread:
-            return
-        leaving = output[0] if isinstance(output, tuple | list) else output
-        if not isinstance(leaving, Tensor):
-            raise UnsupportedModel(f"{type(module).__name__} returns {type(leaving).__name__}, not hidden states")
-        self.last = leaving
-        self.calls += 1
-        self._tell(self.calls, leaving)
-        self.block = None
-
-    def _tell(self, layer: int, state: Tensor) -> None:
-        """Hand on a state, checked: what follows would name neither layer nor model."""
-        if layer < self.earliest:
-            return
-        if state.ndim != 3:
-            raise UnsupportedModel(
-                f"layer {layer} has states of shape {tuple(state.shape)} where (batch, tokens, d) is expected: a model "
-                "of several streams is not analysed"
-            )
-        copy = _copied(state.transpose(0, 1) if self.time_major else state)
-        if not bool(torch.stack(torch.aminmax(copy)).isfinite().all()):  # NaN is passed on; one reading of the states
-            where = "the embedding" if layer == 0 else f"block {layer}"
-            raise NotFinite(
-                f"model must have finite hidden states, but {where} gives NaN or infinity in {state.dtype}; where that "
-                "is a half type, load it with dtype='float32'"
-            )
-        if self.shape is not None and copy.shape[:2] != self.shape:
-            raise UnsupportedModel(
-                f"block {layer} turns {tuple(self.shape)} tokens into {tuple(copy.shape[:2])}: what is analysed keeps "
-                "its tokens from block to block"
-            )
-        self.shape = copy.shape[:2]
-        self.told(layer, copy)
-
-    def check(self, expected: int) -> None:
-        """Raise UnsupportedModel unless every layer of the configuration was seen."""
-        if self.calls != expected:
-            raise UnsupportedModel(
-                f"{self.calls} calls of blocks were seen where the configuration says {expected} layers; "
-                "a layer was skipped or replaced. Pass the modules themselves as blocks="
-            )
-
-
-def _copied(state: Tensor) -> Tensor:
-    """A copy that later in-place operations of the model cannot reach."""
-    return state.detach().to(dtype=torch.float32, copy=True)

@@ -15,6 +15,7 @@ from krause_dynamics.checkpoints import capture, cross_attention, labelled
 from krause_dynamics.checkpoints import measures as table
 from krause_dynamics.checkpoints.analyze import EPS, RADII, increasing
 from krause_dynamics.checkpoints.load import Checkpoint, load
+from krause_dynamics.checkpoints.measure import Measure
 from krause_dynamics.checkpoints.pair_pass import Stack, watching
 from krause_dynamics.checkpoints.pairs import Features, Pairs
 from krause_dynamics.checkpoints.record import describe
@@ -37,7 +38,7 @@ def encoder_decoder(
     eps: Sequence[float] = EPS,
     radii: Sequence[float] = RADII,
     min_queries: int = 8,
-    measures: str | Sequence[str] = "default",
+    measures: str | Measure | Sequence[str | Measure] = "default",
     batch_size: int = 8,
     progress: bool | Callable[[int, int], None] = False,
 ) -> dict[str, xarray.Dataset]:
@@ -93,7 +94,7 @@ def encoder_decoder(
         done += len(members)
         if report is not None:
             report(done, len(pairs.targets))
-    return _datasets(checkpoint, pairs, stacks, kept, (bounds, chords), min_queries)
+    return _datasets(checkpoint, pairs, stacks, kept, (wanted, bounds, chords), min_queries)
 
 
 def _check(model: Any) -> None:
@@ -139,7 +140,7 @@ def _datasets(
     pairs: Pairs,
     stacks: list[Stack],
     kept: dict[str, _Kept],
-    bounds: tuple[np.ndarray, np.ndarray],
+    asked: tuple[Sequence[Measure], np.ndarray, np.ndarray],
     min_queries: int,
 ) -> dict[str, xarray.Dataset]:
     found: dict[str, xarray.Dataset] = {}
@@ -149,15 +150,15 @@ def _datasets(
         half = Checkpoint(checkpoint.model, checkpoint.tokenizer, checkpoint.name, checkpoint.meta, stack.name)
         run = Passes(half, shown, stack.blocks, stack.expected, "registry", 1, min_queries, "statistics", (), None)
         meta = describe(run) | {"min_queries": min_queries, "distance": "chord"}
-        found[stack.name] = labelled.analysis(kept[stack.name].arrays, tokens, *bounds, meta)
+        found[stack.name] = labelled.analysis(asked[0], kept[stack.name].arrays, tokens, *asked[1:], meta)
     arrays, sources = kept["cross"].arrays, kept["encoder"].tokens
     meta = describe(run) | {"part": "cross"}
     cross = labelled.dataset(cross_attention.MEASURES, arrays, {}, meta)
-    rates = cross_attention.rates(arrays["importance"], sources, bounds[0])
+    rates = cross_attention.rates(arrays["importance"], sources, asked[1])
     about = {"long_name": "pairs in which the importance of that source exceeds eps (per cent)"}
     found["cross"] = cross.assign(
         sink_rate=(("which", "block", "head", "eps"), rates, about),
         length=("sequence", kept["decoder"].tokens, {"long_name": "tokens of the decoder"}),
         sources=("sequence", sources, {"long_name": "tokens of the encoder"}),
-    ).assign_coords(which=list(cross_attention.WHICH), eps=bounds[0])
+    ).assign_coords(which=list(cross_attention.WHICH), eps=asked[1])
     return found

@@ -13,7 +13,7 @@ import numpy as np
 
 from krause_dynamics.checkpoints.token_ids import rows_of
 from krause_dynamics.checkpoints.tokenizing import check_vocabulary, tokenized
-from krause_dynamics.checkpoints.tokens import UNCOUNTED, Tokens, pieces, rest
+from krause_dynamics.checkpoints.tokens import UNCOUNTED, Tokens, check_company, pieces, rest
 
 
 def prepare(
@@ -112,10 +112,6 @@ def _check(
     if not tokens.sequences:
         more = f": fewer than sequence_length={sequence_length} tokens" if sequence_length else ""
         raise ValueError(f"inputs hold no sequence{more}; pass a longer text")
-    if tokens.source == "text" and tokens.lengths.max() < 2:
-        raise ValueError(
-            "inputs: the text has fewer than two tokens, and one alone has nothing to meet; pass more text"
-        )
     if (empty := np.flatnonzero(tokens.lengths == 0)).size:
         raise ValueError(f"inputs: sequence {empty[0]} has no tokens; leave it out")
     if context is not None and (longest := int(tokens.lengths.max())) > context:
@@ -136,4 +132,5 @@ def _check(
             f"inputs: token id {wrong} is outside 0..{(vocabulary or 0) - 1 if vocabulary else ''}; "
             "if it marks padding, pass pad_token=" + str(wrong)
         )
+    check_company(tokens.lengths, tokens.source)
     return tokens

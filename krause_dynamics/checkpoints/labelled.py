@@ -11,18 +11,24 @@ from krause_dynamics._files import attributes
 from krause_dynamics.checkpoints import measures as table
 from krause_dynamics.checkpoints.attention_statistics import DISTANCES, QUARTERS
 from krause_dynamics.checkpoints.measure import Measure
-from krause_dynamics.checkpoints.measures_of_states import JOIN
+from krause_dynamics.checkpoints.measures_of_clusters import JOIN
 
 if TYPE_CHECKING:
     import xarray
 
 
 def analysis(
-    arrays: Mapping[str, np.ndarray], lengths: np.ndarray, eps: np.ndarray, radii: np.ndarray, meta: dict[str, Any]
+    measures: Sequence[Measure],
+    arrays: Mapping[str, np.ndarray],
+    lengths: np.ndarray,
+    eps: np.ndarray,
+    radii: np.ndarray,
+    meta: dict[str, Any],
 ) -> xarray.Dataset:
     """What was measured of all sequences, and the measures of the corpus.
 
     Args:
+        measures: Those that were asked for.
         arrays: By the names of measures, (sequences, ...).
         lengths: Tokens of each sequence.
         eps: Thresholds of sink rates.
@@ -30,11 +36,11 @@ def analysis(
         meta: Facts, kept as attributes, all of them as JSON in ``attrs["meta"]``.
     """
     whole = dict(arrays)
-    for measure in table.MEASURES:
+    for measure in measures:
         if measure.of == "corpus":
             found = measure.formula(table.Corpus(whole, lengths, eps))
-            whole |= {} if found is None else {measure.name: found}
-    return dataset(table.MEASURES, whole, {"radius": radii, "eps": eps}, meta)
+            whole |= {} if found is None else {measure.name: np.asarray(found)}
+    return dataset(measures, whole, {"radius": radii, "eps": eps}, meta)
 
 
 def dataset(

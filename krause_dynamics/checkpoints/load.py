@@ -17,7 +17,7 @@ import torch
 
 from krause_dynamics._extras import explaining
 from krause_dynamics.checkpoints import shards
-from krause_dynamics.checkpoints.blocks import resolved
+from krause_dynamics.checkpoints.backbone import resolved
 from krause_dynamics.checkpoints.bundled import (
     RXN_ALBERT,
     SMOLLM2,

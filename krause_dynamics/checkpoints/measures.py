@@ -1,8 +1,8 @@
 """What is measured of a trained model, layer by layer: the table of all measures, and who takes them.
 
 A measure is a name, its dimensions, its words and its formula (`measure.Measure`). `analyze` assembles its Dataset from
-the measures' own dimensions and words, so a new measure is one more entry of the tables here, in `measures_of_states`
-or in `measures_of_attention`, and nothing else.
+the measures' own dimensions and words, so a new measure is one more entry of the tables here or in one of the modules
+`measures_of_...`, and nothing else; one of somebody's own is given to `analyze` as it is.
 """
 
 from __future__ import annotations
@@ -14,9 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from krause_dynamics._array import to_numpy
-from krause_dynamics.checkpoints import allocator, measures_of_attention, measures_of_states
-from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, sink_rate
+from krause_dynamics.checkpoints import (
+    allocator,
+    measures_between_layers,
+    measures_of_attention,
+    measures_of_clusters,
+    measures_of_states,
+)
+from krause_dynamics.checkpoints.attention_statistics import DISTANCES, QUARTERS, HeadStatistics, sink_rate
 from krause_dynamics.checkpoints.layer_state import TOKENS, LayerState
 from krause_dynamics.checkpoints.measure import Measure
 from krause_dynamics.checkpoints.moments import Moments
@@ -49,7 +54,7 @@ def _sink_rate(corpus: Corpus) -> np.ndarray | None:
 
 
 ATTENTION = measures_of_attention.MEASURES
-STATES = measures_of_states.MEASURES
+STATES = (*measures_of_states.MEASURES, *measures_between_layers.MEASURES, *measures_of_clusters.MEASURES)
 CORPUS = (
     Measure("length", ("sequence",), "tokens of the sequence", "corpus", lambda corpus: corpus.lengths),
     Measure(
@@ -63,26 +68,51 @@ CORPUS = (
 MEASURES: tuple[Measure, ...] = (*ATTENTION, *STATES, *CORPUS)
 
 
-def chosen(names: str | Sequence[str]) -> tuple[Measure, ...]:
+def chosen(asked: str | Measure | Sequence[str | Measure], attention: bool = True) -> tuple[Measure, ...]:
     """The measures that are asked for.
 
     Args:
-        names: ``"default"``, ``"all"``, or names, ``"default"`` possibly among them; those of the corpus always are.
+        asked: ``"default"``, ``"all"``, names, or measures of one's own, in any mixture; those of the corpus always
+            are.
+        attention: Whether attention is looked at.
 
     Raises:
-        ValueError: No measure of that name.
+        ValueError: No measure of that name, two of one, or one of attention that is not looked at.
+        TypeError: Neither a name nor a measure.
     """
-    if names == "all":
-        return MEASURES
-    wanted = [names] if isinstance(names, str) else list(names)
-    if "default" in wanted:
-        wanted.remove("default")
-        wanted += [measure.name for measure in MEASURES if not measure.extra]
+    given = [asked] if isinstance(asked, str | Measure) else list(asked)
+    own = [measure for measure in given if isinstance(measure, Measure)]
+    names = [name for name in given if not isinstance(name, Measure)]
     known = [measure.name for measure in MEASURES]
-    for name in wanted:
-        if name not in known:
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(
+                f"measures must be names or kd.checkpoints.Measure, received {type(name).__name__}; a function becomes "
+                "one by Measure(name, dims, long_name, of, formula)"
+            )
+        if name not in ("default", "all", *known):
             raise ValueError(f"measures must be 'default', 'all' or names of {known}, received {name!r}")
-    return tuple(measure for measure in MEASURES if measure.name in wanted or measure.of == "corpus")
+    _check_names([measure.name for measure in own], known)
+    wanted = [
+        measure
+        for measure in MEASURES
+        if measure.name in names
+        or measure.of == "corpus"
+        or "all" in names
+        or ("default" in names and not measure.extra)
+    ]
+    blind = [m.name for m in (*wanted, *own) if m.of == "attention" and (m in own or m.name in names)]
+    if blind and not attention:
+        raise ValueError(f"measures {blind} are of attention, which attention=None leaves out; leave one of both out")
+    return (*wanted, *own)
+
+
+def _check_names(own: list[str], known: list[str]) -> None:
+    taken = [name for name in own if name in known or own.count(name) > 1]
+    if taken:
+        raise ValueError(
+            f"measures of your own must have names of their own, but {taken[0]!r} is another measure's; give it another"
+        )
 
 
 class Measuring:
@@ -100,6 +130,8 @@ class Measuring:
         self.moments = moments
         self._previous: Tensor | None = None
         self._found: dict[str, dict[int, np.ndarray]] = {}
+        fixed = {"tokens": len(TOKENS), "radius": len(radii), "quarter": QUARTERS, "distance": len(DISTANCES)}
+        self._sizes = {dim: (size, "the analysis") for dim, size in fixed.items()}
 
     def state(self, layer: int, tokens: Tensor) -> None:
         """Measure the tokens (b, T, d) after block ``layer`` (0: the embedding)."""
@@ -115,9 +147,22 @@ class Measuring:
         self._add("attention", block, found)
 
     def _add(self, of: str, place: int, given: LayerState | HeadStatistics) -> None:
+        number = len(given.tokens if isinstance(given, LayerState) else given.importance)
         for measure in self.measures:
             if measure.of == of:
-                self._found.setdefault(measure.name, {})[place] = to_numpy(measure.formula(given))
+                found = measure.told(given, number)
+                self._check_sizes(measure, found)
+                self._found.setdefault(measure.name, {})[place] = found
+
+    def _check_sizes(self, measure: Measure, found: np.ndarray) -> None:
+        """Seen at the first layer, not when all is measured: two measures share their further dimensions."""
+        for dim, size in zip(measure.dims[2:], found.shape[1:], strict=True):
+            known, whose = self._sizes.setdefault(dim, (size, measure.name))
+            if known != size:
+                raise ValueError(
+                    f"dims of the measure {measure.name!r}: {dim!r} has {size} entries where that of {whose} has "
+                    f"{known}; give a dimension of your own another name"
+                )
 
     def arrays(self, last: int | None = None) -> dict[str, np.ndarray]:
         """(b, layers or blocks, ...) by name, up to layer or block ``last`` where one is given."""

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from krause_dynamics.checkpoints.blocks import find_blocks, resolved
+from krause_dynamics.checkpoints.backbone import resolved
+from krause_dynamics.checkpoints.blocks import find_blocks
 from krause_dynamics.checkpoints.gguf_files import named
 from krause_dynamics.checkpoints.quiet import quiet_transformers
 from krause_dynamics.errors import UnsupportedModel

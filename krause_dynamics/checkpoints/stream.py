@@ -25,9 +25,11 @@ from krause_dynamics.checkpoints.attention_path import (
     without_attention,
 )
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, statistics_of
-from krause_dynamics.checkpoints.blocks import StreamRecorder, check_kind, device_of, find_blocks
+from krause_dynamics.checkpoints.blocks import check_kind, device_of, find_blocks
 from krause_dynamics.checkpoints.load import Checkpoint, load
+from krause_dynamics.checkpoints.residual_stream import StreamRecorder
 from krause_dynamics.checkpoints.sequences import Inputs, model_inputs
+from krause_dynamics.checkpoints.tokens import check_company
 from krause_dynamics.errors import UnsupportedModel
 
 
@@ -116,6 +118,7 @@ class Passes:
                 model, tokenizer=tokenizer, dtype=dtype, device=device, part=part, trust_remote_code=trust_remote_code
             )
         prepared = model_inputs(checkpoint, inputs, tokenizer=tokenizer, blocks=blocks, **cutting)
+        check_company(prepared.lengths, prepared.source)
         if attention not in (None, "auto", *TIERS, "weights", "eager"):
             raise ValueError(
                 "attention must be 'auto', 'sink', 'statistics', 'full', 'weights', 'eager' or None, "

@@ -74,3 +74,17 @@ def pieces(row: Sequence[int], length: int | None) -> list[tuple[int, ...]]:
 def rest(rows: list[list[int]], length: int | None) -> int:
     """Tokens at the ends of the rows that fill no sequence."""
     return 0 if length is None else sum(len(row) % length for row in rows)
+
+
+def check_company(lengths: np.ndarray, source: str) -> None:
+    """Refuse sequences of which none has two tokens: every measure of them would be NaN.
+
+    Args:
+        lengths: Tokens of each, at least one sequence.
+        source: What they came as, in words.
+
+    Raises:
+        ValueError: None has two.
+    """
+    if int(lengths.max()) < 2:
+        raise ValueError(f"inputs ({source}): no sequence has two tokens, and one alone has nothing to meet; pass more")

@@ -22,7 +22,7 @@ class Vectors:
     """
 
     positions: torch.Tensor
-    source = "vectors"
+    source = "array of vectors"
     left_out = 0
 
     @classmethod
