@@ -45,7 +45,7 @@ def here(tmp_path, monkeypatch):
 def test_every_command_has_the_options_that_mean_something_for_it(name):
     has = {one.name for one in COMMANDS[name].params} & set(ADDED)
     rows, files = name in ("simulate", "sweep", "analyze", "compare", "train"), name != "train"
-    figures = name in ("analyze", "compare")
+    figures = name in ("analyze", "compare", "train")
     expected = {"json": True, "quiet": True, "csv": rows, "force": files, "format": figures}
     assert has == {option for option, meant in expected.items() if meant}
 

@@ -91,9 +91,13 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tables, tmp_path, stopped, s
 
 def test_the_loss_and_what_chose_the_best_epoch_are_drawn(tmp_path):
     rows = [{"epoch": i, "split": part, "loss": 1.0 / i, "accuracy": 0.5} for i in (1, 2) for part in ("train", "test")]
-    DRAWN(tmp_path, rows, "accuracy", {"seed": 0})
-    assert (tmp_path / "curves.png").stat().st_size > 1000
-    assert json.loads((tmp_path / "curves.json").read_text(encoding="utf-8")) == {"seed": 0}
+    about = {"chosen_by": "validation accuracy"}
+    for ending, mark in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")):
+        DRAWN(tmp_path, rows, about, ending)
+        content = (tmp_path / f"curves.{ending}").read_bytes()
+        assert content.startswith(mark)
+        assert len(content) > 1000
+    assert json.loads((tmp_path / "curves.json").read_text(encoding="utf-8")) == about
 
 
 def test_the_seed_decides_and_the_callers_generator_is_left_alone(tables, tmp_path):

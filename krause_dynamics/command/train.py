@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ from krause_dynamics.command.options import Settings, answered
 from krause_dynamics.command.output import Answer, Output, options
 
 
-@options("json", "csv", "quiet")
+@options("json", "csv", "quiet", "format")
 def train(
     configuration: Annotated[Path, typer.Argument(help="TOML file: model, data, training, evaluation.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the run (default: the file's name).")] = None,
@@ -42,7 +42,8 @@ def _train(path: Path, out: Path, settings: list[str], device: str | None, resum
     for given in settings:
         tables = assign(tables, *setting(given))
     first = os.environ.get("RANK", "0") == "0"
-    result = run(tables, out=out, device=device, resume=resume, progress=first and output.progress)
+    about: dict[str, Any] = {"resume": resume, "ending": output.format}
+    result = run(tables, out=out, device=device, progress=first and output.progress, **about)
     if not first:
         return Answer("")
     measures = ", ".join(f"{k} {v:.4g}" for k, v in result.test.items() if k not in ("epoch", "step", "split"))

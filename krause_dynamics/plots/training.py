@@ -53,9 +53,10 @@ def training_figure(rows: Sequence[Mapping[str, Any]], measure: str = "accuracy"
 
     Args:
         rows: As in `training_curves`.
-        measure: The other one.
+        measure: The other one; of the loss alone there is one panel.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(8.0, 3.2), constrained_layout=True)
-    for ax, name in zip(axes, ("loss", measure), strict=True):
+    shown = list(dict.fromkeys(("loss", measure)))
+    figure, axes = plt.subplots(1, len(shown), figsize=(4.0 * len(shown), 3.2), squeeze=False, layout="constrained")
+    for ax, name in zip(axes[0], shown, strict=True):
         training_curves(rows, name, ax=ax)
     return figure

@@ -56,12 +56,13 @@ def write_predictions(folder: Path, predictions: np.ndarray) -> None:
     write_bytes(folder / "predictions.npz", raw.getvalue())
 
 
-def draw_curves(folder: Path, rows: Sequence[dict[str, Any]], metric: str, about: dict[str, Any]) -> None:
-    """``curves.png``: the loss, and what chose the best epoch, over the epochs."""
+def draw_curves(folder: Path, rows: Sequence[dict[str, Any]], about: dict[str, Any], ending: str) -> None:
+    """``curves.png`` (or of another ending): the loss, and what chose the best epoch, over the epochs."""
     from krause_dynamics import plots
 
+    metric = about["chosen_by"].removeprefix("validation ")
     with plots.style():
-        plots.save_figure(plots.training_figure(rows, metric), folder / "curves.png", about)
+        plots.save_figure(plots.training_figure(rows, metric), folder / f"curves.{ending}", about)
 
 
 def export(model: Any, folder: Path) -> None:

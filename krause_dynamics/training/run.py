@@ -24,7 +24,7 @@ class TrainingResult:
     """What a run found.
 
     Attributes:
-        folder: Where its files are: ``best/``, ``last/``, ``metrics.csv``, ``curves.png``, ``result.json``.
+        folder: Where its files are: ``best/``, ``last/``, ``metrics.csv``, the curves, ``result.json``.
         best: The row of the epoch that was best by validation.
         last: The row of the last one.
         test: Measures of the test part by the best weights, taken once.
@@ -40,7 +40,9 @@ class TrainingResult:
     result: dict[str, Any]
 
 
-@reads(out=FILE, resume=Word(("auto", "never")), device=Maybe(Word(("cpu", "cuda"))))
+@reads(
+    out=FILE, resume=Word(("auto", "never")), device=Maybe(Word(("cpu", "cuda"))), ending=Word(("png", "pdf", "svg"))
+)
 def train(
     configuration: Any,
     *,
@@ -48,6 +50,7 @@ def train(
     resume: str = "auto",
     device: str | None = None,
     progress: bool | Progress = False,
+    ending: str = "png",
 ) -> TrainingResult:
     """Train a model as a configuration says; what is in the folder already is not computed again.
 
@@ -60,6 +63,8 @@ def train(
         resume: ``"auto"`` goes on where the folder's run ended, bit for bit; ``"never"`` refuses a folder with a run.
         device: ``"cpu"`` or ``"cuda"``; by default a GPU where there is one.
         progress: ``True`` draws a bar; or a function ``progress(steps, all steps)``.
+        ending: Of the figure ``curves``: ``"png"``, which every viewer shows; ``"pdf"`` or ``"svg"`` for print. Of a
+            run that has ended the figure is drawn where that one is not there.
 
     Returns:
         The result; `TrainingResult.result` is also in ``result.json``.
@@ -75,12 +80,16 @@ def train(
     is_new = not (folder / "configuration.toml").exists()
     records.prepared(folder, chosen)
     if (folder / "result.json").exists():
-        return _finished(folder)
+        return _finished(folder, ending)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     mine = [torch.cuda.current_device()] if device == "cuda" else []
     try:
         with torch.random.fork_rng(mine), _quiet(), drawn(progress, "train") as told:
-            return _result(folder, *Session(chosen, folder, device, told).run())
+            session = Session(chosen, folder, device, told)
+            result, rows = session.run()
+            if session.rank == 0:
+                records.draw_curves(folder, rows, result, ending)
+            return _result(folder, result, rows)
     except BaseException:
         if is_new:
             records.forget(folder)
@@ -108,7 +117,10 @@ def _result(folder: Path, result: dict[str, Any], rows: list[dict[str, Any]]) ->
     return TrainingResult(folder, best, measured[-1], rows[-1], tuple(rows), result)
 
 
-def _finished(folder: Path) -> TrainingResult:
+def _finished(folder: Path, ending: str) -> TrainingResult:
     """The result of a run that ended before."""
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    return _result(folder, result, records.read_metrics(folder))
+    rows = records.read_metrics(folder)
+    if os.environ.get("RANK", "0") == "0" and not (folder / f"curves.{ending}").exists():
+        records.draw_curves(folder, rows, result, ending)
+    return _result(folder, result, rows)

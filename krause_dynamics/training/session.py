@@ -175,7 +175,6 @@ class Session:
             records.write_metrics(self.folder, rows)
         result = self._summary(test)
         if self.rank == 0:
-            records.draw_curves(self.folder, rows, self.task.metric, result)
             records.write_json(self.folder / "result.json", result)
         return result, rows
 

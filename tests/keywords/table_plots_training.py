@@ -50,10 +50,11 @@ def _(first, second):
 
 
 @drawing("kd.plots.training_figure", "rows", ROWS, ROWS[:4], "both panels hold the curves of these rows")
-@drawing("kd.plots.training_figure", "measure", "accuracy", "loss", "the right panel holds it, the left one the loss")
+@drawing("kd.plots.training_figure", "measure", "accuracy", "loss", "the right panel holds it; of the loss one panel")
 def _(first, second):
     for rows in (ROWS, ROWS[:4]):
         for measure in ("accuracy", "loss"):
-            left, right = kd.plots.training_figure(rows, measure).axes
-            assert lines(left) == lines(kd.plots.training_curves(rows))
-            assert lines(right) == lines(kd.plots.training_curves(rows, measure))
+            panels = kd.plots.training_figure(rows, measure).axes
+            assert len(panels) == 1 + (measure == "accuracy")
+            assert lines(panels[0]) == lines(kd.plots.training_curves(rows))
+            assert lines(panels[-1]) == lines(kd.plots.training_curves(rows, measure))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from functools import lru_cache
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -89,6 +90,21 @@ def progress(first, second):
     assert seen == [(i, 6) for i in range(1, 7)]
     for name, given in (("silent", first), ("drawn", second)):
         assert fresh(name, progress=given).test == finished().test
+
+
+@row("kd.training.train", "ending", "png", "pdf", "of the figure, which a run that has ended gets where it is missing")
+def ending(first, second):
+    drawn = []
+
+    def note(path, rows, about, ending):
+        drawn.append((path, len(rows), about["chosen_by"], ending))
+        (path / f"curves.{ending}").touch()
+
+    place = folder() / "ending"
+    with made.light(), mock.patch("krause_dynamics.training.records.draw_curves", note):
+        for ending in (first, second, second):
+            rows = len(train(tables(), out=place, ending=ending).metrics)
+    assert drawn == [(place, rows, "validation accuracy", ending) for ending in (first, second)]
 
 
 @row("kd.training.TrainingConfiguration", "model", {"score": "dot"}, {"score": "gaussian"}, "keys of the model's own")
