@@ -13,6 +13,7 @@ import numpy as np
 import krause_dynamics as kd
 from tests.keywords import (
     figures,
+    results,
     table_plots_grid,
     table_plots_particles,
     table_plots_phase,
@@ -40,13 +41,16 @@ def both_models() -> Any:
     return plots.cluster_numbers_over_length(table_plots_phase.over_length("per_capita"), ax=ax)
 
 
-def results() -> Any:
+def deviations() -> Any:
     return plots.verdicts(["a", "b", "c", "d"], [0.0, 2.0, 0.5, np.nan], ["one", "one", "one", "two"])
 
 
 # Name -> a function that draws it.
 FIGURES: dict[str, Callable[[], Any]] = {
     "angles": lambda: plots.angles(table_plots_particles.turning()),
+    "branches": lambda: plots.branches(results.branches()),
+    "branches, relative": lambda: plots.branches(results.branches(), relative=True),
+    "branches_figure": lambda: plots.branches_figure(results.branches()),
     "bifurcation": lambda: plots.bifurcation(table_plots_results.RADII, table_plots_results.FINAL),
     "circle": lambda: plots.circle(table_plots_particles.turning()),
     "cluster_map": lambda: plots.cluster_map(figures.analysis()),
@@ -62,9 +66,20 @@ FIGURES: dict[str, Callable[[], Any]] = {
     "clusters of a comparison, two angles": lambda: plots.clusters(figures.comparison(), radii=[0.4, 1.0]),
     "difference": lambda: plots.difference(figures.comparison()),
     "difference_figure": lambda: plots.difference_figure(figures.comparison()),
+    "confidence": lambda: plots.confidence(results.confidence()),
+    "confidence of two": lambda: plots.confidence({"a": results.confidence(), "b": results.confidence(1)}),
+    "confidence_figure": lambda: plots.confidence_figure(results.confidence()),
+    "cross_places": lambda: plots.cross_places(results.pairs()),
     "density": lambda: plots.density(table_plots_results.meeting()[1]),
     "emergence": lambda: plots.emergence(figures.comparison(names=(10, 200, 3000))),
     "emergence_figure": lambda: plots.emergence_figure(figures.comparison(names=(10, 200, 3000))),
+    "encoder_decoder_figure": lambda: plots.encoder_decoder_figure(results.pairs()),
+    "forecast": lambda: plots.forecast(results.forecast()),
+    "forecast, clusters": lambda: plots.forecast(results.forecast(), quantity="clusters"),
+    "forecast_figure": lambda: plots.forecast_figure({"a": results.forecast(), "b": results.forecast(1)}),
+    "head_map": lambda: plots.head_map(figures.analysis(), quantity="entropy"),
+    "interval": lambda: plots.interval(results.interval()),
+    "interval of heads": lambda: plots.interval(results.interval(), quantity="entropy"),
     "largest_cluster": lambda: plots.largest_cluster([0.1, 0.4], table_plots_results.LARGEST),
     "layers_figure": lambda: plots.layers_figure(figures.analysis()),
     "layers_figure under controls": lambda: plots.layers_figure(figures.controlled()),
@@ -93,9 +108,10 @@ FIGURES: dict[str, Callable[[], Any]] = {
     "synchronization, mean_cosine": lambda: plots.synchronization(figures.analysis(), quantity="mean_cosine"),
     "synchronization, effective_rank": lambda: plots.synchronization(figures.analysis(), quantity="effective_rank"),
     "synchronization of a run": lambda: plots.synchronization(pair([10, 20]), quantity="residual"),
+    "tracks": lambda: plots.tracks(results.tracks()),
     "training_curves": lambda: plots.training_curves(table_plots_training.ROWS),
     "training_figure": lambda: plots.training_figure(table_plots_training.ROWS),
-    "verdicts": results,
+    "verdicts": deviations,
 }
 
 

@@ -6,8 +6,10 @@ function takes ``ax=None`` (a new figure) and passes further keywords to the art
 
 from krause_dynamics.plots.angles import angles
 from krause_dynamics.plots.bifurcation import bifurcation, largest_cluster
+from krause_dynamics.plots.branches import branches, branches_figure
 from krause_dynamics.plots.checkpoints import clusters, norm_ratio, sink_map, synchronization
 from krause_dynamics.plots.comparisons import difference, difference_figure, emergence, emergence_figure
+from krause_dynamics.plots.confident import confidence, confidence_figure
 from krause_dynamics.plots.density import density
 from krause_dynamics.plots.diagrams import (
     cluster_numbers_over_length,
@@ -16,10 +18,15 @@ from krause_dynamics.plots.diagrams import (
     order_over_beta,
     order_over_noise,
 )
+from krause_dynamics.plots.followed import tracks
+from krause_dynamics.plots.forecasts import forecast, forecast_figure
 from krause_dynamics.plots.grid import phase
+from krause_dynamics.plots.heads import head_map
 from krause_dynamics.plots.inline import inline_svg
+from krause_dynamics.plots.intervals import interval
 from krause_dynamics.plots.merging import cluster_map, merge_tree, spectrum
 from krause_dynamics.plots.moving import animate
+from krause_dynamics.plots.pairs import cross_places, encoder_decoder_figure
 from krause_dynamics.plots.panels import (
     clusters_and_sinks_figure,
     clusters_figure,
@@ -39,20 +46,30 @@ __all__ = [
     "angles",
     "animate",
     "bifurcation",
+    "branches",
+    "branches_figure",
     "circle",
     "cluster_map",
+    "cluster_numbers_over_length",
     "clusters",
     "clusters_and_sinks_figure",
     "clusters_figure",
-    "cluster_numbers_over_length",
     "clusters_over_beta",
     "clusters_over_length",
+    "confidence",
+    "confidence_figure",
+    "cross_places",
     "density",
     "difference",
     "difference_figure",
     "emergence",
     "emergence_figure",
+    "encoder_decoder_figure",
+    "forecast",
+    "forecast_figure",
+    "head_map",
     "inline_svg",
+    "interval",
     "largest_cluster",
     "layers_figure",
     "merge_tree",
@@ -75,6 +92,7 @@ __all__ = [
     "sphere",
     "style",
     "synchronization",
+    "tracks",
     "training_curves",
     "training_figure",
     "verdicts",

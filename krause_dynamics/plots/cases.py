@@ -17,7 +17,7 @@ from krause_dynamics.trajectory import Trajectory
 if TYPE_CHECKING:
     import xarray
 
-Analysed = Any  # a Dataset of one analysis or several, or Datasets by name: what `Analyses` reads
+Analysed = Any  # a Dataset of one analysis or several, or Datasets by name: what `Analyses` and `Named` read
 DASHES = ("-", "--", "-.", ":")
 MARKS = ("", "o", "s", "^")  # of the fifth to the eighth case, and so on
 OF_ONE = {"sequence", "layer", "block", "head", "tokens", "radius", "eps", "depth", "block_depth", "singular_value"}
@@ -57,6 +57,33 @@ class Analyses:
             raise ValueError(f"{name} must hold at least one analysis, got an empty mapping")
         domain = Holds("kd.analyze", self.variables)
         return _joined({case: domain.read(f"{name}[{case!r}]", data) for case, data in value.items()})
+
+
+@dataclass(frozen=True)
+class Named:
+    """One result or several by name: a Dataset, or a mapping of Datasets, none of which is changed.
+
+    Attributes:
+        source: The function that makes one.
+        variables: What each must hold.
+    """
+
+    source: str
+    variables: tuple[str, ...]
+
+    def read(self, name: str, value: Any) -> list[Case]:
+        """A case each; cases that were read before stay."""
+        if isinstance(value, list) and value and all(isinstance(case, Case) for case in value):
+            return value
+        domain = Holds(self.source, self.variables)
+        if not isinstance(value, Mapping) or hasattr(value, "data_vars"):
+            return [Case("", domain.read(name, value), {})]
+        if not value:
+            raise ValueError(f"{name} must hold at least one Dataset of {self.source}, got an empty mapping")
+        read = [domain.read(f"{name}[{case!r}]", data) for case, data in value.items()]
+        return [
+            Case(str(case), data, line_of(i, str(case))) for i, (case, data) in enumerate(zip(value, read, strict=True))
+        ]
 
 
 def _joined(named: Mapping[Any, xarray.Dataset]) -> xarray.Dataset:
