@@ -17,9 +17,12 @@ FORMULAS = {
     if inspect.isfunction(getattr(theory, name)) and inspect.signature(getattr(theory, name)).parameters
 }
 GOOD = {
+    "alignment": 0.1, "eigenvalue": 0.5, "gap": 0.5, "heads": 2, "law": "normal", "massive": 5.0, "opening": 0.7,
+    "others": [0.2, -0.3], "rank": 5, "share": 0.6,
+    "rotation": [[0.0, 1.0], [-1.0, 0.0]], "strength": 0.5, "stimulus": [[0.0, 0.0], [0.5, 0.5]],
     "agents": 7, "angle": 1.0, "beta": 2.0, "circumference": 6.0, "clusters": 3, "coupling": 3.0, "decay": 1.0,
-    "degree": 2, "density": 1.0, "deviation": 1.0, "dimension": 3, "eigenvalue": 0.5, "error": 0.01, "frequency": 2.0,
-    "gap": 1.0, "guess": 3 + 2j, "height": 4, "key_diameter": 2.0, "layers": 4, "length": 10.0, "mass": 0.4,
+    "degree": 2, "density": 1.0, "deviation": 1.0, "dimension": 3, "error": 0.01, "frequency": 2.0,
+    "guess": 3 + 2j, "height": 4, "key_diameter": 2.0, "layers": 4, "length": 10.0, "mass": 0.4,
     "mass_a": 1.0, "mass_b": 2.0, "mode": 1, "modes": 64, "moments": [0.3, 0.1], "noise": 0.1, "normalised": True,
     "oscillation": 1.0, "particles": 10, "pattern": "cross", "position": 0.7, "positions": [0.2, 0.5], "q": 1.0,
     "query_diameter": 2.0, "radius": 1.0, "rate": 0.8, "relative": False, "residual": [[1.0, 0.0], [-1.0, 0.0]],
@@ -30,6 +33,17 @@ GOOD = {
     "wavenumber": 1.0, "weight": [[1.0, 0.0], [0.0, 1.0]], "width": 4, "window": 3,
 }  # fmt: skip
 OTHERWISE = {
+    "low_temperature_flow": {"start": [[0.6, 0.8]]},
+    "holding_strength": {"clusters": 2},
+    "leading_share_bound": {"others": 2.0},
+    "oscillator_energy": {"positions": [[1.0, 0.0], [0.6, 0.8]], "coupling": [[0.0, 1.0], [1.0, 0.0]]},
+    "oscillator_energy_rate": {"positions": [[1.0, 0.0], [0.6, 0.8]], "coupling": [[0.0, 1.0], [1.0, 0.0]]},
+    "open_tree_parts": {"radius": 0.3},
+    "reversible_law": {"scores": [[0.0, 1.0], [1.0, 2.0]]},
+    "winning_wave": {"length": 12.0},
+    "frozen_position_angle": {"strength": 0.5},
+    "kuramoto_critical_coupling": {"width": 1.0},
+    "kuramoto_locked_order": {"width": 1.0},
     "consensus_flow": {"start": [0.6, 0.8]},
     "rotary_ring_eigenvalues": {"tokens": 12},
     "causal_response": {"time": 0.5},

@@ -135,9 +135,80 @@ def density_needed() -> Finding:
     return Finding("|R|^2 tends to 1", f"|R|^2 = {mean**2}", 0 < mean**2 < 1, lines)
 
 
+def bounded_confidence_steps(start: tuple[int, ...], radius: int) -> list[tuple[Fraction, ...]]:
+    """Opinions of the discrete rule with a closed radius until they stop."""
+    path = [tuple(Fraction(x) for x in start)]
+    while len(path) < 2 or path[-1] != path[-2]:
+        heard = ([y for y in path[-1] if abs(y - x) <= radius] for x in path[-1])
+        path.append(tuple(sum(near, Fraction(0)) / len(near) for near in heard))
+    return path[:-1]
+
+
+@erratum(
+    source="common belief about bounded confidence; 2107.12906 and 2507.14276 find that consensus comes back",
+    statement="agents who reach consensus with one radius reach it with every larger one",
+    verdict="fails",
+    right="an early step with the larger radius can tear the crowd apart: the set of radii with consensus has holes "
+    "(also for equally spaced opinions, L1 and L2 of section 1)",
+)
+def radius_monotone() -> Finding:
+    """A larger confidence radius can cost consensus."""
+    start = (0, 0, 1, 3, 5, 7)
+    near, far = (bounded_confidence_steps(start, radius) for radius in (2, 3))
+    lines = [f"six opinions {start}, closed radius 2: one cluster at {near[-1][0]} after {len(near) - 1} steps"]
+    for t, opinions in enumerate(far):
+        lines.append(f"radius 3, t = {t}: ({', '.join(map(str, opinions))})")
+    clusters = len(set(far[-1]))
+    return Finding("one cluster", f"{clusters} clusters", len(set(near[-1])) == 1 and clusters > 1, tuple(lines))
+
+
+@erratum(
+    source="2410.13821 (AKOrN), whose proposition asks for Omega c = 0 as well",
+    statement="the energy of oscillators falls for a symmetric coupling, one rotation and one stimulus",
+    verdict="needs its hypothesis",
+    right="dE/dt = -sum |P_i(c_i + sum_j J_ij x_j)|^2 - sum <c_i, Omega x_i> (`theory.oscillator_energy_rate`): the "
+    "stimulus must lie on the axis of the rotation",
+)
+def oscillator_energy_rises() -> Finding:
+    """The energy of oscillators can rise where their rotation turns the stimulus."""
+    x, stimulus, omega = (Fraction(3, 5), Fraction(4, 5)), Fraction(1), Fraction(2)
+    tangent = stimulus * stimulus * x[1] ** 2  # |P c|^2 of c = (1, 0)
+    rate = -tangent - stimulus * (-omega * x[1])
+    lines = (
+        "one oscillator x = (3/5, 4/5) in the plane, c = (1, 0), Omega turns by 2 per unit of time, no coupling",
+        f"-|P c|^2 = -{tangent}, -<c, Omega x> = {omega * x[1]}",
+        "theta' = 2 - sin theta is never 0: it turns for ever, so that no energy can fall for ever",
+    )
+    return Finding("dE/dt <= 0", f"dE/dt = {rate}", rate > 0, lines)
+
+
+@erratum(
+    source="2312.10794 and 2405.18273 say it of one head; of several it is sometimes taken for granted",
+    statement="under USA with equal queries, keys and values in each head consensus is stable at every beta >= 0",
+    verdict="needs its hypothesis",
+    right="with H heads on blocks of their own a consensus that uses them equally loses stability at beta = H "
+    "(`theory.multi_head_rates`); under SA it contracts at 1 for every H",
+)
+def several_heads() -> Finding:
+    """Consensus of several heads under USA is not stable at every temperature."""
+    heads, beta = 2, 3
+    slope = 1 - Fraction(beta, heads)
+    lines = (
+        "H = 2, beta = 3, all tokens at x with |x_1|^2 = |x_2|^2 = 1/2; two tokens moved by +-u, u = (x_1, -x_2)",
+        f"the difference falls at e^(3/2) (1 - 3/2) = {slope} e^(3/2): it grows",
+    )
+    return Finding("it falls", f"rate {slope} e^(3/2)", slope < 0, lines)
+
+
 OPEN = (
     "The largest mass of a cluster under attention with a perceptron (about 0.574, 2601.21366) comes from a secondary "
-    "note: neither confirmed nor refuted here, nor is its count of heavy atoms. Its angle is tested (section 3).",
+    "note: neither confirmed nor refuted here. Its angle is tested (section 3), and the growth of the number of atoms "
+    "like sqrt(beta) for equal clusters held by a field (sections 3 and 4).",
+    "The bound C sqrt(log(beta + 1)/beta) e^{C t} + e^{-c t} of low temperature (2605.10931) has no values of C and c: "
+    "what is measured is the order of the deviation, 1/beta for even tokens, below the bound's.",
+    "'Consensus re-enters' on uniform spanning trees (2507.14276): the share of consensus has no closed form here; the "
+    "number of parts at the start has (section 1), and six opinions in exact fractions show that it can re-enter.",
+    "The deviation e^{C T} sqrt(8 T/d log(2 n^2/delta)) of random values (2604.01978) has no value of C: not tested.",
     "'Modes of a kernel density estimate decay uniformly' is no statement until it says in what and at which beta; no "
     "row claims it.",
     "LN-scaling has two readings: on the sphere, as analysed in 2510.22026, 1 - rho falls like e^{-4 sqrt t}; in a "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from krause_dynamics._arguments import ArrayLike, Reals
+from krause_dynamics._arguments import LARGEST, ArrayLike, Reals, Whole
 from krause_dynamics.theory._formula import formula
 
 
@@ -36,3 +36,25 @@ def common_noise_exponent() -> float:
     Source: derived; the phenomenon in arXiv 2604.26898.
     """
     return -2.0
+
+
+@formula(dimension=Whole(1, LARGEST))
+def common_noise_spectrum(dimension: int) -> np.ndarray:
+    r"""Lyapunov exponents of dX = dV X with Gaussian V: (d - 2k)/2, k = 1..d.
+
+    All gaps are 1, and their sum is -d/2. Angles between vectors close at twice the first gap, `common_noise_exponent`.
+
+    Args:
+        dimension: d.
+
+    Returns:
+        Shape (d,), falling, per unit of time in which an entry of V has variance 1.
+
+    Source: Newman 1986 (products of Gaussian matrices, in continuous time: Ito); phenomenon in arXiv 2604.26898.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.common_noise_spectrum(3).tolist()
+        [0.5, -0.5, -1.5]
+    """
+    return 0.5 * dimension - np.arange(1.0, dimension + 1.0)

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from krause_dynamics._arguments import POSITIVE, Complexes, Flag, Real, Reals, Whole, Word
+from krause_dynamics._arguments import LARGEST, POSITIVE, Complexes, Flag, Real, Reals, Whole, Word
 from krause_dynamics.theory._formula import formula
 
 TimeModel = Literal["discrete", "normalised", "per_capita"]
@@ -178,3 +178,38 @@ def long_wave_critical_noise(radius: float, *, density: float = 1.0, normalised:
     r"""Limit of sigma_c for waves much longer than R: sigma_c^2 = 4 rho0 R^3/3, or 2 R^2/3 when normalised."""
     squared = 2.0 * radius**2 / 3.0 if normalised else 4.0 * density * radius**3 / 3.0
     return float(np.sqrt(squared))
+
+
+@formula(radius=POSITIVE, length=POSITIVE, noise=Real(0.0), normalised=Flag())
+def winning_wave(*, radius: float, length: float, noise: float = 0.0, normalised: bool = False) -> int:
+    r"""Mode m of the uniform law on a torus that grows fastest: the number of clusters that appear; 0: none grows.
+
+    The largest :func:`growth_rate` of k = 2 pi m/L at density 1/L. Without noise kR is near 2.744: clusters
+    2.29 R apart, the "2R" of the literature; noise favours longer waves. Where the circumference is short, no mode may
+    lie near it, and one of kR near 9.2 win; modes up to kR = 50 are compared, of equal ones the longest wins.
+
+    Args:
+        radius: R; unit: position.
+        length: circumference L >= 2R; unit: position.
+        noise: sigma of dx = drift dt + sigma dB; unit: position / sqrt(time).
+        normalised: divide by the number of neighbours.
+
+    Raises:
+        ValueError: a torus shorter than the diameter of a neighbourhood.
+
+    Source: derived; noisy bounded confidence of Wang, Li, E and Chazelle 2017, arXiv 1511.02975.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.winning_wave(radius=1.0, length=12.0), theory.winning_wave(radius=1.0, length=12.0, noise=0.3)
+        (5, 2)
+    """
+    if length < 2.0 * radius:
+        raise ValueError(f"length must be at least 2 radius = {2 * radius:g} on a torus, got {length:g}")
+    modes = np.arange(1, int(50.0 * length / (2.0 * np.pi * radius)) + 1)
+    Whole(most=LARGEST).read("8 length / radius", len(modes))
+    rates = growth_rate(
+        wavenumber=2.0 * np.pi * modes / length, radius=radius, density=1.0 / length, normalised=normalised, noise=noise
+    )
+    largest = float(rates.max())
+    return int(modes[rates >= largest - 1e-12][0]) if largest > 0.0 else 0
