@@ -435,11 +435,14 @@ def test_flops_are_those_of_the_admitted_pairs():
     assert counter.get_total_flops() == forward + forward * 5 // 2
 
 
+NOTHING = (None,) * 5  # masses, pair biases, cumulative lengths, seed, intervals beside the window
+
+
 def test_operator_contract():
     q, k, v = points(2, 2, 20, 8), points(2, 1, 20, 8), points(2, 1, 20, 8)
     scale = torch.ones(2, 2, dtype=torch.float64, requires_grad=True)
     numbers = Reach(8, 0, top_k=4).numbers
-    arguments = (q, k, v, scale, None, None, None, None, numbers, True, 0, 1, False, 0.0, True)
+    arguments = (q, k, v, scale, *NOTHING, numbers, True, 0, 1, False, 0.0, True)
     torch.library.opcheck(
         torch.ops.krause_dynamics.banded.default,
         arguments,
@@ -461,7 +464,7 @@ def test_outputs_and_gradients_lie_in_memory_as_the_compiler_is_told(by, lie, mo
         q, k, v = torch.cat([q, k, v], 1).transpose(1, 2).contiguous(), None, None
     scale = torch.ones(2, 2, dtype=torch.float64)
     numbers = Reach(8, 0, top_k=4).numbers
-    shared = (q, k, v, scale, None, None, None, None, numbers, True, 0, 2, False, 0.0)
+    shared = (q, k, v, scale, *NOTHING, numbers, True, 0, 2, False, 0.0)
     out, log_partition, chosen = torch.ops.krause_dynamics.banded(*shared, True)
     arguments = (*shared, log_partition, chosen, torch.ones_like(out), torch.ones_like(log_partition))
     assert out.transpose(1, 2).is_contiguous()

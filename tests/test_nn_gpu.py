@@ -11,6 +11,10 @@ import torch
 
 import krause_dynamics as kd
 from krause_dynamics.nn import KrauseAttention, explain, krause_attention
+from krause_dynamics.nn.arguments import call_of
+from krause_dynamics.nn.attention import answer
+from krause_dynamics.nn.first_tokens import beside_of
+from krause_dynamics.nn.hearing import within
 
 pytestmark = pytest.mark.gpu
 WORKERS = 8
@@ -267,6 +271,24 @@ def test_a_captured_decoding_step_equals_the_full_pass(options):
         steps.append(answer.clone())
     close = (torch.cat(steps, 1) - layer(x)).abs().amax(-1) < 1e-3
     assert float(close.double().mean()) > 0.98
+
+
+@pytest.mark.parametrize("rule", [kd.Window(24, prefix_tokens=5), kd.Window(24, prefix_tokens=5) & kd.TopK(9)])
+def test_first_tokens_behind_padding_equal_the_definition(rule):
+    """In two passes of the kernels, or by tiles where a rank is asked for."""
+    generator = torch.Generator("cuda").manual_seed(0)
+    valid = torch.arange(200, device="cuda") >= torch.tensor([[0], [70], [198]], device="cuda")
+    found = []
+    for form in ("auto", "reference"):
+        x = [torch.randn(3, 2, 200, 64, generator=generator.manual_seed(i), device="cuda") for i in range(3)]
+        q, k, v = (each.requires_grad_() for each in x)
+        call = call_of(q, k, v, within(rule)[0], key_valid=valid)
+        call = call._replace(beside=beside_of(call.reach, (200, 200), 0, valid, None))
+        out = answer(call, form)[0] * valid[:, None, :, None]
+        found.append((out, *torch.autograd.grad(out.square().sum(), (q, k, v))))
+    for mine, exact in zip(*found, strict=True):
+        close = (mine - exact).abs().amax(-1) < 1e-4
+        assert float(close.double().mean()) > 0.98  # a rank at a tie of rounded scores may fall elsewhere
 
 
 @torch.no_grad()

@@ -227,6 +227,17 @@ def test_a_window_of_65536_tokens_writes_no_mask_of_pairs():
     assert largest.size < n * n / 64  # booleans of all pairs would be n * n bytes
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("packed", [False, True])
+def test_first_tokens_behind_padding_and_of_packed_rows_write_no_mask_of_pairs(packed):
+    n, model = 4096, kd.krausify(tiny("eager", num_hidden_layers=1).float(), window=8, prefix_tokens=2, top_k=4)
+    place = torch.arange(n)[None]
+    how = {"position_ids": place % 1000, "use_cache": False} if packed else {"attention_mask": (place >= 9).long()}
+    with Largest() as largest:
+        model.model(torch.full((1, n), 3), **how)
+    assert largest.size < n * n / 4  # booleans of all pairs would be n * n bytes; a token has 48 floats at most
+
+
 def test_asked_for_weights_every_layer_gives_them():
     """GPT-2 hands the flag not on to its layers; without the flag there is nothing to pay for."""
     model = models.gpt2(attn_implementation="eager")

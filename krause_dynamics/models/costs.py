@@ -155,7 +155,7 @@ def pairs_of(reach: Reach, n: int) -> tuple[int, int]:
     first, last = tiles.bounds(call)
     scored = selected = 0
     for block in tiles.blocks(call, PAIRS_AT_ONCE):
-        count = tiles.admitted(block, reach, call.offset, first, last).sum(-1)
+        count = tiles.admitted(block, call, first, last).sum(-1)
         inside = block.rows < n
         scored += int(count[inside].sum())
         if reach.top_k:

@@ -16,6 +16,7 @@ from krause_dynamics.nn import deprecated
 from krause_dynamics.nn.arguments import call_of
 from krause_dynamics.nn.attention import WATCHERS, answer, with_sink
 from krause_dynamics.nn.cache import WindowCache
+from krause_dynamics.nn.first_tokens import beside_of
 from krause_dynamics.nn.hearing import hearing, within
 from krause_dynamics.nn.leading import order_of
 from krause_dynamics.nn.parts import LogSigma, PerHead
@@ -210,7 +211,8 @@ class KrauseAttention(Projections):
                 and random keys that it has without it.
             key_bias: As in `krause_attention`.
             pair_bias: As in `krause_attention`; a relative position bias or the -100 between shifted regions of Swin.
-            segments: Packed sequences of this pass, which join the layer's neighbourhood.
+            segments: Packed sequences of this pass, which join the layer's neighbourhood; each has first tokens of its
+                own.
             positions: For rotary positions; by default they go on where the cache ends.
             cache: From `new_cache`: tokens are appended to it and hear what it holds.
             return_weights: Return ``(index, weight)`` of the admitted keys as well, see `sparse_weights`; ``"dense"``:
@@ -222,7 +224,7 @@ class KrauseAttention(Projections):
 
         Raises:
             TypeError, ValueError: A shape or mask that does not fit; see `krause_attention`. First tokens beside a
-                window in packed sequences or, where rows begin with padding, beside a bias.
+                window where rows begin with padding and there is a bias.
         """
         if x.ndim != 3 or x.shape[2] != self.dim:
             raise ValueError(f"x must be (batch, tokens, {self.dim}), got {tuple(x.shape)}")
@@ -273,6 +275,8 @@ class KrauseAttention(Projections):
             key_valid=key_valid, query_offset=offset, dropout=self.dropout if self.training else 0.0,
             mean_only=self.sink is None,
         )  # fmt: skip
+        if packed is not None and reach.first:
+            call = call._replace(beside=beside_of(reach, (x.shape[1], call.k.shape[2]), call.offset, None, packed))
         if joint is not None and joint.dtype == call.q.dtype:
             call = call._replace(joint=joint)
         out, log_partition = answer(call, self.impl)

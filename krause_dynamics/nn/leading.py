@@ -65,14 +65,9 @@ def order_of(
         has_bias: Whether places have biases.
 
     Raises:
-        ValueError: First tokens of packed sequences, or beside a bias; a row that goes on from the cache has fewer than
+        ValueError: First tokens beside a bias; a row that goes on from the cache has fewer than
             the first tokens, or its keys are random.
     """
-    if segments is not None and reach.first:
-        raise ValueError(
-            f"the {reach.first} first tokens beside the window are those of the row, and packed sequences have their "
-            "own: unpack them"
-        )
     if valid is None or segments is not None or not (reach.first or reach.random):
         return None
     check_valid(valid, *x.shape[:2])

@@ -69,7 +69,7 @@ def _weights_of(call: Call) -> tuple[Tensor, Tensor]:
     call = call._replace(scale=call.coefficients(), pair_bias=pair, log_mass=mass)
     first, last = tiles.bounds(call)
     for block in tiles.blocks(call, max(1, _PAIRS // (batch * heads))):
-        allowed = tiles.admitted(block, reach, call.offset, first, last)
+        allowed = tiles.admitted(block, call, first, last)
         weights, chosen = tile_weights.weigh(
             tile_weights.gather(block, call), allowed, tile_weights.Rule.of(call, block)
         )

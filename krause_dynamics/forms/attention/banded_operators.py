@@ -70,7 +70,7 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    tensors, ctx.rest = inputs[:8], inputs[8:-1]
+    tensors, ctx.rest = inputs[:9], inputs[9:-1]
     ctx.save_for_backward(*tensors, *output[1:])
     ctx.mark_non_differentiable(output[2])
 
@@ -83,13 +83,14 @@ def _differentiate(ctx: Any, grad_out: Tensor, grad_log: Tensor, _: Any) -> tupl
     )
     optional = [None if x is None else g for x, g in zip(tensors[4:6], grads[4:], strict=True)]
     tokens = grads[:3] if tensors[1] is not None else (grads[0], None, None)
-    return (*tokens, grads[3], *optional, *(None,) * 9)
+    return (*tokens, grads[3], *optional, *(None,) * 10)
 
 
 _banded.register_autograd(_differentiate, setup_context=_keep)
 for _operator in (_banded, _banded_backward):
     _operator.register_vmap(batched.rule(_operator, shared=(6, 7)))  # cumulative lengths, and the seed of dropout
-flops.register(torch.ops.krause_dynamics.banded, torch.ops.krause_dynamics.banded_backward, 5, 5)
+_NUMBERS = Packed._fields.index("numbers") - 3  # place of the reach behind queries, keys and values
+flops.register(torch.ops.krause_dynamics.banded, torch.ops.krause_dynamics.banded_backward, _NUMBERS, _NUMBERS)
 
 
 class _BandedBackward(torch.autograd.Function):
@@ -130,8 +131,9 @@ def banded(call: Call) -> tuple[Tensor, Tensor]:
         pair = pair.expand(*q.shape[:3], call.k.shape[2])
     if mass is not None:
         mass = mass.expand(q.shape[0], mass.shape[1], call.k.shape[2])
+    beside = None if call.beside is None else call.beside.expand(q.shape[0], -1, -1)
     seed = torch.randint(1 << 31, (1,), device="cpu") if call.dropout > 0 else None
-    packed = Packed.of(call._replace(pair_bias=pair, log_mass=mass), seed)
+    packed = Packed.of(call._replace(pair_bias=pair, log_mass=mass, beside=beside), seed)
     transformed = call.is_transformed
     save = call.is_tracked or transformed
     if q.shape[2] == 1 and not save and not torch.compiler.is_compiling():

@@ -76,7 +76,7 @@ def _walk(call: Call) -> Iterator[tuple[tiles.Block, Tensor, Tensor | None]]:
         keep = None
         if call.dropout > 0:
             keep = tiles.dropout_factors(block, (batch, heads), n, call.dropout, call.seed).to(score_dtype(call.q))
-        yield block, tiles.admitted(block, call.reach, call.offset, first, last), keep
+        yield block, tiles.admitted(block, call, first, last), keep
 
 
 def _attend(call: Call, block: tiles.Block, allowed: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,10 @@ class Call(NamedTuple):
         mask_only: Whether the masses are 0 and -inf only, so that they may join before the ranking too.
         mean_only: Whether the log-partition is not asked for, so that its last terms may be left out.
         ranked: Whether the masses are part of the score: then they join before the ranking.
+        beside: (b or 1, 2, n) whole numbers, first source and one past the last that each query hears beside its
+            window: the first tokens of its own sequence, at most ``reach.first``, none before their time. Unless there
+            are ``segments``, the sequence of a row begins at one source for all of its queries. ``None``: the first
+            ``reach.first`` sources of the row.
         joint: Tensor (b, n, h + 2 h_kv, d) of which q, k and v are the parts (`split_heads`), where they were projected
             together; a form that knows it gives one gradient instead of three. ``None``: they stand alone.
     """
@@ -54,6 +58,7 @@ class Call(NamedTuple):
     mask_only: bool = False
     mean_only: bool = False
     ranked: bool = False
+    beside: Tensor | None = None
     joint: Tensor | None = None
 
     @property

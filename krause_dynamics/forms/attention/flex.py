@@ -27,6 +27,8 @@ def serves(call: Call) -> str | None:
     q = call.q
     if call.reach.top_k:
         return "FlexAttention has no top-k; impl='banded' and impl='triton' do"
+    if call.beside is not None:
+        return "first tokens of rows that begin at different keys are not lowered to FlexAttention; impl='banded' is"
     if call.dropout or call.segments is not None or call.pair_bias is not None:
         return "dropout, packed sequences and pair biases are not lowered to FlexAttention; impl='banded' takes them"
     if q.dtype == torch.float64:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from krause_dynamics._when_loaded import when_loaded
+from krause_dynamics.forms.attention import definition
 from krause_dynamics.forms.attention import kernel_operators as operators
 from krause_dynamics.forms.attention import kernel_steps as steps
-from krause_dynamics.forms.attention.call import Call
+from krause_dynamics.forms.attention.call import NEVER, Call, score_dtype
 from krause_dynamics.forms.attention.lowering import Lowered, prepared, refusal
 from krause_dynamics.interaction import Aggregate, Interaction, Prepared, Request
 from krause_dynamics.interaction.reach import UNBOUNDED, Reach
@@ -89,6 +90,10 @@ def _with_exempt(call: Call, rows: int) -> tuple[Tensor, Tensor]:
 def _with_first(call: Call) -> tuple[Tensor, Tensor]:
     """The window in one pass, the tokens before it which stay admitted in another: a causal one, W places later."""
     reach, number = call.reach, min(call.reach.first, call.k.shape[2])
+    if call.beside is not None:
+        near = _attend(call._replace(mean_only=False, reach=reach._replace(first=0), beside=None))
+        mean, log_partition = Aggregate.joined([Aggregate(*near), Aggregate(*_own_first(call, call.beside, number))])
+        return mean.to(call.q.dtype), log_partition
     k, v, mass = call.k[:, :, :number], call.v[:, :, :number], call.log_mass
     mass = None if mass is None else mass[..., :number]
     first = call._replace(k=k, v=v, log_mass=mass, reach=Reach(right=0), offset=call.offset - reach.left - 1)
@@ -97,6 +102,25 @@ def _with_first(call: Call) -> tuple[Tensor, Tensor]:
     ]
     mean, log_partition = Aggregate.joined(parts)
     return mean.to(call.q.dtype), log_partition
+
+
+def _own_first(call: Call, beside: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """The first tokens of each row's own sequence, where they lie before its window: by definition, n pairs each."""
+    batch, m, reach = call.q.shape[0], call.k.shape[2], call.reach
+    position = torch.arange(call.q.shape[2], device=call.q.device) + call.offset
+    place = beside[:, 0, -1:].expand(batch, 1) + torch.arange(number, device=call.q.device)
+    end = beside[:, 1, :, None].minimum((position - reach.left).clamp(min=0)[:, None])
+    pairs = torch.where(place[:, None] < end, 0.0, NEVER)[:, None]
+    place = place.clamp(max=m - 1)[:, None]
+    k, v = (x.gather(2, place[..., None].expand(-1, x.shape[1], -1, x.shape[3])) for x in (call.k, call.v))
+    mass = call.log_mass
+    if mass is not None:
+        mass = mass.expand(batch, -1, m)
+        mass = mass.gather(2, place.expand(-1, mass.shape[1], -1))
+    first = call._replace(
+        k=k, v=v, log_mass=mass, pair_bias=pairs.to(score_dtype(call.q)), reach=Reach(), offset=0, beside=None
+    )
+    return definition.attend(first)
 
 
 def _attend(call: Call) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ There: index rules become whole numbers, scores become coefficients. Back: what 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +28,7 @@ from krause_dynamics.interaction import (
     TopK,
     Window,
 )
-from krause_dynamics.interaction.neighbourhoods import Neighbourhood
+from krause_dynamics.interaction.neighbourhoods import Neighbourhood, Pairs
 from krause_dynamics.interaction.reach import MANHATTAN, UNBOUNDED, Reach
 from krause_dynamics.interaction.scores import Coefficients
 
@@ -189,7 +189,7 @@ def lift(call: Call) -> tuple[Interaction, Request]:
     group = call.q.shape[1] // call.k.shape[1]
     k, v = call.k.repeat_interleave(group, 1), call.v.repeat_interleave(group, 1)
     a = call.coefficients()[..., None]  # (b, h, 1) broadcasts against log Z
-    neighbourhood = neighbourhood_of(call.reach)
+    neighbourhood = neighbourhood_of(call.reach) if call.beside is None else _beside(call.reach, call.beside)
     if call.segments is not None:
         neighbourhood = neighbourhood & Segments(call.segments)
     score = Gaussian(a**-0.5) if call.distance else DotProduct(a)
@@ -205,6 +205,30 @@ def lift(call: Call) -> tuple[Interaction, Request]:
     # The bias is indexed by place in the call, index rules by position: the places stay "ranks".
     request = replace(request, query_places=positions[0], source_places=positions[1])
     return Interaction(score, neighbourhood, pair_bias=pair), request
+
+
+@dataclass(frozen=True, eq=False)
+class Beside(Neighbourhood):
+    """A window, and beside it one more interval of sources of each query.
+
+    Attributes:
+        window: The window.
+        interval: (b or 1, 2, n) whole numbers, first source and one past the last.
+    """
+
+    window: Neighbourhood
+    interval: Any
+
+    def admits(self, pairs: Pairs) -> Any:
+        first, end = self.interval[:, None, :, :, None].unbind(2)
+        j = pairs.source_index[..., None, :]
+        return self.window.admits(pairs) | ((j >= first) & (j < end))
+
+
+def _beside(reach: Reach, interval: Tensor) -> Neighbourhood:
+    """The neighbourhood of a reach whose first tokens are those of an interval."""
+    window = neighbourhood_of(Reach(reach.left, reach.right))
+    return Beside(window, interval) & neighbourhood_of(reach._replace(left=UNBOUNDED, right=UNBOUNDED, first=0))
 
 
 def neighbourhood_of(reach: Reach) -> Neighbourhood:

@@ -44,6 +44,7 @@ class Packed(NamedTuple):
     pair_bias: Tensor | None
     segments: Tensor | None
     seed: Tensor | None
+    beside: Tensor | None
     numbers: Sequence[int]
     distance: bool
     offset: int
@@ -55,8 +56,8 @@ class Packed(NamedTuple):
     def of(call: Call, seed: Tensor | None = None) -> Packed:
         """The row of a call."""
         return Packed(
-            *call.tokens, call.coefficients(), call.log_mass, call.pair_bias, call.segments, seed, call.reach.numbers,
-            call.distance, call.offset, call.k.shape[1], call.ranked, call.dropout,
+            *call.tokens, call.coefficients(), call.log_mass, call.pair_bias, call.segments, seed, call.beside,
+            call.reach.numbers, call.distance, call.offset, call.k.shape[1], call.ranked, call.dropout,
         )  # fmt: skip
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,5 +70,5 @@ class Packed(NamedTuple):
         return Call(
             *self.parts(), self.scale, self.distance, Reach.from_numbers(self.numbers), self.log_mass, self.pair_bias,
             self.segments, self.offset, self.dropout, drawn, ranked=self.ranked,
-            joint=self.q if self.k is None else None,
+            beside=self.beside, joint=self.q if self.k is None else None,
         )  # fmt: skip

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.interaction import random_keys
-from krause_dynamics.interaction.reach import UNBOUNDED, Reach
+from krause_dynamics.interaction.reach import UNBOUNDED
 
 
 class Block(NamedTuple):
@@ -27,7 +27,8 @@ def bounds(call: Call) -> tuple[Tensor, Tensor]:
     """First key of each row by window and segment, and one past the last, (n,) each; grids restrict further."""
     n, m, segments = call.q.shape[2], call.k.shape[2], call.segments
     position = torch.arange(n, device=call.q.device) + call.offset
-    first, last = call.reach.interval(position, m)
+    reach = call.reach if call.beside is None else call.reach._replace(first=0)
+    first, last = reach.interval(position, m)
     if segments is not None:
         owner = torch.searchsorted(segments.to(position.dtype), position, right=True)
         edges = torch.cat([segments.to(position.dtype), segments.new_full((1,), m, dtype=position.dtype)])
@@ -49,7 +50,7 @@ def blocks(call: Call, limit: int) -> list[Block]:
             *(_dense(begin, end, m, device) for begin, end in _pieces(0, wide, max(1, limit // m))),
             *_listed(call, wide, max(1, limit // call.q.shape[3])),
         ]
-    if UNBOUNDED in (left, right) or left + right + 1 >= m:
+    if UNBOUNDED in (left, right) or left + right + 1 >= m or call.beside is not None:
         return [_dense(begin, end, m, device) for begin, end in _pieces(0, n, max(1, limit // m))]
     found = [_dense(begin, end, m, device) for begin, end in _pieces(0, wide, max(1, limit // m))]
     size = max(16, min(128, (left + right + 1) // 2))
@@ -110,15 +111,27 @@ def _drawn(random: tuple[int, ...], rows: int, device: torch.device) -> Tensor:
         return torch.tensor(random_keys.table(*random, rows), device=device).long()
 
 
-def admitted(block: Block, reach: Reach, offset: int, first: Tensor, last: Tensor) -> Tensor:
-    """Which pairs of a block index rules admit: boolean (T, B, S)."""
-    n = first.shape[0]
+def admitted(block: Block, call: Call, first: Tensor, last: Tensor) -> Tensor:
+    """Which pairs of a block index rules admit: boolean (T, B, S), or (b or 1, 1, T, B, S) where rows begin elsewhere.
+
+    Args:
+        block: Queries and keys.
+        call: The call.
+        first: Its `bounds`, the lower ones.
+        last: The upper ones.
+    """
+    reach, n = call.reach, first.shape[0]
     i = block.rows.clamp(max=n - 1)[..., None]
     j = block.columns[:, None, :]
-    near = (j >= first[i]) | (j < reach.first) if reach.first else j >= first[i]
+    near = (j >= first[i]) & (j < last[i])
+    if call.beside is not None:
+        begin, end = call.beside[:, None, :, i].unbind(2)
+        near = near | ((j >= begin) & (j < end))
+    elif reach.first:
+        near = near | ((j < reach.first) & (j < last[i]))
     fresh = block.fresh if block.fresh.ndim == 3 else block.fresh[:, None, :]
-    allowed = near & (j < last[i]) & fresh & (block.rows < n)[..., None]
-    return allowed & reach.near(i + offset, j) if reach.grid else allowed
+    allowed = near & fresh & (block.rows < n)[..., None]
+    return allowed & reach.near(i + call.offset, j) if reach.grid else allowed
 
 
 def dropout_factors(block: Block, heads: tuple[int, int], n: int, dropout: float, seed: int) -> Tensor:

@@ -13,6 +13,7 @@ from krause_dynamics.forms.attention.call import NEVER, Call, score_dtype
 from krause_dynamics.interaction.reach import UNBOUNDED, Reach
 from krause_dynamics.nn.arguments import call_of
 from krause_dynamics.nn.attention import answer
+from krause_dynamics.nn.first_tokens import beside_of
 from krause_dynamics.nn.huggingface import options as table
 from krause_dynamics.nn.huggingface.first_tokens import check_visible, drawn
 from krause_dynamics.nn.huggingface.masks import IndexRule, PairMask
@@ -77,9 +78,14 @@ def _call(
             f"{type(module).__name__} attends from {n} queries to {m} keys that are not its past: a window or a grid "
             f"compares places, which they do not share; {WAY_OUT}, or leave this layer out of kd.krausify(layers=)"
         )
+    beside, segments = None, given.segments if rule.segments is None else rule.segments
     if rule.reach.first:
         check_visible(rule, given, pairs, module, options.get("sliding_window"))
-        rule, pairs = drawn(rule, given, pairs, (n, m), query)
+        if pairs is None:
+            offset = m - n if given.offset is None else given.offset
+            beside = beside_of(rule.reach, (n, m), offset, given.key_valid, segments)
+        else:
+            rule, pairs = drawn(rule, pairs, n)
     if pairs is not None:
         if causal and n != m:
             rule, pairs = _with_window(rule, pairs)
@@ -87,11 +93,12 @@ def _call(
     bandwidth = rule.bandwidth(module)
     if rule.score == "dot" and set(bandwidth.values()) == {None}:
         bandwidth = {"scale": options.get("scaling")}
-    return call_of(
-        query, key, value, rule.reach.joined(given.reach), given.segments if rule.segments is None else rule.segments,
+    call = call_of(
+        query, key, value, rule.reach.joined(given.reach), segments,
         score=rule.score, pair_bias=bias, key_valid=given.key_valid, query_offset=given.offset,
         dropout=options.get("dropout") or 0.0, mean_only=options.get("s_aux") is None, **bandwidth,
     )  # fmt: skip
+    return call if beside is None else call._replace(beside=beside)
 
 
 def _unmasked(module: nn.Module, causal: bool, n: int, m: int) -> IndexRule:

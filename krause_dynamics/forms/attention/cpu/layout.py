@@ -48,6 +48,8 @@ class Arrays(NamedTuple):
         strides: (4,) its strides over (batch, heads, n, m).
         lower: (n,) first key of each row's interval, from 0.
         upper: (n,) one past its last key, at most m.
+        beside: (1 or batch, 2, n) first key and one past the last that each row hears beside its interval (size 0: the
+            first of `Layout`).
         listed: (positions, keys) rising keys of each position, padded with -1 (size 0: intervals and grids decide).
     """
 
@@ -61,6 +63,7 @@ class Arrays(NamedTuple):
     strides: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+    beside: np.ndarray
     listed: np.ndarray
 
 

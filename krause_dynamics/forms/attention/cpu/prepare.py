@@ -21,6 +21,7 @@ from krause_dynamics.interaction import random_keys
 from krause_dynamics.interaction.reach import Reach
 
 NOTHING_LISTED = np.empty((0, 0), np.int32)
+NOTHING_BESIDE = np.empty((0, 0, 0), np.int64)
 NOTHING_LISTED.flags.writeable = False  # as the tables are: one type for the compiler
 REMEMBERED = 1024  # rows up to which the outline of a call is kept for the next layer or token
 
@@ -35,12 +36,14 @@ def prepare(call: Call) -> tuple[Outline, Arrays]:
         call.reach, call.distance, call.ranked, heads, kv_heads, 0 if mass is None else mass.shape[1], n, m,
         call.offset, call.seed,
     )  # fmt: skip
-    lower, upper = (outline.lower, outline.upper) if call.segments is None else _packed_intervals(call)
+    own = call.segments is not None or call.beside is not None
+    lower, upper = _own_intervals(call) if own else (outline.lower, outline.upper)
+    beside = NOTHING_BESIDE if call.beside is None else call.beside.long().contiguous().numpy()
     pairs = NO_PAIRS[dtype] if call.pair_bias is None else _pairs(call.pair_bias, dtype)
     (q, k, v), steps = rows_of(dtype, call.q, call.k, call.v)
     masses = NOTHING[dtype, 2] if mass is None else arrays_of(dtype, mass)[0].reshape(-1, m)
     a = arrays_of(dtype, scale)[0].reshape(-1)
-    return outline, Arrays(q, k, v, steps, a, masses, pairs[0], pairs[1], lower, upper, outline.listed)
+    return outline, Arrays(q, k, v, steps, a, masses, pairs[0], pairs[1], lower, upper, beside, outline.listed)
 
 
 class Outline(NamedTuple):
@@ -82,8 +85,8 @@ def _outline(
 _remembered_outline = lru_cache(maxsize=8)(_outline)
 
 
-def _packed_intervals(call: Call) -> tuple[np.ndarray, np.ndarray]:
-    """First key of each row by window and segment, and one past the last, (n,) each."""
+def _own_intervals(call: Call) -> tuple[np.ndarray, np.ndarray]:
+    """First key of each row by window and segment, first tokens left out, and one past the last, (n,) each."""
     first, last = tiles.bounds(call)
     return first.numpy(), last.numpy()
 

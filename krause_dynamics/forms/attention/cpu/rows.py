@@ -42,13 +42,18 @@ CHEBYSHEV = 0
 
 
 @plain
-def fill_ranges(position, lower, upper, layout, listed, ranges):
+def fill_ranges(position, lower, upper, first, end, layout, listed, ranges):
     """Ascending, disjoint [begin, end) ranges of keys that index rules admit to a row; returns their number."""
     # Here and below only what is needed is passed: a call would copy all of `Arrays`, reference counts included.
+    if upper <= lower:
+        return _fill_between(position, first, end, layout, listed, ranges, 0)
     number = 0
-    if layout.first > 0:  # keys beside the window
-        number = _fill_between(position, 0, min(layout.first, lower, upper), layout, listed, ranges, 0)
-    return _fill_between(position, lower, upper, layout, listed, ranges, number)
+    if first < min(end, lower):
+        number = _fill_between(position, first, min(end, lower), layout, listed, ranges, 0)
+    number = _fill_between(position, lower, upper, layout, listed, ranges, number)
+    if end > upper:
+        number = _fill_between(position, max(first, upper), end, layout, listed, ranges, number)
+    return number
 
 
 @plain
@@ -152,18 +157,23 @@ def forward(rows, layout, arrays, dropout, scratch, out, log_partition, bits):
     n, heads, group = arrays.lower.shape[0], layout.heads, layout.heads // layout.kv_heads
     columns = np.empty(scratch.shape[1], np.int32)
     listed = arrays.listed
-    ranges = np.empty((2 * (2 * layout.radius + 2) + listed.shape[1], 2), np.int64)
+    ranges = np.empty((3 * (2 * layout.radius + 2) + listed.shape[1], 2), np.int64)
     q, k, v, scale, mass = arrays.q, arrays.k, arrays.v, arrays.scale, arrays.mass
     pair, strides, lower, upper = arrays.pair, arrays.strides, arrays.lower, arrays.upper
+    beside = arrays.beside
     steps = arrays.steps
     q_step, k_step, v_step = steps[0, 2], steps[1, 2], steps[2, 2]
     scores, factors = scratch[0], scratch[1]
     for x in range(rows[0] // n, (rows[1] + n - 1) // n):
         batch, head = x // heads, x % heads
+        apart = min(batch, beside.shape[0] - 1)  # -1: they are the first of all
         q_first, k_first = first_row(steps, 0, batch, head), first_row(steps, 1, batch, head // group)
         v_first = first_row(steps, 2, batch, head // group)
         for i in range(max(rows[0] - x * n, 0), min(rows[1] - x * n, n)):
-            number = fill_ranges(i + layout.offset, lower[i], upper[i], layout, listed, ranges)
+            first, end = 0, min(layout.first, lower[i], upper[i])  # keys beside the window
+            if apart >= 0:
+                first, end = beside[apart, 0, i], beside[apart, 1, i]
+            number = fill_ranges(i + layout.offset, lower[i], upper[i], first, end, layout, listed, ranges)
             query, mean = q[q_first + i * q_step], out[(batch * n + i) * heads + head]
             count = measure(query, k, k_first, k_step, ranges, number, layout.distance == 1, scores, columns)
             scale_by(scores, count, scale[x])
@@ -213,9 +223,10 @@ def backward(
     n, group = arrays.lower.shape[0], layout.heads // layout.kv_heads
     columns = np.empty(scratch.shape[1], np.int32)
     listed = arrays.listed
-    ranges = np.empty((2 * (2 * layout.radius + 2) + listed.shape[1], 2), np.int64)
+    ranges = np.empty((3 * (2 * layout.radius + 2) + listed.shape[1], 2), np.int64)
     q, k, v, scale, mass = arrays.q, arrays.k, arrays.v, arrays.scale, arrays.mass
     pair, strides, lower, upper = arrays.pair, arrays.strides, arrays.lower, arrays.upper
+    beside = arrays.beside
     weights, raw, slopes, factors = scratch[0], scratch[1], scratch[2], scratch[3]
     grad_q, grad_k, grad_v = grads
     places = arrays.steps
@@ -223,6 +234,7 @@ def backward(
     dq_step, dk_step, dv_step, g_step = steps[0, 2], steps[1, 2], steps[2, 2], steps[3, 2]
     for x in range(heads[0] * group, heads[1] * group):
         batch, head, of_keys = x // layout.heads, x % layout.heads, x % layout.heads // group
+        apart = min(batch, beside.shape[0] - 1)
         q_first, k_first = first_row(places, 0, batch, head), first_row(places, 1, batch, of_keys)
         v_first, g_first = first_row(places, 2, batch, of_keys), first_row(steps, 3, batch, head)
         dq_first, dk_first = first_row(steps, 0, batch, head), first_row(steps, 1, batch, of_keys)
@@ -232,7 +244,10 @@ def backward(
             if grad_log_partition[x, i] == 0 and is_zero(g):
                 continue  # padded rows: whatever they hold, nobody asked
             query, slope_of_query = q[q_first + i * q_step], grad_q[dq_first + i * dq_step]
-            number = fill_ranges(i + layout.offset, lower[i], upper[i], layout, listed, ranges)
+            first, end = 0, min(layout.first, lower[i], upper[i])
+            if apart >= 0:
+                first, end = beside[apart, 0, i], beside[apart, 1, i]
+            number = fill_ranges(i + layout.offset, lower[i], upper[i], first, end, layout, listed, ranges)
             if bits.size > 0:  # of a selection only what was chosen is measured again
                 count = chosen(columns, list_columns(ranges, number, columns), bits[x], bits_begin(i, layout))
                 measure_again(query, k, k_first, k_step, columns, count, layout.distance == 1, weights)
