@@ -12,15 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import krause_dynamics as kd
 from krause_dynamics.aggregate import weight_blocks
-from krause_dynamics.checkpoints import device_pass
 from krause_dynamics.checkpoints.attention_call import AttentionCall
 from krause_dynamics.checkpoints.attention_pass import attend
 from krause_dynamics.checkpoints.attention_statistics import DISTANCES, sampled_rows, sink_rate, statistics_of
-from krause_dynamics.forms.attention import definition
 from krause_dynamics.forms.attention import sums as fused
-from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.forms.attention.softcap import SoftCapped
-from krause_dynamics.interaction.reach import Reach
 
 CLOSE = 1e-5  # float32 sums of some hundred weights
 
@@ -301,24 +297,3 @@ def test_statistics_on_a_gpu_are_those_of_float64(before, dtype):
         if field.name not in ("top_keys", "weights"):
             ours, truth = getattr(found, field.name).cpu(), getattr(expected, field.name)
             torch.testing.assert_close(ours, truth, atol=2e-4, rtol=2e-4, equal_nan=True, msg=field.name)
-
-
-@pytest.mark.parametrize("reach", [Reach(right=0), Reach(left=9, right=0), Reach()])
-def test_a_few_keys_have_the_weights_of_the_whole_map(reach, monkeypatch):
-    """The sink tier of a GPU, with the definition in place of its kernel: columns, own weights and sampled rows."""
-    torch.manual_seed(0)
-    n = 40
-    q, k, v = (torch.randn(2, heads, n, 8, dtype=torch.float64) for heads in (4, 2, 2))
-    call = Call(q, k, v, 0.4, False, reach)
-    monkeypatch.setattr(device_pass.device_sums, "mean_and_log_partition", definition.attend)
-    output, found = device_pass.some_keys(call)
-    mean, _, maps = definition.attend_capped(call, 0.0, weights=True)
-    torch.testing.assert_close(output, mean)
-    torch.testing.assert_close(found.own, maps.diagonal(dim1=-2, dim2=-1))
-    torch.testing.assert_close(found.sampled, maps[:, :, sampled_rows(n)])
-    quarter = torch.arange(n) // (n // 4)
-    by_quarter = torch.stack([maps[:, :, quarter == g].sum(-2) for g in range(4)], -2)
-    known = ~found.received.isnan()
-    assert known[..., :4].all()
-    assert (known.sum(-1) == 8).all()
-    torch.testing.assert_close(found.received[known], by_quarter[known])

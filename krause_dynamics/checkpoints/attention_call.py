@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from krause_dynamics.interaction import Causal, Everyone, Interaction, Neighbourhood, Score, Window
+
+QUARTERS = 4
+
+
+def quarters(length: int, device: torch.device | None = None) -> Tensor:
+    """The quarter of the sequence in which each token stands, (T,)."""
+    return QUARTERS * torch.arange(length, device=device) // length
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,31 @@ class AttentionCall:
         neighbourhood: Neighbourhood = Causal() if far >= length - 1 else Window(far + 1)
         visible = 1 + place.clamp(max=far)
         return cls(neighbourhood, None, visible, visible.flip(-1), True, place <= far)
+
+    # What layers that are masked alike have in common is computed for the first of them.
+
+    @cached_property
+    def full_queries(self) -> Tensor:
+        """Queries that could see each key if all attention were full, (T,)."""
+        length, device = self.visible_queries.shape[-1], self.visible_queries.device
+        return (
+            length - torch.arange(length, device=device)
+            if self.causal
+            else torch.full((length,), length, device=device)
+        )
+
+    @cached_property
+    def entropy_weights(self) -> Tensor:
+        """Factors of the entropy of each query in their mean in units of ln(visible keys): 0 of those that see one."""
+        several = self.visible_keys > 1
+        return several / torch.log(self.visible_keys.clamp_min(2).float()) / several.sum(-1, keepdim=True)
+
+    @cached_property
+    def seeing_first(self) -> Tensor:
+        """Queries of each quarter that see the first key, (..., 4)."""
+        length, device = self.sees_first.shape[-1], self.sees_first.device
+        members = quarters(length, device) == torch.arange(QUARTERS, device=device)[:, None]
+        return (members & self.sees_first[..., None, :]).sum(-1)
 
     def rule(self, score: Score) -> Interaction:
         """The interaction that the call is."""

@@ -27,19 +27,21 @@ With A the row-stochastic weights of T queries (rows, i) over T keys (columns, k
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from krause_dynamics.checkpoints.attention_call import AttentionCall
+from krause_dynamics.checkpoints.attention_call import QUARTERS, AttentionCall, quarters
+from krause_dynamics.forms.attention import device_sums
 
-QUARTERS = 4
 # Lower ends of the bins of distances; the last one holds all that is farther.
 DISTANCES = (0, *(1 << power for power in range(18)))
 SAMPLED, TOP = 32, 8  # rows that are looked at one by one, and keys that are listed of each
 HEARD = 8  # keys of a row from which the spread of its scores means something
+PARTS = 16  # of a row that a GPU multiplies at once, where one after the other would leave it idle
 
 
 class WeightSums(NamedTuple):
@@ -128,14 +130,12 @@ def sink_rate(importance_of_key: Tensor, eps: Tensor) -> Tensor:
     return 100.0 * (importance_of_key[..., None] > eps).to(torch.float64).mean(dim=0)
 
 
-def sampled_rows(length: int) -> Tensor:
+def sampled_rows(length: int, device: torch.device | None = None) -> Tensor:
     """Queries that are looked at one by one: all of a short sequence, else evenly spaced ones, the last among them."""
-    return torch.linspace(0, length - 1, min(length, SAMPLED)).round().long()
-
-
-def quarters(length: int, device: torch.device | None = None) -> Tensor:
-    """The quarter of the sequence in which each token stands, (T,)."""
-    return QUARTERS * torch.arange(length, device=device) // length
+    number = min(length, SAMPLED)
+    steps = max(1, number - 1)
+    # Whole numbers, rounded to the nearest, are made on the device itself: a copy would make the host wait for it.
+    return (2 * torch.arange(number, device=device) * (length - 1) + steps) // (2 * steps)
 
 
 def statistics_of(weights: Tensor, min_queries: int = 8, keep_weights: bool = False) -> HeadStatistics:
@@ -156,7 +156,7 @@ def statistics_of(weights: Tensor, min_queries: int = 8, keep_weights: bool = Fa
         own=exact.diagonal(dim1=-2, dim2=-1),
         distance_profile=bins,
         mean_distance=mean_distance,
-        sampled=exact[..., sampled_rows(length).to(device), :],
+        sampled=exact[..., sampled_rows(length, device), :],
         learned_sink=torch.zeros_like(exact[..., 0, 0]),
         weights=exact.float() if keep_weights else None,
     )
@@ -166,41 +166,35 @@ def statistics_of(weights: Tensor, min_queries: int = 8, keep_weights: bool = Fa
 def summary(call: AttentionCall, sums: WeightSums, min_queries: int) -> HeadStatistics:
     """Sums over weights in the units of the module's head."""
     received = sums.received.sum(-2).float()
-    length, visible_keys, queries = received.shape[-1], call.visible_keys, call.visible_queries
-    full = torch.full((length,), length, device=received.device)
-    if call.causal:
-        full = length - torch.arange(length, device=received.device)
+    length, queries = received.shape[-1], call.visible_queries
     importance = received / queries.clamp_min(1)
     # What is meant are the keys near the end, which few queries follow: in a narrow window no key has many.
     wanted = queries.amax(-1, keepdim=True).clamp_max(min_queries) if length >= min_queries else min_queries
     counted = importance.nan_to_num(-1.0).masked_fill(queries < wanted, -1.0)  # NaN: was not looked at
-    several = visible_keys > 1
-    scaled = sums.entropy.float() / torch.log(visible_keys.clamp_min(2).float())
-    spread, participation = _as_random_scores(sums.sampled)
+    strongest = counted.max(-1)
+    keys, spread, participation = _of_rows(sums.sampled)
     return HeadStatistics(
         importance=importance,
-        published_importance=received / full,
+        published_importance=received / call.full_queries,
         # NaN where the first token is alone
         first_token_score=(received[..., 0] - sums.own[..., 0].float()) / (length - 1),
-        entropy=(scaled * several).sum(-1) / several.sum(-1),
-        strongest_key=torch.where(counted.amax(-1) >= 0, counted.argmax(-1), -1),
+        entropy=(sums.entropy.float() * call.entropy_weights).sum(-1),
+        strongest_key=torch.where(strongest.values >= 0, strongest.indices, -1),
         learned_sink=sums.learned_sink.float(),
-        first_by_quarter=_first_by_quarter(sums.received, call.sees_first),
+        first_by_quarter=_first_by_quarter(sums.received, call.seeing_first),
         self_weight=sums.own.float().mean(-1),
         mean_distance=sums.mean_distance,
         distance_profile=sums.distance_profile,
         head_distance=_head_distance(sums.sampled if sums.weights is None else sums.weights),
-        top_keys=largest_keys(sums.sampled),
+        top_keys=keys,
         score_spread=spread,
         participation=participation,
         weights=sums.weights,
     )
 
 
-def _first_by_quarter(received: Tensor, sees_first: Tensor) -> Tensor:
-    """Mean weight of key 0 over the queries of each quarter that see it."""
-    members = torch.nn.functional.one_hot(quarters(received.shape[-1], received.device), QUARTERS).bool().mT
-    seeing = (members & sees_first[..., None, :]).sum(-1)  # (..., 4)
+def _first_by_quarter(received: Tensor, seeing: Tensor) -> Tensor:
+    """Mean weight of key 0 over the queries of each quarter that see it, so many of each."""
     groups = received.shape[-2]  # fewer than four in a shorter sequence
     mean = received[..., 0].float() / seeing[..., :groups]  # 0/0 where nobody sees it
     return torch.nn.functional.pad(mean, (0, QUARTERS - groups), value=torch.nan)
@@ -221,26 +215,37 @@ def by_distance(profile: Tensor, length: int) -> tuple[Tensor, Tensor]:
 
 def _head_distance(sampled: Tensor) -> Tensor:
     """(b, heads, heads); in float64, where the squares of equal heads cancel."""
-    rows = sampled.double().transpose(1, 2)  # by row: a GPU multiplies many small matrices at once, and not a long one
-    gram = (rows @ rows.mT).sum(1)
+    rows = sampled.transpose(1, 2).double()  # by row: a GPU multiplies many small matrices at once, and not a long one
+    parts = math.gcd(rows.shape[-1], PARTS) if rows.device.type == "cuda" else 1
+    rows = rows.unflatten(-1, (parts, -1)).transpose(-2, -3)
+    gram = (rows @ rows.mT).sum((1, 2))
     norms = gram.diagonal(dim1=-2, dim2=-1)
     squared = norms[..., None] + norms[..., None, :] - 2 * gram
-    distance = (squared.clamp_min(0) / (2 * sampled.shape[-2])).sqrt()
-    return distance.masked_fill(torch.eye(gram.shape[-1], dtype=torch.bool, device=gram.device), 0.0).float()
+    distance = (squared.clamp_min(0) / (2 * sampled.shape[-2])).sqrt().float()
+    distance.diagonal(dim1=-2, dim2=-1).zero_()
+    return distance
 
 
-def _as_random_scores(sampled: Tensor) -> tuple[Tensor, Tensor]:
-    """What the theory of independent scores asks of rows: their spread, and how few keys hold the weight."""
+def _of_rows(sampled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The keys with most weight, and what the theory of independent scores asks of rows: spread and participation."""
+    if device_sums.describes(sampled):
+        keys, number, spread, squares = device_sums.describe(sampled, TOP)
+    else:
+        keys, (number, spread, squares) = largest_keys(sampled), _moments(sampled)
+    enough = number >= HEARD
+    rows = enough.sum(-1)
+    one, other = (torch.where(enough, x, 0.0).sum(-1) / rows for x in (spread, squares))
+    return keys, one.float(), other.float()
+
+
+def _moments(sampled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each row how many keys it hears, the standard deviation of their log weights, and the sum of all squares."""
     heard = sampled > 0
     number = heard.sum(-1)
     logs = torch.where(heard, sampled, 1.0).log()
     mean = logs.sum(-1, keepdim=True) / number[..., None]
     spread = (torch.where(heard, logs - mean, 0.0).square().sum(-1) / number).sqrt()
-    enough = number >= HEARD
-    rows = enough.sum(-1)
-    found = (torch.where(enough, x, 0.0).sum(-1) / rows for x in (spread, sampled.square().sum(-1)))
-    one, other = found
-    return one.float(), other.float()
+    return number, spread, sampled.square().sum(-1)
 
 
 def largest_keys(sampled: Tensor) -> Tensor:

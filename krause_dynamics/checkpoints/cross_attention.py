@@ -96,7 +96,7 @@ class _Sums:
         zeros = partial(torch.zeros, dtype=torch.float64, device=query.device)
         self.received, self.entropy = zeros(b, h, self.sources), zeros(b, h)
         self.squares, self.places = zeros(b, h), zeros(b, h, self.queries)
-        self.wanted = sampled_rows(self.queries).to(query.device)
+        self.wanted = sampled_rows(self.queries, query.device)
         self.sampled = zeros(b, h, len(self.wanted), self.sources)
 
     def add(self, rows: slice, weights: Tensor, entropy: Tensor) -> None:

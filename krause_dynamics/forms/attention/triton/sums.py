@@ -16,14 +16,14 @@ FARTHEST = 1 << 30  # stands for "no bound" of a window
 
 
 @triton.jit
-def _weights(a, b, z, scale):
+def weights_of(a, b, z, scale):
     """Scores of a tile and exp(scores - z), as if all pairs were admitted; `z` broadcasts against the tile."""
     scores = tl.dot(a, b, input_precision="ieee") * scale
     return scores, tl.exp(scores - z)
 
 
 @triton.jit
-def _tokens(x, at, stride, c, D: tl.constexpr, WIDTH: tl.constexpr, there):
+def tokens_of(x, at, stride, c, D: tl.constexpr, WIDTH: tl.constexpr, there):
     """Rows `at` of x as a tile whose axes are those of `at` and `c`; 0 beyond D and where nobody is."""
     if WIDTH > D:
         there = there & (c < D)
@@ -40,7 +40,7 @@ def by_key(
     t, c = tl.arange(0, TILE), tl.arange(0, WIDTH)
     j, head = first + t, tl.program_id(1).to(tl.int64)
     b, h = head // heads, head % heads
-    keys = _tokens(k + b * k_b + (h // group) * k_h, j[:, None], k_n, c[None, :], D, WIDTH, (j < m)[:, None])
+    keys = tokens_of(k + b * k_b + (h // group) * k_h, j[:, None], k_n, c[None, :], D, WIDTH, (j < m)[:, None])
     q, z = q + b * q_b + h * q_h, z + head * n
     for g in range(groups):
         begin, end = (g * n + groups - 1) // groups, ((g + 1) * n + groups - 1) // groups
@@ -52,16 +52,16 @@ def by_key(
         total = tl.zeros([TILE, TILE], tl.float32)
         for start in range(full, rest, TILE):
             i = start + t
-            queries = _tokens(q, i[None, :], q_n, c[:, None], D, WIDTH, (i >= 0)[None, :])
-            _, weights = _weights(keys, queries, tl.load(z + i)[None, :], scale)
+            queries = tokens_of(q, i[None, :], q_n, c[:, None], D, WIDTH, (i >= 0)[None, :])
+            _, weights = weights_of(keys, queries, tl.load(z + i)[None, :], scale)
             total += weights
         before = tl.cdiv(full - begin, TILE)
         for tile in range(before + tl.cdiv(tl.maximum(end - rest, 0), TILE)):
             i = tl.where(tile < before, begin + tile * TILE, rest + (tile - before) * TILE) + t
             there = i < tl.where(tile < before, full, end)
-            queries = _tokens(q, i[None, :], q_n, c[:, None], D, WIDTH, there[None, :])
+            queries = tokens_of(q, i[None, :], q_n, c[:, None], D, WIDTH, there[None, :])
             logs = tl.load(z + i, mask=there, other=float("inf"))
-            _, weights = _weights(keys, queries, logs[None, :], scale)
+            _, weights = weights_of(keys, queries, logs[None, :], scale)
             admitted = (i[None, :] - j[:, None] <= left) & (j[:, None] - i[None, :] <= right)
             total += tl.where(admitted & there[None, :], weights, 0.0)
         tl.store(received + (head * groups + g) * m + j, tl.sum(total, 1), mask=j < m)
@@ -87,7 +87,7 @@ def by_query(
     t, c, place = tl.arange(0, TILE), tl.arange(0, WIDTH), tl.arange(0, BINS)
     i, head = here + t, tl.program_id(1).to(tl.int64)
     b, h = head // heads, head % heads
-    queries = _tokens(q + b * q_b + h * q_h, i[:, None], q_n, c[None, :], D, WIDTH, (i < n)[:, None])
+    queries = tokens_of(q + b * q_b + h * q_h, i[:, None], q_n, c[None, :], D, WIDTH, (i < n)[:, None])
     logs = tl.load(z + head * n + i, mask=i < n, other=float("inf"))
     k = k + b * k_b + (h // group) * k_h
     # Keys of [first, last) are heard by some row, those of [full, rest) by all of them.
@@ -109,8 +109,8 @@ def by_query(
         start = tl.where(far_off < behind, start, here + (TILE << tl.maximum(far_off - behind, 0)))
         start = tl.where(far_off == behind + ahead, here, start)
         j = start + t
-        keys = _tokens(k, j[None, :], k_n, c[:, None], D, WIDTH, (j < m)[None, :])
-        scores, weights = _weights(queries, keys, logs[:, None], scale)
+        keys = tokens_of(k, j[None, :], k_n, c[:, None], D, WIDTH, (j < m)[None, :])
+        scores, weights = weights_of(queries, keys, logs[:, None], scale)
         admitted = (i[:, None] - j[None, :] <= left) & (j[None, :] - i[:, None] <= right) & (j[None, :] < m)
         weights = tl.where(admitted, weights, 0.0)
         moments += tl.sum(weights * tl.where(admitted, scores, 0.0), 1)
@@ -131,8 +131,8 @@ def by_query(
         heard = tl.zeros([TILE], tl.float32)
         for start in range(begin, end, TILE):
             j = start + t
-            keys = _tokens(k, j[None, :], k_n, c[:, None], D, WIDTH, (j >= 0)[None, :])
-            scores, weights = _weights(queries, keys, logs[:, None], scale)
+            keys = tokens_of(k, j[None, :], k_n, c[:, None], D, WIDTH, (j >= 0)[None, :])
+            scores, weights = weights_of(queries, keys, logs[:, None], scale)
             row = tl.sum(weights, 1)
             moments += tl.sum(weights * scores, 1)
             far += side * ((i - start).to(tl.float32) * row - tl.sum(weights * t.to(tl.float32)[None, :], 1))
@@ -144,6 +144,11 @@ def by_query(
     tl.store(own + row, itself, mask=i < n)
     tl.store(away + row, far, mask=i < n)
     tl.store(bins + (head * tl.num_programs(0) + tl.program_id(0)) * BINS + place, histogram)
+
+
+def window_bounds(left: int, right: int) -> tuple[int, int]:
+    """Both sides of a window as kernels compare them, -1 (no bound) as a number that no distance reaches."""
+    return FARTHEST if left < 0 else left, FARTHEST if right < 0 else right
 
 
 def sums(
@@ -168,7 +173,7 @@ def sums(
     q, k, z = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, z.contiguous()))
     width, wide = max(16, triton.next_power_of_2(d)), q.dtype == torch.float32
     tile = 16 if INTERPRETED.value else 32 if wide else 64
-    bounds = FARTHEST if left < 0 else left, FARTHEST if right < 0 else right
+    bounds = window_bounds(left, right)
     strides = q.stride()[:3] + k.stride()[:3]
     sizes = {"D": d, "WIDTH": width, "TILE": tile, "num_warps": 4}
     received = torch.empty(b, h, groups, m, dtype=torch.float32, device=q.device)
