@@ -16,7 +16,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
 from krause_dynamics.forms.attention.ring import Ring  # noqa: E402
-from krause_dynamics.forms.attention.triton import launch, primitives  # noqa: E402
+from krause_dynamics.forms.attention.triton import along_rows, few, launch, primitives, sums  # noqa: E402
 from krause_dynamics.interaction.reach import Reach  # noqa: E402
 from tests.triton_oracle import launched  # noqa: E402
 
@@ -149,3 +149,26 @@ def test_a_ring_is_read_in_wide_loads_and_stays_in_registers(heads, dim, window,
     # A row of a tile is 8 numbers a thread and load: 2 tiles, of which a thread has its share.
     threads, width = 32 * kernel.metadata.num_warps, 1 << (window - 1).bit_length()
     assert len(re.findall(r"ld\.global\S*\.v4\.b32", kernel.asm["ptx"])) >= 2 * width * dim // 8 // threads
+
+
+@pytest.mark.parametrize("capability", SHARED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sums_over_weights_stay_in_registers(dtype, capability, compiled, tmp_path):
+    """Heads of 128, keys of 8 heads shared by 32, as models of 8B have them."""
+    kernels = compiled(capability)
+    q, k, z = (
+        torch.empty(1, 32, 2048, 128, dtype=dtype),
+        torch.empty(1, 8, 2048, 128, dtype=dtype),
+        torch.empty(1, 32, 2048),
+    )
+    sums.sums(q, k, z, 0.1, -1, 0, 4)
+    few.rows(q, k, z, torch.arange(32), 0.1, -1, 0)
+    few.columns(q, k, z, torch.zeros(1, 32, 8, dtype=torch.int64), 0.1, -1, 0, 4)
+    along_rows.describe(torch.empty(4, 8192), 8)
+    assert {name for name, _ in kernels} == {"by_key", "by_query", "rows_kernel", "columns_kernel", "along_rows"}
+    for name, kernel in kernels:
+        registers, stack, local = resources(kernel, tmp_path)
+        assert local == 0
+        assert stack <= 16, (name, stack)  # a word or two, on 8.6 with the compiler of Triton 3.9 alone
+        assert registers <= 255
+        assert kernel.metadata.shared <= SHARED[capability]

@@ -118,8 +118,12 @@ class Remembered:
             if known is mask and version == mask._version and call.visible_queries.shape[-1] == length:
                 return call
         call = AttentionCall.of(mask, bias, length, device)
-        self._read = [*self._read[-1:], (mask, mask._version, call)]  # of windows and of global layers
+        self.add(mask, call)
         return call
+
+    def add(self, mask: Tensor, call: AttentionCall) -> None:
+        """Remember what a mask is, without reading it."""
+        self._read = [*self._read[-1:], (mask, mask._version, call)]  # of windows and of global layers
 
 
 def _window(visible: Tensor) -> tuple[Neighbourhood, Tensor] | None:

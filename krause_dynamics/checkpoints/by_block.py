@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from krause_dynamics.checkpoints import one_block
 from krause_dynamics.checkpoints.blocks import device_of
+from krause_dynamics.checkpoints.finite import NotFinite
 from krause_dynamics.checkpoints.measures import Measuring
-from krause_dynamics.checkpoints.residual_stream import NotFinite
 from krause_dynamics.checkpoints.sequences import marks_of
 from krause_dynamics.checkpoints.stream import Passes
 from krause_dynamics.errors import UnsupportedModel

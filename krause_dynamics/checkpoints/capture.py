@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from krause_dynamics.checkpoints.attention_call import Remembered
+from krause_dynamics.checkpoints.attention_call import AttentionCall, Remembered
 from krause_dynamics.checkpoints.attention_pass import attend
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics
 from krause_dynamics.errors import UnsupportedModel
@@ -52,7 +52,7 @@ class AttentionRecorder:
         self.min_queries = min_queries
         self.keep_weights = keep_weights
         self.sink_only = sink_only
-        self._read = Remembered()
+        self.masks = Remembered()
 
     def attention(
         self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
@@ -71,7 +71,7 @@ class AttentionRecorder:
             min_queries=self.min_queries,
             keep_weights=self.keep_weights,
             sink_only=self.sink_only,
-            read=self._read,
+            read=self.masks,
         )
         block = self.running_block()
         if block is not None:
@@ -123,10 +123,22 @@ def _recording_attention(
 
 
 def _whole_mask(**arguments: Any) -> Tensor | None:
-    """The mask as booleans (batch, 1, T, T), always written out."""
+    """The mask as booleans (batch, 1, T, T), always written out.
+
+    Where transformers would leave it out, because it is plainly causal and nothing is padding, that is remembered, so
+    that nobody need read T^2 entries.
+    """
     from transformers.masking_utils import sdpa_mask
 
-    return sdpa_mask(**{**arguments, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
+    arguments["allow_is_bidirectional_skip"] = False
+    mask = sdpa_mask(**arguments)
+    if mask is not None:
+        return mask
+    mask = sdpa_mask(**{**arguments, "allow_is_causal_skip": False, "attention_mask": None})
+    recorder = _active.get()
+    if recorder is not None and mask is not None and mask.shape[-2] == mask.shape[-1]:
+        recorder.masks.add(mask, AttentionCall.of_window(None, mask.shape[-1], mask.device))
+    return mask
 
 
 def refusal(model: Any) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from krause_dynamics.checkpoints.residual_stream import NotFinite
+from krause_dynamics.checkpoints.finite import NotFinite
 from krause_dynamics.errors import UnsupportedModel
 
 

@@ -9,11 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from krause_dynamics.checkpoints.finite import FiniteStates
 from krause_dynamics.errors import UnsupportedModel
-
-
-class NotFinite(ValueError):
-    """NaN or infinity in a model's states or weights."""
 
 
 class StreamRecorder:
@@ -47,6 +44,7 @@ class StreamRecorder:
         self.shape: torch.Size | None = None
         self.last: Tensor | None = None
         self._handles: list[Any] = []
+        self._finite = FiniteStates()
 
     def __enter__(self) -> StreamRecorder:
         # A module listed twice gets one pair of hooks: calls are counted, not modules.
@@ -55,9 +53,11 @@ class StreamRecorder:
             self._handles.append(module.register_forward_hook(self._after, with_kwargs=True))
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         for handle in self._handles:
             handle.remove()
+        if error is None or isinstance(error, Exception):  # whoever was told may have failed because of a NaN
+            self._finite.check()
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if threading.get_ident() != self.thread:  # a forward pass of another thread through the same blocks
@@ -95,12 +95,7 @@ class StreamRecorder:
                 "of several streams is not analysed"
             )
         copy = _copied(state.transpose(0, 1) if self.time_major else state)
-        if not bool(torch.stack(torch.aminmax(copy)).isfinite().all()):  # NaN is passed on; one reading of the states
-            where = "the embedding" if layer == 0 else f"block {layer}"
-            raise NotFinite(
-                f"model must have finite hidden states, but {where} gives NaN or infinity in {state.dtype}; where that "
-                "is a half type, load it with dtype='float32'"
-            )
+        self._finite.add(layer, state, copy)
         if self.shape is not None and copy.shape[:2] != self.shape:
             raise UnsupportedModel(
                 f"block {layer} turns {tuple(self.shape)} tokens into {tuple(copy.shape[:2])}: what is analysed keeps "

@@ -240,10 +240,11 @@ class Passes:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Dropout off, and every module's own mode restored afterwards."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
+    before = [module for module in model.modules() if module.training]
+    if before:
+        model.eval()
     try:
         yield
     finally:
-        for module, training in before:
-            module.training = training
+        for module in before:
+            module.training = True

@@ -130,4 +130,9 @@ def _laid_out(q: torch.Tensor, k: torch.Tensor, z: torch.Tensor) -> tuple:
     q, k = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k))
     tile = 16 if INTERPRETED.value else 32 if q.dtype == torch.float32 else 64
     width = max(FEWEST, triton.next_power_of_2(q.shape[-1]))
-    return q, k, z.contiguous(), {"D": q.shape[-1], "WIDTH": width, "TILE": tile, "num_warps": 4}
+    return (
+        q,
+        k,
+        z.contiguous(),
+        {"D": q.shape[-1], "WIDTH": width, "TILE": tile, "num_warps": 8 if q.dtype == torch.float32 else 4},
+    )
