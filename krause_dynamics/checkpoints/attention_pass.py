@@ -17,12 +17,11 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.aggregate import Block, RowSums, blocks
-from krause_dynamics.checkpoints.attention_call import AttentionCall
+from krause_dynamics.checkpoints.attention_call import AttentionCall, quarters
 from krause_dynamics.checkpoints.attention_statistics import (
     HeadStatistics,
     WeightSums,
     by_distance,
-    quarters,
     sampled_rows,
     summary,
 )

@@ -21,11 +21,9 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.aggregate import blocks
-from krause_dynamics.checkpoints.attention_call import split_mask
+from krause_dynamics.checkpoints.attention_call import QUARTERS, quarters, split_mask
 from krause_dynamics.checkpoints.attention_statistics import (
-    QUARTERS,
     largest_keys,
-    quarters,
     sampled_rows,
     sink_rate,
 )

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from krause_dynamics.checkpoints.attention_statistics import DISTANCES, QUARTERS, WeightSums, sampled_rows
+from krause_dynamics.checkpoints.attention_call import QUARTERS
+from krause_dynamics.checkpoints.attention_statistics import DISTANCES, WeightSums, sampled_rows
 from krause_dynamics.forms.attention import device_sums
 from krause_dynamics.forms.attention.call import Call
 

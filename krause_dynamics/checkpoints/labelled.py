@@ -9,7 +9,8 @@ import numpy as np
 
 from krause_dynamics._files import attributes
 from krause_dynamics.checkpoints import measures as table
-from krause_dynamics.checkpoints.attention_statistics import DISTANCES, QUARTERS
+from krause_dynamics.checkpoints.attention_call import QUARTERS
+from krause_dynamics.checkpoints.attention_statistics import DISTANCES
 from krause_dynamics.checkpoints.measure import Measure
 from krause_dynamics.checkpoints.measures_of_clusters import JOIN
 

@@ -21,7 +21,8 @@ from krause_dynamics.checkpoints import (
     measures_of_clusters,
     measures_of_states,
 )
-from krause_dynamics.checkpoints.attention_statistics import DISTANCES, QUARTERS, HeadStatistics, sink_rate
+from krause_dynamics.checkpoints.attention_call import QUARTERS
+from krause_dynamics.checkpoints.attention_statistics import DISTANCES, HeadStatistics, sink_rate
 from krause_dynamics.checkpoints.layer_state import TOKENS, LayerState
 from krause_dynamics.checkpoints.measure import Measure
 from krause_dynamics.checkpoints.moments import Moments

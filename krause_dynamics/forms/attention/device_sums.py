@@ -60,7 +60,8 @@ def mean_and_log_partition(call: Call) -> tuple[Tensor, Tensor]:
     if _torch_takes_cudnn(q, k, v, causal, scale):
         return sdpa.cudnn_kernel(q, k, v, scale, causal)
     group = q.shape[1] // k.shape[1]
-    return sdpa.kernel(q, *(x if group == 1 else x.repeat_interleave(group, 1) for x in (k, v)), scale, causal)
+    k, v = (x if group == 1 else x.repeat_interleave(group, 1) for x in (k, v))
+    return sdpa.kernel(q, k, v, scale, causal)
 
 
 def _torch_takes_cudnn(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> bool:

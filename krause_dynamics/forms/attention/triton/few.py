@@ -125,7 +125,9 @@ def columns(
     return received.sum(2), own
 
 
-def _laid_out(q: torch.Tensor, k: torch.Tensor, z: torch.Tensor) -> tuple:
+def _laid_out(
+    q: torch.Tensor, k: torch.Tensor, z: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, int]]:
     """Tensors whose last axis is dense, and the sizes of tiles."""
     q, k = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k))
     tile = 16 if INTERPRETED.value else 32 if q.dtype == torch.float32 else 64
