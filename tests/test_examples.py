@@ -95,6 +95,15 @@ def test_the_readme_holds_no_other_code():
 PAGES = ("first_ten_minutes.md", "how_to/extend.md")
 
 
+def test_code_of_the_theory_page():
+    """Six clusters at beta = 20, two camps that hold."""
+    (block,) = re.findall(r"```python\n(.*?)```", (README.parent / "docs/theory.md").read_text("utf-8"), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(block, names)
+    assert names["theory"].winning_mode(20.0) == 6
+    assert (names["theory"].bipartite_rates(eigenvalue=1.0, others=[0.5], beta=2.0).ends < 0).all()
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_code_of_the_pages(page, tmp_path, monkeypatch):
     """Blocks of one page in order, as a reader types them; what needs the weights of `make demo` where they are."""

@@ -39,6 +39,11 @@ def antipodal_rates(*, mass: float, beta: float) -> AntipodalRates:
         An `AntipodalRates`, per unit of time of USA; the same in every dimension.
 
     Source: counterexample of the remark in arXiv 2504.14697; eigenvalues derived.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> [round(float(part), 6) for part in theory.antipodal_rates(mass=0.75, beta=0.0)]
+        [-0.5, 0.5, 1.0]
     """
     up, down = float(np.exp(beta)), float(np.exp(-beta))
     return AntipodalRates((1.0 - mass) * down - mass * up, mass * down - (1.0 - mass) * up, down)

@@ -20,7 +20,15 @@ def causal_rates(tokens: int) -> np.ndarray:
     The linearisation is triangular, d_i' = (1/i) sum_{j<=i} d_j - d_i. The first is 0 (the leader, fixed), the slowest
     other is 1/2 (i = 2): |x_i - x_1| ~ e^{-t/2} and 1 - <x_i, x_1> ~ e^{-t}.
 
+    Args:
+        tokens: n.
+
     Source: derived.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.causal_rates(4).round(6).tolist()
+        [0.0, 0.5, 0.666667, 0.75]
     """
     return 1.0 - 1.0 / np.arange(1, tokens + 1)
 
@@ -35,7 +43,14 @@ def causal_layer_factors(tokens: int, *, window: int | None = None, step: float 
     Args:
         tokens: n.
         window: w, the last w tokens, own included; all when None.
-        step: tau.
+        step: tau, relaxation of the layer.
+
+    Source: derived.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.causal_layer_factors(5, window=3, step=0.5).round(6).tolist()
+        [1.0, 0.75, 0.666667, 0.666667, 0.666667]
     """
     reach = np.arange(1, tokens + 1)
     if window is not None:
@@ -50,8 +65,15 @@ def causal_gap_rate(*, gap: ArrayLike, beta: float) -> np.ndarray:
     Half the speed of two tokens that both move (``gap_rate``).
 
     Args:
-        gap: angle phi in [0, pi], any shape.
+        gap: angle phi in [0, pi], in radians, any shape.
         beta: inverse temperature.
+
+    Source: the case n = 2 of arXiv 2411.04990; derived.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.causal_gap_rate(gap=[0.5, 1.5], beta=1.0).round(6).tolist()
+        [-0.225059, -0.282365]
     """
     return -np.sin(gap) * np.exp(-np.logaddexp(0.0, beta * (1.0 - np.cos(gap))))
 
@@ -61,12 +83,19 @@ def causal_gap_time(*, start: float, stop: float, beta: float) -> float:
     """Time in which the angle of a follower goes from ``start`` to ``stop``, by quadrature of 1/speed.
 
     Args:
-        start: initial angle in (0, pi).
-        stop: final angle in (0, start].
+        start: initial angle in (0, pi), in radians.
+        stop: final angle in (0, start], in radians.
         beta: inverse temperature.
 
     Returns:
         The time; infinite where it is beyond the range of floats.
+
+    Source: derived; setting of arXiv 2411.04990.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.causal_gap_time(start=2.0, stop=0.5, beta=3.0), 6)
+        27.373715
     """
     within("stop", stop, 0.0, start, ends="(]")
     return travel_time(lambda phi: np.logaddexp(0.0, beta * (1.0 - np.cos(phi))) - np.log(np.sin(phi)), stop, start)
@@ -78,6 +107,11 @@ def parking_constant() -> float:
     With Ein(t) = log t + gamma + E_1(t) for the inner integral.
 
     Source: Renyi 1958.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.parking_constant(), 6)
+        0.747598
     """
     from scipy.integrate import quad
     from scipy.special import exp1
@@ -101,13 +135,18 @@ def expected_renyi_centres(separation: float, *, circumference: float = 2.0 * np
     delta.
 
     Args:
-        separation: delta, much smaller than the circumference.
-        circumference: 2 pi.
+        separation: delta, much smaller than the circumference; in radians where that is 2 pi.
+        circumference: length of the circle, in the unit of ``separation``; 2 pi, radians.
 
     Returns:
         The limit of many tokens; the finite-size correction on a ring is exponentially small in circumference/delta.
 
     Source: arXiv 2411.04990, section 5.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.expected_renyi_centres(0.1), 6)
+        46.972963
     """
     within("separation", separation, 0.0, circumference)
     return parking_constant() * circumference / separation
@@ -122,9 +161,14 @@ def expected_strong_renyi_centres(*, tokens: int, separation: float) -> float:
 
     Args:
         tokens: n.
-        separation: delta in (0, pi).
+        separation: delta in (0, pi), in radians.
 
     Source: arXiv 2411.04990, section 5; exact for every n.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.expected_strong_renyi_centres(tokens=60, separation=0.2), 6)
+        15.404519
     """
     share = separation / np.pi
     return float(-np.expm1(tokens * np.log1p(-share)) / share)

@@ -32,6 +32,12 @@ def regular_cluster_eigenvalues(*, clusters: int, beta: float) -> tuple[np.ndarr
         (lambda of shape (m-1,), eigenvalue of splitting); the configuration is stable when all are negative.
 
     Source: bound beta < -2/3 in arXiv 2507.22857; mechanism derived.
+
+    Examples:
+        >>> import numpy as np
+        >>> from krause_dynamics import theory
+        >>> [np.round(part, 6).tolist() for part in theory.regular_cluster_eigenvalues(clusters=3, beta=-0.8)]
+        [[-0.149182, -0.149182], -0.249231]
     """
     m = clusters
     angle = 2.0 * np.pi * np.arange(m) / m
@@ -45,6 +51,14 @@ def three_cluster_eigenvalue(beta: float) -> float:
     r"""(1/2 + 3 beta/4) e^{-beta/2}, the eigenvalue that decides three clusters at 120 degrees (USA).
 
     Negative, i.e. stable, iff beta < -2/3. Source: arXiv 2507.22857 for the bound.
+
+    Args:
+        beta: inverse temperature, any sign.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.three_cluster_eigenvalue(-0.8), 6)
+        -0.149182
     """
     return float((0.5 + 0.75 * beta) * np.exp(-beta / 2.0))
 
@@ -55,6 +69,15 @@ def is_single_cluster_proved(*, dimension: int, beta: float) -> bool:
 
     False does not mean that consensus fails. Sources: Markdahl (d >= 3, beta = 0); arXiv 2405.18273 (d >= 3);
     arXiv 2507.22857 (d = 2; stated to two digits).
+
+    Args:
+        dimension: d >= 2 of the ambient space.
+        beta: inverse temperature, any sign.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.is_single_cluster_proved(dimension=3, beta=4.0)
+        True
     """
     return beta >= (0.0 if dimension >= 3 else -0.16)
 
@@ -74,6 +97,11 @@ def boolean_limit_rank(tokens: np.ndarray) -> int:
         ValueError: a token is exactly zero, where the theorem says nothing.
 
     Source: arXiv 2305.05465, theorem 2.1.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.boolean_limit_rank([1.0, -0.5, 2.0])
+        2
     """
     if np.any(tokens == 0.0):
         raise ValueError("tokens must not contain zero: the limit is stated for almost every start; got a zero token")

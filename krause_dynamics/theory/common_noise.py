@@ -22,6 +22,11 @@ def common_noise_moments(similarity: ArrayLike) -> tuple[np.ndarray, np.ndarray]
         (-u (1 - u^2), 2 (1 - u^2)^2).
 
     Source: arXiv 2604.01978 (slow motion); `random_values` with A_i = x_i.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> [round(float(part), 6) for part in theory.common_noise_moments(0.5)]
+        [-0.375, 1.125]
     """
     rest = 1.0 - similarity**2
     return -similarity * rest, 2.0 * rest**2
@@ -34,6 +39,11 @@ def common_noise_exponent() -> float:
     any attention. With attention a near pair closes at -(d - 1), see ``random_value_exponents``.
 
     Source: derived; the phenomenon in arXiv 2604.26898.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.common_noise_exponent()
+        -2.0
     """
     return -2.0
 

@@ -26,6 +26,11 @@ def consensus_flow(*, times: ArrayLike, start: np.ndarray, value: np.ndarray) ->
         ValueError: V that is not (d, d), or a start that is no unit vector.
 
     Source: classical (Oja 1982); consensus of attention in arXiv 2511.11553.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.consensus_flow(times=[0.0, 1.0], start=[0.6, 0.8], value=[[1.0, 0.0], [0.0, 0.0]]).round(6).tolist()
+        [[0.6, 0.8], [0.897811, 0.440381]]
     """
     d = len(start)
     if value.shape != (d, d):

@@ -19,13 +19,29 @@ def critical_scaling(similarity: float) -> float:
     The collapse of angles in one layer has the same threshold only for rho > 0; see
     :func:`orthogonal_critical_scaling`.
 
+    Args:
+        similarity: common inner product rho of unit vectors, in [-1, 1).
+
     Source: arXiv 2510.05554.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.critical_scaling(0.3), 6)
+        1.428571
     """
     return 1.0 / (1.0 - similarity)
 
 
 def orthogonal_critical_scaling() -> float:
-    r"""1/2: at rho = 0 the inner product after a layer tends to 1, 1/2, 0 below, at, above gamma = 1/2, not 1."""
+    r"""1/2: at rho = 0 the inner product after a layer tends to 1, 1/2, 0 below, at, above gamma = 1/2, not 1.
+
+    Source: derived; the exception rho = 0 of arXiv 2510.05554.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.orthogonal_critical_scaling()
+        0.5
+    """
     return 0.5
 
 
@@ -39,6 +55,11 @@ def self_weight(*, tokens: float, scaling: float, similarity: float) -> float:
         similarity: common inner product rho.
 
     Source: arXiv 2510.05554.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.self_weight(tokens=1000, scaling=1.5, similarity=0.3), 6)
+        0.585741
     """
     if tokens == 1.0:
         return 1.0
@@ -62,6 +83,11 @@ def gram_map(*, similarity: float, tokens: float, scaling: float) -> float:
         scaling: gamma of beta = gamma log n.
 
     Source: derived, setting of arXiv 2510.05554.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.gram_map(similarity=0.3, tokens=100, scaling=1.0), 6)
+        0.920664
     """
     n = tokens
     rho = within("similarity", similarity, -1.0 / (n - 1.0), 1.0)
@@ -74,7 +100,19 @@ def gram_map(*, similarity: float, tokens: float, scaling: float) -> float:
 
 @formula(similarity=Real(0.0, 1.0), scaling=Real())
 def gram_map_limit(*, similarity: float, scaling: float) -> float:
-    r"""Limit of :func:`gram_map` as n grows: 1, 4 rho/(1 + 3 rho), rho (rho > 0); 1, 1/2, 0 around 1/2 at rho = 0."""
+    r"""Limit of :func:`gram_map` as n grows: 1, 4 rho/(1 + 3 rho), rho (rho > 0); 1, 1/2, 0 around 1/2 at rho = 0.
+
+    Args:
+        similarity: common inner product rho in [0, 1).
+        scaling: gamma of beta = gamma log n.
+
+    Source: derived; setting of arXiv 2510.05554.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.gram_map_limit(similarity=0.4, scaling=1.0)
+        1.0
+    """
     rho = similarity
     threshold = critical_scaling(rho) if rho > 0.0 else orthogonal_critical_scaling()
     if np.isclose(scaling, threshold, rtol=1e-12):
@@ -89,7 +127,16 @@ def uniform_keys_scaling(*, tokens: float, dimension: int) -> float:
     The squared distance to the nearest of n keys is of order n^{-2/(d-1)}. A power of n, not log n: inner products are
     not equal here.
 
+    Args:
+        tokens: n >= 1 keys; may be a float.
+        dimension: d >= 2, keys on the unit sphere of R^d.
+
     Source: arXiv 2605.08505.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.uniform_keys_scaling(tokens=1000, dimension=3)
+        1000.0
     """
     return float(tokens ** (2.0 / (dimension - 1)))
 
@@ -109,6 +156,12 @@ def rank_collapse_step(*, residual: np.ndarray, weight: np.ndarray) -> np.ndarra
         ValueError: columns of ``residual`` do not sum to zero.
 
     Source: cubic bound, arXiv 2103.03404; leading term derived.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> answer = theory.rank_collapse_step(residual=[[0.1, 0.0], [-0.1, 0.0]], weight=[[1.0, 0.0], [0.0, 1.0]])
+        >>> answer.round(6).tolist()
+        [[0.001, 0.0], [-0.001, 0.0]]
     """
     r, d = residual, residual.shape[1]
     if weight.shape != (d, d):

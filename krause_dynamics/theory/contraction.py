@@ -25,6 +25,11 @@ def softmax_total_variation_bound(oscillation: ArrayLike) -> np.ndarray:
         oscillation: D >= 0, any shape.
 
     Source: classical (Birkhoff's contraction of positive vectors).
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.softmax_total_variation_bound([0.0, 4.0]).round(6).tolist()
+        [0.0, 0.761594]
     """
     return np.tanh(oscillation / 4.0)
 
@@ -38,6 +43,13 @@ def score_oscillation(scores: ArrayLike) -> float:
 
     Returns:
         D; infinite when a score is not finite.
+
+    Source: classical (Hilbert's projective metric).
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.score_oscillation([[1.0, -1.0], [-1.0, 1.0]])
+        4.0
     """
     if not np.all(np.isfinite(scores)):
         return float("inf")
@@ -50,7 +62,18 @@ def score_oscillation(scores: ArrayLike) -> float:
 
 @formula(scores=Reals(-math.inf, math.inf, "[]", ndim=2))
 def dobrushin_bound(scores: ArrayLike) -> float:
-    r"""Bound of the Dobrushin coefficient of softmax(scores): tanh(D/4), D from :func:`score_oscillation`."""
+    r"""Bound of the Dobrushin coefficient of softmax(scores): tanh(D/4), D from :func:`score_oscillation`.
+
+    Args:
+        scores: shape (n, m); those that are not finite give the bound 1.
+
+    Source: classical (Dobrushin's coefficient, Birkhoff's contraction).
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.dobrushin_bound([[1.0, -1.0], [-1.0, 1.0]]), 6)
+        0.761594
+    """
     return float(softmax_total_variation_bound(score_oscillation(scores)))
 
 
@@ -62,8 +85,15 @@ def attention_contraction_bound(*, coupling: float, query_diameter: float, key_d
     = beta; Gaussian: a = 1/sigma^2; on the unit sphere both diameters are at most 2.
 
     Args:
-        coupling: a > 0.
-        query_diameter: largest distance of two queries.
-        key_diameter: largest distance of two keys.
+        coupling: a > 0; unit: 1/position^2.
+        query_diameter: largest distance of two queries; unit: position.
+        key_diameter: largest distance of two keys; unit: position.
+
+    Source: derived from :func:`softmax_total_variation_bound`.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.attention_contraction_bound(coupling=1.0, query_diameter=2.0, key_diameter=2.0), 6)
+        0.761594
     """
     return float(softmax_total_variation_bound(coupling * query_diameter * key_diameter))

@@ -22,6 +22,13 @@ def dispersion(q: Any) -> np.ndarray:
 
     Args:
         q: wave number times radius, any shape; 0 gives 0.
+
+    Source: derived: mean of z e^{ikz} over (-R, R).
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.dispersion([0.0, 1.0, 2.74371]).round(6).tolist()
+        [0.0, 0.301169, 1.063104]
     """
     z = q
     small = np.abs(z) < 1e-3
@@ -39,6 +46,17 @@ def step_multiplier(*, wavenumber: Any, radius: float) -> np.ndarray:
 
     Valid for amplitudes much larger than the spacing of particles and much smaller than the wavelength: below
     the spacing a lattice sees a frozen graph, :func:`frozen_graph_multiplier`.
+
+    Args:
+        wavenumber: k, real or complex, any shape; radians per unit of position.
+        radius: confidence radius R; unit: position.
+
+    Source: derived.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(float(theory.step_multiplier(wavenumber=2.744, radius=1.0)), 6)
+        2.063104
     """
     return 1.0 + dispersion(wavenumber * radius)
 
@@ -50,13 +68,18 @@ def growth_rate(
     r"""Growth rate in continuous time: g(kR) (normalised) or 2 rho0 R g(kR) (per capita), minus sigma^2 k^2/2.
 
     Args:
-        wavenumber: k, any shape.
+        wavenumber: k, any shape; radians per unit of position.
         radius: confidence radius R; unit: position.
-        density: rho0, mass per unit length (1/L for a probability on a torus of length L); unused when normalised.
+        density: rho0, mass per unit of position (1/L for a probability on a torus of length L); unused when normalised.
         normalised: divide by the number of neighbours.
-        noise: sigma of dx = drift dt + sigma dB.
+        noise: sigma of dx = drift dt + sigma dB; unit: position / sqrt(time).
 
     Source: derived; compare arXiv 1511.02975 and 1508.07313.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.growth_rate(wavenumber=[1.0, 2.744], radius=1.0, density=0.1).round(6).tolist()
+        [0.060234, 0.212621]
     """
     factor = 1.0 if normalised else 2.0 * density * radius
     return factor * dispersion(wavenumber * radius) - 0.5 * noise**2 * wavenumber**2
@@ -69,9 +92,16 @@ def frozen_graph_multiplier(*, wavenumber: Any, spacing: float, radius: float) -
     sin((p + 1/2) k h)/((2p + 1) sin(k h/2)),  p = floor(R/h) neighbours a side.
 
     Args:
-        wavenumber: k, any shape; at multiples of 2 pi/h, where all move alike, the factor is 1.
-        spacing: h.
-        radius: R, unit: position; a ratio R/h within 1e-9 of an integer counts as that integer (closed ball).
+        wavenumber: k, any shape, radians per unit of position; at multiples of 2 pi/h all move alike: the factor is 1.
+        spacing: h; unit: position.
+        radius: R; unit: position; a ratio R/h within 1e-9 of an integer counts as that integer (closed ball).
+
+    Source: derived (Dirichlet kernel).
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.frozen_graph_multiplier(wavenumber=[0.0, 3.0], spacing=0.1, radius=1.0).round(6).tolist()
+        [1.0, -0.002679]
     """
     from scipy.special import diric
 
@@ -83,6 +113,13 @@ def fastest_wave() -> float:
     r"""q* = k R of the fastest growing wave, tan q = q/(1 - q^2): 2.74371, wavelength 2.29003 R.
 
     The same in discrete and in both continuous models, without noise.
+
+    Source: derived: the maximum of :func:`dispersion`.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.fastest_wave(), 6)
+        2.743707
     """
     from scipy.optimize import brentq
 
@@ -115,6 +152,11 @@ def selected_front(time: TimeModel = "discrete", *, guess: complex = 3.0 + 2.0j)
         ValueError: unknown model, or no saddle near ``guess``.
 
     Source: derived; setting of Holzer and Khatri, arXiv 1704.08601.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.selected_front("discrete").wavelength, 6)
+        2.182555
     """
     from scipy.optimize import root
 
@@ -153,7 +195,7 @@ def critical_noise(*, radius: float, length: float, mode: int = 1, normalised: b
 
     Args:
         radius: R; unit: position.
-        length: circumference L > 2R.
+        length: circumference L >= 2R; unit: position.
         mode: wave number in units of 2 pi/L; 1 is the last to be stabilised for R << L.
         normalised: divide by the number of neighbours.
 
@@ -164,6 +206,11 @@ def critical_noise(*, radius: float, length: float, mode: int = 1, normalised: b
         ValueError: the torus is shorter than the diameter of a neighbourhood.
 
     Source: derived.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.critical_noise(radius=1.0, length=6.0), 6)
+        0.445857
     """
     r, ell = radius, length
     if ell < 2.0 * r:
@@ -175,7 +222,20 @@ def critical_noise(*, radius: float, length: float, mode: int = 1, normalised: b
 
 @formula(radius=POSITIVE, density=POSITIVE, normalised=Flag())
 def long_wave_critical_noise(radius: float, *, density: float = 1.0, normalised: bool = False) -> float:
-    r"""Limit of sigma_c for waves much longer than R: sigma_c^2 = 4 rho0 R^3/3, or 2 R^2/3 when normalised."""
+    r"""Limit of sigma_c for waves much longer than R: sigma_c^2 = 4 rho0 R^3/3, or 2 R^2/3 when normalised.
+
+    Args:
+        radius: confidence radius R; unit: position.
+        density: rho0, mass per unit of position; unused when normalised.
+        normalised: divide by the number of neighbours.
+
+    Source: derived: g(q) ~ q^2/3.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.long_wave_critical_noise(1.0, normalised=True), 6)
+        0.816497
+    """
     squared = 2.0 * radius**2 / 3.0 if normalised else 4.0 * density * radius**3 / 3.0
     return float(np.sqrt(squared))
 

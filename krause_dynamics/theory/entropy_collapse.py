@@ -22,6 +22,11 @@ def freezing_beta() -> float:
     r"""Sqrt 2: above it attention of Gaussian scores b sqrt(log T) g rests on finitely many of many keys.
 
     Source: arXiv 2505.24333 (random energy model).
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.freezing_beta(), 6)
+        1.414214
     """
     return math.sqrt(2.0)
 
@@ -34,6 +39,11 @@ def participation_limit(beta: ArrayLike) -> np.ndarray:
         beta: b >= 0, scores b sqrt(log T) g; any shape.
 
     Source: arXiv 2505.24333; random energy model (Derrida 1981).
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.participation_limit([1.0, 2.0, 4.0]).round(6).tolist()
+        [0.0, 0.292893, 0.646447]
     """
     return np.where(beta > math.sqrt(2.0), 1.0 - math.sqrt(2.0) / np.maximum(beta, math.sqrt(2.0)), 0.0)
 
@@ -51,6 +61,11 @@ def expected_participation(*, tokens: float, beta: float) -> float:
         beta: b in (0, 100].
 
     Source: derived.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.expected_participation(tokens=400, beta=2.0), 6)
+        0.428758
     """
     log_tokens = math.log(tokens)
     sigma = beta * math.sqrt(log_tokens)

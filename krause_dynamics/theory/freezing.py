@@ -38,7 +38,15 @@ def equally_spaced_freezing_time(agents: int) -> int:
 
     The largest t at which positions at t and t - 1 differ, in exact arithmetic, closed ball. Refines 5n/6 + O(1).
 
+    Args:
+        agents: n >= 2.
+
     Source: Hegarty and Wedin, arXiv 1406.0819; the exact form is computed.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.equally_spaced_freezing_time(36)
+        31
     """
     k, r = divmod(agents, 6)
     return 5 * k + (1, 1, 1, 2, 5, 6)[r]
@@ -51,7 +59,15 @@ def equally_spaced_final_sizes(agents: int) -> list[int]:
     Every five steps one triple leaves each end, so triples sit symmetrically about the middle group; for n divisible
     by 6 there is no middle group.
 
+    Args:
+        agents: n >= 2.
+
     Source: Hegarty and Wedin, arXiv 1406.0819.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.equally_spaced_final_sizes(14)
+        [3, 3, 2, 3, 3]
     """
     k, r = divmod(agents, 6)
     return [3] * k + ([r] if r else []) + [3] * k
@@ -63,7 +79,16 @@ def two_cluster_stability_distance(*, mass_a: float, mass_b: float) -> float:
 
     Beyond it an agent of vanishing weight put between the two cannot pull them together.
 
+    Args:
+        mass_a: weight W_A > 0 of one cluster, in any unit.
+        mass_b: weight W_B > 0 of the other, in the same unit.
+
     Source: Blondel, Hendrickx and Tsitsiklis 2009, arXiv 0807.2028.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.two_cluster_stability_distance(mass_a=3.0, mass_b=2.0), 6)
+        1.666667
     """
     return 1.0 + min(mass_a, mass_b) / max(mass_a, mass_b)
 
@@ -73,19 +98,53 @@ def full_range_variance(*, times: ArrayLike, start: float) -> np.ndarray:
     r"""Var(t) = Var(0) e^{-2t} when the radius exceeds the diameter (continuous time, normalised or per capita).
 
     Both forms agree there, as everyone hears everyone; in discrete time consensus is reached in one step.
+
+    Args:
+        times: t, any shape.
+        start: Var(0) >= 0; unit: position^2.
+
+    Source: exact; everybody moves towards the mean at rate 1.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.full_range_variance(times=[0.0, 1.0], start=0.5).round(6).tolist()
+        [0.5, 0.067668]
     """
     return start * np.exp(-2.0 * times)
 
 
 @formula(radius=POSITIVE, density=POSITIVE)
 def edge_speed(radius: float, *, density: float = 1.0) -> float:
-    r"""Initial speed of the edge of a uniform density, un-normalised: rho0 R^2/2."""
+    r"""Initial speed of the edge of a uniform density, un-normalised: rho0 R^2/2.
+
+    Args:
+        radius: confidence radius R; unit: position.
+        density: rho0, mass per unit of position.
+
+    Source: derived: the integral of z over (0, R).
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.edge_speed(1.0)
+        0.5
+    """
     return density * radius**2 / 2.0
 
 
 @formula(radius=POSITIVE)
 def edge_jump(radius: float) -> float:
-    r"""First move of the edge in the discrete map: R/2, the mean of a one-sided neighbourhood."""
+    r"""First move of the edge in the discrete map: R/2, the mean of a one-sided neighbourhood.
+
+    Args:
+        radius: confidence radius R; unit: position.
+
+    Source: derived: the mean of (0, R).
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.edge_jump(1.0)
+        0.5
+    """
     return radius / 2.0
 
 
@@ -96,8 +155,15 @@ def density_after_one_step(position: ArrayLike, *, radius: float = 1.0) -> np.nd
     x < R moves to (x + R)/2, so [0, R] is squeezed into [R/2, R]; x >= R stays.
 
     Args:
-        position: distance from the original edge, any shape.
-        radius: confidence radius R; unit: opinion.
+        position: distance from the original edge, any shape; unit: position.
+        radius: confidence radius R; unit: position.
+
+    Source: derived: the slope of (x + R)/2.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.density_after_one_step([0.2, 0.7, 1.5]).round(6).tolist()
+        [0.0, 2.0, 1.0]
     """
     x = position / radius
     return np.where(x < 0.5, 0.0, np.where(x < 1.0, 2.0, 1.0))

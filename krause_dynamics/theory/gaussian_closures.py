@@ -25,10 +25,15 @@ def gaussian_rule_variance(*, times: ArrayLike, variance: ArrayLike, sigma: floa
 
     Args:
         times: t >= 0, broadcast against ``variance``.
-        variance: initial variance(s) v0^2 > 0, one per principal axis.
-        sigma: bandwidth.
+        variance: initial variance(s) v0^2 > 0, one per principal axis; unit: position^2.
+        sigma: bandwidth; unit: position.
 
     Source: normality kept, arXiv 2501.18322; closed form derived.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.gaussian_rule_variance(times=[0.0, 1.0], variance=0.5).round(6).tolist()
+        [0.5, 0.100861]
     """
     from scipy.special import wrightomega
 
@@ -45,9 +50,16 @@ def gaussian_rule_deviation_step(deviation: ArrayLike, *, sigma: float = 1.0, st
     tau = 1 is the full step, blurring mean shift: v -> v^3/(v^2 + sigma^2), cubic convergence.
 
     Args:
-        deviation: v >= 0 per principal axis, any shape.
-        sigma: bandwidth.
+        deviation: v >= 0 per principal axis, any shape; unit: position.
+        sigma: bandwidth; unit: position.
         step: tau, the relaxation of the layer; 1 replaces each point by its local mean.
+
+    Source: derived; blurring mean shift of normal data.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.gaussian_rule_deviation_step([0.7, 1.2], sigma=1.0).round(6).tolist()
+        [0.230201, 0.708197]
     """
     v, s2 = deviation, sigma**2
     return v * (v * v + (1.0 - step) * s2) / (v * v + s2)
@@ -62,14 +74,19 @@ def dot_product_variance(*, times: ArrayLike, variance: float, beta: float, rela
 
     Args:
         times: times before the blow-up, any shape.
-        variance: l0 > 0.
-        beta: inverse temperature > 0.
+        variance: l0 > 0; unit: position^2.
+        beta: inverse temperature > 0; unit: 1/position^2.
         relative: which form.
 
     Raises:
         ValueError: a time at or beyond :func:`dot_product_blow_up`.
 
     Source: derived (Riccati); normality kept, arXiv 2501.18322.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.dot_product_variance(times=[0.0, 1.0], variance=0.4, beta=0.5).round(6).tolist()
+        [0.4, 0.666667]
     """
     t, l0, b = times, variance, beta
     limit = dot_product_blow_up(variance=l0, beta=b, relative=relative)
@@ -85,6 +102,18 @@ def dot_product_blow_up(*, variance: float, beta: float, relative: bool = False)
     r"""Time of infinite variance: 1/(2 beta l0), or (1/2) log(beta l0/(beta l0 - 1)) in relative form.
 
     Infinite in relative form when beta l0 <= 1.
+
+    Args:
+        variance: l0 > 0; unit: position^2.
+        beta: inverse temperature > 0; unit: 1/position^2.
+        relative: which form.
+
+    Source: derived (Riccati equation of the variance).
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.dot_product_blow_up(variance=0.4, beta=0.5)
+        2.5
     """
     strength = beta * variance
     if relative:

@@ -30,6 +30,13 @@ def hard_attention_positions(*, times: ArrayLike, start: np.ndarray, vertices: n
         ValueError: vertices that are not unit vectors, or of another dimension.
 
     Source: arXiv 2508.09628.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> ends = [[1.0, 0.0], [-1.0, 0.0]]
+        >>> answer = theory.hard_attention_positions(times=[1.0], start=[[0.2, 0.0]], vertices=ends)
+        >>> answer.round(6).tolist()
+        [[[0.705696, 0.0]]]
     """
     if vertices.shape[1] != start.shape[1]:
         raise ValueError(f"vertices must have the dimension {start.shape[1]} of start, got shape {vertices.shape}")
@@ -52,6 +59,11 @@ def polygon_exit_probability(*, clusters: int, beta: float) -> float:
         beta: inverse temperature.
 
     Source: arXiv 2508.09628 (Gumbel noise).
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.polygon_exit_probability(clusters=6, beta=4.0), 6)
+        0.216279
     """
     angle = 2.0 * np.pi * np.arange(1, clusters) / clusters
     total = float(np.exp(-beta * (1.0 - np.cos(angle))).sum())

@@ -55,12 +55,20 @@ def layer_norm_equiangular(
         scheme: a word of `kd.layer_normed`.
         rate: alpha of nGPT.
         switch: when Mix-LN turns from Post to Pre.
-        radius: initial norm of the tokens (no radius of hearing) where it matters (pre, peri, pre_scaled, mix).
+        radius: initial norm of the tokens (not a radius of hearing), unit: position, where it matters: pre, peri,
+            pre_scaled, mix.
 
     Returns:
         (rho, r), each of shape (t,), relative error about 1e-10.
 
     Source: arXiv 2510.22026; reduction derived.
+
+    Examples:
+        >>> import numpy as np
+        >>> from krause_dynamics import theory
+        >>> answer = theory.layer_norm_equiangular(times=[0.0, 2.0], start=0.1, beta=2.0, tokens=4, scheme="pre")
+        >>> [np.round(part, 6).tolist() for part in answer]
+        [[0.1, 0.5583], [1.0, 2.429528]]
     """
     n, t = tokens, times
     within("start", start, -1.0 / (n - 1), 1.0)
@@ -110,6 +118,11 @@ def layer_norm_late_gap(*, times: ArrayLike, scheme: Scheme, rate: float = 1.0) 
         rate: alpha of nGPT.
 
     Source: arXiv 2510.22026 for the first six; pre_scaled (LN-scaling as it is used) is derived: r ~ 2 sqrt(t).
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.layer_norm_late_gap(times=[1.0, 4.0], scheme="post").round(6).tolist()
+        [-2.0, -8.0]
     """
     laws = {"post": -2.0 * times, "scaled": -4.0 * np.sqrt(times), "ngpt": -2.0 * rate * times}
     return laws.get(scheme, (-1.0 if scheme == "pre_scaled" else -2.0) * np.log(times))
@@ -129,6 +142,11 @@ def layer_norm_early_gain(*, similarity: float, beta: float, tokens: int, scheme
         rate: alpha of nGPT.
 
     Source: arXiv 2510.22026; the equiangular value is derived.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.layer_norm_early_gain(similarity=0.0, beta=0.0, tokens=64, scheme="peri")
+        8.0
     """
     n, rho = tokens, within("similarity", similarity, -1.0 / (tokens - 1), 1.0)
     others = (n - 1) * np.exp(-np.logaddexp(beta * (1.0 - rho), np.log(n - 1)))

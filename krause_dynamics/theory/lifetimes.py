@@ -41,12 +41,17 @@ def cluster_angle_rate(*, angle: ArrayLike, beta: float, mass: float = 0.5, norm
     USA: phi' = -sin(phi) exp(beta cos phi), whatever p
 
     Args:
-        angle: phi in [0, pi], any shape.
+        angle: phi in [0, pi], in radians, any shape.
         beta: inverse temperature.
         mass: p in (0, 1).
         normalised: True for SA, False for USA.
 
     Source: arXiv 2410.06833 (two clusters); derived.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.cluster_angle_rate(angle=[0.5, 1.5], beta=4.0).round(6).tolist()
+        [-0.364336, -0.047339]
     """
     return -np.sin(angle) * np.exp(_log_angle_pull(angle, beta, mass, normalised))
 
@@ -59,16 +64,21 @@ def cluster_lifetime(
 
     Args:
         beta: inverse temperature.
-        angle: initial angle phi0 in (0, pi); at pi the two never move.
+        angle: initial angle phi0 in (0, pi), in radians; at pi the two never move.
         mass: p of one cluster, 1 - p of the other.
-        stop: final angle in (0, phi0); phi0/2 by default. For large beta nearly all the time is spent near phi0, so
-            that the choice matters little; complete merging takes infinitely long (exponential approach).
+        stop: final angle in (0, phi0), in radians; phi0/2 by default. For large beta nearly all the time is spent near
+            phi0, so that the choice matters little; complete merging takes infinitely long (exponential approach).
         normalised: True for SA, False for USA.
 
     Returns:
         The lifetime; infinite where it is beyond the range of floats.
 
     Source: arXiv 2410.06833; derived.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.cluster_lifetime(beta=4.0, angle=2.0), 6)
+        38.881882
     """
     final = angle / 2.0 if stop is None else within("stop", stop, 0.0, angle)
     return travel_time(lambda phi: -np.log(np.sin(phi)) - _log_angle_pull(phi, beta, mass, normalised), final, angle)
@@ -81,7 +91,17 @@ def cluster_lifetime_asymptotic(*, beta: float, angle: float, mass: float = 0.5)
     The relative error is O(1/beta), with a constant of size cos(phi0)/sin^2(phi0): at 90 degrees 3-5 % for beta = 8,
     below 1 % for 16; at 120 degrees -11 % and -6 %.
 
+    Args:
+        beta: inverse temperature > 0.
+        angle: initial angle phi0 in (0, pi), in radians.
+        mass: p of one cluster, 1 - p of the other.
+
     Source: arXiv 2410.06833; derived (Laplace's method on the quadrature of :func:`cluster_lifetime`).
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.cluster_lifetime_asymptotic(beta=16.0, angle=1.5), 6)
+        89992.821309
     """
     imbalance = (1.0 - mass) / mass + mass / (1.0 - mass)
     return float(np.exp(beta * (1.0 - np.cos(angle))) / (beta * np.sin(angle) ** 2 * imbalance))
@@ -94,9 +114,16 @@ def gaussian_separation_rate(separation: ArrayLike, *, sigma: float = 1.0, mass:
     D' = -D [ (1-p) e/(p + (1-p) e) + p e/(1-p + p e) ],  e = exp(-D^2/2 sigma^2);  p = 1/2: D' = -2 D e/(1+e).
 
     Args:
-        separation: D >= 0, any shape.
-        sigma: bandwidth.
+        separation: D >= 0, any shape; unit: position.
+        sigma: bandwidth of the Gaussian rule; unit: position.
         mass: p in (0, 1).
+
+    Source: derived.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.gaussian_separation_rate([0.0, 1.0, 3.0], sigma=1.0).round(6).tolist()
+        [-0.0, -0.755081, -0.065922]
     """
     return -separation * np.exp(_log_relative_pull(-0.5 * (separation / sigma) ** 2, mass))
 
@@ -106,14 +133,21 @@ def gaussian_lifetime(separation: float, *, sigma: float = 1.0, mass: float = 0.
     r"""Time in which two clusters of the dense Gaussian rule close from D0 to ``stop``, by quadrature of 1/speed.
 
     Args:
-        separation: D0 > 0.
-        sigma: bandwidth.
+        separation: D0 > 0; unit: position.
+        sigma: bandwidth of the Gaussian rule; unit: position.
         mass: p of one cluster.
-        stop: final distance in (0, D0); D0/2 by default.
+        stop: final distance in (0, D0), unit: position; D0/2 by default.
 
     Returns:
         The lifetime, about sigma^2 exp(D0^2/2 sigma^2)/(2 D0^2) for p = 1/2 and D0 >> sigma; infinite where it is
         beyond the range of floats.
+
+    Source: derived; metastability as in arXiv 2410.06833.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.gaussian_lifetime(3.0, sigma=1.0), 6)
+        6.771063
     """
     d0 = separation
     final = d0 / 2.0 if stop is None else within("stop", stop, 0.0, d0)

@@ -26,11 +26,16 @@ def causal_response(*, positions: ArrayLike, time: float, rate: float, decay: fl
 
     Args:
         positions: s in (0, 1), any shape: source index / number of tokens.
-        time: t.
-        rate: a, growth rate of the degree (`mode_growth` with ``dimension=2``).
+        time: t >= 0.
+        rate: a >= 0, per unit of time, growth rate of the degree (`mode_growth` with ``dimension=2``).
         decay: l >= 0, how much more recent tokens weigh; 0: all alike, k = 1, Y = log(1/s).
 
     Source: arXiv 2605.09213 (whose time makes a_n = n^2 I_n(beta): USA with a velocity beta times ours).
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.causal_response(positions=[0.1, 0.5, 0.9], time=1.0, rate=0.5, decay=1.0).round(6).tolist()
+        [0.604997, 0.606467, 0.74531]
     """
     from scipy.special import i1e
 
@@ -62,6 +67,13 @@ def retrieval_profile(
         normalised: SA, or USA.
 
     Source: arXiv 2605.09213.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> positions = [0.05, 0.4, 0.95]
+        >>> answer = theory.retrieval_profile(positions=positions, time=1.0, beta=1.0, decay=1.0, resolution=2.0)
+        >>> answer.round(6).tolist()
+        [0.164182, 0.150913, 0.203871]
     """
     degrees = np.arange(1, math.ceil(3.0 * resolution) + 1)  # beyond, weights are below 1e-19
     total = np.zeros_like(positions)
@@ -85,6 +97,11 @@ def recency_time(*, beta: float, decay: float, resolution: float, normalised: bo
         normalised: SA, or USA.
 
     Source: arXiv 2605.09213; derived from the slope of `causal_response` at 1, k (a t)(l - l a t/(2 (1 - e^{-l}))).
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.recency_time(beta=1.0, decay=1.0, resolution=2.0), 6)
+        2.834755
     """
     degrees = np.arange(1, math.ceil(3.0 * resolution) + 1)
     rates = mode_growth(degree=degrees, beta=beta, dimension=2, normalised=normalised)
@@ -102,6 +119,11 @@ def retrieval_time_bound(*, beta: float, decay: float, normalised: bool = True) 
         normalised: SA, or USA.
 
     Source: arXiv 2605.09213.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.retrieval_time_bound(beta=1.0, decay=1.0), 6)
+        2.832145
     """
     degrees = np.arange(1, int(4.0 * math.sqrt(beta)) + 20)
     largest = float(mode_growth(degree=degrees, beta=beta, dimension=2, normalised=normalised).max())

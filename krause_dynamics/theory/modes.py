@@ -28,6 +28,11 @@ def kernel_coefficient(*, degree: ArrayLike, beta: float, dimension: int, scaled
         scaled: multiply by exp(-beta), which keeps large beta representable.
 
     Source: Funk-Hecke formula; used as in arXiv 2410.23228.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.kernel_coefficient(degree=[0, 1], beta=1.0, dimension=2).round(6).tolist()
+        [1.266066, 0.565159]
     """
     return np.exp(_log_kernel_coefficient(degree, beta, dimension) - (beta if scaled else 0.0))
 
@@ -60,6 +65,11 @@ def mode_growth(*, degree: ArrayLike, beta: float, dimension: int, normalised: b
 
     Source: linearisation of the continuity equation (velocity grad(K*mu)/beta, or grad log(K*mu)/beta);
     the rule of arXiv 2410.23228.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.mode_growth(degree=[1, 2, 3], beta=4.0, dimension=2).round(6).tolist()
+        [0.215881, 0.568239, 0.664389]
     """
     eigenvalue = degree * (degree + dimension - 2)
     log_kappa = _log_kernel_coefficient(degree, beta, dimension)
@@ -74,7 +84,16 @@ def winning_mode(beta: float, *, dimension: int = 2) -> int:
 
     Searches l up to 4 sqrt(beta) + 20; the maximum sits near sqrt(2 beta) for d = 2.
 
+    Args:
+        beta: inverse temperature in (0, 1e12].
+        dimension: d >= 2 of the ambient space.
+
     Source: arXiv 2410.23228.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.winning_mode(20.0)
+        6
     """
     degrees = np.arange(1, int(4 * np.sqrt(beta)) + 20)
     return int(degrees[np.argmax(mode_growth(degree=degrees, beta=beta, dimension=dimension))])
@@ -92,6 +111,11 @@ def switching_beta(degree: int, *, dimension: int = 2) -> float:
         dimension: d >= 2.
 
     Source: derived from the rule of arXiv 2410.23228.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.switching_beta(1), 6)
+        1.044457
     """
     from scipy.optimize import brentq
 
@@ -110,6 +134,16 @@ def large_beta_mode(beta: ArrayLike) -> np.ndarray:
 
     From kappa_l/kappa_0 ~ exp(-l^2 / (2 beta)): the maximum of l^2 exp(-l^2 / (2 beta))/beta. Relative error of the
     rate is O(1/beta).
+
+    Args:
+        beta: inverse temperature > 0, any shape.
+
+    Source: derived (Laplace's method); rule of arXiv 2410.23228.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(float(theory.large_beta_mode(800.0)), 6)
+        40.0
     """
     return np.sqrt(2.0 * beta)
 
@@ -128,6 +162,11 @@ def expected_initial_modes(beta: float, *, tokens: int | None = None) -> float:
         ValueError: fewer tokens than the Gaussian approximation needs.
 
     Source: Rice's formula for the down-crossings of f'.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.expected_initial_modes(30.0), 6)
+        6.699236
     """
     from scipy.special import ive
 

@@ -28,13 +28,30 @@ def linear_threshold(*, beta: float, dimension: int, degree: int = 1) -> float:
         degree: l >= 1.
 
     Source: arXiv 2606.05140 up to its factor 2; derived: rate K l (l+d-2) kappa_l/beta - l (l+d-2).
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.linear_threshold(beta=1.0, dimension=2), 6)
+        1.769413
     """
     return float(beta / kernel_coefficient(degree=degree, beta=beta, dimension=dimension))
 
 
 @formula(beta=POSITIVE, dimension=Whole(2))
 def critical_attention_noise(*, beta: float, dimension: int) -> float:
-    r"""sigma_c of dx = drift dt + sigma dB (USA, K = 1) above which the uniform law is stable: sqrt(2/K_lin)."""
+    r"""sigma_c of dx = drift dt + sigma dB (USA, K = 1) above which the uniform law is stable: sqrt(2/K_lin).
+
+    Args:
+        beta: inverse temperature > 0.
+        dimension: d >= 2 of the ambient space.
+
+    Source: arXiv 2606.05140 up to its factor 2; :func:`linear_threshold` in units of sigma.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.critical_attention_noise(beta=1.0, dimension=2), 6)
+        1.063164
+    """
     return float(np.sqrt(2.0 / linear_threshold(beta=beta, dimension=dimension)))
 
 
@@ -59,6 +76,11 @@ def transition_order_threshold(dimension: int) -> float:
         dimension: d >= 2.
 
     Source: arXiv 2604.16288, 2606.05140; for d = 2 see :func:`landau_quartic`.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.transition_order_threshold(3), 6)
+        1.816155
     """
     from scipy.optimize import brentq
 
@@ -68,7 +90,19 @@ def transition_order_threshold(dimension: int) -> float:
 
 @formula(beta=POSITIVE, dimension=Whole(2))
 def is_transition_continuous(*, beta: float, dimension: int) -> bool:
-    """Whether order sets in without a jump at the linear threshold: beta <= beta*."""
+    """Whether order sets in without a jump at the linear threshold: beta <= beta*.
+
+    Args:
+        beta: inverse temperature > 0.
+        dimension: d >= 2 of the ambient space.
+
+    Source: arXiv 2604.16288, 2606.05140.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.is_transition_continuous(beta=1.0, dimension=2)
+        True
+    """
     return beta <= transition_order_threshold(dimension)
 
 
@@ -78,6 +112,16 @@ def landau_quartic(beta: float) -> float:
 
     Density 1 + a cos t + c cos 2t, c eliminated, F = int f log f - (K/2) <f, W f> per unit length. Positive
     (continuous transition) iff I_2/I_1 < 1/2.
+
+    Args:
+        beta: inverse temperature > 0.
+
+    Source: derived; order of the transition in arXiv 2604.16288, 2606.05140.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.landau_quartic(1.0), 6)
+        0.010686
     """
     return 1.0 / 32.0 - 1.0 / (64.0 * (1.0 - _bessel_ratio(1.0, beta)))
 
@@ -96,6 +140,13 @@ def circle_order_parameter(*, beta: float, coupling: float, modes: int = 64) -> 
 
     Raises:
         ValueError: As :func:`ordered_state`.
+
+    Source: arXiv 2604.16288, 2606.05140 (stationary laws), d = 2.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.circle_order_parameter(beta=1.0, coupling=2.2), 6)
+        0.676559
     """
     return float(abs(ordered_state(beta=beta, coupling=coupling, modes=modes)[0]))
 
@@ -120,6 +171,11 @@ def ordered_state(*, beta: float, coupling: float, modes: int = 64) -> np.ndarra
         ValueError: the law is too narrow for ``modes``, or the search does not converge.
 
     Source: arXiv 2606.05140 (stationary laws); the search is ours.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.ordered_state(beta=1.0, coupling=2.2)[:3].round(6).tolist()
+        [0.676559, 0.330522, 0.130495]
     """
     circle = _CircleLaw(beta, coupling, modes)
     moments = np.exp(-(np.arange(1, modes + 1) ** 2) / 200.0)
@@ -189,6 +245,11 @@ def attention_free_energy(*, moments: ArrayLike, beta: float, coupling: float) -
         ValueError: the moments are those of no density (it would be negative).
 
     Source: arXiv 2606.05140, with the factor 1/2 of the interaction; see :func:`landau_quartic`.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.attention_free_energy(moments=[0.3, 0.05], beta=1.0, coupling=2.5), 6)
+        -1.618403
     """
     from scipy.special import iv, xlogy
 

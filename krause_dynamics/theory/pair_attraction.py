@@ -19,9 +19,14 @@ def strongest_attraction_angle(beta: ArrayLike) -> np.ndarray:
         beta: inverse temperature b >= 0, any shape.
 
     Returns:
-        Angles in radians.
+        Angles in radians, shape of ``beta``.
 
     Source: the angle of arXiv 2601.21366 (atoms of attention with a perceptron); root of b cos^2 phi + cos phi - b.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.strongest_attraction_angle([1.0, 25.0]).round(6).tolist()
+        [0.904557, 0.199327]
     """
     # (sqrt(1 + 4 b^2) - 1)/(2 b) without cancellation.
     return np.arccos(2.0 * beta / (1.0 + np.sqrt(1.0 + 4.0 * beta * beta)))

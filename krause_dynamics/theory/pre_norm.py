@@ -31,12 +31,19 @@ def pre_norm_equiangular(
         start: initial inner product in (-1/(n-1), 1).
         beta: inverse temperature.
         tokens: number of tokens n.
-        radius: common initial norm of the tokens; 1, a layer-normalised start.
+        radius: common initial norm of the tokens (unit: position); 1, a layer-normalised start.
 
     Returns:
         (rho, r), each of shape (t,), relative error about 1e-10.
 
     Source: arXiv 2510.22026; reduction derived.
+
+    Examples:
+        >>> import numpy as np
+        >>> from krause_dynamics import theory
+        >>> answer = theory.pre_norm_equiangular(times=[0.0, 2.0], start=0.1, beta=2.0, tokens=4)
+        >>> [np.round(part, 6).tolist() for part in answer]
+        [[0.1, 0.5583], [1.0, 2.429528]]
     """
     return layer_norm_equiangular(times=times, start=start, beta=beta, tokens=tokens, scheme="pre", radius=radius)
 
@@ -45,5 +52,10 @@ def pre_norm_exponents() -> tuple[float, float]:
     r"""Long-time exponents (p, q) of r ~ t^p and 1 - rho ~ t^q for pre-norm attention: (1, -2).
 
     From r' -> 1 and (1 - rho)' = -2 (1 - rho)/r. Source: arXiv 2510.22026.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> [round(float(part), 6) for part in theory.pre_norm_exponents()]
+        [1.0, -2.0]
     """
     return 1.0, -2.0

@@ -21,5 +21,10 @@ def random_attention_bulk(*, tokens: float, deviation: float) -> float:
         deviation: s of the scores; corrections grow with the fourth moment, e^{6 s^2}/n.
 
     Source: arXiv 2410.07799 (spectral gap); Bai-Yin law.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.random_attention_bulk(tokens=300, deviation=0.6), 6)
+        0.076011
     """
     return 2.0 * math.sqrt(math.expm1(deviation**2) / tokens)

@@ -35,6 +35,11 @@ def random_value_rate(*, similarity: float, beta: float, tokens: int, dimension:
 
     Source: derived. :func:`random_value_closure` is its limit of high dimension; they differ by
         (rho p - (2 - rho^2) c)/d: two orthogonal tokens in the plane do not approach, where the closure says 1/2.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.random_value_rate(similarity=0.3, beta=1.0, tokens=16, dimension=64), 6)
+        0.231139
     """
     d, rho = dimension, within("similarity", similarity, -1.0 / (tokens - 1), 1.0)
     Whole(tokens).read("dimension", dimension)
@@ -55,6 +60,11 @@ def random_value_closure(*, similarity: float, beta: float, tokens: int) -> floa
         The speed of rho in the time of `kd.matrices.gaussian`; f and g as in :func:`random_value_rate`.
 
     Source: arXiv 2604.01978.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.random_value_closure(similarity=0.3, beta=1.0, tokens=16), 6)
+        0.239771
     """
     rho = within("similarity", similarity, -1.0 / (tokens - 1), 1.0)
     p, c = _heard(rho, beta, tokens)
@@ -79,12 +89,17 @@ def random_value_exponents(*, beta: float, dimension: int) -> tuple[float, float
 
     Args:
         beta: inverse temperature.
-        dimension: d.
+        dimension: d of the tokens.
 
     Returns:
         (lambda_-, lambda_+), per unit of time in which an entry of V has variance 1.
 
     Source: arXiv 2601.21942 states the sign of lambda_-; the exponents are derived.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> [round(float(part), 6) for part in theory.random_value_exponents(beta=1.0, dimension=4)]
+        [-0.740077, -3.0]
     """
     d = dimension
     return (d - 3.0) - (d - 1.0) * float(np.tanh(beta)) ** 2, -(d - 1.0)
@@ -96,6 +111,14 @@ def antipodal_threshold(dimension: int) -> float:
 
     lambda_- of :func:`random_value_exponents` is negative iff cosh 2 beta > d - 2.
 
+    Args:
+        dimension: d >= 3.
+
     Source: arXiv 2601.21942.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(theory.antipodal_threshold(4), 6)
+        0.658479
     """
     return float(np.arccosh(dimension - 2.0)) / 2.0

@@ -20,7 +20,7 @@ def rotary_ring_eigenvalues(*, tokens: int, twist: float, frequency: float, beta
     f = k - w, Z = sum_d e^{b cos(f d)}, d = 0..n-1.
 
     Args:
-        tokens: n.
+        tokens: n >= 2.
         twist: q, whole turns around the ring; 0 is consensus.
         frequency: m, whole turns of the rotary positions around the ring.
         beta: inverse temperature b.
@@ -32,6 +32,11 @@ def rotary_ring_eigenvalues(*, tokens: int, twist: float, frequency: float, beta
         ValueError: A twist or a frequency that is not whole: the ring would not close.
 
     Source: derived; setting of arXiv 2607.24502 (which sums the same series by Bessel functions and aliases).
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.rotary_ring_eigenvalues(tokens=6, twist=0, frequency=1, beta=1.0).round(6).tolist()
+        [0.0, -0.55341, -0.890622, -0.964982, -0.890622, -0.55341]
     """
     for name, value in (("twist", twist), ("frequency", frequency)):
         if value != round(value):

@@ -21,5 +21,10 @@ def sink_mass_bound(*, error: ArrayLike, tokens: ArrayLike) -> np.ndarray:
 
     Source: derived (Cauchy-Schwarz), for rows that do not depend on contents; the phenomenon is theorem 1 of arXiv
         2603.11487. Rows without normalisation (ReLU attention) have no such bound: all their weights may be 0.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> round(float(theory.sink_mass_bound(error=0.001, tokens=12)), 6)
+        0.890455
     """
     return np.maximum(0.0, 1.0 - np.sqrt(tokens * error))

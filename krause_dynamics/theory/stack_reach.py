@@ -47,6 +47,11 @@ def stack_reach(*, layers: int, window: int, residual: float = 0.0) -> StackReac
 
     Source: derived. The common rule that influence falls like (1-alpha)^(lag/W), whatever the depth (a horizon of 1.5 W
         at alpha = 0.95), leaves out the Binomial(L, 1-alpha) number of hops; the mean grows with L.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> [round(float(part), 6) for part in theory.stack_reach(layers=12, window=32, residual=0.95)]
+        [9.3, 13.714682, 372.0]
     """
     share = 1.0 - residual
     step = share * (window - 1) / 2.0
@@ -72,6 +77,11 @@ def stack_influence(*, layers: int, window: int, residual: float = 0.0) -> np.nd
         ValueError: More lags than memory should hold.
 
     Source: derived.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.stack_influence(layers=2, window=3, residual=0.5).round(6).tolist()
+        [0.444444, 0.222222, 0.25, 0.055556, 0.027778]
     """
     lags = layers * (window - 1) + 1
     Whole(most=LARGEST).read("layers * (window - 1) + 1", lags)
@@ -100,6 +110,12 @@ def causal_influence(*, positions: ArrayLike, layers: int, residual: float = 0.0
         A finite context of n tokens differs by O(1/n).
 
     Source: arXiv 2603.10123, 2602.16837 (powers of the Cesaro matrix); the residual mixture is derived.
+
+    Examples:
+        >>> import numpy as np
+        >>> from krause_dynamics import theory
+        >>> [np.round(part, 6).tolist() for part in theory.causal_influence(positions=[0.1, 0.9], layers=4)]
+        [[2.034679, 0.000195], 0.0]
     """
     from scipy.special import gammaln, xlogy
 
