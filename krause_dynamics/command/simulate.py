@@ -17,6 +17,8 @@ from krause_dynamics.errors import SimulationDiverged
 from krause_dynamics.runs.interrupting import Interrupts, Terminated
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from krause_dynamics.trajectory import Trajectory
 
 
@@ -97,26 +99,39 @@ def _simulate(
     described = tables.described(given)
     if (words := disguised(described)) and not output.quiet:
         tell(f"note: {words}")
+    run = _whole(partial(configuration.run, given, progress=output.progress, impl=impl), described, out, checkpoint)
+    with Interrupts() as interrupts:  # a finished run is written first
+        run = _described(run, described)
+        written = run.save(out)
+        if plot is not None:
+            _draw(run, plot)
+    answer = _answer(run, written, plot)
+    if interrupts.reason is not None:
+        raise (Terminated if interrupts.terminated else KeyboardInterrupt)(answer.words)
+    return answer
+
+
+def _whole(
+    start: Callable[..., Trajectory], described: dict[str, Any], out: Path, checkpoint: Path | None
+) -> Trajectory:
+    """The run to its end; what there is of a run that ends before is written, and the error says where."""
     go_on = f"the same command with --checkpoint {checkpoint} goes on" if checkpoint else (
         "give --checkpoint FILE for a run that can go on"
     )  # fmt: skip
     try:
-        run = configuration.run(given, progress=output.progress, checkpoint=checkpoint, impl=impl)
+        run = start(checkpoint=checkpoint)
     except Terminated as error:
         raise Terminated(f"{_keep(error.result, described, out)}{go_on}") from error
     except SimulationDiverged as error:
         raise RuntimeError(f"{error}; {_keep(error.trajectory, described, out)}") from error
     if run.meta["stopped"] == "interrupted":
         raise KeyboardInterrupt(f"{_keep(run, described, out)}{go_on}")
-    with Interrupts() as interrupts:  # a finished run is written first
-        run = _described(run, described)
-        written = run.save(out)
-        if plot is not None:
-            _draw(run, plot)
+    return run
+
+
+def _answer(run: Trajectory, written: Path, plot: Path | None) -> Answer:
     count, reason = run.final.shape[-2], run.meta["stopped"]
     words = f"{written}: {len(run)} states of {count} particles, ended by {reason}"
-    if interrupts.reason is not None:
-        raise (Terminated if interrupts.terminated else KeyboardInterrupt)(words)
     facts = {"out": written, "plot": plot, "states": len(run), "particles": count, "dimension": run.final.shape[-1]}
     facts |= {"t_end": float(run.times[-1]), "ended_by": reason, "impl": run.meta.get("impl"), "version": __version__}
     return Answer(words, facts, partial(_positions, run))

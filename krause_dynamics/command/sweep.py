@@ -62,21 +62,12 @@ def _sweep(
     output: Output,
 ) -> Answer:
     from krause_dynamics._files import write_netcdf
-    from krause_dynamics._value import check_names
-    from krause_dynamics.analysis import observables
-    from krause_dynamics.command import configuration, tables
+    from krause_dynamics.command import tables
     from krause_dynamics.sweeps import sweep as run
 
     described = tables.described(tables_of(path, settings, {}))
     plan = described["sweep"]
-    if not plan["parameters"]:
-        raise ValueError('[sweep] must name values, such as "rule.beta" = [1.0, 4.0]')
-    for name, values in plan["parameters"].items():
-        if not isinstance(values, list):
-            raise ValueError(f"[sweep] {name} must be a list of values, got {values!r}")
-        for value in values:
-            configuration.check(tables.assign(described, name, value))  # refused before the start, not hours later
-    check_names("statistic", plan["statistics"], [*OF_CLUSTERS, *observables.__all__])
+    _check_plan(described)
     check_paths(out, kept, plot)
     output.may_write(None if _holds(out, described) else out, plot)
     names = {name.replace(".", "_"): name for name in plan["parameters"]}
@@ -91,10 +82,31 @@ def _sweep(
         _draw(dataset, list(values), plan["statistics"][0], plot)
     if removed:
         kept.unlink(missing_ok=True)
-    words = f"{out}: {', '.join(str(name) for name in dataset.data_vars)} over {dict(dataset.sizes)}"
-    means = dataset.mean("seed")
-    facts = {"out": out, "plot": plot, "sizes": dict(dataset.sizes), "configuration": described}
-    facts |= {"mean_over_seeds": {str(name): x.values for name, x in means.data_vars.items()}, "values": values}
+    facts = {"out": out, "plot": plot, "configuration": described, "values": values}
+    return _answer(dataset, facts)
+
+
+def _check_plan(described: dict[str, Any]) -> None:
+    """Refuse before the start, not hours later, what some point of the sweep could not run or say."""
+    from krause_dynamics._value import check_names
+    from krause_dynamics.analysis import observables
+    from krause_dynamics.command import configuration, tables
+
+    plan = described["sweep"]
+    if not plan["parameters"]:
+        raise ValueError('[sweep] must name values, such as "rule.beta" = [1.0, 4.0]')
+    for name, values in plan["parameters"].items():
+        if not isinstance(values, list):
+            raise ValueError(f"[sweep] {name} must be a list of values, got {values!r}")
+        for value in values:
+            configuration.check(tables.assign(described, name, value))
+    check_names("statistic", plan["statistics"], [*OF_CLUSTERS, *observables.__all__])
+
+
+def _answer(dataset: xarray.Dataset, facts: dict[str, Any]) -> Answer:
+    sizes, means = dict(dataset.sizes), dataset.mean("seed")
+    words = f"{facts['out']}: {', '.join(str(name) for name in dataset.data_vars)} over {sizes}"
+    facts |= {"sizes": sizes, "mean_over_seeds": {str(name): x.values for name, x in means.data_vars.items()}}
     return Answer(words, facts, lambda: str(dataset.to_dataframe().reset_index().to_csv(index=False)))
 
 
