@@ -5,11 +5,14 @@ import math
 import pytest
 import torch
 
-from krause_dynamics.forms.attention import kernel_operators, kernel_steps
+import krause_dynamics as kd
+from krause_dynamics.aggregate.calls import ATTEND
+from krause_dynamics.forms.attention import kernel_operators, kernel_steps, listed
 from krause_dynamics.forms.attention.call import Call, split_heads
 from krause_dynamics.forms.attention.triton import launch, replay
 from krause_dynamics.forms.attention.triton.primitives import INTERPRETED
 from krause_dynamics.forms.attention.triton.tiling import Tiling
+from krause_dynamics.interaction import random_keys
 from krause_dynamics.interaction.reach import Reach
 from tests.triton_oracle import dense, launched
 
@@ -120,6 +123,62 @@ def test_distances(name, together):
         theirs = torch.autograd.grad(expected, (exact, wide), g.double())
         assert (found[0].double() - theirs[0]).norm() / theirs[0].norm() < tolerance
         assert (found[1].double() - theirs[1]).norm() / theirs[1].norm() < of_sum
+
+
+# Tiles of 32 keys and of 64; rows of the prefix, which hear all; a window and a rank besides; queries that come later.
+RANDOM = {
+    "with a token": (kd.RandomKeys(5, seed=2, tokens=37, prefix=1), 37, 0, torch.float32),
+    "past, rank": (kd.RandomKeys(9, seed=7, prefix=2) & kd.Window(20) & kd.TopK(3), 40, 5, torch.float32),
+    "wide tiles": (kd.RandomKeys(20, seed=1, tokens=70, prefix=1), 70, 0, torch.float16),
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_keys_equal_the_definition(name):
+    """Output, log-partition and gradients in float64, three times, since the third call is one that was recorded.
+
+    One key is padding that holds NaN and infinity.
+    """
+    rule, m, offset, dtype = RANDOM[name]
+    generator = torch.Generator().manual_seed(3)
+    q, k, v = (torch.randn(2, 2, x, 16, generator=generator).to(dtype) for x in (m - offset, m, m))
+    mass = torch.zeros(2, 2, m)
+    mass[1, :, 6] = -math.inf
+    scale = torch.tensor([[0.3, 0.5]])
+    weights = torch.randn(q.shape, generator=generator).to(dtype)
+    k[1, :, 6], v[1, :, 6] = math.nan, math.inf
+    call = Call(q, k, v, scale, True, rule.reach, mass, offset=offset, mask_only=True)
+    for _ in range(3):
+        found = differentiated(lambda c: kernel_steps.attend(c, tracked=True), call, weights)
+    wide = [x.double() for x in (q, k, v, scale)]
+    wide[1][1, :, 6], wide[2][1, :, 6] = 0.0, 0.0
+    exact = differentiated(
+        ATTEND["reference"], call._replace(q=wide[0], k=wide[1], v=wide[2], scale=wide[3]), weights.double()
+    )
+    tolerance = 5e-6 if dtype == torch.float32 else 2e-3
+    half = 0.5 * wide[3][..., None] * wide[0].square().sum(-1)  # the query's term, which joins later
+    for mine, theirs in zip(found, (exact[0], exact[1] + half, *exact[2:]), strict=True):
+        assert (mine.double() - theirs).norm() / theirs.norm() < 10 * tolerance
+
+
+def test_a_query_that_is_no_number_and_hears_nobody_answers_nothing():
+    """All of its own random keys are padding, others are there."""
+    rule, m, row = kd.RandomKeys(4, tokens=36), 36, 9
+    q, k, v, scale, bias = problem(m, m, kv_heads=2)
+    bias[..., torch.from_numpy(random_keys.admitted(rule.reach, m)[row])] = -math.inf
+    q[:, :, row] = math.nan
+    bits = listed.bits(rule.reach.random, 0, m, m, q.device)
+    out, z, _ = launch.forward(q, k, v, scale=scale, key_bias=bias, reach=rule.reach, listed=bits)
+    assert not out[:, :, row].any()
+    assert torch.isneginf(z[:, :, row]).all()
+    assert torch.isfinite(z).sum() > z.numel() / 2
+
+
+def differentiated(attend, call, weights):
+    """Output, log-partition and gradients of queries, keys, values and scale."""
+    leaves = [x.detach().clone().requires_grad_() for x in (call.q, call.k, call.v, call.scale)]
+    out, log_partition = attend(call._replace(**dict(zip(("q", "k", "v", "scale"), leaves, strict=True))))
+    return out.detach(), log_partition.detach(), *torch.autograd.grad((out * weights).sum(), leaves)
 
 
 @pytest.mark.parametrize("together", [False, True])

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from krause_dynamics.forms.attention import listed
 from krause_dynamics.forms.attention.call import Call, parts
 from krause_dynamics.interaction.reach import Reach
 
@@ -42,6 +43,7 @@ def forward(
     v: Tensor | None,
     scale: Tensor | None,
     mass: Tensor | None,
+    table: Tensor | None,
     reach: Reach,
     distance: bool,
     offset: int,
@@ -56,6 +58,7 @@ def forward(
         v: As k.
         scale: (b or 1, h or 1) float32, or ``None`` for ``number``.
         mass: (b, h, m) float32, or ``None``.
+        table: Bits of the random keys of every row, `listed.bits`, or ``None``.
         reach: Index rules and rank.
         distance: Whether the key bias -a/2 |k|^2 joins the masses.
         offset: Position of the first query among the keys.
@@ -66,7 +69,7 @@ def forward(
     a = number if scale is None else scale
     bias = terms().key_bias(k, a, mass, q.shape[1]) if distance else mass
     out, log_partition, selected = launch().forward(
-        q, k, v, scale=a, key_bias=bias, reach=reach, query_offset=offset
+        q, k, v, scale=a, key_bias=bias, reach=reach, query_offset=offset, listed=table
     )  # fmt: skip
     return out, log_partition, bias, selected
 
@@ -114,7 +117,7 @@ def alone(call: Call) -> bool:
     return all(x is None or type(x) in (Tensor, torch.nn.Parameter) for x in call.tensors)
 
 
-def _given(call: Call) -> tuple[tuple[Tensor | None, ...], tuple[Any, ...]]:
+def _given(call: Call) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Tensors of a call and the rest, as the passes take them."""
     number = 1.0 if isinstance(call.scale, Tensor) else float(call.scale)
     return (*call.tokens, *call.tensors[3:5]), (call.reach, call.distance, call.offset, call.k.shape[1], number)
@@ -126,7 +129,8 @@ def attend(call: Call, *, tracked: bool) -> tuple[Tensor, Tensor]:
     if tracked:
         result: tuple[Tensor, Tensor] = _Attend.apply(*tensors, rest)
         return result
-    out, log_partition, *_ = _recorded()(forward, tensors, rest)
+    q, k, v, scale, mass = tensors
+    out, log_partition, *_ = forward_recorded(q, k, v, scale, mass, rest)
     return out, log_partition
 
 
@@ -161,8 +165,15 @@ def forward_recorded(
     q: Tensor, k: Tensor | None, v: Tensor | None, scale: Tensor | None, mass: Tensor | None, rest: tuple[Any, ...]
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """`forward`, its launches repeated from a record."""
-    result: tuple[Tensor, Tensor, Tensor | None, Tensor] = _recorded()(forward, (q, k, v, scale, mass), rest)
+    tensors = (q, k, v, scale, mass, _listed(q, k, *rest[:3]) if rest[0].random else None)
+    result: tuple[Tensor, Tensor, Tensor | None, Tensor] = _recorded()(forward, tensors, rest)
     return result
+
+
+def _listed(q: Tensor, k: Tensor | None, reach: Reach, _: bool, offset: int) -> Tensor:
+    """Random keys of every row, where k or, without one, all three are given as one tensor."""
+    n, m = (q.shape[1], q.shape[1]) if k is None else (q.shape[2], k.shape[2])
+    return listed.bits(reach.random, offset, n, m, q.device)
 
 
 def backward_recorded(

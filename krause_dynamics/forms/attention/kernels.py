@@ -21,6 +21,7 @@ from krause_dynamics.interaction import Aggregate, Interaction, Prepared, Reques
 from krause_dynamics.interaction.reach import UNBOUNDED, Reach
 
 LARGEST_HEAD = 256
+MOST_RANDOM_KEYS = 512  # rows that one program holds, `triton.tiling.LARGEST_WINDOW`
 FEWEST_PAIRS = 1 << 16  # of one cloud, from which the dense reference, some ten launches, is slower than one kernel
 
 
@@ -54,8 +55,13 @@ def serves(call: Call) -> str | None:
         return "the kernels take no pair bias, packed sequences or dropout; impl='banded' does"
     if reach.grid and (reach.left, reach.right) != (UNBOUNDED, UNBOUNDED):
         return "the kernels take a grid or a window, not both; impl='banded' does"
-    if reach.random or (reach.first and (reach.top_k or reach.right != 0)):
-        return "the kernels take no random keys, nor a rank beside prefix_tokens of a window; impl='banded' does"
+    if reach.random and (reach.first or not 0 <= call.offset <= q.shape[2] or call.k.shape[2] > MOST_RANDOM_KEYS):
+        return (
+            f"the kernels take random keys among {MOST_RANDOM_KEYS} at most, without prefix_tokens of a window, for "
+            "queries that follow no long past; impl='banded' does"
+        )
+    if reach.first and (reach.top_k or reach.right != 0):
+        return "the kernels take no rank beside prefix_tokens of a window; impl='banded' does"
     if reach.grid and reach.exempt > reach.prefix:
         return "the kernels exempt leading tokens of a picture from a rank, no cells; impl='banded' does"
     if reach.top_k and call.log_mass is not None and not (call.mask_only or call.ranked):
@@ -128,7 +134,7 @@ def _attend(call: Call) -> tuple[Tensor, Tensor]:
     call = _spread(call)
     alone, tracked = steps.alone(call), call.is_tracked
     decodes = call.q.shape[2] == 1 and not tracked and alone
-    if alone and decodes and not call.reach.grid:
+    if alone and decodes and not (call.reach.grid or call.reach.random):
         call = _within_reach(call)
     if call.distance and call.q.dtype == torch.float32:
         call = _centred(call, alone)
@@ -180,7 +186,7 @@ def _fits_decode(call: Call) -> bool:
     """Whether one program reads all keys; powers of two as the kernel pads them."""
     padded = [1 << (max(16, size) - 1).bit_length() for size in (call.q.shape[3], call.k.shape[2])]
     fits: bool = padded[0] * padded[1] <= steps.launch().LARGEST_CACHE
-    return not call.reach.grid and call.k.shape[2] > 0 and fits
+    return not (call.reach.grid or call.reach.random) and call.k.shape[2] > 0 and fits
 
 
 def supports(interaction: Interaction, request: Request) -> str | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from krause_dynamics.forms.attention import listed
 from krause_dynamics.forms.attention.call import Call
-from krause_dynamics.interaction import random_keys
 from krause_dynamics.interaction.reach import UNBOUNDED
 
 
@@ -42,7 +41,7 @@ def blocks(call: Call, limit: int) -> list[Block]:
     (left, right), leading = reach.band, reach.leading
     wide = min(n, max(0, reach.prefix - offset))
     if reach.random and _meets_all(call):
-        chosen = _chosen(reach.random, offset + n, m, device)
+        chosen = listed.chosen(reach.random, offset + n, m, device)
         pieces = [_dense(begin, end, m, device) for begin, end in _pieces(0, n, max(1, limit // m))]
         return [block._replace(fresh=chosen[block.rows + offset]) for block in pieces]
     if reach.random:
@@ -84,31 +83,13 @@ def _meets_all(call: Call) -> bool:
     return m <= (degree + prefix) * d and 0 <= call.offset <= n  # not for single queries with a long past
 
 
-@lru_cache(maxsize=16)
-def _chosen(random: tuple[int, ...], rows: int, columns: int, device: torch.device) -> Tensor:
-    """Which of the first keys each place hears, (rows, columns) on a device; rows of the prefix hear all."""
-    with torch.inference_mode(False):
-        heard = _drawn(random, rows, device)
-        chosen = torch.zeros(rows, columns + 1, dtype=torch.bool, device=device)  # one more: where nothing is heard
-        chosen.scatter_(1, torch.where((heard >= 0) & (heard < columns), heard, columns), True)
-        chosen[: random[3]] = True
-        return chosen[:, :columns].contiguous()
-
-
 def _listed(call: Call, begin: int, limit: int) -> list[Block]:
     """Rows from ``begin`` on, each against the keys that are drawn for it: a tile a row."""
     n, device = call.q.shape[2], call.q.device
     rows = torch.arange(begin, n, device=device)
-    heard = _drawn(call.reach.random, max(0, call.offset + n), device)[(rows + call.offset).clamp(min=0)]
+    heard = listed.drawn(call.reach.random, max(0, call.offset + n), device)[(rows + call.offset).clamp(min=0)]
     pieces = _pieces(0, len(rows), max(1, limit // heard.shape[1]))
     return [Block(rows[a:b, None], heard[a:b].clamp(0, call.k.shape[2] - 1), heard[a:b] >= 0) for a, b in pieces]
-
-
-@lru_cache(maxsize=16)
-def _drawn(random: tuple[int, ...], rows: int, device: torch.device) -> Tensor:
-    """`random_keys.table` on a device, copied once: a CUDA graph captures no copy from the host."""
-    with torch.inference_mode(False):  # whoever asks first: it serves passes with gradients too
-        return torch.tensor(random_keys.table(*random, rows), device=device).long()
 
 
 def admitted(block: Block, call: Call, first: Tensor, last: Tensor) -> Tensor:

@@ -153,7 +153,7 @@ def backward(
     q, k, v, grad_out, out = (_token_rows(x) for x in (q, k, v, grad_out, out))
     n, keys, group = q.shape[2], k.shape[2], q.shape[1] // k.shape[1]
     registers, full = hood.registers(keys)
-    select = 0 if hood.top_k == 0 else (1 if registers else 2)
+    select = 1 if registers else 2 if hood.top_k else 0
     full = full and select == 1
     short = sweeps(hood, select, full, group, q.shape[3], q.dtype)
     first = query_offset - hood.left

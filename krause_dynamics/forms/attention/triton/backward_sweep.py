@@ -13,16 +13,15 @@ import triton.language as tl
 
 from .backward_tiles import (
     load_cleared,
-    load_words,
     not_a_number,
     of_distance,
     of_scale,
     scale_of_distance,
-    selected,
     squares,
     store_rows,
 )
 from .primitives import LOG2E, RUN_TIME, load_bias, load_rows, load_scale, opaque_once, within
+from .words import load_words, selected
 
 
 @triton.jit

@@ -11,47 +11,7 @@ import triton
 import triton.language as tl
 
 from .primitives import LOG2E, admitted, load_rows
-
-
-@triton.jit
-def load_words(BITS, i, n, word, T: tl.constexpr, WORDS: tl.constexpr):
-    """Words number `word` (rows,) of rows i >= 0 and, for tiles of 64 keys, the next ones; 0 where there are none."""
-    inside = i < n
-    low = tl.load(BITS + word.to(tl.int64) * n + i, mask=inside & (word >= 0) & (word < WORDS), other=0)
-    if T > 32:
-        word += 1
-        high = tl.load(BITS + word.to(tl.int64) * n + i, mask=inside & (word >= 0) & (word < WORDS), other=0)
-        return low, high
-    else:
-        return low, low
-
-
-@triton.jit
-def selected(words, c, T: tl.constexpr, ACROSS: tl.constexpr):
-    """Bits of the tile's keys c as a tile (rows, T), or (T, rows) if ACROSS."""
-    bit = of_keys(1 << (c & 31), ACROSS)
-    word = of_rows(words[0], ACROSS)
-    if T > 32:
-        word = tl.where(of_keys(c < 32, ACROSS), word, of_rows(words[1], ACROSS))
-    return (word & bit) != 0
-
-
-@triton.jit
-def of_rows(x, ACROSS: tl.constexpr):
-    """A number per query, spread over a tile."""
-    if ACROSS:
-        return x[None, :]
-    else:
-        return x[:, None]
-
-
-@triton.jit
-def of_keys(x, ACROSS: tl.constexpr):
-    """A number per key, spread over a tile."""
-    if ACROSS:
-        return x[:, None]
-    else:
-        return x[None, :]
+from .words import of_keys, of_rows, selected
 
 
 @triton.jit

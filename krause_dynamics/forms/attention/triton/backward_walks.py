@@ -7,9 +7,10 @@ computed as the forward pass did), or not at all, because all that are heard are
 import triton
 import triton.language as tl
 
-from .backward_tiles import load_cleared, load_delta, load_marks, load_operand, load_words, poison, weights
+from .backward_tiles import load_cleared, load_delta, load_marks, load_operand, poison, weights
 from .primitives import LOG2E, load_bias
 from .walk import key_range
+from .words import load_words
 
 
 @triton.jit

@@ -5,14 +5,9 @@ coordinates j' = key - query_offset + left, the interval [i, i + W - 1], i its i
 t * T. Scores are computed once, in float32, and stay in registers: selection compares them, softmax exponentiates them.
 """
 
-from dataclasses import dataclass
-from typing import Any
-
-import torch
 import triton
 import triton.language as tl
 
-from .arguments import launch_options, padded
 from .primitives import (
     FAR,
     LN2,
@@ -27,9 +22,8 @@ from .primitives import (
     within,
 )
 from .selection import kth_score, sample_moments, tie_cut
-from .tiling import Tiling, expected_threshold
 from .walk import CAREFUL, add_finite, locate, store_mended
-from .words import clear_half_words, store_bits
+from .words import clear_half_words, load_words, selected, store_bits
 
 
 @triton.jit
@@ -49,16 +43,28 @@ def _load_keys(
 
 
 @triton.jit
+def _heard(
+    LISTED, t, start, i, row, n, m, hood, HAS_LIST: tl.constexpr, T: tl.constexpr, WORDS: tl.constexpr
+):  # fmt: skip
+    """Whether rows i, at the places `row`, hear the keys of tile t, a boolean (rows, T)."""
+    j = start + tl.arange(0, T)
+    heard = admitted(row[:, None], j[None, :], m, hood[0], hood[1], hood[2], hood[3], hood[4], hood[5], hood[6])
+    if HAS_LIST:
+        words = load_words(LISTED, i, n, i * 0 + t * (T // 32), T, WORDS)
+        heard = heard & selected(words, tl.arange(0, T), T, False)
+    return heard
+
+
+@triton.jit
 def _mask(
-    x, t, start, row, m, hood, FULL: tl.constexpr, B: tl.constexpr, T: tl.constexpr
+    x, LISTED, t, start, i, row, n, m, hood, HAS_LIST: tl.constexpr, FULL: tl.constexpr, B: tl.constexpr,
+    T: tl.constexpr, WORDS: tl.constexpr,
 ):  # fmt: skip
     """Scores of tile t with -inf where a row does not hear the key; only tiles in which some row begins or ends."""
     LEFT: tl.constexpr = hood[0]
     RIGHT: tl.constexpr = hood[1]
     if FULL:
-        j = start + tl.arange(0, T)
-        heard = admitted(row[:, None], j[None, :], m, LEFT, RIGHT, hood[2], hood[3], hood[4], hood[5], hood[6])
-        x = tl.where(heard, x, float("-inf"))
+        x = tl.where(_heard(LISTED, t, start, i, row, n, m, hood, HAS_LIST, T, WORDS), x, float("-inf"))
     else:
         r = tl.arange(0, B)
         place = t * T + tl.arange(0, T)
@@ -70,13 +76,15 @@ def _mask(
 
 
 @triton.jit
-def _hears(BIAS, first, row, m, hood, HAS_BIAS: tl.constexpr, NT: tl.constexpr, B: tl.constexpr, T: tl.constexpr):
+def _hears(
+    BIAS, LISTED, first, i, row, n, m, hood, HAS_BIAS: tl.constexpr, HAS_LIST: tl.constexpr, NT: tl.constexpr,
+    B: tl.constexpr, T: tl.constexpr, WORDS: tl.constexpr,
+):  # fmt: skip
     """Whether each row hears any key at all."""
     some = tl.zeros([B], tl.int32)
     for t in range(NT):
-        j = first + t * T + tl.arange(0, T)
         bias = load_bias(BIAS, first + t * T, tl.arange(0, T), m, HAS_BIAS)
-        heard = admitted(row[:, None], j[None, :], m, hood[0], hood[1], hood[2], hood[3], hood[4], hood[5], hood[6])
+        heard = _heard(LISTED, t, first + t * T, i, row, n, m, hood, HAS_LIST, T, WORDS)
         some = tl.maximum(some, tl.max((heard & (bias > float("-inf"))[None, :]).to(tl.int32), 1))
     return some > 0
 
@@ -123,16 +131,20 @@ def _mend(
 
 @triton.jit(do_not_specialize=RUN_TIME)
 def forward_kernel(
-    Q, K, V, BIAS, SCALE, OUT, LOGZ, BITS,
+    Q, K, V, BIAS, SCALE, OUT, LOGZ, BITS, LISTED,
     scale_value, n, m, heads, group, offset, z_score, slope_unit,
     stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
     stride_bb, stride_bh, stride_sb, stride_sh, stride_ob, stride_oh, stride_on,
     TOP_K: tl.constexpr, KEEP_TIES: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
     D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr,
-    FULL: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr, WORDS: tl.constexpr, STEPS: tl.constexpr,
+    HAS_LIST: tl.constexpr, FULL: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
+    WORDS: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
-    """Output (n, D), log-partition (n,) and selected set (WORDS, n) of one block of B queries of one head."""
+    """Output (n, D), log-partition (n,) and selected set (WORDS, n) of one block of B queries of one head.
+
+    LISTED are bits (WORDS, n) of the keys that each row may hear besides, where there are any such.
+    """
     tensors = (Q, K, V, BIAS, OUT)
     strides = (
         stride_qb, stride_qh, stride_kb, stride_kh, stride_vb, stride_vh, stride_bb, stride_bh, stride_ob, stride_oh,
@@ -164,19 +176,23 @@ def forward_kernel(
         if t + 1 < NT:
             keys = keys + (_load_keys(k_head, bias_head, start + T, m, stride_kn, D, DP, HAS_BIAS, T),)
         x = tl.dot(q, tl.trans(keys[t]), input_precision="ieee") * scale + bias[None, :]
-        x = _mask(x, t, start, row, m, hood, FULL, B, T)
+        x = _mask(x, LISTED, t, start, query + r, row, n, m, hood, HAS_LIST, FULL, B, T, WORDS)
         top = tl.maximum(top, row_maximum(x), propagate_nan=tl.PropagateNan.ALL)
         s = s + (x,)
 
     # Selection: scores from the mark on, of those equal to it the first ones.
-    mean, deviation = sample_moments(s[NT // 2], B, T)
-    slope = deviation * slope_unit / tl.maximum(possible, 1).to(tl.float32)
-    mark, reach, above = kth_score(
-        s, possible <= TOP_K, mean + z_score * deviation, slope, TOP_K, STEPS, NT, B, T
-    )  # fmt: skip
+    mark = tl.zeros([B], tl.float32) + float("-inf")
+    reach = tl.zeros([B], tl.float32)
+    above = reach
+    if TOP_K > 0:
+        mean, deviation = sample_moments(s[NT // 2], B, T)
+        slope = deviation * slope_unit / tl.maximum(possible, 1).to(tl.float32)
+        mark, reach, above = kth_score(
+            s, possible <= TOP_K, mean + z_score * deviation, slope, TOP_K, STEPS, NT, B, T
+        )  # fmt: skip
     cut = tl.zeros([B], tl.int32) + 2 * FAR
     tied = (reach > TOP_K) & (mark > float("-inf"))
-    if not KEEP_TIES:
+    if (TOP_K > 0) and not KEEP_TIES:
         if tl.max(tied.to(tl.int32), 0) > 0:
             cut = tie_cut(s, mark, tl.where(tied, TOP_K - above.to(tl.int32), 0), NT, B, T)
             kept = ()
@@ -219,7 +235,9 @@ def forward_kernel(
     weight = tl.where(top == top, weight, top)
     if tl.max((top != top).to(tl.int32), 0) > 0:
         # A query that is not finite hears nothing all the same where no key is there.
-        silent = (top != top) & ~_hears(bias_head, first, i + offset, m, hood, HAS_BIAS, NT, B, T)
+        silent = (top != top) & ~_hears(
+            bias_head, LISTED, first, i, i + offset, n, m, hood, HAS_BIAS, HAS_LIST, NT, B, T, WORDS
+        )  # fmt: skip
         weight = tl.where(silent, 0.0, weight)
         out = tl.where(silent[:, None], 0.0, out)
     logz = tl.where(weight == 0.0, float("-inf"), base + tl.log2(weight) * LN2)
@@ -233,42 +251,3 @@ def forward_kernel(
         tl.debug_barrier()
         row_strides = (stride_qn, stride_kn, stride_vn, stride_on)
         _mend(tensors, LOGZ, BITS, strides, row_strides, scale, n, m, heads, group, offset, LEFT, FULL, D, DP, HAS_BIAS, B, NT * T, WORDS)  # fmt: skip  # noqa: E501
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """Tile sizes of one launch of the register kernel."""
-
-    queries: int
-    keys: int
-    warps: int
-    registers: int | None = None
-
-
-def _tiles(span: int, full: bool, d: int, dtype: torch.dtype) -> Tiles:
-    """Tile sizes by window and head dimension, from measurements on an H200 (benchmarks/results/attention_h200.md)."""
-    if padded(d) > 128 or dtype == torch.float32 or span > 320 or (padded(d) > 64 and span > 160):
-        return Tiles(32, 32, 4)
-    if span <= 64 and not full:
-        # More programs at a time are worth a cap.
-        return Tiles(16, 16, 1, registers=128 if padded(d) <= 64 else None)
-    # One tile of 64 keys alone is not compiled by Triton 3.6 (its pass on layouts fails in 16-bit types).
-    return Tiles(64, 64 if 64 < span <= 160 else 32, 4)
-
-
-def launch_registers(
-    hood: Tiling, full: bool, keys: int, words: int, tiles: Tiles | None, arrays: tuple, numbers: tuple,
-    strides: tuple, common: dict[str, Any],
-) -> None:  # fmt: skip
-    """Launch `forward_kernel`: as many key tiles as a block of queries can hear."""
-    batch, heads, n, d = arrays[0].shape
-    span = keys if full else hood.left + hood.right + 1
-    tiles = tiles or _tiles(span, full, d, arrays[0].dtype)
-    count = -(-(words * 32 if full else tiles.queries + span - 1) // tiles.keys)
-    # Steps after which most rows have one or two candidates left.
-    steps = 4 if span <= 64 else (6 if span <= 160 else 7)
-    constants = common | {"FULL": full, "B": tiles.queries, "T": tiles.keys, "NT": count, "WORDS": words}
-    forward_kernel[(batch * heads * triton.cdiv(n, tiles.queries),)](
-        *arrays, *numbers, *expected_threshold(hood, keys), *strides, **constants, STEPS=steps,
-        **launch_options(tiles.warps, registers=tiles.registers),
-    )  # fmt: skip

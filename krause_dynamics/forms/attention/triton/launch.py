@@ -12,9 +12,9 @@ are selected, the earlier key winning a tie, or all that tie being kept. Then
 and out = 0, log Z = -inf in a row that hears no key.
 
 Who serves: `grid_kernel` neighbourhoods on grids of a radius up to 4 (saves a bit for each cell around);
-`forward_kernel` windows to 512 keys and rows of at most 512 keys in all, which it holds in registers (saves the set as
-bit words); `streaming_kernel` any neighbourhood (saves the k-th score and the cut among its ties); `softmax_kernel` any
-without top-k (saves nothing, and multiplies and adds in one rounding).
+`forward_kernel` windows to 512 keys and rows of at most 512 keys in all, random ones too, which it holds in registers
+(saves the set as bit words); `streaming_kernel` any neighbourhood (saves the k-th score and the cut among its ties);
+`softmax_kernel` any without top-k (saves nothing, and multiplies and adds in one rounding).
 """
 
 import math
@@ -27,7 +27,7 @@ from krause_dynamics.interaction.reach import Reach
 from .arguments import bias_arguments, on_device, padded, rows_contiguous, scale_arguments, supports, token_major
 from .backward import backward as backward_of_bands
 from .decode import LARGEST_CACHE, decode
-from .forward import Tiles, launch_registers
+from .forward_launch import Tiles, launch_registers
 from .grid import launch_grid
 from .grid_backward import backward_grid
 from .ring import ring_refusal, ring_step
@@ -59,6 +59,7 @@ def forward(
     reach: Reach,
     prefix: int = 0,
     query_offset: int = 0,
+    listed: torch.Tensor | None = None,
     tiles: Tiles | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Selected softmax of scale * <q, k> + key_bias applied to v.
@@ -73,6 +74,8 @@ def forward(
             column c.
         prefix: First tokens, which hear all and are heard by all, beside a window; a grid names its own.
         query_offset: Position of query 0 among the keys.
+        listed: Bits (words, n) of the keys that each row hears, int32 as `listed.bits` gives them, where the reach has
+            random keys.
         tiles: Tile sizes of the register kernel instead of the tabulated ones; for measurements.
 
     Returns:
@@ -107,10 +110,10 @@ def forward(
     with on_device(q):
         if hood.patched:
             launch_grid(hood, arrays, numbers, strides, common)
+        elif registers:
+            launch_registers(hood, full, keys, shape[2], tiles, arrays, numbers, strides, common, listed)
         elif hood.top_k == 0:
             launch_softmax(hood, arrays, numbers, strides, common)
-        elif registers:
-            launch_registers(hood, full, keys, shape[2], tiles, arrays, numbers, strides, common)
         else:
             launch_streaming(hood, arrays, numbers, strides, common)
     return out, log_partition, selected

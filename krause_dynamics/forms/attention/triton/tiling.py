@@ -91,10 +91,14 @@ class Tiling(NamedTuple):
     def expected(self, keys: int) -> int:
         """Keys that a row in the middle hears; sets the first guess of the threshold, no result depends on it."""
         number = self.reach.cells + self.prefix if self.has_grid else self.left + self.right + 1
+        if self.reach.random:
+            number = min(number, self.reach.random[0] + self.reach.prefix)
         return max(1, min(number, keys))
 
     def registers(self, keys: int) -> tuple[bool, bool]:
         """(whether the register kernel serves, with tiles over all keys instead of a band)."""
+        if self.reach.random:  # whose sets are saved, as those of a rank
+            return True, True
         if self.top_k == 0:
             return False, False
         if self.banded and self.left + self.right + 1 <= LARGEST_WINDOW:

@@ -1,7 +1,8 @@
-"""The selected set as words of bits in band coordinates: what the forward kernel saves for the backward pass.
+"""Sets of keys as words of bits in band coordinates: what the forward kernel saves for the backward pass.
 
 Word w of row i covers the places 32 (i // 32 + w) and the 31 after it, place = key - query_offset + left; with tiles
-over all keys the keys 32 w and the 31 after it. W / 8 bytes a row and at most one word more.
+over all keys the keys 32 w and the 31 after it. W / 8 bytes a row and at most one word more. Random keys (`listed`)
+come as such words too.
 """
 
 import triton
@@ -60,3 +61,44 @@ def store_bits(
         _store_word(BITS, second, i, r, block, n, 2 * t + 1, FULL, B, 32, WORDS)
     else:
         _store_word(BITS, pack(keep, T), i, r, block, n, t, FULL, B, T, WORDS)
+
+
+@triton.jit
+def load_words(BITS, i, n, word, T: tl.constexpr, WORDS: tl.constexpr):
+    """Words number `word` (rows,) of rows i >= 0 and, for tiles of 64 keys, the next ones; 0 where there are none."""
+    inside = i < n
+    low = tl.load(BITS + word.to(tl.int64) * n + i, mask=inside & (word >= 0) & (word < WORDS), other=0)
+    if T > 32:
+        word += 1
+        high = tl.load(BITS + word.to(tl.int64) * n + i, mask=inside & (word >= 0) & (word < WORDS), other=0)
+        return low, high
+    else:
+        return low, low
+
+
+@triton.jit
+def selected(words, c, T: tl.constexpr, ACROSS: tl.constexpr):
+    """Bits of the tile's keys c as a tile (rows, T), or (T, rows) if ACROSS."""
+    bit = of_keys(1 << (c & 31), ACROSS)
+    word = of_rows(words[0], ACROSS)
+    if T > 32:
+        word = tl.where(of_keys(c < 32, ACROSS), word, of_rows(words[1], ACROSS))
+    return (word & bit) != 0
+
+
+@triton.jit
+def of_rows(x, ACROSS: tl.constexpr):
+    """A number per query, spread over a tile."""
+    if ACROSS:
+        return x[None, :]
+    else:
+        return x[:, None]
+
+
+@triton.jit
+def of_keys(x, ACROSS: tl.constexpr):
+    """A number per key, spread over a tile."""
+    if ACROSS:
+        return x[:, None]
+    else:
+        return x[None, :]
