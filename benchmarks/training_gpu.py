@@ -57,7 +57,7 @@ def tables(name, folder, sizes, **training):
     small = {"hidden_size": 24, "num_hidden_layers": 2} if sizes is SMOKE else {}
     return {
         "model": {"kind": "kvit", "size": size, "norm": "pre", **words, **small},
-        "data": {"format": "idx", "path": str(folder), "validation": 1000},
+        "data": {"format": "idx", "path": str(folder), "validation": 1000, "limit": sizes["examples"]},
         "training": {"epochs": sizes["epochs"], "batch_size": sizes["batch"], **STRONG, **training},
         "evaluation": {"cost": False},
     }
@@ -167,7 +167,7 @@ def together(name, folder, sizes, number):
 
 
 def child(name, folder, sizes):
-    sizes = sizes if sizes is SMOKE else {**sizes, "epochs": 8}
+    sizes = sizes if sizes is SMOKE else {**sizes, "examples": 256 * 50, "epochs": 4}  # the median of three epochs
     with tempfile.TemporaryDirectory() as out:
         print(json.dumps(whole(name, Path(folder), Path(out) / "run", sizes)[0]), flush=True)
 

@@ -14,6 +14,16 @@ BRANCH = ("window", "top_k", "sigma", "projections")
 LORA = {"rank": 8, "alpha": 16, "dropout": 0.0}
 KNOWN = ("base", "branch", *BRANCH, *(f"lora_{name}" for name in LORA))
 
+# Families whose step asks nothing of the host, so that a CUDA graph can hold it; experts are routed by the host.
+CAPTURED = ("llama", "mistral", "qwen2", "gemma", "starcoder2", "granite")
+
+
+def can_be_captured(model: Any) -> bool:
+    """Whether a step of this model, from `adapted`, can be replayed from a CUDA graph."""
+    from krause_dynamics.models.gated import PREFIX
+
+    return str(model.config.model_type).removeprefix(PREFIX) in CAPTURED
+
 
 def adapted(keys: Mapping[str, Any], follows: Mapping[str, Any]) -> Any:
     """A base with adapters, of which only these (and gate and bandwidths of a branch) learn.
@@ -64,4 +74,7 @@ def _base(name: Any, vocabulary: int) -> Any:
         raise ValueError(
             f"data.tokenizer must be that of the base, with at most {model.config.vocab_size} tokens, got {vocabulary}"
         )
+    # With a cache, transformers takes the rows to be whole; without one it looks for packed texts in the positions,
+    # which waits for the device, and in a capture, where it cannot wait, writes out a mask of all pairs.
+    model.config.use_cache = True
     return model

@@ -20,7 +20,7 @@ class Kind:
     Attributes:
         task: What it learns: ``classes`` of pictures, ``levels`` of pictures one after the other, ``tokens`` of text.
         model: Name of its class in `krause_dynamics.models`; its configuration has the same with ``Config``. Empty for
-            a pretrained model, which is not ours: its step is not captured.
+            a pretrained model, which is not ours.
         settings: Name of a size -> name of the setting of `krause_dynamics.models.published`.
     """
 

@@ -13,6 +13,7 @@ import torch
 from krause_dynamics._progress import Progress
 from krause_dynamics.errors import TrainingDiverged
 from krause_dynamics.training import evaluation, loop, records, state
+from krause_dynamics.training.adapted import can_be_captured
 from krause_dynamics.training.configuration import TrainingConfiguration
 from krause_dynamics.training.kinds import KINDS, build
 from krause_dynamics.training.split import found_in, task_of
@@ -41,12 +42,12 @@ class Session:
         self.rank = self.arguments.process_index
         cuda = self.device.type == "cuda"
         self.bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and cuda)
-        ours = bool(KINDS[configuration.model["kind"]].model)
-        self.captures = settings.capture and cuda and ours and self.world == 1
         self.found = found_in(configuration.data)
         self.task: Task = task_of(configuration, self.found, self.device)
         torch.manual_seed(settings.seed)
         self.model = build(configuration.model, settings.drop_path, self.task.follows()).to(self.device)
+        ours = bool(KINDS[configuration.model["kind"]].model)
+        self.captures = settings.capture and cuda and self.world == 1 and (ours or can_be_captured(self.model))
         self.optimizer = self._optimizer()
         self.origin = state.Origin(configuration.digest(), self.found.checksums)
         self.done = state.read(folder, self.origin, self.model, self.optimizer)
