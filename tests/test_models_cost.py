@@ -91,6 +91,15 @@ def test_useful_pairs_are_the_selected_ones():
     assert result.executed - result.useful == result.interaction - 2 * 16 * (scored + selected)
 
 
+@pytest.mark.parametrize("support", ["window", "random"])
+def test_the_class_token_hears_all_in_what_is_executed_too(support):
+    """21 tokens: CLS hears 21, each patch has room for five of its cross (or five at random) and CLS."""
+    model = seeded(KrauseViT, KrauseViTConfig(**PATCHES, score="gaussian", support=support, window=1))
+    result = cost(model, pixels(model.config, batch=1), repeats=1)
+    assert result.interaction == 2 * 2 * 16 * (21 + 20 * 6)
+    assert result.useful <= result.executed
+
+
 def test_a_layer_may_be_called_by_keyword():
     layer, x = kd.nn.KrauseAttention(8, 2, window=3), torch.zeros(2, 7, 8)
     assert cost(layer, {"x": x}, repeats=1).useful == cost(layer, x, repeats=1).useful

@@ -29,9 +29,12 @@ def register(forward: Any, backward: Any, place: int, place_backward: int) -> No
 
 
 def _pair_flops(q: Any, k: Any, v: Any, numbers: Sequence[int]) -> int:
-    """Multiply-adds (counted as two) of one product with q and one with v over the pairs that index rules admit."""
+    """Multiply-adds (counted as two) of one product with q and one with v over the pairs that rows have room for."""
     batch, heads, n, dim = q
-    return int(2 * batch * heads * n * Reach.from_numbers(numbers).row_length(k[2]) * (dim + v[3]))
+    reach, keys = Reach.from_numbers(numbers), k[2]
+    leading = min(reach.prefix, n) if n == keys else 0  # rows that hear all (CLS, registers)
+    pairs = leading * keys + (n - leading) * reach.row_length(keys)
+    return int(2 * batch * heads * pairs * (dim + v[3]))
 
 
 def _shapes(q: Any, k: Any, v: Any, rest: Sequence[Any]) -> tuple[Any, Any, Any]:
