@@ -14,7 +14,7 @@ import torch
 from krause_dynamics.checkpoints import by_block, labelled
 from krause_dynamics.checkpoints import measures as table
 from krause_dynamics.checkpoints.controls import analyzed, checked
-from krause_dynamics.checkpoints.load import Checkpoint, load
+from krause_dynamics.checkpoints.load import load
 from krause_dynamics.checkpoints.measure import Measure
 from krause_dynamics.checkpoints.memory import placed
 from krause_dynamics.checkpoints.moments import Moments
@@ -70,12 +70,14 @@ def analyze(
     two layers of one batch. All statistics are float32 or better whatever the dtype of the model.
 
     Args:
-        model: A loaded ``transformers`` model, a folder, or a name, see :func:`~krause_dynamics.checkpoints.load`; with
-            ``blocks`` any torch module.
+        model: A loaded ``transformers`` model, a folder, or a name, see :func:`~krause_dynamics.checkpoints.load`; or
+            any torch module that is a stack of blocks, whose attention is seen where it calls that of torch
+            (``scaled_dot_product_attention``, ``nn.MultiheadAttention``) or of ``kd.nn``.
         inputs: Text, a ``pathlib.Path``, or token ids, see :func:`~krause_dynamics.checkpoints.prepare`; for a module
-            of one's own also a floating array (sequences, T, d), which it is called with. For a vision model pixels, a
-            floating array (n, channels, height, width), or ``pathlib.Path`` of image files or a folder of them, which
-            go through the model's own processor; a sequence is then a picture, a token a patch (or a class token).
+            of one's own also a floating array (sequences, T, d), which its forward is given alone. For a vision model
+            pixels, a floating array (n, channels, height, width), or ``pathlib.Path`` of image files or a folder of
+            them, which go through the model's own processor; a sequence is then a picture, a token a patch (or a
+            class token).
         tokenizer: Instead of the checkpoint's own; for pictures an image processor.
         sequence_length: Cut text into consecutive sequences of this many tokens. Sink rates fall as sequences get
             longer: compare them at one length only (published ones use 64).
@@ -98,7 +100,8 @@ def analyze(
             the maps of one block at a time, so that ``head_diversity`` is of all rows; ``"auto"``: full where these
             take at most 256 MB, else statistics; ``"eager"``: what the model returns itself; None: states only.
         batch_size: Sequences per forward pass.
-        blocks: The blocks in order, when the search cannot find them.
+        blocks: The blocks in order, when the search cannot find them: by the configuration's number of layers, in a
+            module of one's own as its one row of modules of one class.
         dtype: Of the weights of a model that is loaded here, such as ``"float32"``; None keeps the checkpoint's.
         part: Which part of a composed model: ``"encoder"``, ``"decoder"`` or the path of a submodule, such as
             ``"language_model"``.
@@ -230,11 +233,9 @@ def _with_controls(
         if asked[name] is not None:
             raise ValueError(f"controls are analyses of one model in memory; pass them without {name}=")
     cutting, loading = ({name: asked.pop(name) for name in names} for names in (CUTTING, LOADING))
-    if isinstance(model, torch.nn.Module) and not hasattr(model, "config"):
-        found = Checkpoint(model, loading["tokenizer"], type(model).__name__, {"source": "loaded module"})
-    else:
-        found = load(model, **loading)
-    return analyzed(lambda model, inputs: analyze(model, inputs, **asked), found, inputs, named, rng, cutting)
+    found = load(model, **loading)
+    options = cutting | {"blocks": asked["blocks"]}
+    return analyzed(lambda model, inputs: analyze(model, inputs, **asked), found, inputs, named, rng, options)
 
 
 def increasing(name: str, values: Sequence[float], largest: float) -> np.ndarray:

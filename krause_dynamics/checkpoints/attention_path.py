@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.checkpoints import capture, own_attention
+from krause_dynamics.checkpoints.backbone import of_transformers
 from krause_dynamics.errors import UnsupportedModel
 
 TIERS = ("sink", "statistics", "full")
@@ -24,18 +25,21 @@ def tier_of(attention: str | None, model: Any, batch: int, tokens: int) -> str:
 
 
 def path_of(model: Any, attention: str | None) -> str:
-    """``registry`` if the model's attention can be replaced for the pass, else what the model itself returns."""
+    """How attention is read.
+
+    ``registry`` if the model's attention can be replaced for the pass, ``eager``: what the model itself returns,
+    ``krause``: calls of our rules, ``calls``: of a module of one's own these and calls of torch's attention.
+    """
     if attention is None:
         return "none"
-    if own_attention.is_ours(model):
+    own = not of_transformers(model)
+    if own or own_attention.is_ours(model):
         if attention == "eager":
-            raise ValueError("attention='eager' is for models that return their weights; ours need not")
-        return "krause"
-    if not hasattr(model, "config"):
-        raise UnsupportedModel(
-            f"{type(model).__name__} has no attention of ours (kd.nn.KrauseAttention) and is no model of transformers; "
-            "pass attention=None for the hidden states alone"
-        )
+            raise ValueError(
+                "attention='eager' is for models of transformers that return their weights; leave it out, calls of "
+                "others are seen as they are made"
+            )
+        return "calls" if own else "krause"
     if attention == "eager":
         return "eager"
     reason = capture.refusal(model)
@@ -77,7 +81,8 @@ def check_one_per_block(called: list[int], expected: int, silent: tuple[int, ...
         raise UnsupportedModel(
             f"block {wrong + 1} made {counts[wrong]} calls of softmax attention where one is expected, so its "
             "statistics would be missing or mixed; pass attention=None for the hidden states alone (a gated model: "
-            "kd.models.branch_statistics has each branch)"
+            "kd.models.branch_statistics has each branch; a module of one's own is seen where it calls torch's "
+            "scaled_dot_product_attention, nn.MultiheadAttention or attention of kd.nn, not where it multiplies itself)"
         )
 
 

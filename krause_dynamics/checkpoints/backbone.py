@@ -10,6 +10,11 @@ from torch import nn
 from krause_dynamics.errors import UnsupportedModel
 
 
+def of_transformers(model: Any) -> bool:
+    """Whether a model is one of transformers, by its configuration; a module of one's own may have another."""
+    return hasattr(getattr(model, "config", None), "_attn_implementation_internal")
+
+
 def resolved(model: Any, part: str | None) -> Any:
     """The stack of blocks that is meant by a model: without wrappers, adapters' shells and heads.
 
@@ -23,6 +28,7 @@ def resolved(model: Any, part: str | None) -> Any:
     """
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         model = model.module
+    model = getattr(model, "_orig_mod", model)  # torch.compile
     if hasattr(model, "get_base_model"):  # peft
         if getattr(model.active_peft_config, "is_prompt_learning", False):
             raise UnsupportedModel(
@@ -53,7 +59,7 @@ def _part(model: Any, part: str) -> Any:
         found = getattr(model, getter)() if getter and hasattr(model, getter) else model.get_submodule(part)
     except AttributeError:
         found = None
-    if found is None or found is model or not hasattr(found, "config"):
+    if found is None or found is model or (hasattr(model, "config") and not hasattr(found, "config")):
         named = sorted(
             {name for name, below in model.named_modules() if name and hasattr(below, "get_input_embeddings")}
         )

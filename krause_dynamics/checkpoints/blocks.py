@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from krause_dynamics.checkpoints.backbone import of_transformers
+from krause_dynamics.checkpoints.equal_blocks import equal_blocks
 from krause_dynamics.errors import UnsupportedModel
 
 
@@ -23,8 +25,8 @@ def check_kind(model: Any, argument: str = "input_ids") -> None:
         UnsupportedModel: With the reason and, where there is one, the way out.
     """
     name = type(model).__name__
-    if not hasattr(model, "config"):
-        return  # a module of somebody's own, whose blocks were given
+    if not of_transformers(model):
+        return  # a module of somebody's own
     if "decoder_input_ids" in inspect.signature(model.forward).parameters:
         raise UnsupportedModel(
             f"{name} is an encoder-decoder, two stacks; pass part='encoder' or part='decoder' for one alone, or pairs "
@@ -91,6 +93,9 @@ def find_blocks(model: Any, blocks: Sequence[nn.Module] | None = None) -> tuple[
     """
     if blocks is not None:
         return list(blocks), len(blocks)
+    if not of_transformers(model):
+        found = equal_blocks(model)
+        return found, len(found)
     if getattr(model.config, "depths", None):
         raise UnsupportedModel(
             f"{type(model).__name__} merges its tokens between stages, so that no sequence of patches runs through all "

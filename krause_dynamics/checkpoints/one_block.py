@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from krause_dynamics.checkpoints.finite import NotFinite
+from krause_dynamics.checkpoints.residual_stream import state_name
 from krause_dynamics.errors import UnsupportedModel
 
 
@@ -46,7 +47,7 @@ class Calls:
             if number > self.block:
                 raise Left
             if number < self.block:
-                return self._handed_on(number, args[0] if args else kwargs["hidden_states"])
+                return self._handed_on(number, args[0] if args else kwargs[state_name(kwargs)])
             output = forward(*args, **kwargs)
             if len(self.shapes) == self.block:
                 self.shapes.append(_shape(output, self.block))

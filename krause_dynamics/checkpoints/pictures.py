@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from krause_dynamics.checkpoints import image_files
+from krause_dynamics.checkpoints.backbone import of_transformers
 from krause_dynamics.checkpoints.blocks import device_of, find_blocks
+from krause_dynamics.checkpoints.residual_stream import entering_state
 from krause_dynamics.errors import UnsupportedModel
 
 
@@ -128,7 +130,7 @@ def _grid(model: Any, pixels: Tensor, tokens: int) -> tuple[tuple[int, ...], tup
 
 def takes_pictures(model: Any, inputs: Any) -> bool:
     """Whether a vision model is shown what may be pictures, or another module pixels."""
-    if not hasattr(model, "config"):
+    if not of_transformers(model):
         return is_pixels(inputs)
     if getattr(model, "main_input_name", "") != "pixel_values":
         return False
@@ -160,8 +162,7 @@ def _tokens(model: Any, pictures: Pictures, blocks: Sequence[nn.Module] | None) 
     seen: list[int] = []
 
     def reached(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        entering = args[0] if args else kwargs["hidden_states"]
-        seen.append(int(entering.shape[1]))
+        seen.append(int(entering_state(module, args, kwargs).shape[1]))
         raise _Enough
 
     handle = find_blocks(model, blocks)[0][0].register_forward_pre_hook(reached, with_kwargs=True)

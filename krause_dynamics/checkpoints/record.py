@@ -42,11 +42,11 @@ def record(
     """Run a trained model and keep its tokens' positions after every block.
 
     Args:
-        model: What :func:`~krause_dynamics.checkpoints.load` takes, or with ``blocks`` any torch module.
+        model: What :func:`~krause_dynamics.checkpoints.load` takes, also any torch module of blocks.
         inputs: What :func:`~krause_dynamics.checkpoints.prepare` takes; for a module of one's own also a floating array
-            (sequences, T, d), which it is called with; for a vision model pixels (n, channels, height, width) or image
-            files, as :func:`analyze` takes them. Padding is cut off and sequences of equal
-            length are run together, so that padding on the left, on the right or none give the same numbers.
+            (sequences, T, d), which its forward is given alone; for a vision model pixels (n, channels, height, width)
+            or image files, as :func:`analyze` takes them. Padding is cut off and sequences of equal length are run
+            together, so that padding on the left, on the right or none give the same numbers.
         tokenizer: Instead of the checkpoint's own; for pictures an image processor.
         attention: ``"statistics"`` (default) puts the sums over the weights of every block into ``extras``, NaN where
             a hybrid has none: importance, published_importance, first_token_score, first_by_quarter, entropy,
@@ -201,7 +201,7 @@ def describe(run: Passes) -> dict[str, Any]:
         "part": checkpoint.part or "",
         "layers": run.expected,
         "blocks_without_attention": [block + 1 for block in run.silent],
-        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "dtype": str(next(model.parameters(), torch.empty(0)).dtype).removeprefix("torch."),
         "statistics_dtype": "float32",
         "attention_path": run.path,
         "attention_tier": run.tier,

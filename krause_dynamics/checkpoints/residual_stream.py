@@ -13,6 +13,23 @@ from krause_dynamics.checkpoints.finite import FiniteStates
 from krause_dynamics.errors import UnsupportedModel
 
 
+def state_name(kwargs: dict[str, Any]) -> str:
+    """The name under which a block is given its state: that of transformers, or the first that there is."""
+    return "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs), "hidden_states")
+
+
+def entering_state(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The state that a block is given.
+
+    Raises:
+        UnsupportedModel: Its first argument is none.
+    """
+    entering = args[0] if args else kwargs.get(state_name(kwargs))
+    if not isinstance(entering, Tensor):
+        raise UnsupportedModel(f"{type(module).__name__} takes no hidden states as its first argument")
+    return entering
+
+
 class StreamRecorder:
     """Hooks on the blocks that hand on the residual stream before the first block and after each call.
 
@@ -62,9 +79,7 @@ class StreamRecorder:
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if threading.get_ident() != self.thread:  # a forward pass of another thread through the same blocks
             return
-        entering = args[0] if args else kwargs.get("hidden_states")
-        if not isinstance(entering, Tensor):
-            raise UnsupportedModel(f"{type(module).__name__} takes no hidden states as its first argument")
+        entering = entering_state(module, args, kwargs)
         if self.last is None:
             self._tell(0, entering)
         elif entering is not self.last and not torch.equal(entering, self.last):

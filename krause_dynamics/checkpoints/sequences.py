@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from torch import nn
 
+from krause_dynamics.checkpoints.backbone import of_transformers
 from krause_dynamics.checkpoints.blocks import check_kind, context_length
 from krause_dynamics.checkpoints.inputs import prepare
 from krause_dynamics.checkpoints.load import Checkpoint
@@ -57,7 +58,7 @@ def model_inputs(
     if isinstance(inputs, Inputs):
         return inputs
     base = checkpoint.backbone
-    vectors = None if hasattr(base, "config") else Vectors.of(inputs)
+    vectors = None if of_transformers(base) else Vectors.of(inputs)
     if vectors is not None:
         return vectors
     if takes_pictures(base, inputs):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from krause_dynamics._progress import ProgressBar
-from krause_dynamics.checkpoints import capture, own_attention
+from krause_dynamics.checkpoints import capture, own_attention, own_module, torch_calls
 from krause_dynamics.checkpoints.attention_path import (
     TIERS,
     check_one_per_block,
@@ -25,6 +25,7 @@ from krause_dynamics.checkpoints.attention_path import (
     without_attention,
 )
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, statistics_of
+from krause_dynamics.checkpoints.backbone import of_transformers
 from krause_dynamics.checkpoints.blocks import check_kind, device_of, find_blocks
 from krause_dynamics.checkpoints.load import Checkpoint, load
 from krause_dynamics.checkpoints.residual_stream import StreamRecorder
@@ -67,13 +68,15 @@ class Passes:
         inputs: Sequences.
         blocks: Modules to watch.
         expected: Calls of blocks that one forward pass must make.
-        path: How attention is read: ``"registry"``, ``"eager"``, ``"krause"`` (it is ours) or ``"none"``.
+        path: How attention is read: ``"registry"``, ``"eager"``, ``"krause"`` (it is ours),
+            ``"calls"`` (of a module of one's own) or ``"none"``.
         batch_size: Sequences per forward pass.
         min_queries: A key needs that many queries to be a strongest key.
         tier: How much of attention is looked at: ``"sink"``, ``"statistics"``, ``"full"`` (with the maps of a block) or
             ``"none"``.
         silent: Blocks (0, 1, ...) that by the configuration have no softmax attention.
         report: Told of (sequences done, all sequences), or None.
+        order: How inputs and states of a module of one's own lie; None of a model of transformers.
     """
 
     checkpoint: Checkpoint
@@ -86,6 +89,7 @@ class Passes:
     tier: str
     silent: tuple[int, ...]
     report: Callable[[int, int], Any] | None
+    order: own_module.Order | None = None
 
     @classmethod
     def of(
@@ -111,14 +115,10 @@ class Passes:
             ValueError: Bad arguments or inputs.
             UnsupportedModel: If the model cannot be recorded faithfully.
         """
-        if blocks is not None and isinstance(model, nn.Module) and not hasattr(model, "config"):
-            checkpoint = Checkpoint(model, tokenizer, type(model).__name__, {"source": "loaded module"}, part)
-        else:
-            checkpoint = load(
-                model, tokenizer=tokenizer, dtype=dtype, device=device, part=part, trust_remote_code=trust_remote_code
-            )
+        checkpoint = load(
+            model, tokenizer=tokenizer, dtype=dtype, device=device, part=part, trust_remote_code=trust_remote_code
+        )
         prepared = model_inputs(checkpoint, inputs, tokenizer=tokenizer, blocks=blocks, **cutting)
-        check_company(prepared.lengths, prepared.source)
         if attention not in (None, "auto", *TIERS, "weights", "eager"):
             raise ValueError(
                 "attention must be 'auto', 'sink', 'statistics', 'full', 'weights', 'eager' or None, "
@@ -129,12 +129,15 @@ class Passes:
         base = checkpoint.backbone
         check_kind(base, getattr(prepared, "argument", "input_ids"))
         watched, expected = find_blocks(base, blocks)
+        order = None if of_transformers(base) else own_module.tried(base, prepared, watched)
+        prepared = prepared if order is None else order.inputs
+        check_company(prepared.lengths, prepared.source)
         with capture.lock(base):  # nobody else's recording may be taken for the model's own attention
             path = path_of(base, attention)
         silent = without_attention(getattr(base, "config", None), expected)
         report = ProgressBar("sequences") if progress is True else progress or None
         tier = tier_of(attention, base, min(batch_size, len(prepared)), int(prepared.lengths.max()))
-        return cls(checkpoint, prepared, watched, expected, path, batch_size, min_queries, tier, silent, report)
+        return cls(checkpoint, prepared, watched, expected, path, batch_size, min_queries, tier, silent, report, order)
 
     @property
     def keep_weights(self) -> bool:
@@ -161,7 +164,7 @@ class Passes:
         with self.watching(layers) as watch:
             output = self.run(model, batch)
         watch.stream.check(self.expected)
-        if self.path in ("registry", "krause"):
+        if self.path in ("registry", "krause", "calls"):
             check_one_per_block(watch.called, self.expected, self.silent)
             for block in self.silent:
                 if watch.found is not None:
@@ -180,6 +183,7 @@ class Passes:
         """
         model = self.checkpoint.backbone
         time_major = getattr(getattr(model, "config", None), "model_type", "") == "xlnet"
+        time_major = time_major if self.order is None else self.order.time_major
         stream = StreamRecorder(self.blocks, layers.state, time_major=time_major, earliest=earliest)
         watch = Watch(stream)
 
@@ -192,6 +196,12 @@ class Passes:
                 )
             watch.called.append(block)
             watch.found = watch.found or found
+            if found.entropy.shape != watch.found.entropy.shape:
+                raise UnsupportedModel(
+                    f"block {block + 1} has {found.entropy.shape[1]} heads where block {watch.called[0] + 1} has "
+                    f"{watch.found.entropy.shape[1]}: blocks of one analysis have the same; pass attention=None for "
+                    "the hidden states alone, or blocks= of one kind"
+                )
             layers.attention(block + 1, found)
 
         options: Any = {"min_queries": self.min_queries, "keep_weights": self.keep_weights}
@@ -205,8 +215,10 @@ class Passes:
                 only = self.tier == "sink"
                 recorder = capture.AttentionRecorder(lambda: stream.block, attention, sink_only=only, **options)
                 stack.enter_context(capture.recording(model, recorder))
-            elif self.path == "krause":
+            elif self.path in ("krause", "calls"):
                 stack.enter_context(own_attention.watching(lambda: stream.block, attention, **options))
+            if self.path == "calls":
+                stack.enter_context(torch_calls.watching(lambda: stream.block, attention, **options))
             yield watch
 
     def _check_unchanged(self, model: Any, batch: Any, output: Any) -> None:
@@ -226,7 +238,7 @@ class Passes:
     def run(self, model: Any, batch: Any) -> Any:
         """One forward pass: arguments by name for a model of transformers, the inputs alone for another module."""
         arguments = self._arguments(model, batch)
-        return model(**arguments) if hasattr(model, "config") else model(next(iter(arguments.values())))
+        return model(**arguments) if self.order is None else self.order.run(model, next(iter(arguments.values())))
 
     def _arguments(self, model: Any, batch: Any) -> dict[str, Any]:
         arguments = self.inputs.arguments(batch, model)

@@ -19,18 +19,32 @@ class Vectors:
 
     Attributes:
         positions: (sequences, T, d).
+        tokens: What the module makes of each (T, or with tokens of its own more).
     """
 
     positions: torch.Tensor
+    tokens: int
     source = "array of vectors"
     left_out = 0
 
     @classmethod
     def of(cls, inputs: Any) -> Vectors | None:
-        """From a floating array (sequences, T, d) of either library; ``None``: something else."""
-        if not isinstance(inputs, np.ndarray | torch.Tensor) or inputs.ndim != 3 or "float" not in str(inputs.dtype):
+        """From a floating array (sequences, T, d) of either library; ``None``: something else.
+
+        Raises:
+            ValueError: Another shape, no sequence, or NaN.
+        """
+        if not isinstance(inputs, np.ndarray | torch.Tensor) or "float" not in str(inputs.dtype) or inputs.ndim == 4:
             return None
-        return cls(torch.as_tensor(inputs))
+        if inputs.ndim != 3 or not len(inputs):
+            raise ValueError(
+                "inputs of a module of one's own must be vectors (sequences, T, d), pixels (n, channels, height, "
+                f"width) or token ids, received {inputs.dtype} of shape {tuple(inputs.shape)}"
+            )
+        positions = torch.as_tensor(inputs)
+        if not bool(torch.isfinite(positions).all()):
+            raise ValueError("inputs: vectors must be finite, received NaN or infinity")
+        return cls(positions, positions.shape[1])
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -38,7 +52,7 @@ class Vectors:
     @cached_property
     def lengths(self) -> np.ndarray:
         """Vectors of each sequence, shape (sequences,)."""
-        return np.full(len(self), self.positions.shape[1])
+        return np.full(len(self), self.tokens)
 
     def batches(self, size: int) -> Iterator[tuple[list[int], torch.Tensor]]:
         """(indices of the sequences, their vectors)."""
