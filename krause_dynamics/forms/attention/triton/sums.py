@@ -10,24 +10,32 @@ import torch
 import triton
 import triton.language as tl
 
-from .primitives import INTERPRETED
+from .primitives import INTERPRETED, LOG2E
 
 FARTHEST = 1 << 30  # stands for "no bound" of a window
 
 
 @triton.jit
 def weights_of(a, b, z, scale):
-    """Scores of a tile and exp(scores - z), as if all pairs were admitted; `z` broadcasts against the tile."""
-    scores = tl.dot(a, b, input_precision="ieee") * scale
-    return scores, tl.exp(scores - z)
+    """Products <q, k> of a tile and exp(scale <q, k> - z), as if all pairs were admitted; `z` broadcasts to the tile."""
+    products = tl.dot(a, b, input_precision="ieee")
+    return products, tl.exp2(tl.fma(products, scale * LOG2E, -z * LOG2E))
 
 
 @triton.jit
 def tokens_of(x, at, stride, c, D: tl.constexpr, WIDTH: tl.constexpr, there):
-    """Rows `at` of x as a tile whose axes are those of `at` and `c`; 0 beyond D and where nobody is."""
+    """Rows `at` of x as a tile whose axes are those of `at` and `c`; 0 beyond D and where nobody is (None: all are)."""
+    place = x + at.to(tl.int64) * stride + c
     if WIDTH > D:
-        there = there & (c < D)
-    return tl.load(x + at.to(tl.int64) * stride + c, mask=there, other=0.0)
+        if there is None:
+            return tl.load(place, mask=c < D, other=0.0)
+        else:
+            return tl.load(place, mask=there & (c < D), other=0.0)
+    else:
+        if there is None:
+            return tl.load(place)
+        else:
+            return tl.load(place, mask=there, other=0.0)
 
 
 @triton.jit(do_not_specialize=["n", "m", "left", "right", "groups"])
@@ -40,7 +48,7 @@ def by_key(
     t, c = tl.arange(0, TILE), tl.arange(0, WIDTH)
     j, head = first + t, tl.program_id(1).to(tl.int64)
     b, h = head // heads, head % heads
-    keys = tokens_of(k + b * k_b + (h // group) * k_h, j[:, None], k_n, c[None, :], D, WIDTH, (j < m)[:, None])
+    keys = tokens_of(k + b * k_b + (h // group) * k_h, j[None, :], k_n, c[:, None], D, WIDTH, (j < m)[None, :])
     q, z = q + b * q_b + h * q_h, z + head * n
     for g in range(groups):
         begin, end = (g * n + groups - 1) // groups, ((g + 1) * n + groups - 1) // groups
@@ -49,22 +57,22 @@ def by_key(
         full = begin + tl.cdiv(tl.maximum(first + TILE - 1 - right - begin, 0), TILE) * TILE
         full = tl.minimum(tl.where(first + TILE <= m, full, end), tl.maximum(begin, end))
         rest = full + tl.maximum(tl.minimum(end, first + left + 1) - full, 0) // TILE * TILE
-        total = tl.zeros([TILE, TILE], tl.float32)
+        total = tl.zeros([TILE, TILE], tl.float32)  # summed over its rows once, in the end
         for start in range(full, rest, TILE):
             i = start + t
-            queries = tokens_of(q, i[None, :], q_n, c[:, None], D, WIDTH, (i >= 0)[None, :])
-            _, weights = weights_of(keys, queries, tl.load(z + i)[None, :], scale)
+            queries = tokens_of(q, i[:, None], q_n, c[None, :], D, WIDTH, None)
+            _, weights = weights_of(queries, keys, tl.load(z + i)[:, None], scale)
             total += weights
         before = tl.cdiv(full - begin, TILE)
         for tile in range(before + tl.cdiv(tl.maximum(end - rest, 0), TILE)):
             i = tl.where(tile < before, begin + tile * TILE, rest + (tile - before) * TILE) + t
             there = i < tl.where(tile < before, full, end)
-            queries = tokens_of(q, i[None, :], q_n, c[:, None], D, WIDTH, there[None, :])
+            queries = tokens_of(q, i[:, None], q_n, c[None, :], D, WIDTH, there[:, None])
             logs = tl.load(z + i, mask=there, other=float("inf"))
-            _, weights = weights_of(keys, queries, logs[None, :], scale)
-            admitted = (i[None, :] - j[:, None] <= left) & (j[:, None] - i[None, :] <= right)
-            total += tl.where(admitted & there[None, :], weights, 0.0)
-        tl.store(received + (head * groups + g) * m + j, tl.sum(total, 1), mask=j < m)
+            _, weights = weights_of(queries, keys, logs[:, None], scale)
+            admitted = (i[:, None] - j[None, :] <= left) & (j[None, :] - i[:, None] <= right)
+            total += tl.where(admitted & there[:, None], weights, 0.0)
+        tl.store(received + (head * groups + g) * m + j, tl.sum(total, 0), mask=j < m)
 
 
 @triton.jit
@@ -99,21 +107,19 @@ def by_query(
     moments, itself, far = tl.zeros([TILE], tl.float32), tl.zeros([TILE], tl.float32), tl.zeros([TILE], tl.float32)
     histogram, one = tl.zeros([BINS], tl.float32), tl.full([], 1, tl.int32)
 
-    # Tiles across a border of the window, that of the rows themselves, and those a power of two away: pair by pair.
-    entering = (full - first) // TILE
-    leaving = tl.cdiv(tl.maximum(last - rest, 0), TILE)
-    for tile in range(entering + leaving + behind + ahead + 1):
-        far_off = tile - entering - leaving
+    # Tiles across a border of the window, that of the rows themselves and its neighbours: pair by pair.
+    entering, leaving = (full - first) // TILE, tl.cdiv(tl.maximum(last - rest, 0), TILE)
+    beside = tl.minimum(behind, 1)
+    for tile in range(entering + leaving + beside + tl.minimum(ahead, 1) + 1):
         start = tl.where(tile < entering, first + tile * TILE, rest + (tile - entering) * TILE)
-        start = tl.where(far_off < 0, start, here - (TILE << tl.maximum(far_off, 0)))
-        start = tl.where(far_off < behind, start, here + (TILE << tl.maximum(far_off - behind, 0)))
-        start = tl.where(far_off == behind + ahead, here, start)
+        near = tile - entering - leaving
+        start = tl.where(near == 0, here, tl.where(near > 0, tl.where(near <= beside, here - TILE, here + TILE), start))
         j = start + t
         keys = tokens_of(k, j[None, :], k_n, c[:, None], D, WIDTH, (j < m)[None, :])
-        scores, weights = weights_of(queries, keys, logs[:, None], scale)
+        products, weights = weights_of(queries, keys, logs[:, None], scale)
         admitted = (i[:, None] - j[None, :] <= left) & (j[None, :] - i[:, None] <= right) & (j[None, :] < m)
         weights = tl.where(admitted, weights, 0.0)
-        moments += tl.sum(weights * tl.where(admitted, scores, 0.0), 1)
+        moments += tl.sum(weights * tl.where(admitted, products, 0.0), 1)
         distance = tl.abs(i[:, None] - j[None, :])
         itself += tl.sum(tl.where(distance == 0, weights, 0.0), 1)
         far += tl.sum(weights * distance.to(tl.float32), 1)
@@ -123,6 +129,20 @@ def by_query(
             inside = (distance >= low) & (distance < one << p)
             histogram += tl.where(place == p, tl.sum(tl.where(inside, weights, 0.0)), 0.0)
 
+    # A tile 2^p tiles away, p > 0, lies in two bins, which its diagonal divides: before the rows, then behind them.
+    backward = tl.maximum(behind - 1, 0)
+    for tile in range(backward + tl.maximum(ahead - 1, 0)):
+        p, side = tl.where(tile < backward, tile, tile - backward) + 1, tl.where(tile < backward, 1, -1)
+        start = here - side * (TILE << p)
+        keys = tokens_of(k, (start + t)[None, :], k_n, c[:, None], D, WIDTH, None)
+        products, weights = weights_of(queries, keys, logs[:, None], scale)
+        row, nearer = tl.sum(weights, 1), (t * side)[:, None] < (t * side)[None, :]
+        moments += tl.sum(weights * products, 1)
+        far += side * ((i - start).to(tl.float32) * row - tl.sum(weights * t.to(tl.float32)[None, :], 1))
+        inner = tl.sum(tl.where(nearer, weights, 0.0), 1)
+        histogram += tl.where(place == POWER + p, tl.sum(inner), 0.0)
+        histogram += tl.where(place == POWER + p + 1, tl.sum(row - inner), 0.0)
+
     # Between two powers of two, before the rows and behind them in turn, a tile lies in one bin.
     for stretch in range(2 * tl.maximum(behind, ahead)):
         near, side = TILE << (stretch // 2), 1 - 2 * (stretch % 2)
@@ -131,16 +151,16 @@ def by_query(
         heard = tl.zeros([TILE], tl.float32)
         for start in range(begin, end, TILE):
             j = start + t
-            keys = tokens_of(k, j[None, :], k_n, c[:, None], D, WIDTH, (j >= 0)[None, :])
-            scores, weights = weights_of(queries, keys, logs[:, None], scale)
+            keys = tokens_of(k, j[None, :], k_n, c[:, None], D, WIDTH, None)
+            products, weights = weights_of(queries, keys, logs[:, None], scale)
             row = tl.sum(weights, 1)
-            moments += tl.sum(weights * scores, 1)
+            moments += tl.sum(weights * products, 1)
             far += side * ((i - start).to(tl.float32) * row - tl.sum(weights * t.to(tl.float32)[None, :], 1))
             heard += row
         histogram += tl.where(place == POWER + 1 + stretch // 2, tl.sum(heard), 0.0)
 
     row = head * n + i
-    tl.store(moment + row, moments, mask=i < n)
+    tl.store(moment + row, moments * scale, mask=i < n)
     tl.store(own + row, itself, mask=i < n)
     tl.store(away + row, far, mask=i < n)
     tl.store(bins + (head * tl.num_programs(0) + tl.program_id(0)) * BINS + place, histogram)
