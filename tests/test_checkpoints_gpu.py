@@ -7,6 +7,8 @@ import pytest
 import torch
 
 import krause_dynamics as kd
+from krause_dynamics.checkpoints.finite import NotFinite
+from krause_dynamics.checkpoints.stream import Passes
 from tests import checkpoint_models as models
 from tests.test_checkpoints_by_block import IDS, least, meta, saved
 
@@ -76,3 +78,43 @@ def test_row_statistics_of_a_rule_on_a_gpu(rule):
         ours = getattr(found, name)
         if truth is not None:
             torch.testing.assert_close(ours.cpu().double(), truth.double(), rtol=1e-4, atol=1e-4, msg=name)
+
+
+class Unwaited:
+    """Takes layers; between the embedding and the last of them a wait of the host for the GPU is an error, or not."""
+
+    def __init__(self, last, mode):
+        self.last = last
+        self.mode = mode
+
+    def state(self, layer, tokens):
+        torch.cuda.set_sync_debug_mode("default" if layer == self.last else self.mode)
+
+    def attention(self, block, found):
+        pass
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("attention", [None, "sink", "statistics"])
+def test_the_host_does_not_wait_between_layers(attention, dtype):
+    model = models.llama(hidden_size=128, num_attention_heads=2, num_key_value_heads=1).to("cuda", dtype)
+    run = Passes.of(
+        model, [list(range(48))], tokenizer=None, attention=attention, batch_size=1, min_queries=8, device=None,
+        trust_remote_code=False, progress=False,
+    )  # fmt: skip
+    batch = next(iter(run.inputs.batches(1)))[1]
+    last = len(run.blocks)
+    run.stream(batch, Unwaited(last, "default"))  # kernels are compiled and loaded
+    try:
+        run.stream(batch, Unwaited(last, "error"))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("look", [kd.checkpoints.record, kd.analyze])
+def test_a_state_that_is_not_finite_is_told_with_its_layer(look):
+    model = models.llama().cuda()
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[0, 0] = torch.nan
+    with pytest.raises(NotFinite, match="block 2 gives NaN"):
+        look(model, IDS)

@@ -17,7 +17,7 @@ FARTHEST = 1 << 30  # stands for "no bound" of a window
 
 @triton.jit
 def weights_of(a, b, z, scale):
-    """Products <q, k> of a tile and exp(scale <q, k> - z), as if all pairs were admitted; `z` broadcasts to the tile."""
+    """Products <q, k> of a tile and exp(scale <q, k> - z), as if all pairs were admitted; `z` broadcasts."""
     products = tl.dot(a, b, input_precision="ieee")
     return products, tl.exp2(tl.fma(products, scale * LOG2E, -z * LOG2E))
 
@@ -171,6 +171,12 @@ def window_bounds(left: int, right: int) -> tuple[int, int]:
     return FARTHEST if left < 0 else left, FARTHEST if right < 0 else right
 
 
+def options(kernel: str, q: torch.Tensor) -> dict[str, int]:
+    """Sizes of a kernel's tiles, and its warps; a benchmark compares others."""
+    tile = 16 if INTERPRETED.value else 32 if q.dtype == torch.float32 else 64
+    return {"D": q.shape[-1], "WIDTH": max(16, triton.next_power_of_2(q.shape[-1])), "TILE": tile, "num_warps": 4}
+
+
 def sums(
     q: torch.Tensor, k: torch.Tensor, z: torch.Tensor, scale: float, left: int, right: int, groups: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -189,22 +195,21 @@ def sums(
         Mass of every key by group (b, h, groups, m), entropy (b, h, n), weight on itself (b, h, n), sum_j a_ij |i - j|
         (b, h, n), and weight by distance summed over rows, (b, h, bins) for distances 0, [1, 2), [2, 4), ..., 32 bins.
     """
-    (b, h, n, d), (_, kv, m, _) = q.shape, k.shape
+    (b, h, n, _), (_, kv, m, _) = q.shape, k.shape
     q, k, z = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, z.contiguous()))
-    width, wide = max(16, triton.next_power_of_2(d)), q.dtype == torch.float32
-    tile = 16 if INTERPRETED.value else 32 if wide else 64
+    of_keys, of_queries = options("by_key", q), options("by_query", q)
+    tile = of_queries["TILE"]
     bounds = window_bounds(left, right)
     strides = q.stride()[:3] + k.stride()[:3]
-    sizes = {"D": d, "WIDTH": width, "TILE": tile, "num_warps": 4}
     received = torch.empty(b, h, groups, m, dtype=torch.float32, device=q.device)
     moment, own, away = (torch.empty(b, h, n, dtype=torch.float32, device=q.device) for _ in range(3))
     tiles = triton.cdiv(n, tile)
     bins = torch.empty(b, h, tiles, 32, dtype=torch.float32, device=q.device)
-    by_key[(triton.cdiv(m, tile), b * h)](
-        q, k, z, received, scale, n, m, *bounds, groups, h, h // kv, *strides, **sizes
+    by_key[(triton.cdiv(m, of_keys["TILE"]), b * h)](
+        q, k, z, received, scale, n, m, *bounds, groups, h, h // kv, *strides, **of_keys
     )
     by_query[(tiles, b * h)](
         q, k, z, moment, own, away, bins, scale, n, m, *bounds, h, h // kv, *strides, BINS=32,
-        POWER=tile.bit_length() - 1, **sizes,
+        POWER=tile.bit_length() - 1, **of_queries,
     )  # fmt: skip
     return received, (z - moment).clamp_min(0), own, away, bins.sum(-2)
