@@ -102,6 +102,35 @@ def contrast(found: Pooled, weights: Mapping[str, float], *, confidence: float =
     return Contrast(estimate, error, estimate - half, estimate + half, p, found.degrees)
 
 
+def blocked(
+    values: Mapping[str, Mapping[int, float]], weights: Mapping[str, float], *, confidence: float = CONFIDENCE
+) -> Contrast:
+    """The same contrast with the seed as a block: ``y = arm + seed + noise`` by least squares.
+
+    Runs of one seed share the order of the pictures and their augmentation, and so a part of their noise, which this
+    takes out; of two arms it is the paired t-test.
+
+    Args:
+        values: By arm and seed.
+        weights: Of the arms.
+        confidence: Of the interval.
+    """
+    cells = [(arm, seed, y) for arm, runs in values.items() for seed, y in runs.items()]
+    arms, seeds = list(values), sorted({seed for _, seed, _ in cells})
+    design = np.array([[a == arm for arm in arms] + [s == seed for seed in seeds[1:]] for a, s, _ in cells], float)
+    y = np.array([y for _, _, y in cells])
+    wanted = np.array([weights.get(arm, 0.0) for arm in arms] + [0.0] * (len(seeds) - 1))
+    inverse = np.linalg.pinv(design)
+    estimate, residual = float(wanted @ inverse @ y), y - design @ (inverse @ y)
+    degrees = len(y) - int(np.linalg.matrix_rank(design))
+    if not degrees:
+        return Contrast(estimate, nan, -inf, inf, nan, 0)
+    error = sqrt(float(residual @ residual) / degrees * float(((wanted @ inverse) ** 2).sum()))
+    half = float(stats.t.ppf(0.5 + confidence / 2, degrees)) * error
+    p = 2.0 * float(stats.t.sf(abs(estimate) / error, degrees)) if error else nan
+    return Contrast(estimate, error, estimate - half, estimate + half, p, degrees)
+
+
 def interval(found: Pooled, arm: str) -> Contrast:
     """Mean of one arm with its interval."""
     return contrast(found, {arm: 1.0})

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from evidence.statistics import (
+    blocked,
     contrast,
     holm,
     interval,
@@ -110,3 +111,21 @@ def test_what_cannot_be_pooled_is_refused():
     with pytest.raises(KeyError, match="no results of b"):
         contrast(pooled({"a": [1.0]}), {"a": 1.0, "b": -1.0})
     assert interval(pooled(RUNS), "a").estimate == pytest.approx(np.mean(RUNS["a"]))
+
+
+def test_a_seed_as_a_block_is_the_paired_test_of_two_arms_and_least_squares_of_more():
+    rng = np.random.default_rng(4)
+    shared = rng.normal(size=5)
+    values = {arm: {seed: float(shared[seed] + rng.normal()) for seed in range(5)} for arm in "ab"}
+    found = blocked(values, {"a": 1.0, "b": -1.0})
+    first, second = (list(values[arm].values()) for arm in "ab")
+    paired = stats.ttest_rel(first, second)
+    assert found.estimate == pytest.approx(np.mean(first) - np.mean(second))
+    assert (found.p, found.degrees) == (pytest.approx(paired.pvalue), 4)
+    low, high = paired.confidence_interval()
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    # An arm of the first two seeds: what the seeds share is no difference between arms.
+    level = {arm: {seed: 10.0 * seed + i for seed in range(n)} for i, (arm, n) in enumerate((("a", 5), ("b", 2)))}
+    assert blocked(level, {"a": 1.0, "b": -1.0}).estimate == pytest.approx(-1.0)
+    alone = blocked({"a": {0: 1.0}, "b": {0: 3.0}}, {"a": 1.0, "b": -1.0})
+    assert (alone.estimate, alone.low, alone.degrees) == (pytest.approx(-2.0), -np.inf, 0)

@@ -1,5 +1,6 @@
 """Pages and figure follow from the kept logs, and say what logs of a known truth hold."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from evidence import logs
 from evidence.experiments import EXPERIMENTS, runs
-from evidence.verdicts import figure, further, tables, words
+from evidence.verdicts import claims, figure, further, notes, tables, words
 from evidence.verdicts.__main__ import HERE, PAGES, main
 from evidence.verdicts.found import all_found
 
@@ -109,3 +110,40 @@ def test_the_command_writes_both_pages(made, tmp_path, capsys):
     main(["--logs", str(made), "--out", str(tmp_path), "--figure", str(tmp_path / "figure.png")])
     assert capsys.readouterr().out.startswith("fashion: 36 of 37 runs\n")
     assert {"krause_paper.md", "README.md", "figure.png", "figure.json"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_every_contrast_has_words():
+    for experiment in EXPERIMENTS.values():
+        for label in (*experiment.primary, *experiment.exploratory):
+            assert claims.subject(label)[0].isupper()
+
+
+def test_notes_say_how_the_runs_were_made(made):
+    """Three of the five seeds of one arm and all of another were compiled; one arm counts less than is useful."""
+    rows = logs.read(made, "fashion", "results")
+    for row in rows:
+        row["compiled"] = row["arm"] == "dot+temperature.random" or (row["arm"] == "gaussian.full" and row["seed"] > 1)
+        row |= {"workers": 1, "multiply_adds_executed": 7, "multiply_adds_useful": 7}
+    logs.write(made, "fashion", "results", rows)
+    told = notes.of_arms(all_found(made)["fashion"])
+    assert "6 of these 36 runs: seeds 2, 3, 4 of `gaussian.full`; seeds 0, 1, 2 of `dot+temperature.random`." in told
+    assert "Shared" not in told
+    assert "Executed" not in told
+    rows[0] |= {"workers": 4, "multiply_adds_useful": 8}
+    logs.write(made, "fashion", "results", rows)
+    told = notes.of_arms(all_found(made)["fashion"])
+    assert "*Shared*: steps were timed while several runs shared the machine" in told
+    assert "*Executed* was counted" in told
+    # Noise of 0.15 points: five seeds tell half a point, three of 0.43 would not.
+    assert "cannot come out" not in notes.of_contrasts(all_found(made)["fashion"])
+    for row in rows:
+        row["test"] += 0.01 * (row["seed"] % 2)
+    logs.write(made, "fashion", "results", rows)
+    assert "*no difference* cannot come out of it" in notes.of_contrasts(all_found(made)["fashion"])
+
+
+def test_a_bracket_without_zero_that_holms_correction_leaves_undecided_is_explained(made):
+    found = all_found(made)["fashion"]
+    contrast = replace(found.contrasts("primary")[0].found, low=0.1, high=1.5, estimate=0.8)
+    judged = replace(found.contrasts("primary")[0], found=contrast, p=0.08, verdict="undecided")
+    assert "the bracket leaves out 0, but 4 questions were asked: corrected p 0.08" in words.sentence(judged, found)

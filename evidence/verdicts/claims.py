@@ -135,4 +135,17 @@ SUBJECTS: Mapping[str, str] = {
     "top-k without a window - full": "Top-k among all tokens, instead of all of them",
     "gated Krause branch + LoRA - LoRA": "A gated Krause branch beside softmax, both with LoRA, instead of LoRA alone",
     "Gaussian - learned key norms, window": "The Gaussian instead of a learned key norm, inside the window",
+    "window + first tokens - window": "Four learned registers, which all hear, beside the window",
+    "learned temperature - fixed, window": "Learning the temperature, inside the window",
+    "learned key norms - none, full": "A learned key norm, where all are heard",
+    "Gaussian - learned key norms, full": "The Gaussian instead of a learned key norm, where all are heard",
+    "random keys - window, Gaussian": "Random tokens instead of the near ones, under the Gaussian",
+    "KARM - ARM": "The full rule of the paper, instead of softmax attention",
+    "KARM without top-k - KARM": "Leaving top-k out of the full rule",
 }
+
+
+def subject(label: str) -> str:
+    """What a contrast is about; a variant of one is named behind it (``window - full, post-norm``)."""
+    plain, _, variant = label.rpartition(", ")
+    return SUBJECTS[label] if label in SUBJECTS else f"{SUBJECTS[plain]} ({variant})"

@@ -29,6 +29,7 @@ class Judged:
         verdict: Word of `statistics.verdict`.
         test_error: Standard error by the choice of the test set; nan where answers are not kept.
         seeds: Fewest seeds of its arms.
+        blocked: The same with the seed as a block, a check that was not planned.
     """
 
     label: str
@@ -38,6 +39,7 @@ class Judged:
     verdict: str = "not run"
     test_error: float = nan
     seeds: int = 0
+    blocked: Contrast | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,10 @@ class Found:
         if set(weights) <= set(self.answers):
             error = self.experiment.scale * statistics.paired_sampling_error(self.answers, weights)
         seeds = min(self.pooled.counts[arm] for arm in weights)
-        return Judged(label, (), found, p, statistics.verdict(found, self.experiment.bound, p), error, seeds)
+        scale = self.experiment.scale
+        values = {arm: {row["seed"]: scale * row["test"] for row in rows} for arm, rows in self.reported.items()}
+        blocked = statistics.blocked(values, weights)
+        return Judged(label, (), found, p, statistics.verdict(found, self.experiment.bound, p), error, seeds, blocked)
 
     def of(self, label: str, weights: Weights) -> Judged:
         """A contrast of one's own."""

@@ -7,10 +7,11 @@ from math import isnan
 from pathlib import Path
 
 from evidence import logs, statistics
-from evidence.verdicts import distance, further
+from evidence.verdicts import distance, further, notes
 from evidence.verdicts.claims import CLAIMS, Claim
 from evidence.verdicts.found import Found, Judged, interval, shown
 
+KINDS = ("primary", "exploratory")
 COMMAND = "python -m evidence.run {} --data DATA --out OUT"
 HEAD = """# What the paper claims, and what we found
 
@@ -47,7 +48,8 @@ def claims(found: dict[str, Found]) -> Iterator[str]:
     yield "\n".join(lines)
     yield (
         "*Reproduced* (*holds here* where the paper shows none): the interval lies on the claimed side of 0; "
-        "*differs*: on the other side, or within the bounds of no difference; *undecided*: neither."
+        "*differs*: on the other side, or within the bounds of no difference; *undecided*: neither, which is no sign "
+        "that nothing is there. These verdicts are not corrected for the number of rows."
     )
 
 
@@ -88,8 +90,11 @@ def experiment(one: Found) -> Iterator[str]:
     own = one.experiment
     yield f"## {own.name}: {own.title}"
     yield f"Differences in {own.unit}; no difference: within +-{own.bound:g}. Error of one run: {run_error(one)}."
-    yield contrasts(one)
+    if any(True for kind in KINDS for _ in getattr(own, kind)):
+        yield contrasts(one)
+        yield notes.of_contrasts(one)
     yield arms(one)
+    yield notes.of_arms(one)
     if own.learning_rates:
         yield rates(one)
     yield from further.language(one)
@@ -100,25 +105,28 @@ def run_error(one: Found) -> str:
     """Pooled standard deviation of a run, in words."""
     if not one.pooled.degrees:
         return "not known yet (no arm has two seeds)"
-    return f"{shown(one.pooled.error, one.experiment.unit, signed=False)}, {one.pooled.degrees} degrees of freedom"
+    beside = f", pooled over the arms of `{one.experiment.beside}` too" if one.experiment.beside else ""
+    error = shown(one.pooled.error, one.experiment.unit, signed=False)
+    return f"{error}, {one.pooled.degrees} degrees of freedom{beside}"
 
 
 def contrasts(one: Found) -> str:
     """Every contrast with its interval."""
     unit = one.experiment.unit
     lines = [
-        "| contrast | | difference | 95 % interval | p | seeds | test set | verdict |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| contrast | | difference | 95 % interval | p | seeds | test set | verdict | seed as a block |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for kind in ("primary", "exploratory"):
+    for kind in KINDS:
         for judged in one.contrasts(kind):
             if judged.found is None:
-                lines.append(f"| {judged.label} | {kind} | - | - | - | 0 | - | not run |")
+                lines.append(f"| {judged.label} | {kind} | - | - | - | 0 | - | not run | - |")
                 continue
             p = "-" if isnan(judged.p) else f"{judged.p:.2g}" + (" (Holm)" if kind == "primary" else "")
+            chosen = "-" if isnan(judged.test_error) else f"+-{shown(judged.test_error, unit, signed=False)}"
             lines.append(
                 f"| {judged.label} | {kind} | {shown(judged.found.estimate, unit)} | {interval(judged.found, unit)} | "
-                f"{p} | {judged.seeds} | +-{shown(judged.test_error, unit, signed=False)} | {judged.verdict} |"
+                f"{p} | {judged.seeds} | {chosen} | {judged.verdict} | {interval(judged.blocked, unit)} |"
             )
     return "\n".join(lines)
 

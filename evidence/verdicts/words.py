@@ -9,7 +9,7 @@ from pathlib import Path
 from evidence import logs
 from evidence.experiments import PRIMARY
 from evidence.verdicts import distance
-from evidence.verdicts.claims import SUBJECTS
+from evidence.verdicts.claims import subject
 from evidence.verdicts.found import Found, Judged, interval, shown
 from evidence.verdicts.tables import wished
 
@@ -24,12 +24,21 @@ The paper reports better pictures classified at less computation, and says that 
 every part is switched on and off by itself, with several random starts, on small sets and short schedules, so that a
 difference can be laid at the door of one part. How all of it was fixed beforehand is in `PROTOCOL.md`; every number
 with its interval in `krause_paper.md`; the logs in `logs/`. This page is regenerated from them by `make evidence`."""
+HINTS = "Beside it, to be taken as hints (of twenty that hide nothing, one looks like something by chance)"
+READ = (
+    "How to read it: behind each difference stands a bracket in which the true one lies, 95 times of 100. *It helps* "
+    "or *it costs*: the bracket leaves out 0. *No difference*: it lies within bounds that were set before (half a "
+    "point, 0.005 bits a byte). *These runs cannot tell*: neither, which does not mean that there is nothing: more "
+    "random starts would be needed. Results were looked at more than once while runs came in (`PROTOCOL.md`, section "
+    "8); no run was added, left out or repeated for what was seen, and the brackets are those of a single look."
+)
 END = """## How to repeat it
 
     python -m evidence.run fashion pair cifar --workers 3 --data DATA --out OUT     one GPU; --limit-seconds, resumed
     python -m evidence.vits OUT --data DATA                                         the kept ViTs looked at
     python -m evidence.run smollm2 --workers 4 --data DATA --out OUT                one GPU; adapters of SmolLM2-135M
     python -m evidence.long_range --preset small --out OUT                          a CPU, an hour
+    python -m evidence.long_range --preset large --workers 6 --out OUT              a GPU; of a CPU's core 80 minutes
     python -m evidence.logs OUT                                                     joins what was found into the logs
     make evidence                                                                   pages and figure
 
@@ -59,8 +68,10 @@ def short(found: dict[str, Found]) -> str:
                     said.setdefault(outcome(judged, one), []).append(one.experiment.title.split(",")[0])
         if said:
             places = "; ".join(f"{word} on {' and '.join(sets)}" for word, sets in said.items())
-            lines.append(f"- {SUBJECTS[label]}: {places}.")
-    return "\n".join(lines) if lines else "Not run yet."
+            lines.append(f"- {subject(label)}: {places}.")
+    if not lines:
+        return "Not run yet."
+    return "\n".join([*lines, "", READ])
 
 
 def outcome(judged: Judged, one: Found) -> str:
@@ -84,11 +95,11 @@ def wrapped(part: str) -> str:
 def sentences(one: Found) -> str:
     """What an experiment found, a sentence a contrast."""
     kept, planned = one.counts
-    lines = [f"{kept} of {planned} planned runs are in the logs."] if kept < planned else []
+    lines = [f"{kept} of {planned} planned runs are in the logs."]
     for kind in ("primary", "exploratory"):
         judged = [j for j in one.contrasts(kind) if j.found is not None]
         if judged:
-            lines.append("\nAsked beforehand:\n" if kind == "primary" else "\nBeside it, to be taken as hints:\n")
+            lines.append("\nAsked beforehand:\n" if kind == "primary" else f"\n{HINTS}:\n")
             lines += [f"- {sentence(j, one)}" for j in judged]
     rates = {row["learning_rate"] for rows in one.reported.values() for row in rows if "learning_rate" in row}
     others = {arm: rate for arm, rate in wished(one).items() if rate not in rates}
@@ -106,7 +117,6 @@ def sentence(judged: Judged, one: Found) -> str:
     """One contrast in words."""
     found, unit = judged.found, one.experiment.unit
     assert found is not None
-    subject = SUBJECTS.get(judged.label, judged.label)
     number = f"{shown(found.estimate, unit)} {unit} ({interval(found, unit)})"
     helps = (found.estimate > 0) == one.experiment.larger_is_better
     ends = {
@@ -116,7 +126,9 @@ def sentence(judged: Judged, one: Found) -> str:
         "undecided": "these runs cannot tell",
     }
     end = "one random start, no interval" if isnan(judged.p) else ends[judged.verdict]
-    return f"{subject}: {number}; {end}."
+    if judged.verdict == "undecided" and found.low * found.high > 0:  # Holm's correction alone
+        end += f" (the bracket leaves out 0, but {len(PRIMARY)} questions were asked: corrected p {judged.p:.2g})"
+    return f"{subject(judged.label)}: {number}; {end}."
 
 
 def long_range(folder: Path) -> str:
