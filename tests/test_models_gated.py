@@ -90,7 +90,7 @@ def test_it_starts_at_the_published_shares_with_the_bases_projections():
         assert part.o_proj_krause.bias is None
         torch.testing.assert_close(part.gate_proj_krause.bias.softmax(0), part.gate_proj_krause.bias.new([0.8, 0.2]))
         assert 0.005 < part.gate_proj_krause.weight.std() < 0.015
-        torch.testing.assert_close(part.sigma, torch.full((4,), 5.5))
+        torch.testing.assert_close(part.sigma, torch.full((4,), 5.5, dtype=torch.float64))
     llama = add_krause_branch(gated_base("llama"), projections="fresh").model.layers[0].self_attn
     assert bool((llama.q_proj_krause.bias == 0).all())
     assert not torch.equal(llama.q_proj_krause.weight, llama.q_proj.weight)

@@ -21,7 +21,7 @@ from krause_dynamics.models import (  # noqa: E402
 )
 from krause_dynamics.models.linear import LinearAttention  # noqa: E402
 from krause_dynamics.nn import KrauseAttention  # noqa: E402
-from tests.model_sizes import PATCHES, PICTURES, WINDOWS, WORDS, pixels, seeded, words  # noqa: E402
+from tests.model_sizes import PATCHES, PICTURES, WINDOWS, WORDS, gated_base, pixels, seeded, words  # noqa: E402
 
 LANGUAGE = {"gaussian": {}, "softmax": {"score": "dot", "support": "full"}, "first tokens": {
     "support": "window+first_tokens", "score": "dot+temperature+key_norm"}}  # fmt: skip
@@ -158,3 +158,19 @@ def test_a_layer_names_what_it_does_not_know():
     layer = KrauseAttention(8, 2)
     with pytest.raises(ValueError, match="return_weights"):
         layer(torch.zeros(1, 3, 8), return_weights="sparse")
+
+
+@torch.no_grad()
+def test_a_gated_model_guesses_for_another_and_takes_its_guesses_back():
+    torch.manual_seed(0)
+    main, x = gated_base("llama"), words(9, batch=1)
+    assistant = kd.models.add_krause_branch(gated_base("llama", seed=1), window=4, top_k=2)
+    how = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
+    assert torch.equal(main.generate(x, assistant_model=assistant, **how), main.generate(x, **how))
+
+
+def test_a_cache_of_a_layer_is_none_of_a_model():
+    model = kd.models.add_krause_branch(gated_base("llama"), window=4, top_k=2)
+    for each in (model, kd.krausify(gated_base("llama"), window=4)):
+        with pytest.raises(TypeError, match="Cache of transformers such as DynamicCache, got WindowCache"):
+            each(words(4), past_key_values=kd.nn.WindowCache(4))

@@ -13,6 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.models.branches import Gate
 from krause_dynamics.models.configuration import KrauseConfig
+from krause_dynamics.models.folders import check_complete
 from krause_dynamics.nn import KrauseAttention
 from krause_dynamics.nn.parts import PerHead
 
@@ -161,6 +162,19 @@ class KrauseModel(PreTrainedModel):
         if isinstance(config, KrauseConfig):  # what is none is refused by transformers
             config.check()  # attributes may have been set since it was built
         super().__init__(config)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """As in transformers, but weights that the files lack are an error, not a fresh start.
+
+        Raises:
+            ValueError: Files that lack weights.
+        """
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        model, info = loaded
+        resized = {name for name, *_ in info["mismatched_keys"]}  # a head of other classes, where that was asked for
+        check_complete(info, lambda name: name not in resized, "save the model again by save_pretrained")
+        return (model, info) if output_loading_info else model
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -22,6 +22,7 @@ from transformers import (
 from krause_dynamics._value import check_names
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.models.branches import Gate
+from krause_dynamics.models.folders import OwnFolder, check_complete
 from krause_dynamics.models.gated_attention import (
     PROJECTIONS,
     SUFFIX,
@@ -168,12 +169,12 @@ class GatedModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # mix
         """
         loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         model, info = loaded
-        lost = sorted(name for name in info["missing_keys"] if any(part in name.split(".") for part in PARTS))
-        if lost:
-            raise ValueError(
-                f"the files lack {len(lost)} weights of the Krause branch, such as {lost[0]}; load the base by "
-                "AutoModelForCausalLM, then kd.models.add_krause_branch(base) or kd.models.load_adapter(base, path)"
-            )
+        check_complete(
+            info,
+            lambda name: not {"self_attn", *PARTS}.isdisjoint(name.split(".")),
+            "load the base by AutoModelForCausalLM, then kd.models.add_krause_branch(base) or "
+            "kd.models.load_adapter(base, path)",
+        )
         return (model, info) if output_loading_info else model
 
     def _prepare_cache_for_generation(  # type: ignore[override]
@@ -185,6 +186,8 @@ class GatedModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # mix
         cache, branch = model_kwargs.get("past_key_values"), Branch(**self.config.krause_branch)
         if cache is not None and branch.gate != "closed":
             add_layers(cache, self.config.num_hidden_layers, branch.window)
+            if generation_config.is_assistant:  # its guesses are taken back
+                cache.activate_past_recording()
         return prepared
 
     def _valid_auto_compile_criteria(self, *_: Any, **__: Any) -> bool:
@@ -202,7 +205,7 @@ def gated_classes(family: str) -> tuple[Any, Any]:
     base_config, base = _base_classes(family)
     kind = PREFIX + family
     config = type(
-        f"KrauseGated{base_config.__name__}", (base_config,),
+        f"KrauseGated{base_config.__name__}", (OwnFolder, base_config),
         {"model_type": kind, "__module__": __name__, "__doc__": f"`{base_config.__name__}` and ``krause_branch``."},
     )  # fmt: skip
     strict = sorted({*(getattr(base, "_keep_in_fp32_modules_strict", None) or ()), "log_sigma"})

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from krause_dynamics._arguments import COUNT, POSITIVE
 from krause_dynamics.interaction import TopK, Window
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.models.branches import Gate
 from krause_dynamics.models.gated_masks import heard_of
-from krause_dynamics.models.padding import PADDING
+from krause_dynamics.models.padding import PADDING, check_cache
 from krause_dynamics.nn import LogSigma, krause_attention
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -80,11 +80,10 @@ def add_layers(cache: Any, count: int, window: int) -> None:
     """Append a `KrauseLayer` for each of the `count` layers of a model to its cache, once.
 
     Raises:
-        TypeError: Not a cache of transformers for a decoder.
+        TypeError: Not a cache of transformers.
         ValueError: A cache that has seen tokens without the branch, or one that is offloaded.
     """
-    if not isinstance(cache, Cache):
-        raise TypeError(f"past_key_values must be a Cache of transformers such as DynamicCache, got {type(cache)}")
+    check_cache(cache)
     if len(cache.layers) > count:
         return
     if cache.offloading:
@@ -125,7 +124,7 @@ class KrauseBranch(nn.Module):
             setattr(self, name + SUFFIX, fresh)
         self.gate_proj_krause = Gate(width).to(**place)
         heads = self.q_proj.out_features // self.head_dim
-        self.log_sigma = LogSigma(branch.sigma, heads).to(like.device)
+        self.log_sigma = LogSigma(branch.sigma, heads).to(like.device, torch.promote_types(torch.float32, like.dtype))
 
     @torch.no_grad()
     def copy_projections(self) -> None:

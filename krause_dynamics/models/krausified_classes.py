@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from krause_dynamics._value import value_from
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.interaction import Interaction
+from krause_dynamics.models.folders import OwnFolder, check_complete
 from krause_dynamics.models.padding import say_unpadded
 from krause_dynamics.nn.huggingface.registry import KRAUSE, SOFTMAX
 from krause_dynamics.nn.huggingface.rules import LayerRule
@@ -40,11 +41,23 @@ class Krausified:
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
-        """As in transformers; bandwidths that the files lack (a base folder) start as the configuration says."""
+        """As in transformers; a base folder's bandwidths, with ``config=`` of a krausified model, start as that says.
+
+        Raises:
+            ValueError: The files lack weights of attention modules.
+        """
         model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)  # type: ignore[misc]
         missing = {name.rpartition(".")[0] for name in info["missing_keys"]}
-        for name, part in model.named_modules():
-            if isinstance(part, LogSigma) and name in missing:
+        own = {name: part for name, part in model.named_modules() if isinstance(part, LogSigma)}
+        attention = tuple(f"{name}." for name, part in model.named_modules() if _dispatches(type(part)))  # type: ignore[arg-type]
+        becomes = own.keys() if "config" in kwargs and own.keys() <= missing else ()  # of a base folder
+        check_complete(
+            info,
+            lambda name: name.startswith(attention) and name.rpartition(".")[0] not in becomes,
+            "save the model again by save_pretrained",
+        )
+        for name, part in own.items():
+            if name in missing:
                 start(part, model.get_submodule(name.rpartition(".")[0]).krause_rule)
         return (model, info) if output_loading_info else model
 
@@ -89,18 +102,19 @@ def grow(model: Any) -> None:
         part.log_sigma = LogSigma(
             1.0, torch.as_tensor(rule.sigma).numel(), learn=getattr(config, "krause_learns", True)
         )
-        start(part.log_sigma, rule, device=next(part.parameters()).device)
+        like = next(part.parameters())  # of the attention module: its projections
+        start(part.log_sigma, rule, like)
     if {"attention_mask", "position_ids", "past_key_values"} <= inspect.signature(model.forward).parameters.keys():
         model._unpadded_hook = model.register_forward_pre_hook(say_unpadded, with_kwargs=True)
 
 
 @torch.no_grad()
-def start(log_sigma: LogSigma, rule: LayerRule, device: Any = None) -> None:
-    """Set a bandwidth to the one that the rule says, in float32, or float64 in a process of that default."""
+def start(log_sigma: LogSigma, rule: LayerRule, like: Tensor | None = None) -> None:
+    """Set a bandwidth to the one that the rule says, in float32, or float64 in a model of that dtype."""
     weight = log_sigma.weight
-    dtype = torch.promote_types(torch.float32, torch.get_default_dtype())
+    like = weight if like is None else like
     value = torch.as_tensor(rule.sigma, dtype=torch.float64).reshape(-1).log()
-    value = value.to(weight.device if device is None else device, dtype)
+    value = value.to(like.device, torch.promote_types(torch.float32, like.dtype))
     if value.device.type == weight.device.type:
         weight.data = value
     else:
@@ -136,7 +150,7 @@ def krause_config(base: Any) -> Any:
     """The configuration class beside one of transformers; its models become known to the Auto classes."""
     kind = PREFIX + base.model_type
     config = type(
-        f"Krause{base.__name__}", (base,),
+        f"Krause{base.__name__}", (OwnFolder, base),
         {"model_type": kind, "__module__": __name__, "__doc__": f"`{base.__name__}` and the rules of its layers."},
     )  # fmt: skip
     CONFIG_MAPPING.register(kind, config)

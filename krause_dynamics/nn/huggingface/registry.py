@@ -20,6 +20,7 @@ from krause_dynamics.nn.huggingface.rules import LayerRule, rule_of
 
 KRAUSE, SOFTMAX = "krause", "krause_softmax"
 _HOME = "transformers.modeling_utils"
+OWN = "krause_"  # begins the model types whose classes are ours
 _names: set[str] = set()
 
 
@@ -133,13 +134,19 @@ def _forgotten(model: Any) -> str | None:
 
 
 def _refusing_choice(choose: Callable[..., Any]) -> Callable[..., Any]:
-    """The choice of an implementation, which refuses ours for models that would never call it.
+    """The choice of an implementation, which refuses ours for models that would never call it, and folders of ours.
 
     transformers takes any registered name, and a model with attention code of its own then goes on with that.
     """
 
     @wraps(choose)
     def chosen(self: Any, *args: Any, **options: Any) -> Any:
+        kind = str(self.config.model_type)
+        if kind.startswith(OWN) and kind != type(self.config).model_type:
+            raise UnsupportedModel(
+                f"{type(self).__name__} would leave the Krause attention of this {kind} out; load it by the Auto "
+                "classes, which know its own class, or kd.unkrausify the model and save it"
+            )
         name = next(iter(args or options.values()), None)
         if isinstance(name, str) and name in _names and not self._can_set_attn_implementation():
             raise UnsupportedModel(
