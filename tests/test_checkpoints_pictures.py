@@ -217,8 +217,9 @@ def test_a_stage_of_windows_has_its_states_and_the_whole_is_refused():
             record(model, PIXELS, attention=attention)
     for number, side in ((0, 12), (1, 6)):
         blocks = list(model.encoder.layers[number].blocks)
-        with pytest.raises(UnsupportedModel, match="in windows of a picture"):
-            record(model, PIXELS, blocks=blocks)
+        if side % 4:
+            with pytest.raises(UnsupportedModel, match="tokens hear padding"):
+                record(model, PIXELS, blocks=blocks)
         seen = []
         hooks = [block.register_forward_hook(lambda m, a, out, seen=seen: seen.append(out[0])) for block in blocks]
         with torch.no_grad():

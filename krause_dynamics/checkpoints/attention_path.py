@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from krause_dynamics.checkpoints import capture, own_attention
+from krause_dynamics.checkpoints import capture, own_attention, windows
 from krause_dynamics.checkpoints.backbone import of_transformers
 from krause_dynamics.errors import UnsupportedModel
 
@@ -24,11 +24,12 @@ def tier_of(attention: str | None, model: Any, batch: int, tokens: int) -> str:
     return {None: "none", "weights": "full", "eager": "statistics"}.get(attention, str(attention))
 
 
-def path_of(model: Any, attention: str | None) -> str:
+def path_of(model: Any, attention: str | None, blocks: list[torch.nn.Module]) -> str:
     """How attention is read.
 
     ``registry`` if the model's attention can be replaced for the pass, ``eager``: what the model itself returns,
-    ``krause``: calls of our rules, ``calls``: of a module of one's own these and calls of torch's attention.
+    ``krause``: calls of our rules, ``calls``: of a module of one's own these and calls of torch's attention,
+    ``windows``: the weights of each window of a picture.
     """
     if attention is None:
         return "none"
@@ -40,6 +41,8 @@ def path_of(model: Any, attention: str | None) -> str:
                 "others are seen as they are made"
             )
         return "calls" if own else "krause"
+    if windows.in_windows(blocks):
+        return "windows"
     if attention == "eager":
         return "eager"
     reason = capture.refusal(model)

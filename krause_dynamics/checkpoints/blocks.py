@@ -14,12 +14,13 @@ from krause_dynamics.checkpoints.equal_blocks import equal_blocks
 from krause_dynamics.errors import UnsupportedModel
 
 
-def check_kind(model: Any, argument: str = "input_ids") -> None:
+def check_kind(model: Any, argument: str = "input_ids", *, counted: bool = True) -> None:
     """Refuse models which are not a stack of blocks over what they are shown.
 
     Args:
         model: The model.
         argument: What its ``forward`` would be given: ``"input_ids"`` or ``"pixel_values"``.
+        counted: Whether the configuration must say how many blocks there are; False where they are given.
 
     Raises:
         UnsupportedModel: With the reason and, where there is one, the way out.
@@ -38,7 +39,7 @@ def check_kind(model: Any, argument: str = "input_ids") -> None:
             "" if taken != "pixel_values" else " (pictures: a floating array (n, channels, height, width), or files)"
         )
         raise UnsupportedModel(f"{name} takes {taken}{shown}, not {argument}{_suggested(model, argument)}")
-    if not _numbers_of_layers(model):
+    if counted and not _numbers_of_layers(model):
         raise UnsupportedModel(
             f"{name}: its configuration does not say how many layers there are (num_hidden_layers)"
             f"{_suggested(model, argument)}"
@@ -100,7 +101,7 @@ def find_blocks(model: Any, blocks: Sequence[nn.Module] | None = None) -> tuple[
         raise UnsupportedModel(
             f"{type(model).__name__} merges its tokens between stages, so that no sequence of patches runs through all "
             "of its blocks: what is analysed keeps its tokens. Pass the blocks of one stage of the picture, such as "
-            "blocks=list(model.encoder.layers[0].blocks), with attention=None where it attends in windows"
+            "blocks=list(model.encoder.layers[0].blocks) of Swin"
         )
     layers = int(getattr(model.config, "num_hidden_layers", 0) or 0)
     groups = getattr(getattr(model, "encoder", None), "albert_layer_groups", None)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from krause_dynamics._progress import ProgressBar
-from krause_dynamics.checkpoints import capture, own_attention, own_module, torch_calls
+from krause_dynamics.checkpoints import capture, own_attention, own_module, torch_calls, windows
 from krause_dynamics.checkpoints.attention_path import (
     TIERS,
     check_one_per_block,
@@ -69,7 +69,7 @@ class Passes:
         blocks: Modules to watch.
         expected: Calls of blocks that one forward pass must make.
         path: How attention is read: ``"registry"``, ``"eager"``, ``"krause"`` (it is ours),
-            ``"calls"`` (of a module of one's own) or ``"none"``.
+            ``"calls"`` (of a module of one's own), ``"windows"`` (of a picture) or ``"none"``.
         batch_size: Sequences per forward pass.
         min_queries: A key needs that many queries to be a strongest key.
         tier: How much of attention is looked at: ``"sink"``, ``"statistics"``, ``"full"`` (with the maps of a block) or
@@ -127,13 +127,13 @@ class Passes:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, received {batch_size}")
         base = checkpoint.backbone
-        check_kind(base, getattr(prepared, "argument", "input_ids"))
+        check_kind(base, getattr(prepared, "argument", "input_ids"), counted=blocks is None)
         watched, expected = find_blocks(base, blocks)
         order = None if of_transformers(base) else own_module.tried(base, prepared, watched)
         prepared = prepared if order is None else order.inputs
         check_company(prepared.lengths, prepared.source)
         with capture.lock(base):  # nobody else's recording may be taken for the model's own attention
-            path = path_of(base, attention)
+            path = path_of(base, attention, watched)
         silent = without_attention(getattr(base, "config", None), expected)
         report = ProgressBar("sequences") if progress is True else progress or None
         tier = tier_of(attention, base, min(batch_size, len(prepared)), int(prepared.lengths.max()))
@@ -164,7 +164,7 @@ class Passes:
         with self.watching(layers) as watch:
             output = self.run(model, batch)
         watch.stream.check(self.expected)
-        if self.path in ("registry", "krause", "calls"):
+        if self.path in ("registry", "krause", "calls", "windows"):
             check_one_per_block(watch.called, self.expected, self.silent)
             for block in self.silent:
                 if watch.found is not None:
@@ -219,6 +219,8 @@ class Passes:
                 stack.enter_context(own_attention.watching(lambda: stream.block, attention, **options))
             if self.path == "calls":
                 stack.enter_context(torch_calls.watching(lambda: stream.block, attention, **options))
+            if self.path == "windows":
+                stack.enter_context(windows.watching(model, self.blocks, lambda: stream.block, attention, **options))
             yield watch
 
     def _check_unchanged(self, model: Any, batch: Any, output: Any) -> None:

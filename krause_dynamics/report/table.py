@@ -35,6 +35,7 @@ _PATHS = {
     "registry": "the attention registry of transformers",
     "eager": "the weights that the model returns",
     "krause": "the calls of Krause attention as they were made",
+    "windows": "the weights within each window of a picture (scores over the whole picture are left out)",
     "calls": "the calls of attention as they were made",
 }
 
