@@ -32,7 +32,18 @@ LAYERS = {
 }
 WIDTH, HEADS = 48, 6
 # Calls that are made of others, and calls that compute nothing.
-MADE_OF_OTHERS = {"linear", "matmul", "to", "reshape", "flatten", "contiguous", "zeros", "zeros_like", "ones_like", "sum_to_size"}
+MADE_OF_OTHERS = {
+    "linear",
+    "matmul",
+    "to",
+    "reshape",
+    "flatten",
+    "contiguous",
+    "zeros",
+    "zeros_like",
+    "ones_like",
+    "sum_to_size",
+}
 VIEWS = {
     "view", "transpose", "split", "narrow", "slice", "select", "expand", "permute", "unflatten", "detach", "detach_",
     "as_strided", "unsqueeze", "squeeze", "t", "alias", "unbind", "split_with_sizes", "_reshape_alias", "_unsafe_view",
@@ -107,7 +118,11 @@ def layers_of(name):
     else:
         hood = kd.Window(words["window"])
     hood = hood & kd.TopK(words["top_k"]) if "top_k" in words else hood
-    return tokens, KrauseAttention(WIDTH, HEADS, hood, impl="triton"), models_gpu.Softmax(WIDTH, HEADS, "window" in words)
+    return (
+        tokens,
+        KrauseAttention(WIDTH, HEADS, hood, impl="triton"),
+        models_gpu.Softmax(WIDTH, HEADS, "window" in words),
+    )
 
 
 def step_of(layer, tokens):

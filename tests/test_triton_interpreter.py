@@ -10,7 +10,9 @@ import pytest
 pytest.importorskip("triton")
 
 
-@pytest.mark.parametrize("name", ["interpreted_triton.py", "interpreted_ring.py", "interpreted_sums.py"])
+@pytest.mark.parametrize(
+    "name", ["interpreted_triton.py", "interpreted_ring.py", "interpreted_sums.py", "interpreted_layer.py"]
+)
 def test_kernels_in_the_interpreter(name):
     here = Path(__file__).parent
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(here.parent)}
