@@ -5,6 +5,7 @@
 What is in OUT or in `evidence/logs` already is not run again; what the time does not reach is left for the next call
 (unfinished runs go on from their files in the folder of ``--work``, where it is still there). OUT holds three small
 tables for each experiment and the weights of a few models; ``python -m evidence.logs OUT`` joins them into the logs.
+Weights are not in the repository: ``--only fashion-dot.full-0 fashion-gaussian.window+top_k-0`` trains two runs again.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Session:
         """Hand runs that are not known to the workers."""
         wanted = list(wanted)
         known = {row["run"] for row in self.rows(wanted[0].experiment)} if wanted else set()
+        known -= set(self.options.only or ())
         found = {}
         for run in wanted:
             if run.name not in known:
@@ -123,7 +125,8 @@ def carry_out_all(session: Session, experiments: list[Experiment]) -> int:
         session.collect(ahead)
         rate = rate_of(session, experiment)
         say(f"{experiment.name}: " + ("no learning rate yet" if rate is None else f"learning rate {rate:g}"))
-        reported = runs(experiment)[: session.options.runs]
+        only = session.options.only
+        reported = [run for run in runs(experiment)[: session.options.runs] if not only or run.name in only]
         pending = {} if rate is None else session.submit(reported, rate)
         ahead = session.submit(tuning_runs(experiments[i + 1]), 0.0) if i + 1 < len(experiments) else {}
         session.collect(pending)
@@ -150,6 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--work", default=str(Path(tempfile.gettempdir()) / "krause_runs"), help="folder of the runs")
     parser.add_argument("--compile", action="store_true", help="fuse the models with torch.compile, where it can")
     parser.add_argument("--runs", type=int, help="only so many runs of each experiment")
+    parser.add_argument("--only", nargs="+", help="these runs alone, also where the logs know them: for their weights")
     parser.add_argument("--small", action="store_true", help="tiny models on few examples, to try the machinery")
     session = Session(parser.parse_args(arguments))
     session.out.mkdir(parents=True, exist_ok=True)

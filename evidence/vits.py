@@ -2,10 +2,13 @@
 
     python -m evidence.vits WEIGHTS --data DATA
 
-WEIGHTS is the folder into which ``python -m evidence.run fashion`` wrote the two models that it keeps (11 MB each, not
-in the repository). The first pictures of the test part go through both; that they answer as the logs of their runs say
-shows that the weights are those. Writes three figures, `figures/trained_vits*.png`, and a table into the
-logs.
+WEIGHTS is the folder into which the runner wrote the two models that it keeps (11 MB each, not in the repository):
+
+    python -m evidence.run fashion --only fashion-dot.full-0 fashion-gaussian.window+top_k-0 --data DATA --out WEIGHTS
+
+The first pictures of the test part go through both; that they answer as the logs of their runs say shows that the
+weights are those (of runs made again, on another machine or with torch.compile, how alike they are). Writes three
+figures, `figures/trained_vits*.png`, and a table into the logs.
 """
 
 from __future__ import annotations
@@ -81,9 +84,9 @@ def row(name: str, control: str, found: Looked) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def agreement(model: Any, task: Any, run: str) -> float:
+def agreement(model: Any, task: Any, run: str, folder: Path = logs.FOLDER) -> float:
     """Share of the first test pictures that are right where the log of the run says so, and wrong where it says so."""
-    kept = {one["run"]: logs.unpacked(one["right"]) for one in logs.read(logs.FOLDER, "fashion", "answers")}
+    kept = {one["run"]: logs.unpacked(one["right"]) for one in logs.read(folder, "fashion", "answers")}
     rows = torch.arange(ASKED)
     right = (task.answers(model, "test", rows) == task.labels["test"][rows]).numpy()
     return float((right == kept[run][:ASKED]).mean())
@@ -95,6 +98,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("weights", type=Path, help="folder of the kept weights")
     parser.add_argument("--data", type=Path, required=True, help="folder that holds fashion")
     parser.add_argument("--count", type=int, default=16, help="pictures")
+    parser.add_argument("--logs", type=Path, default=logs.FOLDER, help="folder of the runs' answers, and of the table")
+    parser.add_argument("--figures", type=Path, default=twins.FIGURES, help="folder of the figures")
     options = parser.parse_args(arguments)
     task = test_part(options.data)
     pixels = ((task.pixels["test"][: options.count].float() - task.mean) / task.deviation).numpy()
@@ -103,14 +108,16 @@ def main(arguments: list[str] | None = None) -> int:
     rows = []
     for name, looked in found.items():
         for control, one in looked.items():
-            more = {"as_logged": agreement(models[name], task, RUNS[name])} if control == "trained" else {}
+            more = (
+                {"as_logged": agreement(models[name], task, RUNS[name], options.logs)} if control == "trained" else {}
+            )
             rows.append(row(name, control, one) | more)
-    logs.write(logs.FOLDER, "vits", "results", rows)
+    logs.write(options.logs, "vits", "results", rows)
     told = {"command": COMMAND, "pictures": options.count, "runs": list(RUNS.values())}
     whole = {name: {control: one.analysis for control, one in looked.items()} for name, looked in found.items()}
-    plots.save_figure(twins.draw(whole), twins.FIGURES / "trained_vits.png", told)
-    plots.save_figure(vit_figures.lines(found), twins.FIGURES / "trained_vits_heads.png", told)
-    plots.save_figure(vit_figures.evolution(found, pixels[:MAPS]), twins.FIGURES / "trained_vits_attention.png", told)
+    plots.save_figure(twins.draw(whole), options.figures / "trained_vits.png", told)
+    plots.save_figure(vit_figures.lines(found), options.figures / "trained_vits_heads.png", told)
+    plots.save_figure(vit_figures.evolution(found, pixels[:MAPS]), options.figures / "trained_vits_attention.png", told)
     sys.stdout.write("".join(f"{line}\n" for line in rows))
     return 0
 

@@ -55,6 +55,26 @@ def test_a_file_is_trained_and_settings_overrule_it(file, tmp_path):
     assert (again.exit_code, "without a run" in again.output) == (2, True)
 
 
+def test_several_seeds_are_several_runs_and_their_spread(file, tmp_path):
+    words = (file, "--out", tmp_path / "runs", "-s", "training.epochs=1", "--seeds", 2, "-s", "training.seed=3")
+    answer = run(*words, "--json")
+    assert answer.exit_code == 0, answer.output
+    facts = json.loads(answer.stdout)
+    alone = [json.loads((tmp_path / "runs" / f"seed-{seed}" / "result.json").read_text()) for seed in (3, 4)]
+    losses = [result["test_loss"] for result in alone]
+    assert (facts["seeds"], losses[0] != losses[1]) == ([3, 4], True)
+    assert facts["test_loss"]["mean"] == pytest.approx(sum(losses) / 2)
+    assert facts["test_loss"]["deviation"] == pytest.approx(abs(losses[0] - losses[1]) / 2**0.5)
+    kept = TrainingConfiguration.read(tmp_path / "runs" / "seed-4" / "configuration.toml")
+    assert kept.training.seed == 4
+    again = run(*words, "--csv")  # read, not trained again
+    assert again.exit_code == 0, again.output
+    lines = again.stdout.splitlines()
+    assert lines[0].startswith("seed,epoch,")
+    assert [line.partition(",")[0] for line in lines[1:]] == ["3"] * 3 + ["4"] * 3
+    assert "mean +- standard deviation of 2 seeds" in run(*words).output
+
+
 def test_paths_are_relative_to_the_file(file, tmp_path, monkeypatch):
     text = file.read_text(encoding="utf-8").replace(str(tmp_path / "data"), "data")
     file.write_text(text, encoding="utf-8")

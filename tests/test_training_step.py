@@ -14,6 +14,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 from krause_dynamics.models import KrauseViT, KrauseViTConfig, parameter_groups  # noqa: E402
+from krause_dynamics.training import evaluation  # noqa: E402
 from krause_dynamics.training.augmentation import Mixer, beta_table, shifted  # noqa: E402
 from krause_dynamics.training.formats import Pictures  # noqa: E402
 from krause_dynamics.training.loop import Batches, optimizer_of  # noqa: E402
@@ -151,6 +152,22 @@ def test_a_step_is_the_step_of_adamw_by_hand():
     np.testing.assert_allclose(ours.losses[:2], losses, rtol=1e-5)
     for (name, p), q in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_process_without_examples_adds_nothing(monkeypatch):
+    """Five test pictures among eight processes: sums of all are those of one process."""
+    x, y = made.pictures(5)
+    parts = dict.fromkeys(("train", "validation", "test"), Pictures(x, y.astype(np.int64)))
+    task = Classes(parts, 3, Training(), CPU)
+    torch.manual_seed(0)
+    model = KrauseViT(KrauseViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, **task.follows()))
+    given, found = {"batch_size": 4, "limit": None, "bfloat16": False}, []
+    monkeypatch.setattr(task, "numbers", lambda sums: sums)
+    monkeypatch.setattr("torch.distributed.all_reduce", found.append)
+    whole = evaluation.measured(model, task, "test", rank=0, world=1, **given)
+    for rank in range(8):
+        evaluation.measured(model, task, "test", rank=rank, world=8, **given)
+    torch.testing.assert_close(torch.stack(found).sum(0), whole)
 
 
 def test_bits_of_a_uniform_model_are_eight_a_value():

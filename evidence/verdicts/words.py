@@ -35,7 +35,8 @@ READ = (
 END = """## How to repeat it
 
     python -m evidence.run fashion pair cifar --workers 3 --data DATA --out OUT     one GPU; --limit-seconds, resumed
-    python -m evidence.vits OUT --data DATA                                         the kept ViTs looked at
+    python -m evidence.run fashion --only fashion-dot.full-0 fashion-gaussian.window+top_k-0 --data DATA --out OUT
+    python -m evidence.vits OUT --data DATA                                         these two, looked at
     python -m evidence.run smollm2 --workers 4 --data DATA --out OUT                one GPU; adapters of SmolLM2-135M
     python -m evidence.long_range --preset small --out OUT                          a CPU, an hour
     python -m evidence.long_range --preset large --workers 6 --out OUT              a GPU; of a CPU's core 80 minutes

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +22,10 @@ def train(
     set_: Settings = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda (default: a GPU where there is one).")] = None,
     resume: Annotated[str, typer.Option(help="auto: go on with the run of the folder; never: refuse one.")] = "auto",
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many runs, from training.seed on, each in OUT/seed-N; their mean and spread."),
+    ] = None,
     *,
     output: Output,
 ) -> None:
@@ -29,12 +35,15 @@ def train(
     """
     folder = Path(configuration.stem) if out is None else out
     go_on = f"the last finished epoch is kept in {folder}, and the same command goes on"
-    answered(partial(_train, configuration, folder, set_ or [], device, resume, output), output, go_on)
+    answered(partial(_train, configuration, folder, set_ or [], device, resume, seeds, output), output, go_on)
 
 
-def _train(path: Path, out: Path, settings: list[str], device: str | None, resume: str, output: Output) -> Answer:
+def _train(
+    path: Path, out: Path, settings: list[str], device: str | None, resume: str, seeds: int | None, output: Output
+) -> Answer:
     from krause_dynamics.command.options import setting
     from krause_dynamics.command.tables import assign
+    from krause_dynamics.training import TrainingConfiguration
     from krause_dynamics.training import train as run
     from krause_dynamics.training.configuration import tables_of
 
@@ -42,11 +51,55 @@ def _train(path: Path, out: Path, settings: list[str], device: str | None, resum
     for given in settings:
         tables = assign(tables, *setting(given))
     first = os.environ.get("RANK", "0") == "0"
-    about: dict[str, Any] = {"resume": resume, "ending": output.format}
-    result = run(tables, out=out, device=device, progress=first and output.progress, **about)
-    if not first:
-        return Answer("")
-    measures = ", ".join(f"{k} {v:.4g}" for k, v in result.test.items() if k not in ("epoch", "step", "split"))
-    chosen = result.result["chosen_by"]
-    words = f"{out}: test {measures} (best of {result.result['epochs']} epochs by {chosen}: {result.best['epoch']})"
-    return Answer(words, {"out": out} | result.result, (out / "metrics.csv").read_text)
+    about: dict[str, Any] = {"resume": resume, "ending": output.format, "progress": first and output.progress}
+    if seeds is None:
+        result = run(tables, out=out, device=device, **about)
+        return Answer(_told(result), {"out": out} | result.result, _metrics(result)) if first else Answer("")
+    begin = TrainingConfiguration.read(tables).training.seed
+    results = {
+        seed: run(assign(tables, "training.seed", seed), out=out / f"seed-{seed}", device=device, **about)
+        for seed in range(begin, begin + seeds)
+    }
+    return _several(out, results) if first else Answer("")
+
+
+def _told(result: Any) -> str:
+    """A run in a line."""
+    measures = ", ".join(f"{name} {value:.4g}" for name, value in _measures(result).items())
+    epochs, chosen = result.result["epochs"], result.result["chosen_by"]
+    return f"{result.folder}: test {measures} (best of {epochs} epochs by {chosen}: {result.best['epoch']})"
+
+
+def _metrics(result: Any) -> Callable[[], str]:
+    return partial((result.folder / "metrics.csv").read_text, encoding="utf-8")
+
+
+def _measures(result: Any) -> dict[str, float]:
+    return {name: value for name, value in result.test.items() if name not in ("epoch", "step", "split", "seconds")}
+
+
+def _several(out: Path, results: Mapping[int, Any]) -> Answer:
+    """Runs that differ in their seed: each, then mean and standard deviation of the test part."""
+    found = [_measures(result) for result in results.values()]
+    summary = {
+        f"test_{name}": {
+            "mean": mean(one[name] for one in found),
+            "deviation": stdev(one[name] for one in found) if len(found) > 1 else None,
+        }
+        for name in found[0]
+    }
+    told = ", ".join(
+        f"{name.removeprefix('test_')} {x['mean']:.4g}" + (f" +- {x['deviation']:.2g}" if x["deviation"] else "")
+        for name, x in summary.items()
+    )
+    words = [*map(_told, results.values()), f"{out}: test {told} (mean +- standard deviation of {len(found)} seeds)"]
+    facts = {"out": out, "seeds": list(results), **summary, "runs": [result.result for result in results.values()]}
+
+    def rows() -> str:
+        head, lines = "", []
+        for seed, result in results.items():
+            head, *own = _metrics(result)().splitlines()
+            lines += [f"{seed},{line}" for line in own]
+        return "\n".join([f"seed,{head}", *lines]) + "\n"
+
+    return Answer("\n".join(words), facts, rows)

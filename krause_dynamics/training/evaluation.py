@@ -35,10 +35,12 @@ def measured(
     """
     model.eval()
     device = next(model.parameters()).device
-    rows = torch.arange(rank, min(task.sizes[part], limit or task.sizes[part]), world, device=device)
+    rows = torch.arange(min(task.sizes[part], limit or task.sizes[part]), device=device)[rank::world]
     total: Any = 0
     with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-        for some in rows.split(batch_size):
+        if not len(rows):  # fewer examples than processes: this one adds nothing, but what is summed up has its shape
+            total = 0.0 * task.sums(model, part, torch.zeros(1, dtype=torch.long, device=device))
+        for some in rows.split(batch_size) if len(rows) else ():
             total = total + task.sums(model, part, some)
     if world > 1:
         distributed.all_reduce(total)
