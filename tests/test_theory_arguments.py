@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from krause_dynamics import theory
+from krause_dynamics.theory._bessel import iv_ratio, log_iv
 
 FORMULAS = {
     name: getattr(theory, name)
@@ -189,3 +190,78 @@ def test_limits_that_were_undefined():
     np.testing.assert_allclose(start, [0.2], rtol=1e-15)
     assert theory.kuramoto_order_parameter(times=1e6, start=0.0) == 0.0
     assert theory.self_weight(tokens=1e300, scaling=4.0, similarity=0.0) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("degree", "dimension"), [(1000, 2), (300, 50), (5, 3)])
+def test_switching_where_bessel_functions_are_no_floats(degree, dimension):
+    """The two rates by mpmath's Bessel functions, at the answer; relative tolerance of a ratio 2/degree from 1."""
+    beta = theory.switching_beta(degree, dimension=dimension)
+    order = degree + mpmath.mpf(dimension) / 2 - 1
+    rates = [d * (d + dimension - 2) * mpmath.besseli(order + k, beta) for k, d in enumerate((degree, degree + 1))]
+    assert float(rates[0] / rates[1]) == pytest.approx(1.0, rel=1e-12)
+
+
+@pytest.mark.parametrize(("order", "x"), [(1000, 200.0), (180, 27.0), (2, 1e-300), (400, 40.0), (5, 3.0)])
+def test_logarithms_and_ratios_of_bessel_functions(order, x):
+    exact = mpmath.log(mpmath.besseli(order, x))
+    assert float(log_iv(order, x) - exact) == pytest.approx(0.0, abs=1e-11)
+    ratio = mpmath.besseli(order + 1, x) / mpmath.besseli(order, x)
+    assert iv_ratio(order, x) == pytest.approx(float(ratio), rel=1e-12)
+
+
+def test_ratios_of_bessel_functions_of_large_arguments_lie_between_amos_bounds():
+    for order, x in ((1e6, 5e11), (1e8, 1e9)):
+        a = order + 0.5
+        low, high = (x / (a + math.hypot(x, c)) for c in (a + 1.0, a))
+        assert low * (1 - 1e-15) <= iv_ratio(order, x) <= high * (1 + 1e-15)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: theory.equiangular_rate(similarity=0.1, beta=1.0, tokens=10**30), "tokens must be at most 2"),
+        (lambda: theory.gaussian_rule_variance(times=[1.0, 2.0], variance=[1.0] * 3), r"times \(2,\), variance \(3,\)"),
+        (lambda: theory.winning_wave(radius=1e-300, length=5.0), "length / radius"),
+        (lambda: theory.retrieval_time_bound(beta=1e300, decay=1.0), "beta must lie in"),
+        (lambda: theory.cluster_lifetime(beta=1.0, angle=math.pi - 1e-15), "stop and start must be further"),
+        (lambda: theory.reversible_law([[0.0, 1.0], [2.0, 0.0]]), "symmetric"),
+        (lambda: theory.oscillator_energy(positions=[[2.0, 0.0]], coupling=[[0.0]], stimulus=[[0.0, 0.0]]), "unit vec"),
+        (lambda: theory.leading_share_bound(massive=0.0, others=0.0), "no token has a length"),
+    ],
+)  # fmt: skip
+def test_sizes_shapes_and_paths_are_refused_in_words(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()
+
+
+def test_exact_counts_may_be_of_any_size():
+    assert theory.equally_spaced_freezing_time(6 * 10**30 + 4) == 5 * 10**30 + 5
+
+
+def test_paths_that_end_near_a_rest_or_take_for_ever():
+    """At beta = 0 the follower's phi' = -sin(phi)/2: twice the logarithm of the ratio of half tangents."""
+    time = theory.causal_gap_time(start=1.0, stop=1e-300, beta=0.0)
+    assert time == pytest.approx(2.0 * (math.log(math.tan(0.5)) - math.log(0.5e-300)), rel=1e-10)
+    assert theory.causal_gap_time(start=1.0, stop=0.2, beta=1e15) == math.inf
+    assert theory.gaussian_lifetime(1e6) == math.inf
+
+
+@pytest.mark.parametrize(("beta", "strength", "opening"), [(1e-8, 0.3, 0.7), (1.0, 1e-3, 0.5), (50.0, 0.2, 1.5)])
+def test_positions_however_weak_keep_tokens_apart(beta, strength, opening):
+    theta = theory.frozen_position_angle(beta=beta, strength=strength, opening=opening)
+    with mpmath.workdps(30):
+        far = 2 * beta * (mpmath.sin(theta) + strength * mpmath.sin(opening)) ** 2
+        back = (mpmath.sin(2 * mpmath.mpf(theta)) + strength * mpmath.sin(opening + mpmath.mpf(theta))) * mpmath.exp(
+            -far
+        )
+        ahead = strength * mpmath.sin(opening - mpmath.mpf(theta))
+    assert theta > 0
+    assert float(ahead - back) == pytest.approx(0.0, abs=1e-15)
+
+
+def test_a_profile_of_any_resolution_sums_the_degrees_that_grow():
+    """Beyond 12 sqrt(beta) degrees nothing is left to tell apart."""
+    fine, finer = (
+        theory.retrieval_profile(positions=[0.2, 0.9], time=0.5, beta=4.0, decay=1.0, resolution=m) for m in (1e9, 1e15)
+    )
+    np.testing.assert_allclose(fine, finer, rtol=1e-14)

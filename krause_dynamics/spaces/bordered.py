@@ -21,7 +21,8 @@ class Torus(Space):
     """R^d with every coordinate modulo ``length``; positions are kept in [0, length).
 
     Shifting a particle by whole periods changes nothing. A ball (`Within`) may have at most half the length as its
-    radius, so that a source is heard on one side only; scores without a ball are summed over all images (heat kernels).
+    radius, so that a source is heard on one side only (at exactly half the length, from both sides, which cancel);
+    scores without a ball are summed over all images (heat kernels).
 
     Attributes:
         length: Period, positive; unit: position. One number, or one for each coordinate: ``Torus((2.0, 1.0))``.

@@ -18,8 +18,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from krause_dynamics._arguments import Domain
+from krause_dynamics._arguments import Domain, Reals, Whole
 
+EXACT = 2**53
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -45,6 +46,8 @@ def formula(**domains: Domain) -> Callable[[Callable[P, R]], Callable[P, R]]:
             bound = signature.bind(*args, **kwargs)
             for name, value in bound.arguments.items():
                 bound.arguments[name] = domains[name].read(name, value)
+                _check_exact(name, bound.arguments[name], domains[name])
+            _check_shapes({name: value for name, value in bound.arguments.items() if _is_free(domains[name])})
             try:
                 with np.errstate(all="ignore"):
                     answer: Any = function(*bound.args, **bound.kwargs)
@@ -58,6 +61,24 @@ def formula(**domains: Domain) -> Callable[[Callable[P, R]], Callable[P, R]]:
         return read
 
     return decorate
+
+
+def _check_exact(name: str, value: Any, domain: Domain) -> None:
+    if isinstance(domain, Whole) and domain.most == math.inf and value > EXACT:
+        raise ValueError(f"{name} must be at most 2^53 = {EXACT}, the last whole number of floats, got {value}")
+
+
+def _is_free(domain: Domain) -> bool:
+    return isinstance(domain, Reals) and domain.ndim is None
+
+
+def _check_shapes(arrays: dict[str, np.ndarray]) -> None:
+    """Arrays of any shape are broadcast against one another."""
+    try:
+        np.broadcast_shapes(*(array.shape for array in arrays.values()))
+    except ValueError:
+        given = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise ValueError(f"arrays must broadcast to one shape, got {given}") from None
 
 
 def _named(function: str, names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,9 @@ def travel_time(log_slowness: Callable[[float], Any], low: float, high: float) -
         return 0.0
     middle, half = 0.5 * (low + high), 0.5 * (high - low)
     steps = half * (1.0 - 0.5 ** np.arange(HALVINGS + 1))
-    nodes = np.unique(np.concatenate([middle - steps, middle + steps, [low, high]]))
+    # A speed that vanishes at 0 asks for pieces that halve down to a small ``low``.
+    towards = [] if low <= 0.0 else high * 0.5 ** np.arange(min(1100, math.ceil(math.log2(high) - math.log2(low))))
+    nodes = np.unique(np.concatenate([middle - steps, middle + steps, towards, [low, high]]))
     inner = [float(log_slowness(x)) for x in nodes[1:-1]]
     largest = max(inner)
 
@@ -37,12 +39,15 @@ def travel_time(log_slowness: Callable[[float], Any], low: float, high: float) -
         # Gauss-Kronrod nodes lie inside, where the slowness is finite.
         pieces = [quad(slowness, a, b, epsabs=0.0, epsrel=1e-11, limit=200) for a, b in pairwise(nodes)]
     total, error = (math.fsum(part) for part in zip(*pieces, strict=True))
+    log_time = largest + math.log(total)
+    if log_time > math.log(np.finfo(float).max) + error / total:
+        return math.inf
     if not error <= 1e-8 * total:
         raise ValueError(
-            f"the time from {low!r} to {high!r} cannot be found: the quadrature leaves {error / total:.1e}"
+            f"stop and start must be further from where the speed is 0 than rounding tells, got {low!r} and {high!r}: "
+            f"the quadrature between them leaves a relative error of {error / total:.1e}"
         )
-    log_time = largest + math.log(total)
-    return math.exp(log_time) if log_time < math.log(np.finfo(float).max) else math.inf
+    return math.exp(log_time)
 
 
 def at_times(rates: Callable[[float, Any], Any], times: np.ndarray, start: list[float], *, atol: float) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from krause_dynamics._arguments import LARGEST, POSITIVE, Complexes, Flag, Real, Reals, Whole, Word
+from krause_dynamics._arguments import POSITIVE, Complexes, Flag, Real, Reals, Whole, Word, affordable
 from krause_dynamics.theory._formula import formula
 
 TimeModel = Literal["discrete", "normalised", "per_capita"]
@@ -266,8 +266,9 @@ def winning_wave(*, radius: float, length: float, noise: float = 0.0, normalised
     """
     if length < 2.0 * radius:
         raise ValueError(f"length must be at least 2 radius = {2 * radius:g} on a torus, got {length:g}")
-    modes = np.arange(1, int(50.0 * length / (2.0 * np.pi * radius)) + 1)
-    Whole(most=LARGEST).read("8 length / radius", len(modes))
+    count = 50.0 * length / (2.0 * np.pi * radius)
+    affordable("length / radius, times 8,", count)
+    modes = np.arange(1, int(count) + 1)
     rates = growth_rate(
         wavenumber=2.0 * np.pi * modes / length, radius=radius, density=1.0 / length, normalised=normalised, noise=noise
     )

@@ -32,7 +32,7 @@ RANDOM_START_THRESHOLD = (0.2125, 0.003)
 UNIFORM_DENSITY_CLUSTERS = {3.0: 1, 7.5: 3, 8.0: 3, 12.0: 5, 16.0: 7}
 
 
-@formula(agents=Whole(2))
+@formula(agents=Whole(2, 10**100))  # exact: no floats
 def equally_spaced_freezing_time(agents: int) -> int:
     r"""Steps until n agents with gaps equal to the radius stop: T(6k + r) = 5k + (1, 1, 1, 2, 5, 6)[r], n >= 2.
 

@@ -43,21 +43,26 @@ def frozen_position_angle(*, beta: float, strength: float, opening: float) -> fl
     if strength == 0.0:
         return 0.0
 
-    def scores(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        own = 1.0 + strength**2 + 2.0 * strength * np.cos(theta - opening)
-        other = np.cos(2.0 * theta) + strength**2 * np.cos(2.0 * opening) + 2.0 * strength * np.cos(theta + opening)
-        return own, other
+    place = strength * math.sin(opening)
 
     def pull(theta: float) -> float:
-        own, other = scores(np.asarray(theta))
-        # Both sides times e^{-b (s - c)}: s - c is never negative, so that nothing overflows.
-        fading = math.exp(-beta * float(own - other))
-        return strength * math.sin(opening - theta) - fading * (
-            math.sin(2.0 * theta) + strength * math.sin(opening + theta)
-        )
+        # Left side less right side, over e^{b (s - c)}, with s - c = 2 (sin theta + a sin phi)^2; two equal forms, each
+        # without cancellation where it is taken.
+        far = 2.0 * beta * (math.sin(theta) + place) ** 2
+        if far < 0.5:
+            apart = -2.0 * strength * math.cos(opening) * math.sin(theta) - math.exp(-far) * math.sin(2.0 * theta)
+            return apart - math.expm1(-far) * strength * math.sin(opening + theta)
+        back = math.sin(2.0 * theta) + strength * math.sin(opening + theta)
+        return strength * math.sin(opening - theta) - math.exp(-far) * back
 
     grid = np.linspace(0.0, opening, 2001)
-    own, other = scores(grid)
-    best = int(np.argmax(np.logaddexp(beta * own, beta * other)))
-    low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    return brentq(pull, low, high, xtol=1e-15, rtol=1e-14)
+    # The energy e^{b s} + e^{b c}, logarithm less that of a constant.
+    own = 2.0 * strength * np.cos(grid - opening)
+    energy = beta * own + np.log1p(np.exp(-2.0 * beta * (np.sin(grid) + place) ** 2))
+    best = int(np.argmax(energy))
+    low, high = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, len(grid) - 1)])
+    if not pull(low) > 0.0 > pull(high):  # an end at which the pull is 0 to rounding
+        low, high = 0.0, opening
+    if not pull(low) > 0.0:
+        return 0.0
+    return opening if not pull(high) < 0.0 else float(brentq(pull, low, high, xtol=1e-300, rtol=1e-14))

@@ -16,6 +16,12 @@ from krause_dynamics.theory._formula import formula
 from krause_dynamics.theory.modes import mode_growth
 
 INSIDE = Reals(0.0, 1.0, "()")
+TEMPERATURE = Real(0.0, 1e8, "(]")  # a sum over 12 sqrt(beta) degrees, each with its Bessel functions
+
+
+def _degrees(beta: float, resolution: float) -> np.ndarray:
+    """Those that matter: further ones weigh less than 1e-19, or grow less than e^{-72} of the fastest."""
+    return np.arange(1, math.ceil(min(3.0 * resolution, 12.0 * math.sqrt(beta) + 40.0)) + 1)
 
 
 @formula(positions=INSIDE, time=Real(0.0), rate=Real(0.0), decay=Real(0.0))
@@ -52,7 +58,7 @@ def causal_response(*, positions: ArrayLike, time: float, rate: float, decay: fl
     return kernel * rate * time * ratio
 
 
-@formula(positions=INSIDE, time=Real(0.0), beta=POSITIVE, decay=Real(0.0), resolution=POSITIVE, normalised=Flag())
+@formula(positions=INSIDE, time=Real(0.0), beta=TEMPERATURE, decay=Real(0.0), resolution=POSITIVE, normalised=Flag())
 def retrieval_profile(
     *, positions: ArrayLike, time: float, beta: float, decay: float, resolution: float, normalised: bool = True
 ) -> np.ndarray:
@@ -61,7 +67,7 @@ def retrieval_profile(
     Args:
         positions: s in (0, 1), any shape.
         time: t.
-        beta: inverse temperature.
+        beta: inverse temperature in (0, 1e8].
         decay: l >= 0 of the causal graphon.
         resolution: M, angles further apart than about 1/M of a turn are told apart.
         normalised: SA, or USA.
@@ -75,7 +81,7 @@ def retrieval_profile(
         >>> answer.round(6).tolist()
         [0.164182, 0.150913, 0.203871]
     """
-    degrees = np.arange(1, math.ceil(3.0 * resolution) + 1)  # beyond, weights are below 1e-19
+    degrees = _degrees(beta, resolution)
     total = np.zeros_like(positions)
     rates = mode_growth(degree=degrees, beta=beta, dimension=2, normalised=normalised)
     for degree, rate in zip(degrees, rates, strict=True):
@@ -84,14 +90,14 @@ def retrieval_profile(
     return total
 
 
-@formula(beta=POSITIVE, decay=POSITIVE, resolution=POSITIVE, normalised=Flag())
+@formula(beta=TEMPERATURE, decay=POSITIVE, resolution=POSITIVE, normalised=Flag())
 def recency_time(*, beta: float, decay: float, resolution: float, normalised: bool = True) -> float:
     r"""Time after which the retrieval profile falls towards the last token: recency is lost, primacy is left.
 
     2 (1 - e^{-l}) sum_n w_n a_n/sum_n w_n a_n^2, w_n = exp(-pi^2 n^2/(2 M^2)): the slope at s = 1 changes sign.
 
     Args:
-        beta: inverse temperature.
+        beta: inverse temperature in (0, 1e8].
         decay: l > 0.
         resolution: M.
         normalised: SA, or USA.
@@ -103,18 +109,18 @@ def recency_time(*, beta: float, decay: float, resolution: float, normalised: bo
         >>> round(theory.recency_time(beta=1.0, decay=1.0, resolution=2.0), 6)
         2.834755
     """
-    degrees = np.arange(1, math.ceil(3.0 * resolution) + 1)
+    degrees = _degrees(beta, resolution)
     rates = mode_growth(degree=degrees, beta=beta, dimension=2, normalised=normalised)
     weighted = np.exp(-((math.pi * degrees / resolution) ** 2) / 2.0) * rates
     return float(-2.0 * math.expm1(-decay) * weighted.sum() / (weighted * rates).sum())
 
 
-@formula(beta=POSITIVE, decay=POSITIVE, normalised=Flag())
+@formula(beta=TEMPERATURE, decay=POSITIVE, normalised=Flag())
 def retrieval_time_bound(*, beta: float, decay: float, normalised: bool = True) -> float:
     r"""Time until which the retrieval profile is proved a U: min(3 - sqrt 3, 2 (1 - e^{-l}))/max_n a_n.
 
     Args:
-        beta: inverse temperature.
+        beta: inverse temperature in (0, 1e8].
         decay: l > 0.
         normalised: SA, or USA.
 
@@ -125,6 +131,6 @@ def retrieval_time_bound(*, beta: float, decay: float, normalised: bool = True) 
         >>> round(theory.retrieval_time_bound(beta=1.0, decay=1.0), 6)
         2.832145
     """
-    degrees = np.arange(1, int(4.0 * math.sqrt(beta)) + 20)
+    degrees = _degrees(beta, math.inf)
     largest = float(mode_growth(degree=degrees, beta=beta, dimension=2, normalised=normalised).max())
     return min(3.0 - math.sqrt(3.0), -2.0 * math.expm1(-decay)) / largest

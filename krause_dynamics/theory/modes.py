@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from krause_dynamics._arguments import POSITIVE, ArrayLike, Flag, Maybe, Real, Reals, Whole
+from krause_dynamics.theory._bessel import iv_ratio, log_iv
 from krause_dynamics.theory._formula import formula
 
 
@@ -39,16 +40,11 @@ def kernel_coefficient(*, degree: ArrayLike, beta: float, dimension: int, scaled
 
 def _log_kernel_coefficient(degree: ArrayLike, beta: float, dimension: int) -> np.ndarray:
     # In logarithms, as both factors leave the range of floats in high dimension while their product does not.
-    from scipy.special import gammaln, hyp0f1, ive
+    from scipy.special import gammaln
 
     half = dimension / 2
     order = np.asarray(degree, dtype=float) + half - 1
-    direct = beta + np.log(ive(order, beta)) - (half - 1) * np.log(beta / 2.0)
-    # Where I_order leaves the range of floats, beta is far below the order: its power series, largest term taken out.
-    lost = ~np.isfinite(direct)
-    growth = np.log(hyp0f1(order + 1, np.where(lost, beta**2 / 4.0, 0.0)))
-    series = (order - half + 1) * np.log(beta / 2.0) - gammaln(order + 1) + growth
-    return gammaln(half) + np.where(lost, series, direct)
+    return gammaln(half) + log_iv(order, beta) - (half - 1) * np.log(beta / 2.0)
 
 
 @formula(degree=Reals(0.0), beta=POSITIVE, dimension=Whole(2), normalised=Flag())
@@ -119,13 +115,21 @@ def switching_beta(degree: int, *, dimension: int = 2) -> float:
     """
     from scipy.optimize import brentq
 
-    ell = degree
+    order = degree + dimension / 2 - 1
+    target = degree * (degree + dimension - 2) / ((degree + 1) * (degree + dimension - 1))
+    # Amos 1974: x/(a + sqrt(x^2 + c^2)) with a = order + 1/2 is above the ratio for c = a, and below for c = a + 1.
+    low = _amos_root(target, order + 0.5, order + 0.5)
+    high = _amos_root(target, order + 0.5, order + 1.5)
+    return brentq(
+        lambda beta: iv_ratio(order, beta) / target - 1.0, low * (1 - 1e-6), high * (1 + 1e-6), xtol=1e-12, rtol=1e-14
+    )
 
-    def difference(beta: float) -> float:
-        lower, upper = mode_growth(degree=np.array([ell, ell + 1]), beta=beta, dimension=dimension)
-        return float(upper / lower - 1.0)
 
-    return brentq(difference, 0.2 * (ell + dimension / 2 - 1), 10.0 * (ell + dimension) ** 2, xtol=1e-12, rtol=1e-14)
+def _amos_root(ratio: float, a: float, c: float) -> float:
+    """X with x/(a + sqrt(x^2 + c^2)) = ratio."""
+    slope = 1.0 / ratio
+    half = a * slope / (slope * slope - 1.0)
+    return half + float(np.sqrt(half * half + (c * c - a * a) / (slope * slope - 1.0)))
 
 
 @formula(beta=Reals(0.0, ends="()"))

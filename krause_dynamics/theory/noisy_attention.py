@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._arguments import POSITIVE, ArrayLike, Reals, Whole
+from krause_dynamics.theory._bessel import iv_ratio
 from krause_dynamics.theory._formula import formula
 from krause_dynamics.theory.modes import kernel_coefficient
 
@@ -55,16 +56,6 @@ def critical_attention_noise(*, beta: float, dimension: int) -> float:
     return float(np.sqrt(2.0 / linear_threshold(beta=beta, dimension=dimension)))
 
 
-def _bessel_ratio(order: float, beta: float) -> float:
-    """I_{order+1}(beta)/I_order(beta); the power series where both leave the range of floats."""
-    from scipy.special import hyp0f1, ive
-
-    if beta > 20.0 and ive(order, beta) > 0.0:
-        return float(ive(order + 1.0, beta) / ive(order, beta))
-    z = beta * beta / 4.0
-    return float(beta / (2.0 * (order + 1.0)) * hyp0f1(order + 2.0, z) / hyp0f1(order + 1.0, z))
-
-
 @formula(dimension=Whole(2))
 def transition_order_threshold(dimension: int) -> float:
     r"""beta* with I_{d/2+1}(beta*)/I_{d/2}(beta*) = 1/d: the transition at K_lin is continuous iff beta <= beta*.
@@ -85,7 +76,7 @@ def transition_order_threshold(dimension: int) -> float:
     from scipy.optimize import brentq
 
     # The ratio rises with beta and lies below beta/(d + 2), so that the root lies above (d + 2)/d.
-    return brentq(lambda beta: _bessel_ratio(dimension / 2, beta) - 1.0 / dimension, 0.9, 4.0, xtol=1e-13, rtol=1e-14)
+    return brentq(lambda beta: iv_ratio(dimension / 2, beta) - 1.0 / dimension, 0.9, 4.0, xtol=1e-13, rtol=1e-14)
 
 
 @formula(beta=POSITIVE, dimension=Whole(2))
@@ -123,7 +114,7 @@ def landau_quartic(beta: float) -> float:
         >>> round(theory.landau_quartic(1.0), 6)
         0.010686
     """
-    return 1.0 / 32.0 - 1.0 / (64.0 * (1.0 - _bessel_ratio(1.0, beta)))
+    return 1.0 / 32.0 - 1.0 / (64.0 * (1.0 - iv_ratio(1.0, beta)))
 
 
 @formula(beta=POSITIVE, coupling=POSITIVE, modes=Whole(1, 4096))
