@@ -26,7 +26,8 @@ def travel_time(log_slowness: Callable[[float], Any], low: float, high: float) -
     middle, half = 0.5 * (low + high), 0.5 * (high - low)
     steps = half * (1.0 - 0.5 ** np.arange(HALVINGS + 1))
     # A speed that vanishes at 0 asks for pieces that halve down to a small ``low``.
-    towards = [] if low <= 0.0 else high * 0.5 ** np.arange(min(1100, math.ceil(math.log2(high) - math.log2(low))))
+    pieces = min(1100, math.ceil(math.log2(high) - math.log2(low))) if low > 0.0 else 0
+    towards = high * 0.5 ** np.arange(pieces)
     nodes = np.unique(np.concatenate([middle - steps, middle + steps, towards, [low, high]]))
     inner = [float(log_slowness(x)) for x in nodes[1:-1]]
     largest = max(inner)
@@ -37,8 +38,8 @@ def travel_time(log_slowness: Callable[[float], Any], low: float, high: float) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IntegrationWarning)  # of the smallest pieces, a few roundings wide
         # Gauss-Kronrod nodes lie inside, where the slowness is finite.
-        pieces = [quad(slowness, a, b, epsabs=0.0, epsrel=1e-11, limit=200) for a, b in pairwise(nodes)]
-    total, error = (math.fsum(part) for part in zip(*pieces, strict=True))
+        parts = [quad(slowness, a, b, epsabs=0.0, epsrel=1e-11, limit=200) for a, b in pairwise(nodes)]
+    total, error = (math.fsum(part) for part in zip(*parts, strict=True))
     log_time = largest + math.log(total)
     if log_time > math.log(np.finfo(float).max) + error / total:
         return math.inf
