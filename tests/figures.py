@@ -102,6 +102,7 @@ FIGURES: dict[str, Callable[[], Any]] = {
     "sinks_figure": lambda: plots.sinks_figure(figures.analysis()),
     "spectrum": lambda: plots.spectrum(figures.with_spectrum(), lines=3),
     "sphere": lambda: plots.sphere(table_plots_particles.on_sphere()),
+    "stacks": lambda: plots.stacks(results.pairs(), quantity="entropy"),
     "synchronization": lambda: plots.synchronization(figures.analysis()),
     "synchronization, interval": lambda: plots.synchronization(figures.analysis(), band="interval"),
     "synchronization, entropy": lambda: plots.synchronization(figures.analysis(), quantity="entropy"),

@@ -14,6 +14,7 @@ from krause_dynamics import report
 from krause_dynamics.report.html import dark
 from krause_dynamics.report.summary import not_measured
 from tests.browsing import browse, browser, titled
+from tests.keywords import results
 from tests.keywords.figures import analysis, comparison, controlled, with_spectrum, with_tree
 
 # What a page is measured by: its width, the smallest letters in pictures, and letters that leave their picture.
@@ -42,7 +43,8 @@ def page(tmp_path_factory, request):
         return report.write_comparison_page(comparison((10, 200, 3000)), path, {"seed": 0})[0]
     costly = {"spectrum": with_spectrum()["spectrum"], "merge_tree": with_tree()["merge_tree"]}
     data = controlled().assign({name: values.expand_dims(control=2) for name, values in costly.items()})
-    return report.write_html(data, path, {"seed": 0})
+    further = [results.forecast(), results.confidence(), results.branches(), results.tracks(), results.pairs()]
+    return report.write_html(data, path, {"seed": 0}, beside=further)
 
 
 @browser

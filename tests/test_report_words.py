@@ -15,6 +15,7 @@ from rich.console import Console
 
 import krause_dynamics as kd
 from krause_dynamics import report
+from tests.keywords import figures, results
 
 
 def dataset(**changes):
@@ -141,3 +142,62 @@ def test_a_stored_analysis_is_told_without_torch(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Tokens other than the first are most alike" in done.stdout
     assert "cannot be listed here without torch" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_further_results_in_a_sentence():
+    """Each number is worked out here from arrays of few values."""
+    forecast = results.forecast()
+    forecast["contraction"][:] = np.array([[0.5, 1.0, 1.5, 1.0], [0.75, 1.0, 1.25, 1.0]])[:, None]
+    forecast["clusters"][:] = [[2, 4, np.nan], [5, 6, np.nan]]
+    forecast["winning_mode"][:] = np.nan
+    words = "Predicted and measured: contraction of a block 1.00 and 1.00 (correlation over blocks 1.00)"
+    assert kd.describe(forecast).lines == (f"{words}, clusters of tokens 3.0 and 5.5; means over sequences.",)
+    confidence = results.confidence()
+    for name, value in (
+        ("share_theorem", 0.25),
+        ("share_separated", 0.5),
+        ("share_near_centroid", 0.3),
+        ("distance", 4),
+    ):
+        confidence[name][:] = value
+    (line,) = kd.describe(confidence).lines
+    assert line.startswith("25.0 % of (sequence, block, head, token) satisfy both")
+    assert all(part in line for part in ("50.0 % are of one of several", "30.0 % have their key", "lie 4.0 sigma"))
+    branches = results.branches()
+    branches["importance_first"][:] = np.reshape([0.2, 0.4, 0.3], (3, 1, 1, 1))
+    branches["even_importance_first"][:] = np.reshape([0.1, 0.8, 0.1], (3, 1, 1, 1))
+    branches["gate"][:] = np.reshape([0.75, 0.25, 1.0], (3, 1, 1))
+    shares = (
+        "softmax gives it 2.00 times as much and has 75 % of the gate; krause gives it 0.50 times as much and has 25 %"
+    )
+    assert f"{shares} of the gate; mixed gives it 3.00 times as much." in kd.describe(branches).lines[0]
+    (line,) = kd.describe(results.tracks()).lines
+    # Two of three are there in all layers? Sizes are 2 2 1, 2 2 0 and 0 2 3: one is; the largest is the last one.
+    assert line.startswith(
+        "3 clusters were followed, 1 of them through all layers; the largest has 3 of 6 tokens after"
+    )
+    assert "layer 2. At its largest that is:  d |  e." in line
+    pairs = results.pairs()
+    pairs["cross"]["strongest_importance"][:] = 0.5
+    pairs["cross"]["place_by_quarter"][:] = [0.1, 0.2, 0.3, 0.9]
+    (line,) = kd.describe(pairs).lines
+    assert "receives 50 % of a head's cross-attention (even: 20 %)" in line
+    assert "looks at place 0.10 of the sources, the last at 0.90" in line
+
+
+def test_a_page_has_a_section_and_a_file_for_each_further_result(tmp_path):
+    given = [results.forecast(), results.pairs()]
+    files = report.write_page(figures.analysis(), tmp_path / "a.html", {}, beside=given)
+    names = ["a.html", "a.csv", "a.nc", "a_forecast.nc", "a_encoder.nc", "a_decoder.nc", "a_cross.nc"]
+    assert [path.name for path in files] == names
+    text = files[0].read_text(encoding="utf-8")
+    titles = ("Predicted beside measured", "Encoder and decoder", "Branches")
+    assert [f"<h2>{title}</h2>" in text for title in titles] == [True, True, False]
+    assert "predicted beside measured: <span" not in text  # nor among what was not measured
+    assert "clusters followed: <span" in text
+    xarray.testing.assert_identical(kd.open(tmp_path / "a_cross.nc"), given[1]["cross"])
+    for wrong in ([figures.analysis()], [None]):
+        with pytest.raises(ValueError, match=r"beside\[0\] must be a result of kd.checkpoints.forecast"):
+            report.write_page(figures.analysis(), tmp_path / "b.html", {}, beside=wrong)
+    with pytest.raises(TypeError, match="beside must be a list"):
+        report.write_page(figures.analysis(), tmp_path / "b.html", {}, beside=given[0])

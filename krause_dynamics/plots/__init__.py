@@ -26,7 +26,7 @@ from krause_dynamics.plots.inline import inline_svg
 from krause_dynamics.plots.intervals import interval
 from krause_dynamics.plots.merging import cluster_map, merge_tree, spectrum
 from krause_dynamics.plots.moving import animate
-from krause_dynamics.plots.pairs import cross_places, encoder_decoder_figure
+from krause_dynamics.plots.pairs import cross_places, encoder_decoder_figure, stacks
 from krause_dynamics.plots.panels import (
     clusters_and_sinks_figure,
     clusters_figure,
@@ -90,6 +90,7 @@ __all__ = [
     "sliders",
     "spectrum",
     "sphere",
+    "stacks",
     "style",
     "synchronization",
     "tracks",

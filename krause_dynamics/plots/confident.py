@@ -14,6 +14,7 @@ from krause_dynamics.plots.bands import draw, mean_and_spread
 from krause_dynamics.plots.cases import DASHES, Analysed, Named
 from krause_dynamics.plots.heads import head_map
 from krause_dynamics.plots.style import ON, new_axes
+from krause_dynamics.plots.words import wide
 
 # Shares of the tokens, each with a few words.
 SHARES = {
@@ -48,7 +49,8 @@ def confidence(dataset: Analysed, *, ax: Axes | None = None, quantity: str | Non
             look: dict[str, Any] = {"label": words, "linestyle": dash}
             draw(ax, *mean_and_spread(percent, "block"), **(look | line))
     title = None if alone else SHARES[shown[0]]
-    ax.legend(title=title, fontsize="small", loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2 if alone else 3)
+    columns = 2 if wide(ax, 2 * 48) else 1  # letters of the words
+    ax.legend(title=title, fontsize="small", loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns)
     ax.set(xlabel="block", ylabel="tokens (%)", ylim=(-2, 102))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return ax

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from krause_dynamics._arguments import Holds, Whole, reads
 from krause_dynamics.plots.style import ON
-from krause_dynamics.plots.words import drawable
+from krause_dynamics.plots.words import drawable, wide
 
 if TYPE_CHECKING:
     import xarray
@@ -65,7 +65,7 @@ def _new(rows: int) -> Axes:
     """As high as the rows need, within what a page holds."""
     width, height = mpl.rcParams["figure.figsize"]
     letters = mpl.rcParams["font.size"] / 10.0
-    figure, ax = plt.subplots(figsize=(width, float(np.clip(0.13 * letters * rows + 0.9, height, 3.0 * height))))
+    figure, ax = plt.subplots(figsize=(width, float(np.clip(0.14 * letters * rows + 0.9, height, 3.0 * height))))
     return ax
 
 
@@ -102,6 +102,10 @@ def _legend(ax: Axes, dataset: xarray.Dataset, chosen: np.ndarray, number: int) 
         return
     angle = np.degrees(2.0 * np.arcsin(float(dataset.attrs.get("radius", np.nan)) / 2.0))
     title = f"clusters within {angle:.0f}\N{DEGREE SIGN}" if np.isfinite(angle) else "clusters"
-    legend = ax.legend(handles=patches, title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small")
+    below = -3.3 * mpl.rcParams["font.size"] / (72.0 * ax.bbox.height / ax.figure.dpi)
+    place = (1.0, 1.0) if wide(ax, 2 * LETTERS) else (0.0, below)  # beside the picture, or below it
+    legend = ax.legend(
+        handles=patches, title=title, loc="upper left", bbox_to_anchor=place, fontsize="small", alignment="left"
+    )
     for text in legend.get_texts():
         text.set_parse_math(False)

@@ -12,16 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from krause_dynamics._arguments import Holds, reads
-from krause_dynamics.plots.bands import mean_and_spread
+from krause_dynamics.plots.bands import draw, mean_and_spread, words_of
 from krause_dynamics.plots.cases import DASHES, line_of
 from krause_dynamics.plots.heads import head_map
 from krause_dynamics.plots.style import ON, new_axes
+from krause_dynamics.plots.words import upright
 
 if TYPE_CHECKING:
     import xarray
 
 SOURCE = "kd.checkpoints.encoder_decoder"
 STACKS = ("encoder", "decoder")
+WORDS = {"order_parameter": "order parameter R", "importance_first": "attention to the first token"}  # both in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,54 @@ def _named(count: int) -> set[int]:
     return set(np.linspace(0, count - 1, min(count, 8)).round().astype(int).tolist())
 
 
+@reads(found=Three(), ax=ON)
+def stacks(
+    found: Mapping[str, xarray.Dataset], *, ax: Axes | None = None, quantity: str = "order_parameter", **line: Any
+) -> Axes:
+    """A number of the encoder's tokens and of the decoder's over the depth of each, without the first token.
+
+    Lines are means over pairs (and heads), bands the middle 80 per cent of them.
+
+    Args:
+        found: Of ``kd.checkpoints.encoder_decoder``.
+        ax: Where to draw.
+        quantity: A variable of both over layers, or over blocks and heads.
+        **line: For ``Axes.plot``.
+
+    Raises:
+        ValueError: A quantity of another name.
+    """
+    known = sorted(set.intersection(*(_over_depth(found[stack]) for stack in STACKS)))
+    if quantity not in known:
+        raise ValueError(f"quantity must be one of {known}, got {quantity!r}")
+    ax = new_axes(ax)
+    for number, stack in enumerate(STACKS):
+        values = found[stack][quantity]
+        values = values.sel(tokens="without_first") if "tokens" in values.dims else values
+        places, means, bounds = mean_and_spread(values, "layer" if "layer" in values.dims else "block")
+        last = float(found[stack]["layer"].values[-1]) or 1.0
+        draw(ax, places / last, means, bounds, **(line_of(number, stack) | line))
+    ax.set_xlabel("relative depth (0 = embedding, 1 = last block)")
+    ax.set_ylabel(upright(ax, WORDS.get(quantity, words_of(found["encoder"], quantity))))
+    if quantity in WORDS:
+        ax.set_ylim(-0.02, 1.02)
+    ax.legend()
+    return ax
+
+
+def _over_depth(data: xarray.Dataset) -> set[str]:
+    """Variables that a line over depth can show."""
+    return {
+        str(name)
+        for name, values in data.data_vars.items()
+        if values.dtype.kind == "f"
+        and (
+            {"layer"} <= set(values.dims) <= {"sequence", "layer", "tokens"}
+            or {"block"} <= set(values.dims) <= {"sequence", "block", "head"}
+        )
+    }
+
+
 @reads(found=Three())
 def encoder_decoder_figure(found: Mapping[str, xarray.Dataset]) -> Figure:
     """Alignment and sinks of both stacks over their depth; below, the strongest source by head and where quarters look.
@@ -95,8 +145,8 @@ def encoder_decoder_figure(found: Mapping[str, xarray.Dataset]) -> Figure:
         found: Of ``kd.checkpoints.encoder_decoder``.
     """
     figure, axes = plt.subplots(2, 2, figsize=(9.6, 6.4))
-    _stacks(axes[0, 0], found, "order_parameter", "layer", "order parameter R\nwithout the first token")
-    _stacks(axes[0, 1], found, "importance_first", "block", "attention to the first token\nof the stack itself")
+    stacks(found, ax=axes[0, 0])
+    stacks(found, ax=axes[0, 1], quantity="importance_first")
     axes[0, 0].set_title("alignment of tokens")
     axes[0, 1].set_title("attention sinks")
     head_map(found["cross"], ax=axes[1, 0], quantity="strongest_importance", vmin=0)
@@ -104,19 +154,3 @@ def encoder_decoder_figure(found: Mapping[str, xarray.Dataset]) -> Figure:
     cross_places(found["cross"], ax=axes[1, 1])
     axes[1, 1].set_title("where the decoder looks")
     return figure
-
-
-def _stacks(ax: Axes, found: Mapping[str, xarray.Dataset], quantity: str, over: str, label: str) -> None:
-    """A line for each stack over its relative depth."""
-    from krause_dynamics.plots.bands import draw
-
-    for number, stack in enumerate(STACKS):
-        if quantity not in found[stack]:
-            continue
-        values = found[stack][quantity]
-        values = values.sel(tokens="without_first") if "tokens" in values.dims else values
-        places, means, bounds = mean_and_spread(values, over)
-        last = float(found[stack]["layer"].values[-1]) or 1.0
-        draw(ax, places / last, means, bounds, **line_of(number, stack))
-    ax.set(xlabel="relative depth (0 = embedding, 1 = last block)", ylabel=label, ylim=(-0.02, 1.02))
-    ax.legend()

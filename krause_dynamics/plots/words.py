@@ -28,12 +28,16 @@ def drawable(text: str, letters: int) -> str:
 
 def upright(ax: Axes, words: str) -> str:
     """Words of a vertical axis, in lines that are no longer than it is high; lines of their own stay."""
-    points = 72.0 * ax.bbox.height / ax.figure.dpi
-    letter = 0.55 * font_manager.FontProperties(size=mpl.rcParams["axes.labelsize"]).get_size_in_points()
-    letters = max(12, int(points / letter))
+    letters = max(12, int(72.0 * ax.bbox.height / ax.figure.dpi / _letter("axes.labelsize")))
     return "\n".join(textwrap.fill(line, letters) for line in words.split("\n"))
 
 
-def plain(text: str) -> str:
-    """A name whose dollar signs are no formula."""
-    return text.replace("$", r"\$")
+def wide(ax: Axes, letters: int) -> bool:
+    """Whether so many small letters stand side by side below the axes."""
+    return bool(72.0 * ax.bbox.width / ax.figure.dpi >= letters * _letter("legend.fontsize"))
+
+
+def _letter(parameter: str) -> float:
+    """Width of a letter in points."""
+    size = font_manager.FontProperties(size=mpl.rcParams[parameter]).get_size_in_points()
+    return 0.55 * float(size)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from krause_dynamics.report.beside import kind_of
 from krause_dynamics.report.comparison import comparison_rows
 from krause_dynamics.report.findings import findings
 from krause_dynamics.trajectory import Trajectory
@@ -37,11 +38,13 @@ class Description:
         return f"<div><b>{escape(self.title)}</b><ul>{items}</ul></div>"
 
 
-def describe(data: Trajectory | xarray.Dataset) -> Description:
-    """What a run, a sweep, an analysis or a comparison holds, in words.
+def describe(data: Any) -> Description:
+    """What a run, a sweep, an analysis, a comparison or a further result of a model holds, in words.
 
     Args:
-        data: A `Trajectory`, or a Dataset of ``kd.sweep``, ``kd.analyze``, ``kd.compare`` or ``Trajectory.to_xarray``.
+        data: A `Trajectory`, a Dataset of ``kd.sweep``, ``kd.analyze``, ``kd.compare`` or ``Trajectory.to_xarray``, or
+            what ``kd.checkpoints.forecast``, ``confidence``, ``tracks``, ``encoder_decoder`` and
+            ``kd.models.branch_statistics`` give.
 
     Returns:
         A title and lines; it prints, and shows itself in a notebook.
@@ -51,6 +54,8 @@ def describe(data: Trajectory | xarray.Dataset) -> Description:
     """
     if isinstance(data, Trajectory):
         return Description(repr(data), tuple(_of_a_run(data)))
+    if (kind := kind_of(data)) is not None:
+        return Description(_title(kind.title, list(kind.named(data).values())[-1]), (kind.sentence(data),))
     if not hasattr(data, "data_vars"):
         raise TypeError(f"data must be a Trajectory or an xarray Dataset of this package, got {type(data).__name__}")
     if "case" in data.dims and "depth" in data.dims:

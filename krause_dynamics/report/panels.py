@@ -28,6 +28,7 @@ class Panel:
         shows: The variables that it draws; without one of them it is left out.
         draw: ``draw(plots, dataset, ax)``.
         label: Of the vertical axis, where the plot's own is too long for a small picture.
+        size: In inches, or a function of the Dataset that tells it.
     """
 
     title: str
@@ -35,6 +36,7 @@ class Panel:
     shows: tuple[str, ...]
     draw: Callable[[Any, Any, Any], Any]
     label: str = ""
+    size: Any = SIZE
 
 
 def _with_and_without(quantity: str) -> Callable[[Any, Any, Any], None]:
@@ -213,7 +215,7 @@ def pictures(dataset: xarray.Dataset, panels: list[Panel]) -> Iterator[tuple[Pan
         for panel in panels:
             ax = plots.new_axes(None)
             figure: Any = ax.figure
-            figure.set_size_inches(*SIZE)
+            figure.set_size_inches(*(panel.size(dataset) if callable(panel.size) else panel.size))
             panel.draw(plots, dataset, ax)
             for one in figure.axes:
                 one.set_ylabel(textwrap.fill(one.get_ylabel().replace("\n", " "), 34))

@@ -55,6 +55,7 @@ def pairs(seed: int = 0) -> dict[str, xarray.Dataset]:
         "strongest_importance": (HEADS, rng.uniform(size=(3, 4, 2)), {"long_name": "attention that it receives"}),
     }
     cross = xarray.Dataset(arrays, coords={**BLOCKS, "head": [0, 1]})
+    cross["sources"] = ("sequence", np.array([5, 5, 5]))
     return {"encoder": figures.analysis(seed), "decoder": figures.analysis(seed + 1), "cross": cross}
 
 

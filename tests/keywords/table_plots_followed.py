@@ -65,6 +65,39 @@ def _(first, second):
         plots.encoder_decoder_figure({"cross": data["cross"]})
 
 
+def aligned(seed=0, quantity="order_parameter"):
+    """Means of both stacks."""
+    found = [results.pairs(seed)[stack][quantity] for stack in ("encoder", "decoder")]
+    found = [values.isel(tokens=1) if "tokens" in values.dims else values for values in found]
+    return [values.mean([dim for dim in values.dims if dim not in ("layer", "block")]).values for values in found]
+
+
+@drawing("kd.plots.stacks", "found", 0, 1, "a line for each stack over its relative depth, without the first token")
+def _(first, second):
+    for seed in (first, second):
+        ax = plots.stacks(results.pairs(seed))
+        np.testing.assert_allclose(heights(ax), aligned(seed))
+        np.testing.assert_allclose(ax.lines[0].get_xdata(), [0, 0.25, 0.5, 0.75, 1])
+
+
+@drawing("kd.plots.stacks", "ax", None, 1, "a new figure, or the axes given and none beside them")
+def _(_, second):
+    assert_drawn_on(partial(plots.stacks, results.pairs()), second, heights, aligned())
+
+
+@drawing("kd.plots.stacks", "quantity", "mean_cosine", "entropy", "the variable that is drawn, of layers or of heads")
+def _(first, second):
+    for quantity in (first, second):
+        np.testing.assert_allclose(heights(plots.stacks(results.pairs(), quantity=quantity)), aligned(0, quantity))
+    refused(plots.stacks, results.pairs())
+
+
+@drawing("kd.plots.stacks", "line", {}, {"color": "C5"}, "colours of the cycle, or as asked")
+def _(first, second):
+    assert_colours(plots.stacks(results.pairs(), **first).lines, ["C0", "C1"])
+    assert_colours(plots.stacks(results.pairs(), **second).lines, ["C5"] * 2)
+
+
 def pixels(ax):
     return np.asarray(ax.images[0].get_array())
 

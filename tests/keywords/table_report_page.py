@@ -15,6 +15,7 @@ import pytest
 import xarray
 
 from krause_dynamics import report
+from tests.keywords import results
 from tests.keywords.figures import analysis, controlled
 from tests.keywords.row import row
 
@@ -122,6 +123,29 @@ def _(first, second):
     meta = {"analysis": json.loads(DATA[0].attrs["meta"])}
     assert made(alone(first)) == meta
     assert made(alone(second)) == PARAMETERS[0] | meta
+
+
+@cache
+def with_further(number):
+    """Names of the files and both pages of states alone, with so many further results beside."""
+    few = DATA[0][["length", "order_parameter", "norm_ratio", "clusters"]]
+    with tempfile.TemporaryDirectory() as folder:
+        further = [results.confidence(seed) for seed in range(number)]
+        page, *files = report.write_page(few, Path(folder) / "a.html", {}, beside=further)
+        texts = page.read_text(), report.write_html(few, page, {}, beside=further).read_text()
+        return [path.name for path in files], [unescape(text) for text in texts]
+
+
+@row("kd.report.write_page", "beside", 0, 1, "a section of each, in its words, and a file")
+@row("kd.report.write_html", "beside", 0, 1, "a section of each, in its words, before the table")
+def _(first, second):
+    for number in (first, second):
+        files, texts = with_further(number)
+        assert files[2:] == ["a_confidence.nc"] * number
+        for text in texts:
+            sentence = report.beside.kind_of(results.confidence()).sentence(results.confidence())
+            assert (sentence in text) == bool(number)
+            assert ("<h2>Bounded confidence</h2>" in text.partition("<h2>Layer by layer</h2>")[0]) == bool(number)
 
 
 def rows_of(data, name="a.csv"):
