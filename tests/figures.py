@@ -23,6 +23,7 @@ from tests.keywords import (
 from tests.keywords.table_plots_figures import pair
 
 plots = kd.plots
+LOOK = "paper"  # the narrowest one
 
 
 def wide() -> Any:
@@ -128,7 +129,19 @@ def words() -> Iterator[str]:
             yield f"above: {figure.get_suptitle()!r}"
         for ax in figure.axes:
             yield from (f"  {line}" for line in _of_axes(ax))
+        yield from _beyond(figure)
         plt.close(figure)
+
+
+def _beyond(figure: Any) -> Iterator[str]:
+    """What sticks out of the paper, or leaves no room for what is drawn; nothing of a figure that is well laid out."""
+    figure.draw_without_rendering()
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    if max(-box.x0, -box.y0, box.x1 - width, box.y1 - height) > 0.01:
+        yield f"  CUT: {box} of {width:.2f} x {height:.2f} inches"
+    sizes = [ax.get_window_extent().transformed(figure.dpi_scale_trans.inverted()) for ax in figure.axes]
+    if min(one.height for one in sizes) < 0.5:
+        yield "  SQUEEZED: axes of less than half an inch"
 
 
 def _of_axes(ax: Any) -> Iterator[str]:
@@ -197,5 +210,5 @@ if __name__ == "__main__":
     import matplotlib as mpl
 
     mpl.use("Agg")
-    with plots.style():
+    with plots.style(LOOK):
         print("\n".join(words()))

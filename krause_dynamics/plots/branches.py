@@ -12,8 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from krause_dynamics._arguments import FLAG, reads
 from krause_dynamics.plots.bands import draw, mean_and_spread, words_of
 from krause_dynamics.plots.cases import Analysed, Case, Named
-from krause_dynamics.plots.style import ON, new_axes
-from krause_dynamics.plots.words import upright
+from krause_dynamics.plots.style import ON, across, new_axes
+from krause_dynamics.plots.words import legend_above, upright
 
 BRANCHES = Named("kd.models.branch_statistics", ("branch", "gate", "even_importance_first"))
 COLOURS = {"softmax": "C0", "krause": "C1", "mixed": "C2"}
@@ -66,7 +66,7 @@ def branches(
     words = WORDS.get(quantity, words_of(dataset[0].data, quantity)) + (" / even attention" if relative else "")
     ax.set(xlabel="block", ylabel=upright(ax, words))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(fontsize="small")
+    legend_above(ax)
     return ax
 
 
@@ -104,7 +104,7 @@ def branches_figure(dataset: Analysed) -> Figure:
     Args:
         dataset: Of ``kd.models.branch_statistics``, or several by name.
     """
-    figure, axes = plt.subplots(2, 2, figsize=(9.0, 6.0), sharex=True)
+    figure, axes = plt.subplots(2, 2, figsize=across(9.0, 6.0), sharex=True)
     for ax, quantity in zip(axes.flat, ("importance_first", "first_token_score", "entropy", "gate"), strict=True):
         branches(dataset, ax=ax, quantity=quantity, relative=quantity in EVEN)
         if ax is not axes[0, 0]:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import AutoLocator, MaxNLocator
 
 from krause_dynamics._arguments import Holds
+from krause_dynamics.plots.words import level
 from krause_dynamics.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -163,10 +164,10 @@ def label_depth(ax: Axes, data: Any, axis: str = "layer") -> None:
     if is_comparison(data):
         ax.legend()
     if "depth" in getattr(data, "dims", ()):
-        ax.set_xlabel("relative depth (0 = embedding, 1 = after the last block)")
+        ax.set_xlabel(level(ax, "relative depth (0 = embedding, 1 = after the last block)"))
         ax.xaxis.set_major_locator(AutoLocator())
         return
-    ax.set_xlabel("layer (0 = embedding, i = after block i)" if axis == "layer" else axis)
+    ax.set_xlabel(level(ax, "layer (0 = embedding, i = after block i)" if axis == "layer" else axis))
     if axis in ("layer", "block"):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 

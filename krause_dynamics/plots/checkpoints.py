@@ -14,6 +14,7 @@ from krause_dynamics._arguments import Maybe, Real, Word, reads
 from krause_dynamics.analysis import intervals, observables
 from krause_dynamics.plots.cases import Analysed, Analyses, cases, dimension, is_comparison, label_depth
 from krause_dynamics.plots.style import ON, new_axes
+from krause_dynamics.plots.words import legend_above, level, upright, wide
 from krause_dynamics.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # Chords; smaller ones leave tokens of a trained model alone, larger ones join independent directions.
 CLUSTER_RADII = (0.4, 0.6, 0.8, 0.9, 1.0)
+BESIDE = 60  # letters that axes must hold for a legend beside them
 COMPARED_RADIUS = 0.8  # 47 degrees: one line a case
 # Short words for an axis; what else a Dataset holds by layer is labelled with its own long_name.
 _LABELS = {
@@ -70,7 +72,7 @@ def synchronization(
         if len(values) > 1:
             low, high = _band(values, band)
             ax.fill_between(times, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
-    ax.set(ylabel=known[quantity])
+    ax.set_ylabel(upright(ax, known[quantity]))
     label_depth(ax, run, axis)
     if quantity in ("order_parameter", "residual"):
         ax.set_ylim(0, 1.02)
@@ -161,9 +163,12 @@ def clusters(
             label = f"{case.name}, {_angle(radius)}" if case.name else _angle(radius)
             ax.plot(case.data["layer"], counts.values, **(colour | case.line | {"label": label} | line))
     label_depth(ax, dataset)
-    ax.set(ylabel="clusters of token directions" if quantity == "clusters" else "effective clusters")
+    ax.set_ylabel(upright(ax, "clusters of token directions" if quantity == "clusters" else "effective clusters"))
     few_decades(ax)
-    ax.legend(title="joined within", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    if wide(ax, BESIDE):
+        ax.legend(title="joined within", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    else:
+        legend_above(ax, "joined within")
     return ax
 
 
@@ -210,10 +215,10 @@ def sink_map(dataset: Analysed, *, ax: Axes | None = None, eps: float | None = N
     shown = range(0, len(columns), max(1, len(columns) // (6 if several else 12)))
     ax.set_xticks(shown, [f"{columns[i]:.2g}" if several else columns[i] for i in shown])
     over = {"block_depth": "relative depth of the block"}.get(str(rate.dims[1]), str(rate.dims[1]))
-    ax.set(xlabel=over, ylabel="" if several else "block")
+    ax.set(xlabel=level(ax, over), ylabel="" if several else "block")
     counted = "heads and sequences" if several else "sequences"
-    label = f"{counted} (%) in which the first\ntoken receives over {100 * chosen:.0f} % of attention"
-    ax.figure.colorbar(picture, label=label)
+    label = f"{counted} (%) in which the first token receives over {100 * chosen:.0f} % of attention"
+    ax.figure.colorbar(picture, ax=ax, label=upright(ax, label))
     return ax
 
 

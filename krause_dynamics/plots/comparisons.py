@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from krause_dynamics._arguments import Holds, Maybe, Real, Word, reads
 from krause_dynamics.plots.cases import cases, label_depth
-from krause_dynamics.plots.style import ON, new_axes
+from krause_dynamics.plots.style import ON, column, new_axes
+from krause_dynamics.plots.words import headline, upright
 
 if TYPE_CHECKING:
     import xarray
@@ -61,7 +62,7 @@ def difference(
         low, high = bounds.transpose("bound", ...).values
         ax.fill_between(places, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
     label_depth(ax, comparison)
-    ax.set(ylabel=f"difference of {quantity.replace('_', ' ')}")
+    ax.set_ylabel(upright(ax, f"difference of {quantity.replace('_', ' ')}"))
     return ax
 
 
@@ -116,12 +117,12 @@ def emergence_figure(comparison: xarray.Dataset) -> Figure:
     """Alignment and clusters after the last block, and sinks over all blocks, over the steps of a training."""
     wanted = {"order_parameter": 1.0, "clusters": 1.0, "sink_rate": None}
     shown = {name: depth for name, depth in wanted.items() if name in comparison}
-    fig, axes = plt.subplots(len(shown), 1, figsize=(6.4, 2.2 * len(shown)), sharex=True, squeeze=False)
+    fig, axes = plt.subplots(len(shown), 1, figsize=column(0.6 * len(shown)), sharex=True, squeeze=False)
     for ax, (name, depth) in zip(axes[:, 0], shown.items(), strict=True):
         emergence(comparison, ax=ax, quantity=name, depth=depth)
         if ax is not axes[-1, 0]:
             ax.set_xlabel("")
-    fig.suptitle("what emerges in training")
+    headline(fig, "what emerges in training")
     return fig
 
 
@@ -129,14 +130,14 @@ def emergence_figure(comparison: xarray.Dataset) -> Figure:
 def difference_figure(comparison: xarray.Dataset) -> Figure:
     """Differences of alignment, clusters and sinks from the reference, over relative depth."""
     shown = [name for name in ("order_parameter", "clusters", "sink_rate") if name in comparison]
-    fig, axes = plt.subplots(len(shown), 1, figsize=(6.4, 2.4 * len(shown)), sharex=True, squeeze=False)
+    fig, axes = plt.subplots(len(shown), 1, figsize=column(0.6 * len(shown)), sharex=True, squeeze=False)
     for ax, name in zip(axes[:, 0], shown, strict=True):
         difference(comparison, ax=ax, quantity=name)
         ax.set_ylabel(name.replace("_", " "))
         if ax is not axes[-1, 0]:
             ax.set_xlabel("")
     meta = json.loads(comparison.attrs["meta"])
-    fig.suptitle(f"difference from {meta['reference']} ({meta['level']:.0%} intervals)")
+    headline(fig, f"difference from {meta['reference']} ({meta['level']:.0%} intervals)")
     return fig
 
 

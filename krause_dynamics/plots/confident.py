@@ -13,8 +13,8 @@ from krause_dynamics._arguments import Maybe, Word, reads
 from krause_dynamics.plots.bands import draw, mean_and_spread
 from krause_dynamics.plots.cases import DASHES, Analysed, Named
 from krause_dynamics.plots.heads import head_map
-from krause_dynamics.plots.style import ON, new_axes
-from krause_dynamics.plots.words import wide
+from krause_dynamics.plots.style import ON, across, new_axes
+from krause_dynamics.plots.words import legend_above
 
 # Shares of the tokens, each with a few words.
 SHARES = {
@@ -49,8 +49,7 @@ def confidence(dataset: Analysed, *, ax: Axes | None = None, quantity: str | Non
             look: dict[str, Any] = {"label": words, "linestyle": dash}
             draw(ax, *mean_and_spread(percent, "block"), **(look | line))
     title = None if alone else SHARES[shown[0]]
-    columns = 2 if wide(ax, 2 * 48) else 1  # letters of the words
-    ax.legend(title=title, fontsize="small", loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns)
+    legend_above(ax, title)
     ax.set(xlabel="block", ylabel="tokens (%)", ylim=(-2, 102))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return ax
@@ -67,7 +66,7 @@ def confidence_figure(dataset: Analysed) -> Figure:
         figure, ax = plt.subplots()
         confidence(dataset, ax=ax)
         return figure
-    figure, axes = plt.subplot_mosaic([["shares", "shares"], ["theorem", "distance"]], figsize=(8.4, 6.4))
+    figure, axes = plt.subplot_mosaic([["shares", "shares"], ["theorem", "distance"]], figsize=across(8.4, 6.4))
     confidence(dataset, ax=axes["shares"])
     data = dataset[0].data
     percent = (100.0 * data["share_theorem"]).assign_attrs(long_name="tokens (%) of which both hypotheses hold")

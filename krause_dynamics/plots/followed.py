@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from krause_dynamics._arguments import Holds, Whole, reads
 from krause_dynamics.plots.style import ON
-from krause_dynamics.plots.words import drawable, wide
+from krause_dynamics.plots.words import drawable, level, upright, wide
 
 if TYPE_CHECKING:
     import xarray
@@ -55,7 +55,7 @@ def tracks(dataset: xarray.Dataset, *, ax: Axes | None = None, named: int = 8, *
     ax.imshow(shown, **(look | {"extent": edges, "interpolation": "nearest"} | image))
     ax.grid(visible=False)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlabel("layer (0 = embedding, i = after block i)")
+    ax.set_xlabel(level(ax, "layer (0 = embedding, i = after block i)"))
     _name_rows(ax, dataset, rows)
     _legend(ax, dataset, chosen, len(totals))
     return ax
@@ -81,7 +81,7 @@ def _name_rows(ax: Axes, dataset: xarray.Dataset, rows: np.ndarray) -> None:
     height = 72.0 * ax.bbox.height / ax.figure.dpi / max(len(rows), 1)
     if height < 4.5 or "text" not in dataset.coords:
         ax.set_yticks([])
-        ax.set_ylabel(f"{len(rows)} tokens, those that end together side by side")
+        ax.set_ylabel(upright(ax, f"{len(rows)} tokens, those that end together side by side"))
         return
     texts = [drawable(repr(str(dataset["text"].values[i]))[1:-1], 14) for i in rows]
     size = min(0.9 * height, float(mpl.rcParams["font.size"]))

@@ -15,7 +15,8 @@ from krause_dynamics._arguments import Word, reads
 from krause_dynamics.plots.bands import draw, mean_and_spread
 from krause_dynamics.plots.cases import Analysed, Case, Named
 from krause_dynamics.plots.heads import head_map
-from krause_dynamics.plots.style import ON, new_axes
+from krause_dynamics.plots.style import ON, across, new_axes
+from krause_dynamics.plots.words import legend_above, upright
 
 FORECAST = Named("kd.checkpoints.forecast", ("side", "contraction", "winning_mode", "clusters"))
 OF_SEQUENCES = {"winning_mode": "winning mode (degree)", "clusters": "clusters of tokens"}
@@ -41,7 +42,7 @@ def forecast(dataset: Analysed, *, ax: Axes | None = None, quantity: str = "cont
         ax.axhline(1.0, color="0.4", linewidth=0.8, linestyle=":")
         ax.set(xlabel="block", ylabel="contraction (1 = none)")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.legend()
+        legend_above(ax)
     else:
         _square(ax, dataset, quantity)
     return ax
@@ -77,7 +78,7 @@ def _square(ax: Axes, found: list[Case], quantity: str) -> None:
     ax.plot([0, 1.08 * most], [0, 1.08 * most], color="0.4", linewidth=0.8, linestyle=":")
     words = OF_SEQUENCES[quantity]
     ax.set(xlim=(0, 1.08 * most), ylim=(0, 1.08 * most), aspect="equal")
-    ax.set(xlabel=f"predicted {words}", ylabel=f"measured {words}")
+    ax.set(xlabel=f"predicted {words}", ylabel=upright(ax, f"measured {words}"))
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(5, integer=True))
     if not len(known):
@@ -96,10 +97,9 @@ def forecast_figure(dataset: Analysed) -> Figure:
     alone = not dataset[0].name
     below = ["clusters", "winning_mode"] + (["beta"] if alone else [])
     rows: list[Any] = [["contraction"] * len(below), below]
-    figure, axes = plt.subplot_mosaic(rows, figsize=(9.0, 6.0))
+    figure, axes = plt.subplot_mosaic(rows, figsize=across(9.0, 6.0))
     for quantity in ("contraction", *OF_SEQUENCES):
         forecast(dataset, ax=axes[quantity], quantity=quantity)
-    axes["contraction"].set_title("how much a block draws tokens together: predicted from its derivative, and measured")
     if alone:
         head_map(dataset[0].data, ax=axes["beta"], quantity="effective_beta")
     return figure

@@ -12,7 +12,7 @@ from krause_dynamics._arguments import Real, Whole, Word, reads
 from krause_dynamics.plots.bands import draw, words_of
 from krause_dynamics.plots.cases import DASHES, Analysed, Case, Named, label_depth
 from krause_dynamics.plots.style import ON, new_axes
-from krause_dynamics.plots.words import upright
+from krause_dynamics.plots.words import legend_above, upright
 
 if TYPE_CHECKING:
     import xarray
@@ -71,7 +71,7 @@ def interval(
     level = json.loads(dataset[0].data.attrs.get("meta", "{}")).get("level")
     ax.set_ylabel(upright(ax, words_of(dataset[0].data, quantity)))
     label_depth(ax, dataset[0].data, place)
-    ax.legend(title=f"band: {level:.0%} interval" if level else None)
+    legend_above(ax, f"band: {level:.0%} interval" if level else None)
     return ax
 
 

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from krause_dynamics._arguments import Holds, Maybe, Real, Whole, Word, reads
 from krause_dynamics.plots.style import ON, new_axes
+from krause_dynamics.plots.words import level, upright
 
 if TYPE_CHECKING:
     import xarray
@@ -42,9 +43,9 @@ def cluster_map(dataset: xarray.Dataset, *, ax: Axes | None = None, tokens: str 
     options: dict[str, Any] = {"norm": LogNorm(1, max(2.0, float(counts.max()))), "cmap": "viridis"} | mesh
     drawn = ax.pcolormesh(layers, np.maximum(edges, 0.0), counts.values, rasterized=True, **options)
     ax.grid(visible=False)
-    ax.set(xlabel="layer (0 = embedding, i = after block i)", ylabel="joined within (degrees)")
+    ax.set(xlabel=level(ax, "layer (0 = embedding, i = after block i)"), ylabel="joined within (degrees)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    bar = ax.figure.colorbar(drawn, label="clusters of token directions")
+    bar = ax.figure.colorbar(drawn, label=upright(ax, "clusters of token directions"))
     bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:g}"))
     bar.ax.yaxis.set_minor_formatter(NullFormatter())

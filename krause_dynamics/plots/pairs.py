@@ -15,8 +15,8 @@ from krause_dynamics._arguments import Holds, reads
 from krause_dynamics.plots.bands import draw, mean_and_spread, words_of
 from krause_dynamics.plots.cases import DASHES, line_of
 from krause_dynamics.plots.heads import head_map
-from krause_dynamics.plots.style import ON, new_axes
-from krause_dynamics.plots.words import upright
+from krause_dynamics.plots.style import ON, across, new_axes
+from krause_dynamics.plots.words import level, upright
 
 if TYPE_CHECKING:
     import xarray
@@ -78,7 +78,8 @@ def cross_places(dataset: Any, *, ax: Axes | None = None, **line: Any) -> Axes:
         look: dict[str, Any] = {"color": shade, "linestyle": DASHES[i % len(DASHES)]}
         named = {"label": f"block {block}"} if i in _named(len(blocks)) else {}
         ax.plot(quarters, means, **(look | {"marker": "o", "markersize": 3} | named | line))
-    ax.set(xlabel="quarter of the decoder's tokens", ylabel="place of what is heard\n(0 first source, 1 last)")
+    ax.set_xlabel(level(ax, "quarter of the decoder's tokens"))
+    ax.set_ylabel(upright(ax, "place of what is heard (0 first source, 1 last)"))
     ax.set(ylim=(-0.02, 1.02), xticks=quarters)
     ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
@@ -116,7 +117,7 @@ def stacks(
         places, means, bounds = mean_and_spread(values, "layer" if "layer" in values.dims else "block")
         last = float(found[stack]["layer"].values[-1]) or 1.0
         draw(ax, places / last, means, bounds, **(line_of(number, stack) | line))
-    ax.set_xlabel("relative depth (0 = embedding, 1 = last block)")
+    ax.set_xlabel(level(ax, "relative depth (0 = embedding, 1 = last block)"))
     ax.set_ylabel(upright(ax, WORDS.get(quantity, words_of(found["encoder"], quantity))))
     if quantity in WORDS:
         ax.set_ylim(-0.02, 1.02)
@@ -144,7 +145,7 @@ def encoder_decoder_figure(found: Mapping[str, xarray.Dataset]) -> Figure:
     Args:
         found: Of ``kd.checkpoints.encoder_decoder``.
     """
-    figure, axes = plt.subplots(2, 2, figsize=(9.6, 6.4))
+    figure, axes = plt.subplots(2, 2, figsize=across(9.6, 6.4))
     stacks(found, ax=axes[0, 0])
     stacks(found, ax=axes[0, 1], quantity="importance_first")
     axes[0, 0].set_title("alignment of tokens")

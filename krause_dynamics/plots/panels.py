@@ -14,6 +14,8 @@ from krause_dynamics._arguments import Is, Maybe, Real, reads
 from krause_dynamics.plots.angles import angles, least_crossed
 from krause_dynamics.plots.cases import Analysed, Analyses, is_comparison, line_of, title_of
 from krause_dynamics.plots.checkpoints import clusters, norm_ratio, sink_map, synchronization
+from krause_dynamics.plots.style import across, column
+from krause_dynamics.plots.words import heading, headline, legend_above, upright
 from krause_dynamics.trajectory import Trajectory
 
 JOINED = 0.1  # chord within which particles are one cluster, 6 degrees
@@ -29,7 +31,7 @@ def layers_figure(dataset: Analysed) -> Figure:
     Args:
         dataset: Of ``kd.analyze`` or ``kd.compare``, or several analyses by name.
     """
-    fig, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 5.6), sharex=True, height_ratios=(2, 1))
+    fig, (top, bottom) = plt.subplots(2, 1, figsize=column(1.6), sharex=True, height_ratios=(2, 1))
     if is_comparison(dataset):
         synchronization(dataset, ax=top, tokens="without_first")
     else:
@@ -43,10 +45,10 @@ def layers_figure(dataset: Analysed) -> Figure:
         label="independent tokens, $T^{-1/2}$",
     )
     several = dataset.sizes.get("sequence", 1) > 1
-    top.legend(title="mean, band: middle 80 % of sequences" if several else None, ncols=2)
+    legend_above(top, "mean, band: middle 80 % of sequences" if several else None)
     without = "\nwithout the first token" if is_comparison(dataset) else ""
-    top.set(xlabel="", ylabel=f"order parameter R{without}", ylim=(0, 1.02))
-    top.set_title(f"{title_of(dataset)}: synchronization of tokens over layers")
+    top.set(xlabel="", ylabel=upright(top, f"order parameter R{without}"), ylim=(0, 1.02))
+    headline(fig, f"{title_of(dataset)}: synchronization of tokens over layers")
     norm_ratio(dataset, ax=bottom)
     if bottom.get_legend():
         bottom.get_legend().remove()
@@ -56,30 +58,30 @@ def layers_figure(dataset: Analysed) -> Figure:
 @reads(dataset=Analyses(("clusters", "radius")))
 def clusters_figure(dataset: Analysed) -> Figure:
     """Clusters over layers, the first token left out."""
-    fig, ax = plt.subplots(figsize=(7.2, 4.2))
+    fig, ax = plt.subplots(figsize=column(1.0))
     clusters(dataset, ax=ax)
-    ax.set_title(f"{title_of(dataset)}: clusters of tokens over layers (without the first)")
+    headline(fig, f"{title_of(dataset)}: clusters of tokens over layers (without the first)")
     return fig
 
 
 @reads(dataset=Analyses(("sink_rate", "eps")), eps=Maybe(Real()))
 def sinks_figure(dataset: Analysed, eps: float | None = None) -> Figure:
     """Map of attention sinks, block by head."""
-    fig, ax = plt.subplots(figsize=(6.0, 5.0))
+    fig, ax = plt.subplots(figsize=column(1.2))
     sink_map(dataset, ax=ax, eps=eps)
-    ax.set_title(f"{title_of(dataset)}: where the first token is an attention sink")
+    heading(ax, f"{title_of(dataset)}: where the first token is an attention sink")
     return fig
 
 
 @reads(dataset=Analyses(("clusters", "sink_rate")), eps=Maybe(Real()))
 def clusters_and_sinks_figure(dataset: Analysed, eps: float | None = None) -> Figure:
     """Clusters over layers beside the map of sinks, in one picture."""
-    fig, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6), width_ratios=(6, 5))
+    fig, (left, right) = plt.subplots(1, 2, figsize=across(10.5, 4.6), width_ratios=(6, 5))
     clusters(dataset, ax=left)
     left.set_title("clusters of tokens (without the first)")
     sink_map(dataset, ax=right, eps=eps)
     right.set_title("attention sinks")
-    fig.suptitle(title_of(dataset))
+    headline(fig, title_of(dataset))
     return fig
 
 
@@ -102,7 +104,7 @@ def particles_figure(runs: Mapping[str, Trajectory], titles: Mapping[str, str]) 
     cut = least_crossed(runs.values())
     above: list[Any] = [name for name in names for _ in range(2)]
     below: list[Any] = ["R"] * len(names) + ["clusters"] * len(names)
-    fig, axes = plt.subplot_mosaic([above, below], figsize=(7.6, 5.4), height_ratios=(3, 2))
+    fig, axes = plt.subplot_mosaic([above, below], figsize=across(7.6, 5.4), height_ratios=(3, 2))
     for i, (name, run) in enumerate(runs.items()):
         angles(run, cut=cut, ax=axes[name], color=f"C{i}")
         axes[name].set_title(titles[name])

@@ -43,6 +43,18 @@ def style(look: Look = "screen") -> AbstractContextManager[None]:
     return plt.style.context([str(folder / "krause.mplstyle"), *further])
 
 
+def across(width: float, height: float) -> tuple[float, float]:
+    """Inches of a figure of panels side by side: as given for letters of 10 points, and as much larger as these are."""
+    letters = plt.rcParams["font.size"] / 10.0
+    return width * letters, height * letters
+
+
+def column(heights: float) -> tuple[float, float]:
+    """Inches of a figure as wide as one panel and so many panels high."""
+    width, height = plt.rcParams["figure.figsize"]
+    return width, heights * height
+
+
 @reads(ax=ON)
 def new_axes(ax: Axes | None) -> Axes:
     """``ax`` itself, or the Axes of a new figure."""

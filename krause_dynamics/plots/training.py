@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from krause_dynamics.plots.cases import DASHES
-from krause_dynamics.plots.style import new_axes
+from krause_dynamics.plots.style import across, new_axes
 
 PARTS = ("train", "validation", "test")
 
@@ -56,7 +56,9 @@ def training_figure(rows: Sequence[Mapping[str, Any]], measure: str = "accuracy"
         measure: The other one; of the loss alone there is one panel.
     """
     shown = list(dict.fromkeys(("loss", measure)))
-    figure, axes = plt.subplots(1, len(shown), figsize=(4.0 * len(shown), 3.2), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(shown), figsize=across(4.0 * len(shown), 3.2), squeeze=False, layout="constrained"
+    )
     for ax, name in zip(axes[0], shown, strict=True):
         training_curves(rows, name, ax=ax)
     return figure

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 
 @lru_cache(maxsize=4)
@@ -32,12 +33,39 @@ def upright(ax: Axes, words: str) -> str:
     return "\n".join(textwrap.fill(line, letters) for line in words.split("\n"))
 
 
+def level(ax: Axes, words: str) -> str:
+    """Words of a horizontal axis, in lines that are no longer than it is wide."""
+    return textwrap.fill(words, max(12, int(72.0 * ax.bbox.width / ax.figure.dpi / _letter("axes.labelsize"))))
+
+
 def wide(ax: Axes, letters: int) -> bool:
     """Whether so many small letters stand side by side below the axes."""
     return bool(72.0 * ax.bbox.width / ax.figure.dpi >= letters * _letter("legend.fontsize"))
 
 
+def heading(ax: Axes, words: str) -> None:
+    """A title in lines that are no longer than the axes are wide."""
+    ax.set_title(_within(ax.bbox.width / ax.figure.dpi, words))
+
+
+def headline(figure: Figure, words: str) -> None:
+    """A title above a whole figure, in lines that are no longer than it is wide."""
+    figure.suptitle(_within(figure.get_figwidth(), words), fontsize=mpl.rcParams["axes.titlesize"])
+
+
+def _within(inches: float, words: str) -> str:
+    return textwrap.fill(words, max(20, int(72.0 * inches / _letter("axes.titlesize"))))
+
+
+def legend_above(ax: Axes, title: str | None = None) -> None:
+    """The legend above the axes, where it hides no data, in as many columns as there is room for."""
+    labels = ax.get_legend_handles_labels()[1]
+    longest = max(map(len, labels), default=0) + 7  # letters, with the stroke before them
+    columns = next((n for n in range(len(labels), 1, -1) if wide(ax, n * longest)), 1)
+    ax.legend(title=title, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, alignment="left")
+
+
 def _letter(parameter: str) -> float:
     """Width of a letter in points."""
-    size = font_manager.FontProperties(size=mpl.rcParams[parameter]).get_size_in_points()
-    return 0.55 * float(size)
+    sizes: Any = mpl.rcParams
+    return 0.55 * float(font_manager.FontProperties(size=sizes[parameter]).get_size_in_points())
