@@ -15,7 +15,7 @@ from krause_dynamics.plots.angles import angles, least_crossed
 from krause_dynamics.plots.cases import Analysed, Analyses, is_comparison, line_of, title_of
 from krause_dynamics.plots.checkpoints import clusters, norm_ratio, sink_map, synchronization
 from krause_dynamics.plots.style import across, column
-from krause_dynamics.plots.words import heading, headline, legend_above, upright
+from krause_dynamics.plots.words import heading, headline, legend_above
 from krause_dynamics.trajectory import Trajectory
 
 JOINED = 0.1  # chord within which particles are one cluster, 6 degrees
@@ -45,9 +45,10 @@ def layers_figure(dataset: Analysed) -> Figure:
         label="independent tokens, $T^{-1/2}$",
     )
     several = dataset.sizes.get("sequence", 1) > 1
-    legend_above(top, "mean, band: middle 80 % of sequences" if several else None)
-    without = "\nwithout the first token" if is_comparison(dataset) else ""
-    top.set(xlabel="", ylabel=upright(top, f"order parameter R{without}"), ylim=(0, 1.02))
+    without = ["without the first token"] if is_comparison(dataset) else []
+    band = ["mean, band: middle 80 % of sequences"] if several else []
+    legend_above(top, "\n".join([*without, *band]) or None)
+    top.set(xlabel="", ylabel="order parameter R", ylim=(0, 1.02))
     headline(fig, f"{title_of(dataset)}: synchronization of tokens over layers")
     norm_ratio(dataset, ax=bottom)
     if bottom.get_legend():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from functools import lru_cache
 from typing import Any
@@ -59,7 +60,7 @@ def _within(inches: float, words: str) -> str:
 
 def legend_above(ax: Axes, title: str | None = None) -> None:
     """The legend above the axes, where it hides no data, in as many columns as there is room for."""
-    labels = ax.get_legend_handles_labels()[1]
+    labels = [re.sub(r"[$^_{}]", "", label) for label in ax.get_legend_handles_labels()[1]]
     longest = max(map(len, labels), default=0) + 7  # letters, with the stroke before them
     columns = next((n for n in range(len(labels), 1, -1) if wide(ax, n * longest)), 1)
     ax.legend(title=title, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, alignment="left")

@@ -30,14 +30,14 @@ def _(first, second):
         np.testing.assert_allclose(heights(top)[2], 8**-0.5)  # of eight independent tokens
         np.testing.assert_allclose(heights(bottom), [data["norm_ratio"].values.mean(axis=0)])
         assert words(top.get_legend()) == ["all tokens", "without first token", "independent tokens, $T^{-1/2}$"]
-        assert top.get_title().startswith("hand (T = 8)")
+        assert top.figure.get_suptitle().startswith("hand (T = 8)")
     data["length"] = ("sequence", [5, 8, 7])
-    assert kd.plots.layers_figure(data).axes[0].get_title().startswith("hand (T = 5 to 8)")
+    assert kd.plots.layers_figure(data).get_suptitle().startswith("hand (T = 5 to 8)")
     top, bottom = kd.plots.layers_figure({"a": analysis(first), "b": analysis(second)}).axes
     known = [analysis(seed)["order_parameter"].values[..., 1].mean(axis=0) for seed in (first, second)]
     np.testing.assert_allclose(heights(top)[:2], known)
     assert words(top.get_legend())[:2] == ["a", "b"]
-    assert top.get_title().startswith("hand (T = 8)")  # both of one model
+    assert top.figure.get_suptitle().startswith("hand (T = 8)")  # both of one model
     assert len(bottom.lines) == 2
 
 
@@ -51,7 +51,7 @@ def _(first, second):
     for seed in (first, second):
         (ax,) = kd.plots.clusters_figure(analysis(seed)).axes
         np.testing.assert_allclose(heights(ax), cluster_lines(analysis(seed)))
-        assert ax.get_title().startswith("hand (T = 8)")
+        assert ax.figure.get_suptitle().startswith("hand (T = 8)")
 
 
 @drawing("kd.plots.sinks_figure", "dataset", 0, 1, "the rates of sinks at the first threshold, under the model's name")

@@ -112,7 +112,7 @@ def model(first, second):
     for given in (first, second):
         chosen = TrainingConfiguration(model=MODEL | given, data={"path": data()})
         assert chosen.tables()["model"]["score"] == given["score"]
-    with pytest.raises(ValueError, match=r"unknown model.kind"):
+    with pytest.raises(TypeError, match=r"\[model\] must be a table with a kind"):
         TrainingConfiguration(model=first, data={"path": data()})
 
 
