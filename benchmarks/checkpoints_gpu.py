@@ -168,9 +168,12 @@ def tiles(tokens: int) -> None:
     from krause_dynamics.forms.attention.triton import sums as kernels
 
     of_library, rows = kernels.options, []
-    shapes = ({}, {"num_stages": 2}, {"TILE": 128, "num_warps": 8}, {"maxnreg": 168}, {"maxnreg": 128})
+    shapes = (
+        {}, {"maxnreg": 255}, {"maxnreg": 128, "num_stages": 2}, {"TILE": 128, "num_warps": 8, "maxnreg": 255},
+        {"num_stages": 2},
+    )  # fmt: skip
     for shape in shapes:
-        kernels.options = lambda name, q, shape=shape: of_library(name, q) | shape
+        kernels.options = lambda q, shape=shape: of_library(q) | shape
         try:
             for _ in range(2):
                 kernels.sums(q, k, z, 0.09, -1, 0, 4)

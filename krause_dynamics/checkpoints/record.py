@@ -176,7 +176,7 @@ def _put_attention(extras: dict[str, np.ndarray], batch: Batch, count: int, long
     """Statistics with the axes (blocks, sequences, heads, ...); what lies beyond a sequence's end stays zero."""
     names = (*STATISTICS, "weights") if batch.attention[0].weights is not None else STATISTICS
     for name in names:
-        blocks = np.stack([getattr(statistics, name).cpu().numpy() for statistics in batch.attention])
+        blocks = _together([getattr(statistics, name) for statistics in batch.attention])
         key = "attention" if name == "weights" else name
         ends = [longest] * (blocks.ndim - 3) if name in OVER_TOKENS else list(blocks.shape[3:])
         if name == "top_keys":
@@ -184,6 +184,13 @@ def _put_attention(extras: dict[str, np.ndarray], batch: Batch, count: int, long
         extras.setdefault(key, np.zeros((len(blocks), count, blocks.shape[2], *ends), dtype=blocks.dtype))
         part: Any = (slice(None), batch.sequences, slice(None), *(slice(n) for n in blocks.shape[3:]))
         extras[key][part] = blocks
+
+
+def _together(blocks: list[Tensor]) -> np.ndarray:
+    """Tensors of all blocks as one array: of a GPU in one copy, of several in one each."""
+    if len({x.device for x in blocks}) > 1:
+        blocks = [x.cpu() for x in blocks]
+    return torch.stack(blocks).cpu().numpy()
 
 
 def describe(run: Passes) -> dict[str, Any]:

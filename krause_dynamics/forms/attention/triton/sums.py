@@ -171,10 +171,15 @@ def window_bounds(left: int, right: int) -> tuple[int, int]:
     return FARTHEST if left < 0 else left, FARTHEST if right < 0 else right
 
 
-def options(kernel: str, q: torch.Tensor) -> dict[str, int]:
-    """Sizes of a kernel's tiles, and its warps; a benchmark compares others."""
+def options(q: torch.Tensor) -> dict[str, int]:
+    """Sizes of the kernels' tiles, their warps and registers; `benchmarks/checkpoints_gpu.py --tiles` compares others."""
     tile = 16 if INTERPRETED.value else 32 if q.dtype == torch.float32 else 64
-    return {"D": q.shape[-1], "WIDTH": max(16, triton.next_power_of_2(q.shape[-1])), "TILE": tile, "num_warps": 4}
+    width = max(16, triton.next_power_of_2(q.shape[-1]))
+    sizes = {"D": q.shape[-1], "WIDTH": width, "TILE": tile}
+    if q.dtype == torch.float32:  # products without tensor cores hold rows of both factors
+        return sizes | {"num_warps": 8}
+    # With 168 registers a thread three blocks share a multiprocessor, and nothing is spilled.
+    return sizes | {"num_warps": 4, "maxnreg": 168}
 
 
 def sums(
@@ -197,19 +202,19 @@ def sums(
     """
     (b, h, n, _), (_, kv, m, _) = q.shape, k.shape
     q, k, z = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, z.contiguous()))
-    of_keys, of_queries = options("by_key", q), options("by_query", q)
-    tile = of_queries["TILE"]
+    shape = options(q)
+    tile = shape["TILE"]
     bounds = window_bounds(left, right)
     strides = q.stride()[:3] + k.stride()[:3]
     received = torch.empty(b, h, groups, m, dtype=torch.float32, device=q.device)
     moment, own, away = (torch.empty(b, h, n, dtype=torch.float32, device=q.device) for _ in range(3))
     tiles = triton.cdiv(n, tile)
     bins = torch.empty(b, h, tiles, 32, dtype=torch.float32, device=q.device)
-    by_key[(triton.cdiv(m, of_keys["TILE"]), b * h)](
-        q, k, z, received, scale, n, m, *bounds, groups, h, h // kv, *strides, **of_keys
+    by_key[(triton.cdiv(m, tile), b * h)](
+        q, k, z, received, scale, n, m, *bounds, groups, h, h // kv, *strides, **shape
     )
     by_query[(tiles, b * h)](
         q, k, z, moment, own, away, bins, scale, n, m, *bounds, h, h // kv, *strides, BINS=32,
-        POWER=tile.bit_length() - 1, **of_queries,
+        POWER=tile.bit_length() - 1, **shape,
     )  # fmt: skip
     return received, (z - moment).clamp_min(0), own, away, bins.sum(-2)
