@@ -172,7 +172,7 @@ def window_bounds(left: int, right: int) -> tuple[int, int]:
 
 
 def options(q: torch.Tensor) -> dict[str, int]:
-    """Sizes of the kernels' tiles, their warps and registers; `benchmarks/checkpoints_gpu.py --tiles` compares others."""
+    """Sizes of the kernels' tiles, their warps and registers (`benchmarks/checkpoints_gpu.py --tiles`)."""
     tile = 16 if INTERPRETED.value else 32 if q.dtype == torch.float32 else 64
     width = max(16, triton.next_power_of_2(q.shape[-1]))
     sizes = {"D": q.shape[-1], "WIDTH": width, "TILE": tile}
