@@ -3,6 +3,7 @@
     python benchmarks/models_gpu.py                                    # all models
     python benchmarks/models_gpu.py --models "KViT-S 8x8" --kernels    # some, and where the device's time goes
     python benchmarks/models_gpu.py --before CHECKOUT                  # another checkout's layer in the same run
+    python benchmarks/models_gpu.py --columns eager                    # nothing is compiled by torch
 
 A step is forward, backward and fused AdamW under bfloat16 autocast: pre-norm blocks, GELU, cross entropy. The peer has
 one product for q, k and v and `scaled_dot_product_attention` over everyone, or causal. Every model is a process, so
@@ -28,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 MODELS = {
     "KViT-S 8x8": (12, 384, 6, 65, 256, 100, {"grid": 8, "top_k": 8}),
     "KViT-S/16 14x14": (12, 384, 6, 197, 256, 1000, {"grid": 14, "top_k": 8}),
+    "ViT-Ti 7x7, random": (12, 192, 3, 50, 256, 10, {"grid": 7, "random": 9}),
     "KARM MNIST": (12, 256, 8, 784, 32, 256, {"window": 128, "top_k": 96}),
     "KARM CIFAR": (16, 512, 8, 3072, 8, 256, {"window": 256, "top_k": 192}),
     "LM 100M": (8, 768, 12, 1024, 16, 32000, {"window": 256, "top_k": 192}),
@@ -77,7 +79,9 @@ class Model(nn.Module):
 
         layers, width, heads, n, _, vocabulary, hearing = MODELS[name]
         self.side = hearing.get("grid")
-        if self.side:
+        if "random" in hearing:
+            hood = kd.RandomKeys(hearing["random"], tokens=n, prefix=1)
+        elif self.side:
             hood = kd.Grid(self.side, self.side, radius=2, prefix=1) & kd.TopK(hearing["top_k"])
         else:
             hood = kd.Window(hearing["window"])
@@ -162,48 +166,54 @@ def kernels(step, steps=3):
     return [("all", sum(e.count for e in events) // steps, total / steps), *lines]
 
 
-def child(name, krause, profiled):
+def child(name, krause, profiled, columns):
     """Compile, say so, wait for the turn, measure; one line of JSON each."""
-    eager = Step(name, krause)
-    loss = eager().item()
-    torch.cuda.synchronize()
-    begin = time.perf_counter()
-    compiled = Step(name, krause)
-    compiled.call = torch.compile(compiled.model, fullgraph=True)
-    off = abs(compiled().item() - loss)
-    torch.cuda.synchronize()
-    found = {"compile": time.perf_counter() - begin, "off": off}
+    steps, found = {"eager": Step(name, krause)}, {}
+    loss = steps["eager"]().item()
+    if columns != ["eager"]:
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        steps["compiled"] = compiled = Step(name, krause)
+        compiled.call = torch.compile(compiled.model, fullgraph=True)
+        off = abs(compiled().item() - loss)
+        torch.cuda.synchronize()
+        found = {"compile": time.perf_counter() - begin, "off": off}
     torch.cuda.empty_cache()
     print("ready", flush=True)
     sys.stdin.readline()
-    for column, step in (("eager", eager), ("compiled", compiled)):
+    for column, step in steps.items():
+        if column not in columns:
+            continue
         step()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         found[column] = milliseconds(step)
         # What the other model holds does not count.
         found[column + " MiB"] = (torch.cuda.max_memory_allocated() - before) / 2**20
-    replay = compiled.captured()
-    found["captured"] = milliseconds(replay)
+    replay = steps[list(steps)[-1]]
+    if "captured" in columns:
+        replay = replay.captured()
+        found["captured"] = milliseconds(replay)
     if profiled:
         found["kernels"] = kernels(replay)
     print(json.dumps(found), flush=True)
 
 
-def start(name, side, before, profiled):
+def start(name, side, before, profiled, columns):
     tree = Path(before) if side == "before" else HERE.parent
     paths = os.pathsep.join([str(tree), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths, "TORCHINDUCTOR_COMPILE_THREADS": "2",
                    "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}  # fmt: skip
     command = [sys.executable, __file__, "--child", name, side, *(["--kernels"] if profiled else [])]
+    command += ["--columns", *columns]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
 
 
-def measure(names, before, profiled):
+def measure(names, before, profiled, columns):
     """{(model, side): figures}; a model whose process ends early is left out, and its error is on stderr."""
     sides = ("softmax", "krause", *(["before"] if before else []))
-    running = {(name, side): start(name, side, before, profiled) for name in names for side in sides}
+    running = {(name, side): start(name, side, before, profiled, columns) for name in names for side in sides}
     ready = {key: process for key, process in running.items() if process.stdout.readline().strip() == "ready"}
     print(f"{len(ready)} of {len(running)} compiled", file=sys.stderr, flush=True)
     found = {}
@@ -220,10 +230,12 @@ def measure(names, before, profiled):
     return found
 
 
-def report(found, names):
+def report(found, names, columns):
     sides = [side for side in ("before", "krause") if any(key[1] == side for key in found)]
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; milliseconds a step, then over softmax\n")
-    head = ["model", "side", *COLUMNS, *(f"{c}, ratio" for c in COLUMNS), "memory", "compiled memory", "compile time"]
+    beside = {"memory": "eager MiB", "compiled memory": "compiled MiB", "compile time": "compile"}
+    beside = {head: key for head, key in beside.items() if any(key in figures for figures in found.values())}
+    head = ["model", "side", *columns, *(f"{c}, ratio" for c in columns), *beside]
     print("| " + " | ".join(head) + " |\n" + "| --- " * len(head) + "|")
     for name in names:
         peer = found.get((name, "softmax"))
@@ -231,8 +243,8 @@ def report(found, names):
             mine = found.get((name, side))
             if not mine or not peer:
                 continue
-            ratios = [mine[c] / peer[c] for c in (*COLUMNS, "eager MiB", "compiled MiB", "compile")]
-            cells = [*(f"{mine[c]:.2f}" for c in COLUMNS), *(f"{r:.2f}" for r in ratios)]
+            ratios = [mine[c] / peer[c] for c in (*columns, *beside.values())]
+            cells = [*(f"{mine[c]:.2f}" for c in columns), *(f"{r:.2f}" for r in ratios)]
             print(f"| {name} | {side} | " + " | ".join(cells) + " |", flush=True)
     for key, figures in found.items():
         for kernel, count, microseconds in figures.get("kernels", ()):
@@ -244,12 +256,14 @@ def main():
     parser.add_argument("--models", nargs="*", default=list(MODELS), help="which of them; default all")
     parser.add_argument("--before", help="checkout whose layer is measured beside this one's")
     parser.add_argument("--kernels", action="store_true", help="list the device's time by kernel")
+    parser.add_argument("--columns", nargs="*", default=list(COLUMNS), choices=COLUMNS, help="which; default all")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(options.child[0], options.child[1] != "softmax", options.kernels)
+        child(options.child[0], options.child[1] != "softmax", options.kernels, options.columns)
         return
-    report(measure(options.models, options.before, options.kernels), options.models)
+    found = measure(options.models, options.before, options.kernels, options.columns)
+    report(found, options.models, options.columns)
 
 
 if __name__ == "__main__":

@@ -29,8 +29,13 @@ OPTIONS = {
     "cross": {"grid": kd.Grid(11, 35, metric="manhattan")},
     "softmax": {"causal": True, "score": "dot"},
     "causal top-k": {"causal": True, "top_k": 20},
+    "random keys": {"neighbourhood": kd.RandomKeys(9, seed=3, tokens=385, prefix=1)},
+    "random keys, rank": {"neighbourhood": kd.RandomKeys(30, seed=3, tokens=65, prefix=1) & kd.TopK(6)},
 }
-FEW = {"causal top-k": 120}  # tokens, where a row hears all: as many tiles as keys would compile for half a minute
+FEW = {
+    "causal top-k": 120,
+    "random keys, rank": 65,
+}  # tokens, where a row hears all: as many tiles as keys would compile for half a minute
 TOKENS = 385  # 16 x 24 + 1 and 11 x 35
 
 
