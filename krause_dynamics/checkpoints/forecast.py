@@ -11,6 +11,8 @@
   `theory.winning_mode` (2410.23228): 1 draws all tokens to one side, 2 to two opposite ones. Measured is the l whose
   amplitude  1/N^2 sum_ij P_l(<u_i, u_j>), P_l Gegenbauer's polynomial, has grown most from the embedding to the last
   layer. D is the dimension that N tokens can span, min(d, N).
+* Pull of a head: whether it writes along what it hears, or against it (`ov_circuits`): predicted from the eigenvalues
+  of its OV circuit, of weights alone. A head that repels drives no mode (0); one that attracts that of its own beta.
 * Clusters. Two tokens draw each other most at the angle of `theory.strongest_attraction_angle` (2601.21366); tokens
   that no chain of steps up to its chord joins have little to do with each other. Predicted are the components of the
   embeddings at that chord; measured those of the last layer.
@@ -19,7 +21,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,7 @@ from torch import Tensor
 from krause_dynamics import theory
 from krause_dynamics._arguments import COUNT, Maybe, reads
 from krause_dynamics.analysis import clusters
+from krause_dynamics.checkpoints import ov_circuits
 from krause_dynamics.checkpoints.attention_statistics import HEARD, HeadStatistics
 from krause_dynamics.checkpoints.near_mean import predicted_contraction, residual
 from krause_dynamics.checkpoints.patterns import grown_mode
@@ -74,7 +77,11 @@ def forecast(
         Dataset over ``side`` (predicted, measured): ``contraction`` (side, sequence, block), below 1 where tokens come
         together, ``winning_mode`` and ``clusters`` (side, sequence); and what the predictions are made of:
         ``effective_beta`` (sequence, block, head) and ``chord`` (sequence), of the median of all beta. NaN where no row
-        hears 8 keys (narrow windows).
+        hears 8 keys (narrow windows). Of every head ``pull`` (side, sequence, block, head) in [-1, 1], ``head_mode``
+        (sequence, block, head), and of its OV circuit ``ov_real`` and ``ov_imaginary`` (block, head, eigenvalue),
+        largest modulus first, and ``ov_sign`` (block, head) = sum of real parts over sum of moduli: 1 attracts along
+        all directions, -1 repels. NaN, or left out where it is so in all blocks, where values are no affine map of what
+        attention is given, or attention is not that of transformers' registry.
 
     Raises:
         ValueError: A sequence of fewer than 8 tokens, a model in half precision, or bad inputs.
@@ -93,6 +100,7 @@ def forecast(
     if (shortest := int(run.inputs.lengths.min())) < HEARD:
         raise ValueError(f"inputs must be sequences of at least {HEARD} tokens, got one of {shortest}; leave it out")
     states_alone = replace(run, path="none", tier="none", report=None)
+    circuits = ov_circuits.circuits_of(run)  # of weights alone
     rows: dict[int, dict[str, np.ndarray]] = {}
     for members, batch in run.batches():
         predicted: list[np.ndarray] = []  # (b,) of each block
@@ -100,13 +108,23 @@ def forecast(
             run.run(run.checkpoint.backbone, batch)  # predictions first
         seen = _Seen()
         run.stream(batch, seen)
+        pulls = ov_circuits.pulls(run, circuits, batch)
         for i, sequence in enumerate(members):
-            rows[sequence] = seen.row(i) | {"predicted": np.array([found[i] for found in predicted])}
-    return _dataset(run, rows)
+            told = {"predicted": np.array([found[i] for found in predicted]), "pull": _of_heads(pulls, i, seen)}
+            rows[sequence] = seen.row(i) | told
+    return _dataset(run, rows, circuits)
 
 
-def _dataset(run: Passes, rows: dict[int, dict[str, np.ndarray]]) -> xarray.Dataset:
-    """What was found of each sequence, by its number."""
+def _of_heads(found: Sequence[Tensor | None], i: int, seen: _Seen) -> np.ndarray:
+    """Numbers (b, heads) of sequence i of every block, (blocks, heads); NaN where there are none."""
+    nothing = np.full(seen.spreads[0].shape[1], np.nan)
+    return np.stack([nothing if x is None else x[i].cpu().numpy() for x in found])
+
+
+def _dataset(
+    run: Passes, rows: dict[int, dict[str, np.ndarray]], circuits: list[ov_circuits.Circuit | None]
+) -> xarray.Dataset:
+    """What was found of each sequence, by its number, and the circuits."""
     import xarray
 
     def pick(name: str) -> np.ndarray:
@@ -127,8 +145,10 @@ def _dataset(run: Passes, rows: dict[int, dict[str, np.ndarray]]) -> xarray.Data
         "effective_beta": (("sequence", "block", "head"), pick("beta")),
         "chord": ("sequence", pick("chord")),
     }
+    found |= ov_circuits.variables(circuits, pick("pull"), pick("beta"), pick("dimension"))
     coords = {"side": ["predicted", "measured"], "block": np.arange(1, run.expected + 1)}
     meta = json.dumps(describe(run), sort_keys=True)
+    words |= ov_circuits.WORDS
     variables = {name: (*values, {"long_name": words[name]}) for name, values in found.items()}
     return xarray.Dataset(variables, coords=coords, attrs={"meta": meta})
 
@@ -205,10 +225,11 @@ class _Seen:
         # Tokens that are one have no spread and nothing to contract; what float32 leaves of them is rounding.
         spread, before = (np.where(x > ROUNDING, x, np.nan) for x in (cosines, residuals[:-1]))
         beta, contraction = spreads / spread[:, None], residuals[1:] / before
-        whole = {"contraction": contraction, "beta": beta}
+        dimension = max(2, min(first.shape))
+        whole = {"contraction": contraction, "beta": beta, "dimension": np.array(dimension)}
         if np.isnan(beta).all():
             return whole | {"chord": np.array(np.nan), "modes": np.full(2, np.nan), "clusters": np.full(2, np.nan)}
-        middle, dimension = float(np.nanmedian(beta)), max(2, min(first.shape))
+        middle = float(np.nanmedian(beta))
         chord = 2.0 * np.sin(theory.strongest_attraction_angle(beta=middle) / 2.0)
         counts = [float(clusters.curve(x, [chord], metric="chord").count[0]) for x in (first, last)]
         modes = theory.winning_mode(middle, dimension=dimension), grown_mode(first, last, dimension)
