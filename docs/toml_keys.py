@@ -37,17 +37,8 @@ WORDS = {
 
 def page() -> str:
     """Markdown: a table of keys for each table of a file, then the values that keys may hold."""
-    import krause_dynamics as kd
-    from krause_dynamics.command import tables
     from krause_dynamics.training.configuration import SECTIONS
 
-    said = {
-        "rule": _words(kd.softmax) | _words(kd.krause) | _words(kd.bounded_confidence) | _words(kd.Interaction),
-        "dynamics": _words(kd.Dynamics),
-        "run": _words(kd.simulate),
-        "opinions": _words(kd.hegselmann_krause),
-        "initial": _words(kd.initial.equally_spaced) | _words(kd.initial.gaussian) | _words(kd.initial.uniform),
-    }
     lines = [
         "# All keys of a TOML file",
         "",
@@ -55,13 +46,7 @@ def page() -> str:
         "`-s table.key=value` overrules both. An unknown key is answered with the nearest known one. Files that a key",
         "names lie beside the TOML file.",
         "",
-        "## Runs and sweeps",
-        "",
-    ]
-    for name in tables.DEFAULTS:
-        if name != "files":  # written by the command itself
-            lines += [f"### [{name}]", "", *_rows(name, _keys(tables, name), said.get(name, {})), ""]
-    lines += [
+        *_of_runs(),
         "## Values",
         "",
         "A table with a `type` makes one of these; its other keys are listed with their defaults.",
@@ -78,6 +63,24 @@ def page() -> str:
     for name, kind in SECTIONS.items():
         lines += [f"### [{name}]", "", *_rows(name, _fields(kind), _words(kind)), ""]
     return "\n".join(lines)
+
+
+def _of_runs() -> list[str]:
+    import krause_dynamics as kd
+    from krause_dynamics.command import tables
+
+    said = {
+        "rule": _words(kd.softmax) | _words(kd.krause) | _words(kd.bounded_confidence) | _words(kd.Interaction),
+        "dynamics": _words(kd.Dynamics),
+        "run": _words(kd.simulate),
+        "opinions": _words(kd.hegselmann_krause),
+        "initial": _words(kd.initial.equally_spaced) | _words(kd.initial.gaussian) | _words(kd.initial.uniform),
+    }
+    lines = ["## Runs and sweeps", ""]
+    for name in tables.DEFAULTS:
+        if name != "files":  # written by the command itself
+            lines += [f"### [{name}]", "", *_rows(name, _keys(tables, name), said.get(name, {})), ""]
+    return lines
 
 
 def _keys(tables: Any, name: str) -> dict[str, Any]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-TORCH = "layers, models and the analysis of trained models"
 HF = "models of transformers, training and adapters"
-# Package: (extra of pyproject.toml, what needs it).
+# Package: (extra of pyproject.toml, what needs it); who analyses trained models is not sent for torch alone and back.
 EXTRAS = {
-    "torch": ("torch", TORCH),
+    "torch": ("torch", "layers"),
     **dict.fromkeys(("transformers", "accelerate", "peft", "safetensors", "gguf", "filelock"), ("hf", HF)),
 }
 WITHOUT = "; particles, opinions, mean field, theory and plots run without"
@@ -29,5 +28,6 @@ def explaining() -> Iterator[None]:
         if name not in EXTRAS or str(error).endswith(WITHOUT):
             raise
         extra, what = EXTRAS[name]
-        message = f"{what} need {name}: pip install 'krause_dynamics[{extra}]'{WITHOUT}"
+        more = ", or with models and the analysis of trained ones 'krause_dynamics[hf]'" if extra == "torch" else ""
+        message = f"{what} need {name}: pip install 'krause_dynamics[{extra}]'{more}{WITHOUT}"
         raise ModuleNotFoundError(message, name=name) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import krause_dynamics as kd
@@ -316,16 +317,15 @@ def test_help_and_version():
         assert "tokens as interacting particles" in " ".join(CliRunner().invoke(app, arguments).output.lower().split())
     result = CliRunner().invoke(app, ["--version"])
     assert (result.exit_code, result.output) == (0, f"krause_dynamics {kd.__version__}\n")
-    for command in ("simulate", "sweep", "analyze"):
+    for command in typer.main.get_command(app).commands:
         words = CliRunner().invoke(app, [command, "--help"], terminal_width=200).output
+        assert "<bool>" not in words, "a flag takes no value"
         for name, option in _options(command):
             assert option.help, f"{command} {name} has no help"
             assert option.opts[-1].split("--")[-1] in words
 
 
 def _options(command):
-    import typer
-
     return [(one.name, one) for one in typer.main.get_command(app).commands[command].params if hasattr(one, "help")]
 
 

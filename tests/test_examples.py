@@ -92,7 +92,7 @@ def test_the_readme_holds_no_other_code():
     assert len(blocks()) == 4
 
 
-PAGES = ("first_ten_minutes.md", "how_to/extend.md")
+PAGES = ("first_ten_minutes.md", "how_to/extend.md", "how_to/jobs.md")
 
 
 def test_code_of_the_theory_page():

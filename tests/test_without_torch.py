@@ -71,8 +71,8 @@ def test_every_door_that_needs_torch_says_how_to_get_it(tmp_path):
     lines = found.stdout.splitlines()
     assert len(lines) == len(DOORS), found.stderr
     for door, line in zip(DOORS, lines, strict=True):
-        assert line.startswith("torch layers, models and the analysis"), (door, line)
-        assert "pip install 'krause_dynamics[torch]'" in line
+        assert line.startswith("torch layers need torch: pip install 'krause_dynamics[torch]'"), (door, line)
+        assert "trained ones 'krause_dynamics[hf]'" in line
 
 
 def test_what_needs_transformers_says_how_to_get_it(tmp_path):

@@ -6,7 +6,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from krause_dynamics._version import __version__
 from krause_dynamics.command.analyze import analyze
@@ -20,7 +20,23 @@ from krause_dynamics.command.train import train
 from krause_dynamics.runs.interrupting import INTERRUPTED
 
 
-class OneStyle(TyperGroup):
+class PlainFlags:
+    """A flag takes no value, so its help shows none (some versions of typer write ``--json <bool>``)."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """As of any command."""
+        found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in found:
+            if getattr(parameter, "is_flag", False):
+                parameter.display_type_rich = lambda ctx: None
+        return found
+
+
+class Command(PlainFlags, TyperCommand):
+    """A subcommand."""
+
+
+class OneStyle(PlainFlags, TyperGroup):
     """Mistakes in the command itself are told as all others are: one line, ``Error: ...``, and the exit code 2."""
 
     def main(self, *args: Any, **given: Any) -> Any:
@@ -49,7 +65,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 for command in (init, simulate, sweep, analyze, compare, generate, complete, train):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def _show_version(asked: bool) -> None:

@@ -48,7 +48,7 @@ def simulate(
     ] = None,
     top_k: Annotated[int | None, typer.Option(help="Hear the so many nearest alone.")] = None,
     space: Annotated[str | None, typer.Option(help="Sphere, Circle, Euclidean, Interval or Torus.")] = None,
-    n: Annotated[int | None, typer.Option("-n", help="Number of particles.")] = None,
+    n: Annotated[int | None, typer.Option("--particles", "-n", help="Number of particles.")] = None,
     t_end: Annotated[float | None, typer.Option(help="Final time; one layer is time 1.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the initial state.")] = None,
     set_: Settings = None,

@@ -61,15 +61,15 @@ def new_axes(ax: Axes | None) -> Axes:
     return plt.subplots()[1] if ax is None else ax
 
 
-@reads(fig=Is(Figure, "plt.figure()"), path=FILE, parameters=Is(dict, "{'seed': 0}"))
-def save_figure(fig: Figure, path: str | os.PathLike[str], parameters: dict[str, Any]) -> Path:
+@reads(fig=Is(Figure, "plt.figure()"), path=FILE, parameters=Maybe(Is(dict, "{'seed': 0}")))
+def save_figure(fig: Figure, path: str | os.PathLike[str], parameters: dict[str, Any] | None = None) -> Path:
     """Write a small PNG, or a PDF or SVG, and, beside it, a JSON file of what made it.
 
     Args:
         fig: The figure; it is closed afterwards.
         path: Target, ``.png``, ``.pdf`` or ``.svg``; without an ending it gets ``.png``. The parameters lie beside it
             under ``.json``.
-        parameters: Everything that is needed to draw it again: command, model, rule, seed.
+        parameters: Everything that is needed to draw it again: command, model, rule, seed; ``None``: no file beside.
 
     Returns:
         Path of the figure.
@@ -79,12 +79,13 @@ def save_figure(fig: Figure, path: str | os.PathLike[str], parameters: dict[str,
         ValueError: Another ending, or no place where a file can be written.
     """
     path = check_target("path", figure_path(path))
-    text = json.dumps(parameters, indent=1, sort_keys=True) + "\n"
+    text = None if parameters is None else json.dumps(parameters, indent=1, sort_keys=True) + "\n"
     raw = io.BytesIO()
     fig.savefig(raw, format=path.suffix[1:].lower())
     plt.close(fig)
     write_bytes(path, raw.getvalue() if path.suffix.lower() != ".png" else small_png(raw))
-    write_bytes(path.with_suffix(".json"), text.encode())
+    if text is not None:
+        write_bytes(path.with_suffix(".json"), text.encode())
     return path
 
 

@@ -184,6 +184,8 @@ def _(first, second):
         with pytest.raises(TypeError):
             kd.plots.save_figure(page(), Path(folder) / "a.png", {"x": object()})
         assert list(Path(folder).iterdir()) == []
+        path = kd.plots.save_figure(page(), Path(folder) / "a.png")
+        assert list(Path(folder).iterdir()) == [path]
 
 
 @drawing("kd.plots.style", "look", "screen", "paper",
