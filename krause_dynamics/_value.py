@@ -103,6 +103,9 @@ def name_of(function: Any) -> str:
 def from_dict(content: Any) -> Any:
     """Rebuild a value from `Value.to_dict`.
 
+    Args:
+        content: A dictionary with a ``type``; lists and dictionaries of such are rebuilt within, other things stay.
+
     Raises:
         ValueError: The dictionary names an unknown type or key (the message names the nearest known one), lacks a key,
             or holds a user's function (which no dictionary can store).

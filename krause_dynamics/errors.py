@@ -17,6 +17,7 @@ class SimulationDiverged(RuntimeError):
     """A state became infinite or NaN.
 
     Attributes:
+        message: Time or step, and what to do.
         trajectory: A `Trajectory` up to the last finite state, so that nothing computed is lost.
     """
 

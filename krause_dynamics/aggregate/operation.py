@@ -83,7 +83,14 @@ def weights(interaction: Interaction, queries: Array, sources: Array | None = No
 
 
 def supported(interaction: Interaction, queries: Array, *arrays: Array | None, **rest: Any) -> dict[str, str | None]:
-    """For every form ``None`` if it computes this, else the reason why not; arguments as in `aggregate`."""
+    """For every form ``None`` if it computes this, else the reason why not.
+
+    Args:
+        interaction: The rule.
+        queries: (..., n, d) positions.
+        arrays: Sources and values, as in `aggregate`.
+        rest: Keywords of `aggregate`.
+    """
     check_rule(interaction)
     request = Request.of(queries, *arrays, **rest)
     return {name: refusal(name, interaction, request) for name in FORMS}

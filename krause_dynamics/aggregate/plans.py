@@ -74,7 +74,15 @@ class Plan:
 
 
 def plan(interaction: Interaction, queries: Array, *arrays: Array | None, impl: str = "auto", **rest: Any) -> Plan:
-    """Choose the implementation once for arrays of this kind; arguments as in `aggregate`."""
+    """Choose the implementation once for arrays of this kind.
+
+    Args:
+        interaction: The rule.
+        queries: (..., n, d) positions, of which shape, type and device are looked at.
+        arrays: Sources and values, as in `aggregate`.
+        impl: Name of a form, or ``"auto"``: the first that computes this and pays.
+        rest: Keywords of `aggregate`.
+    """
     check_rule(interaction)
     return plan_request(interaction, Request.of(queries, *arrays, **rest), impl)
 

@@ -86,7 +86,12 @@ def _by_first_member(labels: np.ndarray) -> np.ndarray:
 
 
 def merges_and_splits(labels: Array, times: Array | None = None) -> tuple[Event, ...]:
-    """Merges and splits in the order of time, from the labels of `components`; the same as `clusters.events`."""
+    """Merges and splits in the order of time; the same as `clusters.events`.
+
+    Args:
+        labels: (times, n) from `components`.
+        times: (times,) of the states; by default their numbers.
+    """
     return events(labels, times)
 
 

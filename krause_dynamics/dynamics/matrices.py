@@ -37,7 +37,13 @@ def gaussian(d: int, rng: int | np.random.Generator, *, leading: tuple[int, ...]
 def goe(d: int, rng: int | np.random.Generator, *, leading: tuple[int, ...] = ()) -> np.ndarray:
     """Gaussian orthogonal ensemble, scaled so that eigenvalues fill [-2, 2]: symmetric, variance 1/d off the diagonal.
 
-    Args, Returns: As `gaussian`.
+    Args:
+        d: Side.
+        rng: Seed or generator.
+        leading: Axes before the two of a matrix, such as (heads,); by default none.
+
+    Returns:
+        numpy (*leading, d, d).
     """
     square = gaussian(d, rng, leading=leading)
     return (square + np.swapaxes(square, -1, -2)) / np.sqrt(2.0)
@@ -47,7 +53,13 @@ def goe(d: int, rng: int | np.random.Generator, *, leading: tuple[int, ...] = ()
 def orthogonal(d: int, rng: int | np.random.Generator, *, leading: tuple[int, ...] = ()) -> np.ndarray:
     """Haar-distributed orthogonal matrices (QR of `gaussian` with the signs of R's diagonal fixed; Mezzadri 2007).
 
-    Args, Returns: As `gaussian`.
+    Args:
+        d: Side.
+        rng: Seed or generator.
+        leading: Axes before the two of a matrix, such as (heads,); by default none.
+
+    Returns:
+        numpy (*leading, d, d).
     """
     q, r = np.linalg.qr(gaussian(d, rng, leading=leading))
     return q * np.sign(np.diagonal(r, axis1=-2, axis2=-1))[..., None, :]

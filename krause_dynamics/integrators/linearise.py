@@ -63,10 +63,15 @@ def jacobian(
 
 @reads(dynamics=Is(Dynamics, "kd.Dynamics(kd.softmax(1.0))"))
 def spectrum(dynamics: Dynamics, x: Array, **rest: object) -> np.ndarray:
-    """Eigenvalues of `jacobian` in tangent coordinates, by falling real part; arguments as there.
+    """Eigenvalues of `jacobian` in tangent coordinates, by falling real part.
 
     Rates of perturbations (drift) or multipliers per step (``integrator=``): negative rates and multipliers inside the
     unit circle decay. Common shifts or rotations of all particles show up as rates 0.
+
+    Args:
+        dynamics: What moves the particles.
+        x: (n, d) state.
+        rest: Keywords of `jacobian`.
 
     Returns:
         numpy (n d,) or (n (d - 1),), complex where rotations occur.

@@ -155,6 +155,11 @@ def uniform(cells: Cells, support: tuple[float, float] | None = None, *, mass: f
 def gaussian(cells: LineCells, mean: float = 0.0, deviation: float = 1.0) -> Density:
     """The normal law, exact masses of all cells (relative precision in both tails); cut at the ends, total 1.
 
+    Args:
+        cells: Of a line.
+        mean: Of the law; unit: position.
+        deviation: Its standard deviation; unit: position.
+
     Raises:
         ValueError: deviation not positive, or cells that miss the law.
     """
@@ -234,6 +239,11 @@ def gaussian_nodes(count: int, mean: float = 0.0, deviation: float = 1.0) -> tup
     """Gauss-Hermite points of a normal law as weighted particles, for `simulate`: exact moments to degree 2 count - 1.
 
     40 of them follow a normal law under a smooth rule to 1e-11.
+
+    Args:
+        count: Number of points.
+        mean: Of the law; unit: position.
+        deviation: Its standard deviation; unit: position.
 
     Returns:
         Positions (count, 1) and log-masses (count,).

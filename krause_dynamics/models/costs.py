@@ -76,7 +76,7 @@ def cost(
         >>> from krause_dynamics.models import KrauseViT, published
         >>> model = KrauseViT(published("kvit-tiny-cifar10", num_hidden_layers=1))
         >>> cost(model, torch.zeros(1, 3, 32, 32), repeats=1).executed
-        29495424
+        29518080
     """
     keywords = dict(inputs) if isinstance(inputs, Mapping) else None
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}

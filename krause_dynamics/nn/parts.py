@@ -42,7 +42,16 @@ class PerHead(nn.Module):
 
 
 class LogSigma(PerHead):
-    """The bandwidth as one float32 parameter ``weight`` = log sigma, of shape (1,) or (heads,); see `PerHead`."""
+    """The bandwidth as one float32 parameter ``weight`` = log sigma, of shape (1,) or (heads,); see `PerHead`.
+
+    Args:
+        sigma: At the start, positive; unit: that of distances between queries and keys.
+        entries: How many: 1, or one a head.
+        learn: Whether it takes gradients.
+
+    Raises:
+        ValueError: A sigma that is not positive and finite.
+    """
 
     @reads(entries=Whole(1, LARGEST), learn=FLAG)
     def __init__(self, sigma: float, entries: int = 1, *, learn: bool = True) -> None:
@@ -59,6 +68,13 @@ class Rotary(nn.Module):
     """Rotary positions (Su et al. 2104.09864): pairs (c, c + d/2) turn by ``position * base^(-2c/d)``.
 
     Rotations keep lengths, so that the distance |q_i - k_j| depends on i - j alone, as their product does.
+
+    Args:
+        dim: Width of a head, even.
+        base: Of the frequencies; 10 000 as published.
+
+    Raises:
+        ValueError: An odd ``dim``.
     """
 
     frequencies: Tensor

@@ -224,7 +224,13 @@ def sink_map(dataset: Analysed, *, ax: Axes | None = None, eps: float | None = N
 
 @reads(dataset=Analyses(("norm_ratio",)), ax=ON)
 def norm_ratio(dataset: Analysed, *, ax: Axes | None = None, **line: Any) -> Axes:
-    """Norm of the first token over the median norm of its sequence, layer by layer: massive activations stand out."""
+    """Norm of the first token over the median norm of its sequence, layer by layer: massive activations stand out.
+
+    Args:
+        dataset: An analysis, a comparison, or several analyses by name.
+        ax: Where to draw; by default a new figure.
+        line: Passed to ``ax.plot``.
+    """
     ax = new_axes(ax)
     for case in cases(dataset):
         mean = case.data["norm_ratio"].mean("sequence")

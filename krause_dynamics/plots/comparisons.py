@@ -114,7 +114,11 @@ def emergence(
 
 @reads(comparison=COMPARED)
 def emergence_figure(comparison: xarray.Dataset) -> Figure:
-    """Alignment and clusters after the last block, and sinks over all blocks, over the steps of a training."""
+    """Alignment and clusters after the last block, and sinks over all blocks, over the steps of a training.
+
+    Args:
+        comparison: From `kd.compare` of the checkpoints of a training.
+    """
     wanted = {"order_parameter": 1.0, "clusters": 1.0, "sink_rate": None}
     shown = {name: depth for name, depth in wanted.items() if name in comparison}
     fig, axes = plt.subplots(len(shown), 1, figsize=column(0.6 * len(shown)), sharex=True, squeeze=False)
@@ -128,7 +132,11 @@ def emergence_figure(comparison: xarray.Dataset) -> Figure:
 
 @reads(comparison=COMPARED)
 def difference_figure(comparison: xarray.Dataset) -> Figure:
-    """Differences of alignment, clusters and sinks from the reference, over relative depth."""
+    """Differences of alignment, clusters and sinks from the reference, over relative depth.
+
+    Args:
+        comparison: From `kd.compare`.
+    """
     shown = [name for name in ("order_parameter", "clusters", "sink_rate") if name in comparison]
     fig, axes = plt.subplots(len(shown), 1, figsize=column(0.6 * len(shown)), sharex=True, squeeze=False)
     for ax, name in zip(axes[:, 0], shown, strict=True):

@@ -58,7 +58,11 @@ def layers_figure(dataset: Analysed) -> Figure:
 
 @reads(dataset=Analyses(("clusters", "radius")))
 def clusters_figure(dataset: Analysed) -> Figure:
-    """Clusters over layers, the first token left out."""
+    """Clusters over layers, the first token left out.
+
+    Args:
+        dataset: An analysis, a comparison, or several analyses by name.
+    """
     fig, ax = plt.subplots(figsize=column(1.0))
     clusters(dataset, ax=ax)
     headline(fig, f"{title_of(dataset)}: clusters of tokens over layers (without the first)")
@@ -67,7 +71,12 @@ def clusters_figure(dataset: Analysed) -> Figure:
 
 @reads(dataset=Analyses(("sink_rate", "eps")), eps=Maybe(Real()))
 def sinks_figure(dataset: Analysed, eps: float | None = None) -> Figure:
-    """Map of attention sinks, block by head."""
+    """Map of attention sinks, block by head.
+
+    Args:
+        dataset: An analysis, a comparison, or several analyses by name.
+        eps: Threshold of a sink, out of those of the analysis; by default the report's.
+    """
     fig, ax = plt.subplots(figsize=column(1.2))
     sink_map(dataset, ax=ax, eps=eps)
     heading(ax, f"{title_of(dataset)}: where the first token is an attention sink")
@@ -76,7 +85,12 @@ def sinks_figure(dataset: Analysed, eps: float | None = None) -> Figure:
 
 @reads(dataset=Analyses(("clusters", "sink_rate")), eps=Maybe(Real()))
 def clusters_and_sinks_figure(dataset: Analysed, eps: float | None = None) -> Figure:
-    """Clusters over layers beside the map of sinks, in one picture."""
+    """Clusters over layers beside the map of sinks, in one picture.
+
+    Args:
+        dataset: An analysis, a comparison, or several analyses by name.
+        eps: Threshold of a sink, out of those of the analysis; by default the report's.
+    """
     fig, (left, right) = plt.subplots(1, 2, figsize=across(10.5, 4.6), width_ratios=(6, 5))
     clusters(dataset, ax=left)
     left.set_title("clusters of tokens (without the first)")

@@ -83,7 +83,12 @@ def _of(values: xarray.DataArray, case: Any) -> np.ndarray:
 
 @reads(comparison=COMPARED)
 def print_comparison(comparison: xarray.Dataset, console: Console) -> None:
-    """The rows as a table: cases side by side, with the differences from the reference and their intervals."""
+    """The rows as a table: cases side by side, with the differences from the reference and their intervals.
+
+    Args:
+        comparison: From `kd.compare`.
+        console: Of rich.
+    """
     from rich import box
     from rich.table import Table
 

@@ -75,6 +75,9 @@ def _html(comparison: xarray.Dataset, rows: list[dict[str, Any]], parameters: di
 def comparison_findings(comparison: xarray.Dataset) -> dict[str, list[str]]:
     """How each case differs from the reference: in the measures that matter most, and in how many of all.
 
+    Args:
+        comparison: From `kd.compare`.
+
     Returns:
         Sentences by case. Of more than ``DETAILED`` cases only the last is told in detail, as the last of a training.
     """

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 def progress_bar(label: str, console: Console | None = None) -> Iterator[Callable[[float, float], None]]:
     """Deprecated: pass ``progress=True`` to what takes long, such as ``kd.analyze``; ``console`` has no effect.
 
+    Args:
+        label: Words before the bar.
+        console: Without effect.
+
     Yields:
         A function ``progress(done, total)`` that draws a bar on the standard error.
     """

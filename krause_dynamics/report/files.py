@@ -38,7 +38,12 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
 
 @reads(dataset=Holds("kd.analyze", ()), path=FILE)
 def write_dataset(dataset: xarray.Dataset, path: str | os.PathLike[str]) -> Path:
-    """Write netCDF, compressed; facts are attributes, and all of them as JSON in ``attrs["meta"]``."""
+    """Write netCDF, compressed; facts are attributes, and all of them as JSON in ``attrs["meta"]``.
+
+    Args:
+        dataset: From `kd.analyze`.
+        path: File to write.
+    """
     path = Path(path)
     write_netcdf(path, dataset)
     return path

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 @reads(dataset=Holds("kd.analyze", ("length",)), eps=Real())
 def findings(dataset: xarray.Dataset, *, eps: float = EPS) -> list[str]:
-    """The analysis in a few sentences, each of a measure in its own words; of one with controls what was as given."""
+    """The analysis in a few sentences, each of a measure in its own words; of one with controls what was as given.
+
+    Args:
+        dataset: From `kd.analyze`.
+        eps: Threshold of a sink: the share of attention that the first token receives.
+    """
     dataset = as_given(dataset)
     tokens = token_count(dataset)
     sentences = [

@@ -32,6 +32,9 @@ BESIDE = Beside()
 def check_page(path: str | os.PathLike[str]) -> Path:
     """Make sure, before anything is computed, that a page can be written.
 
+    Args:
+        path: Of the page, ``.html``.
+
     Raises:
         ValueError: Another ending than ``.html``, or no place where a file can be written.
     """

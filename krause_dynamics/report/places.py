@@ -26,7 +26,11 @@ def as_given(dataset: xarray.Dataset) -> xarray.Dataset:
 
 @reads(dataset=Holds("kd.analyze", ("length",)))
 def token_count(dataset: xarray.Dataset) -> str:
-    """'64', or '12 to 64' when the sequences differ."""
+    """'64', or '12 to 64' when the sequences differ.
+
+    Args:
+        dataset: From `kd.analyze`.
+    """
     shortest, longest = int(dataset["length"].min()), int(dataset["length"].max())
     return str(longest) if shortest == longest else f"{shortest} to {longest}"
 

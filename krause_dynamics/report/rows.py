@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 @reads(dataset=Holds("kd.analyze", ("length",)), path=FILE)
 def write_csv(dataset: xarray.Dataset, path: str | os.PathLike[str]) -> Path:
-    """Every measure over layers or blocks as rows, averaged over sequences and heads: `csv_text` in a file."""
+    """Every measure over layers or blocks as rows, averaged over sequences and heads: `csv_text` in a file.
+
+    Args:
+        dataset: From `kd.analyze`.
+        path: File to write.
+    """
     path = check_target("path", path)
     write_bytes(path, csv_text(dataset).encode())
     return path

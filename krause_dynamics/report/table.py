@@ -103,7 +103,13 @@ def _title(dataset: xarray.Dataset) -> str:
 
 @reads(dataset=ANALYSIS, radius=Real(), eps=Real())
 def legend(dataset: xarray.Dataset, *, radius: float = RADIUS, eps: float = EPS) -> list[str]:
-    """What the columns of :func:`layer_table` mean, for readers who do not know the code."""
+    """What the columns of :func:`layer_table` mean, for readers who do not know the code.
+
+    Args:
+        dataset: From `kd.analyze`.
+        radius: Of clusters, a chord on the unit sphere.
+        eps: Threshold of a sink: the share of attention that the first token receives.
+    """
     lines = ["layer: 0 is the embedding, i the tokens after block i. all: every token; rest: without the first token."]
     for _, words in told(dataset):
         if words.column:
@@ -119,7 +125,12 @@ def legend(dataset: xarray.Dataset, *, radius: float = RADIUS, eps: float = EPS)
 
 @reads(dataset=ANALYSIS)
 def print_report(dataset: xarray.Dataset, console: Console) -> None:
-    """Table, its legend and the findings on a console; of an analysis with controls those of what was given."""
+    """Table, its legend and the findings on a console; of an analysis with controls those of what was given.
+
+    Args:
+        dataset: From `kd.analyze`.
+        console: Of rich.
+    """
     console.print(layer_table(dataset))
     for line in legend(dataset):
         console.print(f"  {line}", highlight=False, style="dim", markup=False)

@@ -73,7 +73,12 @@ def clusters_over_length(
 
 @reads(length=POSITIVE, model=MODEL, count=QUANTILES)
 def final_clusters(length: float, model: Model = "discrete", *, count: int = 2001) -> list[mean_field.Cluster]:
-    """Clusters of a uniform density on an interval about 0, radius 1; arguments as in `clusters_over_length`.
+    """Clusters of a uniform density on an interval about 0, radius 1.
+
+    Args:
+        length: Of the interval; unit: radius.
+        model: As in `clusters_over_length`.
+        count: Quantiles of the uniform density, that is particles; without effect on ``"density"``.
 
     Raises:
         ValueError: unknown model, a length that is not positive, or with ``"density"`` beyond 10^4 radii.

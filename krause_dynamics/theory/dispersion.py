@@ -128,7 +128,13 @@ def fastest_wave() -> float:
 
 
 class Front(NamedTuple):
-    """A pulled front: complex wave number q (times R), speed in R per unit time, wavelength behind it in R."""
+    """A pulled front.
+
+    Attributes:
+        wavenumber: Complex q, times R.
+        speed: In R per unit time.
+        wavelength: Behind the front, in R.
+    """
 
     wavenumber: complex
     speed: float

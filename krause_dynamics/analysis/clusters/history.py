@@ -75,7 +75,18 @@ def labels(
     log_mass: Array | None = None,
     period: Any = None,
 ) -> np.ndarray:
-    """Labels of `find` for every state: (..., n); the numbers of different states are unrelated (see `events`)."""
+    """Labels of `find` for every state; the numbers of different states are unrelated (see `events`).
+
+    Args:
+        positions: (..., n, d).
+        radius: Points at most so far apart are joined; unit: position (on the unit sphere a chord).
+        metric: As in `find`.
+        log_mass: (..., n) log-masses; by default all points count alike.
+        period: Period of each coordinate on a torus; by default none.
+
+    Returns:
+        numpy (..., n) of whole numbers.
+    """
     period = positions.space.period if period is None and hasattr(positions, "space") else period
     positions, log_mass = _arrays(positions, log_mass)
     result = np.empty(tuple(positions.shape[:-1]), np.int64)
@@ -215,7 +226,14 @@ def events(labels: Any, times: Any = None) -> tuple[Event, ...]:
 
 @reads(found=Is((list, tuple), "clusters.events(labels)"))
 def merge_times(found: Sequence[Event]) -> np.ndarray:
-    """Times of merging in order, each merge of k clusters counted k - 1 times: how K falls, splits left out."""
+    """Times of merging in order, each merge of k clusters counted k - 1 times: how K falls, splits left out.
+
+    Args:
+        found: From `events`.
+
+    Returns:
+        (number of merges,), unit: that of the times of the events.
+    """
     strangers = [event for event in found if not isinstance(event, Event)]
     if strangers:
         raise TypeError(f"found must hold events, as clusters.events(labels) gives them, got {strangers[0]!r}")

@@ -67,7 +67,11 @@ def energy(rule: Interaction, x: Array, *, log_mass: Array | None = None, space:
 def log_energy(rule: Interaction, x: Array, *, log_mass: Array | None = None, space: Space | None = None) -> Array:
     """``log E`` of a dense smooth score with positive E (`DotProduct` with beta > 0, `Gaussian`), without overflow.
 
-    Arguments as in `energy`.
+    Args:
+        rule: As in `energy`.
+        x: (..., n, d) positions.
+        log_mass: (..., n) log-masses; by default every point has mass 1/n.
+        space: Geometry of the positions; by default Euclidean.
 
     Raises:
         ValueError: Another rule.
@@ -84,7 +88,14 @@ def log_energy(rule: Interaction, x: Array, *, log_mass: Array | None = None, sp
 
 @reads(rule=RULE, x=Points(), space=SPACE)
 def gradient(rule: Interaction, x: Array, *, log_mass: Array | None = None, space: Space | None = None) -> Array:
-    """``dE/dx_i = kappa m_i Z_i w_i``, not projected: (..., n, d). Arguments as in `energy`."""
+    """``dE/dx_i = kappa m_i Z_i w_i``, not projected: (..., n, d).
+
+    Args:
+        rule: As in `energy`.
+        x: (..., n, d) positions.
+        log_mass: (..., n) log-masses; by default every point has mass 1/n.
+        space: Geometry of the positions; by default Euclidean.
+    """
     scale = kappa(rule)
     state = _state(rule, x, log_mass, space)
     return scale * (state.mass * state.partition)[..., None] * state.direction

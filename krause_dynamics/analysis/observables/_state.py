@@ -102,7 +102,14 @@ def _shares(xp: Any, points: Array, log_mass: Array) -> tuple[Array, Array]:
 
 
 def directions(points: Array) -> Array:
-    """Unit vectors ``u_i = x_i / |x_i|``, (..., n, d); a point at the origin has no direction and stays 0."""
+    """Unit vectors ``u_i = x_i / |x_i|``; a point at the origin has no direction and stays 0.
+
+    Args:
+        points: (..., n, d).
+
+    Returns:
+        (..., n, d).
+    """
     xp = namespace(points=points)
     if points.ndim == 0:
         raise ValueError("points must be vectors (..., d), got one number")

@@ -64,7 +64,19 @@ def support(
     sparse: bool = False,
     space: Space | None = None,
 ) -> Matrix:
-    """Which pairs are admitted, whatever their weight: Boolean (n, m), dense or scipy CSR; arguments as in `matrix`."""
+    """Which pairs are admitted, whatever their weight.
+
+    Args:
+        rule: Whose neighbourhood decides.
+        queries: (n, d) who hears.
+        sources: (m, d) who is heard; by default the queries.
+        log_mass: (m,) log-masses; sources without mass are heard by nobody. By default all have mass.
+        sparse: A scipy CSR array, for rules that admit few pairs.
+        space: Geometry of the positions; by default Euclidean.
+
+    Returns:
+        Boolean (n, m).
+    """
     rows = _rows(rule, queries, sources, log_mass, sparse, space)
     if sparse:
         return _csr((block.allowed, block.allowed[block.allowed]) for block in rows)
