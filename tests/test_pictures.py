@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,16 @@ from typer.testing import CliRunner
 
 import krause_dynamics as kd
 from krause_dynamics.command.app import app
-from krause_dynamics.models import KARM, KARMConfig, complete_pictures, drawing, generate_pictures
+from krause_dynamics.models import (
+    KARM,
+    KARMConfig,
+    KrauseLM,
+    KrauseLMConfig,
+    complete_pictures,
+    drawing,
+    generate_pictures,
+)
+from tests.model_sizes import WORDS
 
 SIZE = {"image_size": [4, 5], "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "levels": 7}
 
@@ -111,6 +122,7 @@ def test_training_mode_and_progress():
         (lambda m: complete_pictures(m, np.zeros((1, 5, 4), int)), r"pictures must have shape \(count, 4, 5, 1\)"),
         (lambda m: complete_pictures(m, np.full((1, 4, 5), 7)), "levels 0..6, got 7 to 7"),
         (lambda m: complete_pictures(m, np.zeros((1, 4, 5), int), 4), "rows must leave"),
+        (lambda m: complete_pictures(m, np.zeros((0, 4, 5), int)), "at least one picture"),
     ],
 )  # fmt: skip
 def test_bad_input(call, match):
@@ -150,3 +162,28 @@ def test_commands(tmp_path):
     made = run(app, ["complete", str(tmp_path / "model"), str(tmp_path / "nothing.npy")])
     assert made.exit_code == 2
     assert "no such file" in made.output
+
+
+def test_what_a_command_cannot_do_it_says_before_it_draws(tmp_path):
+    """A damaged file, a model of another kind, a device that is not there, an ending: one line, exit code 2."""
+    folder, pictures = tmp_path / "model", tmp_path / "given.npy"
+    tiny().save_pretrained(folder)
+    shutil.copytree(folder, tmp_path / "damaged")
+    weights = tmp_path / "damaged" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:900])
+    words = KrauseLM(KrauseLMConfig(**WORDS))
+    words.save_pretrained(tmp_path / "words")
+    pictures.write_text("no array")
+    place = f"cuda:{torch.cuda.device_count()}"
+    for arguments, told in (
+        (["generate", "damaged"], "model.safetensors (900 bytes) is truncated or damaged"),
+        (["generate", "words"], "which is a krause_lm"),
+        (["generate", "model", "--device", place], f"device '{place}' cannot be used"),
+        (["generate", "model", "--out", "a.jpg"], "must end in .png, got 'a.jpg'"),
+        (["complete", "model", str(pictures)], "is no array of numbers of numpy"),
+    ):
+        command, name, *rest = arguments
+        made = CliRunner().invoke(app, [command, str(tmp_path / name), *rest, "--force"])
+        assert made.exit_code == 2, arguments
+        assert told in " ".join(made.output.split())
+    assert not list(tmp_path.glob("*.png"))

@@ -68,8 +68,10 @@ def complete(
 
 def _generate(folder: Path, out: Path, count: int, drawing: Drawing, output: Output) -> Answer:
     from krause_dynamics import models
+    from krause_dynamics.plots.pictures import picture_path
 
     check_paths(out)
+    picture_path(out)
     output.may_write(out, out.with_suffix(".npy"))
     model = _loaded(folder, drawing.device)
     drawn = models.generate_pictures(model, count, progress=output.progress, **drawing.options)
@@ -80,8 +82,10 @@ def _generate(folder: Path, out: Path, count: int, drawing: Drawing, output: Out
 
 def _complete(folder: Path, source: Path, out: Path, rows: int | None, drawing: Drawing, output: Output) -> Answer:
     from krause_dynamics import models
+    from krause_dynamics.plots.pictures import picture_path
 
     check_paths(out)
+    picture_path(out)
     output.may_write(out, out.with_suffix(".npy"))
     model = _loaded(folder, drawing.device)
     given = _read(source)
@@ -91,11 +95,22 @@ def _complete(folder: Path, source: Path, out: Path, rows: int | None, drawing: 
 
 
 def _loaded(folder: Path, device: str) -> Any:
-    from krause_dynamics.models import KARM
+    from transformers import AutoConfig
+
+    from krause_dynamics.checkpoints import shards
+    from krause_dynamics.checkpoints.sources import place_of
+    from krause_dynamics.models import KARM, KARMConfig
 
     if not (folder / "config.json").is_file():
         raise ValueError(f"model must be a folder that save_pretrained wrote, with config.json, got {str(folder)!r}")
-    return KARM.from_pretrained(folder).to(device).eval()
+    place, config = place_of(device), AutoConfig.from_pretrained(folder)
+    if not isinstance(config, KARMConfig):
+        raise ValueError(
+            f"model must be an autoregressive model of pictures (KARM, ARM, LARM), got {str(folder)!r}, which is a "
+            f"{config.model_type}"
+        )
+    shards.check(folder)
+    return KARM.from_pretrained(folder, config=config).to(place).eval()
 
 
 def _read(source: Path) -> Any:
@@ -104,7 +119,10 @@ def _read(source: Path) -> Any:
     if not source.is_file():
         raise ValueError(f"pictures: no such file {str(source)!r}")
     if source.suffix == ".npy":
-        return np.load(source, allow_pickle=False)
+        try:
+            return np.load(source, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"pictures: {str(source)!r} is no array of numbers of numpy ({error})") from None
     from PIL import Image, UnidentifiedImageError
 
     try:

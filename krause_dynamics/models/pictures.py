@@ -125,7 +125,9 @@ def _levels(model: KARM, pictures: Any) -> np.ndarray:
         array = array[..., None]
     if array.shape[1:] != shape:
         raise ValueError(f"pictures must have shape (count, {', '.join(map(str, shape))}), got {array.shape}")
-    if array.size and not (int(array.min()) >= 0 and int(array.max()) < model.config.levels):
+    if not len(array):
+        raise ValueError("pictures must hold at least one picture, got none")
+    if not (int(array.min()) >= 0 and int(array.max()) < model.config.levels):
         raise ValueError(
             f"pictures must hold levels 0..{model.config.levels - 1}, got {array.min()} to {array.max()}; quantise them"
         )

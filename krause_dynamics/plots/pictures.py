@@ -77,11 +77,7 @@ def save_pictures(
     """
     from PIL import Image
 
-    path = Path(path)
-    path = path if path.suffix else path.with_name(path.name + ".png")
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"path must end in .png, got {path.name!r}")
-    path = check_target("path", path)
+    path = check_target("path", picture_path(path))
     text = json.dumps(parameters, indent=1, sort_keys=True) + "\n"
     whole = picture_grid(pictures, **grid)
     affordable("scale: pixels of the picture", whole.shape[0] * whole.shape[1] * scale**2)
@@ -90,4 +86,17 @@ def save_pictures(
     Image.fromarray(whole).save(raw, format="PNG", optimize=True)
     write_bytes(path, raw.getvalue())
     write_bytes(path.with_suffix(".json"), text.encode())
+    return path
+
+
+def picture_path(path: str | Path) -> Path:
+    """Where a grid of pictures is written.
+
+    Raises:
+        ValueError: An ending that is not .png.
+    """
+    path = Path(path)
+    path = path if path.suffix else path.with_name(path.name + ".png")
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"path must end in .png, got {path.name!r}")
     return path

@@ -14,6 +14,7 @@ import torch
 
 from krause_dynamics._arguments import FILE, Maybe, Word, reads
 from krause_dynamics._progress import Progress, drawn
+from krause_dynamics.checkpoints.sources import place_of
 from krause_dynamics.training import records
 from krause_dynamics.training.configuration import TrainingConfiguration
 from krause_dynamics.training.session import Session
@@ -78,10 +79,11 @@ def train(
     if resume == "never" and (folder / "configuration.toml").exists():
         raise ValueError(f"out must be a folder without a run where resume='never', got {folder}")
     is_new = not (folder / "configuration.toml").exists()
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    place_of(device)
     records.prepared(folder, chosen)
     if (folder / "result.json").exists():
         return _finished(folder, ending)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     mine = [torch.cuda.current_device()] if device == "cuda" else []
     try:
         with torch.random.fork_rng(mine), _quiet(), drawn(progress, "train") as told:
