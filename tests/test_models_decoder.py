@@ -149,6 +149,8 @@ def test_checkpointed_gradients_are_the_plain_ones():
         ({"dropout": "0.1"}, "dropout must be a probability"),
         ({"sigma": float("inf")}, "sigma must be positive"),
         ({"sigma": -1.0}, "sigma must be positive"),
+        ({"initializer_range": -0.02}, "initializer_range must be positive"),
+        ({"gate": "yes"}, "gate must be True or False"),
         ({"score": "linear"}, "needs support='full'"),
     ],
 )
@@ -181,6 +183,16 @@ def test_a_pass_refuses_what_does_not_fit():
         model()
     with pytest.raises(ValueError, match="cached tokens included"):
         model(x, attention_mask=torch.ones(2, 29))
+    for mask in (torch.ones(2, 30, 30), torch.ones(3, 30)):
+        with pytest.raises(ValueError, match=r"attention_mask must be \(2, 30\)"):
+            model(x, attention_mask=mask)
+    added = torch.zeros(2, 30)
+    added[0, :4] = -torch.inf  # a mask to be added hides what this one would show
+    with pytest.raises(ValueError, match="1 for tokens and 0 for padding"):
+        model(x, attention_mask=added)
+    for given in (x[0], x.float()):
+        with pytest.raises(ValueError, match="input_ids must be whole numbers"):
+            model(given)
     with pytest.raises(TypeError, match="new_cache"), torch.no_grad():
         model(x, past_key_values=transformers.DynamicCache())
     with pytest.raises(ValueError, match="must hold 2 caches, one a layer, got 1"), torch.no_grad():

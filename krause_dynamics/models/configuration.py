@@ -117,6 +117,7 @@ class KrauseConfig(PreTrainedConfig):
             if not isinstance(value, int | float) or not 0.0 <= value < 1.0:
                 raise ValueError(f"{name} must be a probability in [0, 1), got {value!r}")
         COUNT_OR_ZERO.read("random_seed", self.random_seed)
+        POSITIVE.read("initializer_range", self.initializer_range)
         if self.sigma is not None:
             POSITIVE.read("sigma", self.sigma)
 

@@ -103,6 +103,10 @@ class KrauseLM(KrauseModel, GenerationMixin):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give input_ids or inputs_embeds, one of them")
+        if input_ids is not None and (input_ids.ndim != 2 or input_ids.is_floating_point()):
+            raise ValueError(
+                f"input_ids must be whole numbers (batch, n), got {input_ids.dtype} {tuple(input_ids.shape)}"
+            )
         x = self.token_embedding(input_ids) if inputs_embeds is None else inputs_embeds
         cache = self._cache(past_key_values, use_cache)
         positions, valid = self._places(x, attention_mask, position_ids, cache)
@@ -140,10 +144,8 @@ class KrauseLM(KrauseModel, GenerationMixin):
         longest = self.config.max_position_embeddings
         if isinstance(total, int) and total > longest:
             raise ValueError(f"a sequence must have at most max_position_embeddings = {longest} tokens, got {total}")
-        if mask is not None and mask.shape[1] != total:
-            raise ValueError(
-                f"attention_mask must be (batch, {total}), cached tokens included, got {tuple(mask.shape)}"
-            )
+        if mask is not None:
+            check_padding(mask, x.shape[0], total)
         if mask is not None and may_look(mask) and bool((mask != 0).all()):
             mask = None
         if positions is None:
@@ -152,6 +154,18 @@ class KrauseLM(KrauseModel, GenerationMixin):
             else:
                 positions = (mask.long().cumsum(-1) - 1).clamp_min(0)[:, -n:]
         return positions, None if mask is None else mask[:, -n:].bool()
+
+
+def check_padding(mask: Tensor, batch: int, total: int) -> None:
+    """A mask tells tokens from padding.
+
+    Raises:
+        ValueError: Another shape, or numbers other than 0 and 1: a mask to be added means the opposite.
+    """
+    if mask.ndim != 2 or mask.shape[0] not in (1, batch) or mask.shape[1] != total:
+        raise ValueError(f"attention_mask must be ({batch}, {total}), cached tokens included, got {tuple(mask.shape)}")
+    if mask.dtype != torch.bool and may_look(mask) and not bool(((mask == 0) | (mask == 1)).all()):
+        raise ValueError("attention_mask must hold 1 for tokens and 0 for padding, got other numbers")
 
 
 class KARM(KrauseLM):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import ClassVar
 
-from krause_dynamics._arguments import COUNT
+from krause_dynamics._arguments import COUNT, FLAG
 from krause_dynamics.interaction import Causal, RandomKeys, Window
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.models.configuration import SCORES, KrauseConfig, Scores, sides
@@ -58,6 +58,8 @@ class KrauseLMConfig(KrauseConfig):
     def check(self) -> None:
         """As `KrauseConfig.check`, and that linear attention stands alone."""
         super().check()
+        for name in ("gate", "head_bias"):
+            FLAG.read(name, getattr(self, name))
         if self.score == "linear" and (self.support != "full" or self.gate):
             raise ValueError(
                 f"score='linear' sums over all earlier tokens: it needs support='full' and gate=False, got "

@@ -89,7 +89,7 @@ def save_pictures(
     return path
 
 
-def picture_path(path: str | Path) -> Path:
+def picture_path(path: str | os.PathLike[str]) -> Path:
     """Where a grid of pictures is written.
 
     Raises:
