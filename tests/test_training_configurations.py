@@ -93,3 +93,17 @@ def test_an_adapter_learns_alone_and_its_base_stays(tmp_path):
     tables["model"] = {"kind": "gated", "base": "nowhere"}
     with pytest.raises(ValueError, match="model.base must be 'smollm2-135m' or the folder"):
         train(tables, out=tmp_path / "third")
+
+
+def test_the_configuration_of_the_page_trains(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "how_to" / "train.md").read_text(encoding="utf-8")
+    (tmp_path / "cats.toml").write_text(page.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
+    made.picture_folders(tmp_path / "pictures")
+    tables = tables_of(tmp_path / "cats.toml")
+    tables["model"] |= {"hidden_size": 12, "num_hidden_layers": 1}
+    tables["training"] |= {"epochs": 1, "batch_size": 4}
+    result = train(tables, out=tmp_path / "run")
+    for name in ("best", "last", "metrics.csv", "result.json", "predictions.npz", "state.safetensors"):
+        assert (tmp_path / "run" / name).exists()
+        assert f"`{name}" in page
+    assert result.result["classes"] == ["dark", "grey", "light"]
