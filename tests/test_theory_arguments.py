@@ -36,6 +36,7 @@ GOOD = {
 OTHERWISE = {
     "low_temperature_flow": {"start": [[0.6, 0.8]]},
     "holding_strength": {"clusters": 2},
+    "consensus_attraction": {"position": [0.6, 0.8]},
     "leading_share_bound": {"others": 2.0},
     "oscillator_energy": {"positions": [[1.0, 0.0], [0.6, 0.8]], "coupling": [[0.0, 1.0], [1.0, 0.0]]},
     "oscillator_energy_rate": {"positions": [[1.0, 0.0], [0.6, 0.8]], "coupling": [[0.0, 1.0], [1.0, 0.0]]},

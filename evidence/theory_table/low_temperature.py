@@ -6,7 +6,6 @@ import numpy as np
 
 import krause_dynamics as kd
 from evidence.theory_table._row import Comparison, check, compare
-from evidence.theory_table.jacobian import tangent_spectrum
 from krause_dynamics import theory
 
 AXIS = np.diag([1.0, -0.5])
@@ -77,7 +76,7 @@ def three_times() -> Comparison:
     3,
     source="2511.11553 (bipartite consensus along eigenvectors); rates derived",
     setting="SA, d = 4, tokens 3:2 and 2:2 on the axis of lambda = 2, mu = 0.5, 1.3, -0.7, beta = 0.8; spectrum",
-    tolerance=1e-8,
+    tolerance=1e-9,
 )
 def bipartite_spectrum() -> Comparison:
     """Bipartite consensus along an eigenvector of V: spectrum; with equal halves stable iff mu < lambda tanh beta."""
@@ -88,8 +87,29 @@ def bipartite_spectrum() -> Comparison:
         rates = theory.bipartite_rates(eigenvalue=2.0, others=others, beta=0.8, mass=plus / (plus + minus))
         inside = [rates.first] * 3 * (plus - 1) + [rates.second] * 3 * (minus - 1)
         predicted.append(np.sort([*inside, *rates.ends.ravel()]))
-        measured.append(tangent_spectrum(dynamics, x))
+        measured.append(np.sort(np.linalg.eigvals(kd.jacobian(dynamics, x, tangent=True)).real))
     return compare(np.concatenate(predicted), np.concatenate(measured))
+
+
+@check(
+    3,
+    source="derived; setting of 2511.11553",
+    setting="SA, d = 4, three tokens, beta = 0.5 and 3; V symmetric, skew, general; rate of a difference",
+    tolerance=1e-6,
+)
+def consensus_of_values() -> Comparison:
+    """A consensus draws tokens together at <x, V x>, whatever the temperature; a skew V neither together nor apart."""
+    square = np.random.default_rng(14).standard_normal((4, 4))
+    x, eta = np.full(4, 0.5), 1e-5
+    aside = np.array([0.5, -0.5, 0.5, -0.5])
+    predicted, measured = [], []
+    for value in (square + square.T, square - square.T, square):
+        for beta in (0.5, 3.0):
+            tokens = kd.Sphere().retract(x + eta * np.array([1.0, -1.0, 0.0])[:, None] * aside)
+            v = kd.Dynamics(kd.softmax(beta), kd.Sphere(), value=value).drift(0.0, tokens)
+            measured.append(float(-(v[0] - v[1]) @ aside / (2.0 * eta)))
+            predicted.append(theory.consensus_attraction(position=x, value=value))
+    return compare(predicted, measured)
 
 
 @check(

@@ -132,3 +132,19 @@ def cluster_stability() -> Comparison:
 
     measured = [bisect(bridged, 1.01, 2.2, args=(w,), xtol=1e-5) for w in pairs]
     return compare([theory.two_cluster_stability_distance(mass_a=a, mass_b=b) for a, b in pairs], measured)
+
+
+@check(
+    1,
+    source="2507.14276 (slow-down near eps = 1/N); 1406.0819",
+    setting="equally spaced, n = 60, 120, 240, radius 1 to 20 gaps; radius of the longest freezing time, and that time",
+    tolerance=0.0,
+)
+def slowest_radius() -> Comparison:
+    """Slow-down near a radius of 1/N: no radius freezes an equally spaced start later than one gap does."""
+    predicted, measured = [], []
+    for n in (60, 120, 240):
+        steps = [kd.hegselmann_krause(np.arange(float(n)), float(gaps)).steps for gaps in range(1, 21)]
+        predicted += [1, theory.equally_spaced_freezing_time(n)]
+        measured += [1 + int(np.argmax(steps)), max(steps)]
+    return compare(predicted, measured)

@@ -104,3 +104,31 @@ def homogenised_closure() -> Comparison:
     """Random values: the simplex closure gamma + (1 - gamma) g - gamma (gamma + (1 - gamma) f) in every dimension."""
     predicted = [theory.random_value_closure(similarity=r, beta=b, tokens=n) for _, n, r, b, _ in CASES]
     return compare(predicted, measured_rates())
+
+
+def _away_from_the_closure(dimension: int, draws: int) -> float:
+    """Root mean square deviation of a pair from the closure at time 1/4 of entries of variance 1/d; 25 layers."""
+    from scipy.integrate import solve_ivp
+
+    rate = lambda _, rho: theory.random_value_closure(similarity=float(rho[0]), beta=1.0, tokens=4)  # noqa: E731
+    expected = solve_ivp(rate, (0.0, 0.25), [0.3], rtol=1e-9).y[0, -1]
+    rng, x = np.random.default_rng(13), np.zeros((draws, 4, dimension))
+    x[:, :, :4] = equiangular(4, 0.3)
+    for _ in range(25):
+        value = np.sqrt(0.01 / dimension) * rng.standard_normal((draws, 1, dimension, dimension))
+        layer = kd.Dynamics(kd.softmax(1.0), kd.Sphere(), value=value)
+        x = kd.simulate(layer, x, 1.0, dt=1.0, integrator=kd.LayerStep()).final
+    pairs = (x @ x.mT)[:, *np.triu_indices(4, 1)]
+    return float(np.sqrt(np.mean((pairs - expected) ** 2)))
+
+
+@check(
+    11,
+    source="2604.01978 (bound e^{C T} sqrt(8 T/d log(2 n^2/delta)), C not given)",
+    setting="n = 4, rho = 0.3, beta = 1, T = 1/4 in 25 layers, d = 32, 256 (48, 8 draws); slope of its log",
+    tolerance=0.15,  # three deviations of the mean square of 48 dependent pairs
+)
+def closure_order() -> Comparison:
+    """Random values: inner products stay within d^{-1/2} of the simplex closure."""
+    near, far = _away_from_the_closure(256, 8), _away_from_the_closure(32, 48)
+    return compare(-0.5, np.log(near / far) / np.log(8.0), f"deviation {near:.3f} at d = 256")

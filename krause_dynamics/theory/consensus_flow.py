@@ -32,14 +32,44 @@ def consensus_flow(*, times: ArrayLike, start: np.ndarray, value: np.ndarray) ->
         >>> theory.consensus_flow(times=[0.0, 1.0], start=[0.6, 0.8], value=[[1.0, 0.0], [0.0, 0.0]]).round(6).tolist()
         [[0.6, 0.8], [0.897811, 0.440381]]
     """
-    d = len(start)
-    if value.shape != (d, d):
-        raise ValueError(f"value must be (d, d) = ({d}, {d}) for start (d,), got shape {value.shape}")
-    if abs(float(start @ start) - 1.0) > 1e-9:
-        raise ValueError(f"start must be a unit vector, got length {np.linalg.norm(start)!r}")
+    _check_state("start", start, value)
     from scipy.linalg import expm
 
     # The largest growth is taken out: only directions matter.
-    shifted = value - np.eye(d) * np.linalg.eigvals(value).real.max()
+    shifted = value - np.eye(len(start)) * np.linalg.eigvals(value).real.max()
     x = np.stack([expm(t * shifted) @ start for t in times])
     return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+@formula(position=Reals(ndim=1), value=Reals(ndim=2))
+def consensus_attraction(*, position: np.ndarray, value: np.ndarray) -> float:
+    r"""Rate at which tokens near a consensus x approach one another under SA with a value matrix: <x, V x>.
+
+    Whatever the temperature and the number of tokens. A skew V neither draws together nor apart, and where the
+    symmetric part of V is negative along x, consensus repels. 1 - <x_i, x_j> falls twice as fast; V = I gives
+    `consensus_rate`.
+
+    Args:
+        position: unit vector x on which tokens agree, shape (d,).
+        value: V, shape (d, d).
+
+    Raises:
+        ValueError: V that is not (d, d), or a position that is no unit vector.
+
+    Source: derived; consensus along eigenvectors and skew V in arXiv 2511.11553.
+
+    Examples:
+        >>> from krause_dynamics import theory
+        >>> theory.consensus_attraction(position=[1.0, 0.0], value=[[0.5, -1.0], [1.0, 0.0]])
+        0.5
+    """
+    _check_state("position", position, value)
+    return float(position @ value @ position)
+
+
+def _check_state(name: str, x: np.ndarray, value: np.ndarray) -> None:
+    d = len(x)
+    if value.shape != (d, d):
+        raise ValueError(f"value must be (d, d) = ({d}, {d}) for {name} (d,), got shape {value.shape}")
+    if abs(float(x @ x) - 1.0) > 1e-9:
+        raise ValueError(f"{name} must be a unit vector, got length {np.linalg.norm(x)!r}")

@@ -84,6 +84,20 @@ def ends_by_differences(eigenvalue, others, beta, mass):
 
 
 @against(
+    "kd.theory.consensus_attraction",
+    "the fall of the difference of two tokens near a consensus, loops over tokens",
+    rtol=1e-6, atol=1e-9,
+    position=(np.array([0.6, 0.8, 0.0]), np.array([0.0, 0.6, 0.8])), value=(VALUE, VALUE.T @ VALUE),
+)  # fmt: skip
+def falling_difference(position, value):
+    aside, eta = np.cross(position, [0.36, 0.48, 0.8]), 1e-5
+    aside /= np.linalg.norm(aside)
+    x = np.stack([position + eta * aside, position - eta * aside])
+    speeds = sa_speeds(x / np.linalg.norm(x, axis=1, keepdims=True), 1.3, value)
+    return -(speeds[0] - speeds[1]) @ aside / (2 * eta)
+
+
+@against(
     "kd.theory.holding_strength",
     "the largest eigenvalue of USA of two tokens a cluster, by differences of a double sum, over m",
     rtol=1e-6,
