@@ -91,13 +91,13 @@ def carry_out(order: Order) -> dict[str, list[dict[str, Any]]] | None:
     folder.mkdir(parents=True, exist_ok=True)
     begin = time.time()
     try:
-        result = _trained(order, folder)
+        result, failed = _trained(order, folder)
     except OutOfTime:
         return None
-    except TrainingDiverged as error:
+    except TrainingDiverged as error:  # before an epoch was finished
         return {"results": [{**_named(order), "failed": str(error)}]}
     rows = {
-        "results": [{**_named(order), **_summary(order, result), "wall_seconds": time.time() - begin}],
+        "results": [{**_named(order), **_summary(order, result), **failed, "wall_seconds": time.time() - begin}],
         "metrics": [{"run": order.run.name, **row} for row in result.metrics],
     }
     rows["results"][0] |= _asked(order, result.folder)
@@ -111,8 +111,11 @@ def carry_out(order: Order) -> dict[str, list[dict[str, Any]]] | None:
     return rows
 
 
-def _trained(order: Order, folder: Path) -> Any:
-    """Train; a step that does not compile, or that a CUDA graph does not take, is made without, and the row says so."""
+def _trained(order: Order, folder: Path) -> tuple[Any, dict[str, str]]:
+    """Train; a step that does not compile, or that a CUDA graph does not take, is made without, and the row says so.
+
+    A run that diverges counts as its best weights before, as the protocol has it, with its reason beside.
+    """
     import torch
 
     from krause_dynamics.errors import TrainingDiverged
@@ -123,15 +126,25 @@ def _trained(order: Order, folder: Path) -> Any:
             raise OutOfTime
 
     tables = order.tables()
+
+    def made(way: str, keys: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+        given = {**tables, "training": tables["training"] | keys}
+        try:
+            return train(given, out=folder / way, progress=told), {}
+        except TrainingDiverged as error:
+            if not (folder / way / "best").exists():
+                raise
+            return train(given, out=folder / way, resume="end"), {"failed": str(error)}
+
     *ways, last = ways_of(order, torch.cuda.is_available())
     for way, keys in ways:
         try:
-            return train({**tables, "training": tables["training"] | keys}, out=folder / way, progress=told)
+            return made(way, keys)
         except (OutOfTime, TrainingDiverged):
             raise
         except (RuntimeError, AssertionError):  # the latter of compiled code, where a tensor is not as expected
             sys.stderr.write(f"{order.run.name}: not {way}\n{traceback.format_exc()}")
-    return train({**tables, "training": tables["training"] | last[1]}, out=folder / last[0], progress=told)
+    return made(*last)
 
 
 def ways_of(order: Order, cuda: bool) -> list[tuple[str, dict[str, Any]]]:

@@ -155,6 +155,13 @@ def test_a_loss_that_becomes_nan_later_leaves_the_best_weights_before_it(tables,
     assert all(torch.equal(kept[f"model.{name}"], x) for name, x in best.items())
     first = records.read_metrics(tmp_path / "run")
     assert without_times(first) == without_times(whole.metrics)[:2]
+    ended = train(tables, out=tmp_path / "run", resume="end")
+    assert (ended.result["epochs"], ended.best["epoch"], ended.test["split"]) == (1, 1, "test")
+    assert same(weights(ended.folder / "best"), best)
+    guesses = np.load(ended.folder / "predictions.npz")["predictions"]
+    assert (guesses == made.pictures(24, 1)[1]).mean() == ended.test["accuracy"]
+    with pytest.raises(ValueError, match="resume='end' needs a run with a finished epoch"):
+        train(tables, out=tmp_path / "fresh", resume="end")
 
 
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(tables, tmp_path):
@@ -243,8 +250,9 @@ def test_a_configuration_is_the_same_as_a_file(tables, tmp_path):
     assert TrainingConfiguration.read(first) is first
     assert first.digest() == TrainingConfiguration.read(tmp_path / "a.toml").digest()
     assert {"model", "data", "training", "evaluation"} == first.tables().keys()
-    for model in ("kvit", {}):
-        with pytest.raises(TypeError, match=r"\[model\] must be a table with a kind"):
-            TrainingConfiguration.read({**tables, "model": model})
+    with pytest.raises(TypeError, match=r"\[model\] must be a table, got 'kvit'"):
+        TrainingConfiguration.read({**tables, "model": "kvit"})
+    with pytest.raises(ValueError, match="model.kind must be given, one of kvit"):
+        TrainingConfiguration.read({**tables, "model": {"size": "tiny"}})
     with pytest.raises(ValueError, match="unknown table 'trainings'; did you mean 'training'"):
         TrainingConfiguration.read({**tables, "trainings": {}})

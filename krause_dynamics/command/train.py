@@ -21,7 +21,9 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder of the run (default: the file's name).")] = None,
     set_: Settings = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda (default: a GPU where there is one).")] = None,
-    resume: Annotated[str, typer.Option(help="auto: go on with the run of the folder; never: refuse one.")] = "auto",
+    resume: Annotated[
+        str, typer.Option(help="auto: go on with the folder's run; never: refuse one; end: measure its best.")
+    ] = "auto",
     seeds: Annotated[
         int | None,
         typer.Option(min=1, help="So many runs, from training.seed on, each in OUT/seed-N; their mean and spread."),

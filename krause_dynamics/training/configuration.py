@@ -56,8 +56,10 @@ class TrainingConfiguration:
                 object.__setattr__(self, name, kind(**table))
         if not self.data.path:
             raise ValueError("data.path must be given: the folder of the data, for example path = 'fashion'")
-        if not isinstance(self.model, Mapping) or "kind" not in self.model:
-            raise TypeError(f"[model] must be a table with a kind ({', '.join(KINDS)}), got {self.model!r}")
+        if not isinstance(self.model, Mapping):
+            raise TypeError(f"[model] must be a table, got {self.model!r}")
+        if "kind" not in self.model:
+            raise ValueError(f"model.kind must be given, one of {', '.join(KINDS)}; got {dict(self.model)}")
         object.__setattr__(self, "model", dict(self.model))
         check_names("model.kind", [self.model["kind"]], list(KINDS))
 

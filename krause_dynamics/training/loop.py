@@ -200,7 +200,7 @@ class Epochs(TrainerCallback):  # type: ignore[misc]
 
     def _diverged(self, what: str, place: int) -> TrainingDiverged:
         assert self.loop.made is not None
-        earlier = f"{self.kept.parent / 'best'} holds the best weights before it"
+        earlier = f"{self.kept.parent / 'best'} holds the best weights before it, resume='end' measures them"
         there = earlier if self.epoch else "no epoch was finished before it"
         return TrainingDiverged(
             f"{what} at step {place + 1} (epoch {self.epoch + 1}) at a learning rate of "

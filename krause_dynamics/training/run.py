@@ -42,7 +42,10 @@ class TrainingResult:
 
 
 @reads(
-    out=FILE, resume=Word(("auto", "never")), device=Maybe(Word(("cpu", "cuda"))), ending=Word(("png", "pdf", "svg"))
+    out=FILE,
+    resume=Word(("auto", "never", "end")),
+    device=Maybe(Word(("cpu", "cuda"))),
+    ending=Word(("png", "pdf", "svg")),
 )
 def train(
     configuration: Any,
@@ -61,7 +64,8 @@ def train(
     Args:
         configuration: A `TrainingConfiguration`, its tables, or the path of a TOML file.
         out: Folder of the run; made where it is not there.
-        resume: ``"auto"`` goes on where the folder's run ended, bit for bit; ``"never"`` refuses a folder with a run.
+        resume: ``"auto"`` goes on where the folder's run ended, bit for bit; ``"never"`` refuses a folder with a run;
+            ``"end"`` trains no further and measures the best weights so far, of a run that diverged or took too long.
         device: ``"cpu"`` or ``"cuda"``; by default a GPU where there is one.
         progress: ``True`` draws a bar; or a function ``progress(steps, all steps)``.
         ending: Of the figure ``curves``: ``"png"``, which every viewer shows; ``"pdf"`` or ``"svg"`` for print. Of a
@@ -88,7 +92,7 @@ def train(
     try:
         with torch.random.fork_rng(mine), _quiet(), drawn(progress, "train") as told:
             session = Session(chosen, folder, device, told)
-            result, rows = session.run()
+            result, rows = session.run(end=resume == "end")
             if session.rank == 0:
                 records.draw_curves(folder, rows, result, ending)
             return _result(folder, result, rows)

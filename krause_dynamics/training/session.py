@@ -63,8 +63,16 @@ class Session:
         groups = parameter_groups(self.model, self.settings.weight_decay)
         return loop.optimizer_of([g for g in groups if g["params"]], self.settings.learning_rate, self.device)
 
-    def run(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Train the epochs that are left, then measure the test part: the result, and the rows of the table."""
+    def run(self, *, end: bool = False) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Train the epochs that are left, then measure the test part: the result, and the rows of the table.
+
+        Args:
+            end: Leave them, and measure what there is.
+        """
+        if end:
+            if self.done.best is None:
+                raise ValueError(f"resume='end' needs a run with a finished epoch, {self.folder} has none: train it")
+            return self._end()
         settings, examples = self.settings, self.task.sizes["train"]
         batches = loop.Batches(
             examples, self.batch_size, seed=settings.seed, begin=self.done.epoch, rank=self.rank, world=self.world,

@@ -68,7 +68,7 @@ class Data(_Table):
             validation file of its own, that.
         test: Likewise, where the data have no test part.
         split_seed: Which examples are held out.
-        limit: Use only this many training examples (or characters of text), after the split.
+        limit: Use only this many training examples (documents of texts, characters of a single text), after the split.
         size: Side of pictures from folders, in pixels.
         channels: Of pictures from folders, 1 or 3.
         field: Key of JSON lines that holds the text.

@@ -73,6 +73,7 @@ def resume(first, second):
     assert train(tables(), out=folder() / "finished", resume=first).test == finished().test
     with pytest.raises(ValueError, match="resume='never'"):
         train(tables(), out=folder() / "finished", resume=second)
+    assert train(tables(), out=folder() / "finished", resume="end").test == finished().test
 
 
 @row("kd.training.train", "device", "cpu", None, "where it runs: named, or a GPU where there is one")
@@ -112,7 +113,7 @@ def model(first, second):
     for given in (first, second):
         chosen = TrainingConfiguration(model=MODEL | given, data={"path": data()})
         assert chosen.tables()["model"]["score"] == given["score"]
-    with pytest.raises(TypeError, match=r"\[model\] must be a table with a kind"):
+    with pytest.raises(ValueError, match=r"model.kind must be given, one of kvit,"):
         TrainingConfiguration(model=first, data={"path": data()})
 
 
