@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -109,17 +110,25 @@ def benchmarks() -> str:
 def gallery(files: Files, config: Any) -> dict[str, str]:
     """Run each script of the gallery; its picture and its text make an entry."""
     PICTURES.mkdir(parents=True, exist_ok=True)
+    scripts = sorted((ROOT / "docs" / "gallery").glob("*.py"))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each draws in a process of its own
+        list(pool.map(_draw, scripts))
     lines = ["# Gallery", "", "Each picture with the script that draws it; a click shows it large.", ""]
-    for script in sorted((ROOT / "docs" / "gallery").glob("*.py")):
+    for script in scripts:
         picture, text = PICTURES / f"{script.stem}.png", script.read_text(encoding="utf-8")
-        if not picture.exists() or picture.stat().st_mtime < script.stat().st_mtime:
-            environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
-            subprocess.run([sys.executable, script, picture], check=True, cwd=PICTURES, env=environment)
         files.append(File.generated(config, f"gallery/{picture.name}", content=picture.read_bytes()))
         title, _, rest = (_docstring(text)).partition("\n")
         lines += [f"## {title.rstrip('.')}", "", rest.strip(), "", f"[![{title}]({picture.name})]({picture.name})", ""]
         lines += ['??? note "Script"', "", "    ```python", *(f"    {line}" for line in _code(text)), "    ```", ""]
     return {"gallery/index.md": "\n".join(lines)}
+
+
+def _draw(script: Path) -> None:
+    """The picture of a script, unless it is newer."""
+    picture = PICTURES / f"{script.stem}.png"
+    if not picture.exists() or picture.stat().st_mtime < script.stat().st_mtime:
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+        subprocess.run([sys.executable, script, picture], check=True, cwd=PICTURES, env=environment)
 
 
 def _docstring(text: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 import xarray
 
-from evidence.trained_models import RESULTS, analyses, numbers, stored, weights
+from evidence.trained_models import RESULTS, analyses, further, numbers, stored, weights
 from krause_dynamics.checkpoints import Checkpoint
 from tests import checkpoint_models as models
 
@@ -37,6 +37,7 @@ def test_what_is_kept_is_right_to_four_digits():
 def test_the_page_is_that_of_the_stored_results():
     assert numbers.PAGE.read_text(encoding="utf-8") == numbers.page()
     assert {path.stem for path in RESULTS.glob("*.nc")} == set(numbers.NAMES) == set(analyses.ANALYSES)
+    assert {path.stem for path in further.FOLDER.glob("*.nc")} == set(further.ANSWERS)
 
 
 def test_sinks_of_the_page_are_shares_of_heads_and_sequences():
