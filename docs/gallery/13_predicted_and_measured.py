@@ -14,4 +14,3 @@ from evidence.trained_models import stored
 data = stored("further/smollm2_forecast")
 with kd.plots.style():
     kd.plots.forecast_figure(data).savefig(sys.argv[1])
-print(kd.describe(data))

@@ -13,4 +13,3 @@ from evidence.trained_models import stored
 data = stored("further/digits_confidence")
 with kd.plots.style():
     kd.plots.confidence_figure(data).savefig(sys.argv[1])
-print(kd.describe(data))
