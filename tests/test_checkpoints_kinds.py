@@ -314,7 +314,10 @@ def test_weights_of_another_shape_are_refused():
     config = hf.LongformerConfig(**TINY, attention_window=4, max_position_embeddings=64, pad_token_id=1)
     model = models.build(hf.LongformerModel, config, 0)
     with pytest.raises(kd.UnsupportedModel, match="not one weight for each query and key"):
-        record(model, IDS)
+        record(model, [IDS[0][:8]])
+    with pytest.raises(kd.UnsupportedModel, match="12 tokens pass the blocks, .* such a multiple"):  # it pads them
+        record(model, IDS, attention=None)
+    assert record(model, IDS, attention=None, sequence_length=8).positions.shape == (3, 1, 8, 32)
 
 
 def test_the_callers_autocast_stays_outside():
@@ -463,3 +466,35 @@ def test_a_gguf_file_that_is_none_is_refused(tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(ValueError, match="cannot read the configuration of .*model.gguf"):
         load(tmp_path / "model.gguf")
+
+
+def test_attention_beside_another_mixer_is_attention():
+    """Falcon-H1 calls its blocks "hybrid": each has both; until now all were taken for blocks without attention."""
+    config = hf.FalconH1Config(
+        **TINY, num_key_value_heads=2, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=8
+    )
+    model = models.build(hf.FalconH1Model, config, 0)
+    run = record(model, IDS, attention="weights")
+    with torch.no_grad():
+        expected = models.eager(model)(torch.tensor(IDS), output_attentions=True).attentions
+    np.testing.assert_allclose(run.extras["attention"], torch.stack(expected), atol=CLOSE)
+    assert run.meta["blocks_without_attention"] == []
+
+
+def test_tokens_that_a_model_puts_before_are_not_taken_for_those_of_the_text():
+    """CPM-Ant puts 32 prompts before every sequence; what is told of the first token would be of a prompt."""
+    sizes = {"vocab_size": 50, "hidden_size": 32, "num_attention_heads": 4, "dim_head": 8, "dim_ff": 48}
+    model = models.build(hf.CpmAntModel, hf.CpmAntConfig(**sizes, num_hidden_layers=2), 0)
+    for attention in ("statistics", None):
+        with pytest.raises(kd.UnsupportedModel, match=r"42 tokens pass the blocks, and sequences have \[10\]"):
+            kd.analyze(model, IDS, attention=attention)
+
+
+def test_the_way_out_is_not_the_way_in():
+    config = hf.BigBirdConfig(**TINY, max_position_embeddings=64)
+    config._attn_implementation = "eager"
+    model = models.build(hf.BigBirdModel, config, 0)
+    with pytest.raises(kd.UnsupportedModel) as refused:
+        record(model, IDS)
+    assert "load it with" not in str(refused.value)
+    assert record(model, IDS, attention=None).positions.shape == (3, 1, 10, 32)

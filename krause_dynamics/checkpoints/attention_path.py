@@ -61,7 +61,9 @@ def without_attention(config: Any, expected: int) -> tuple[int, ...]:
     kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()
     if len(kinds) != expected:
         return ()
-    return tuple(i for i, kind in enumerate(kinds) if "attention" not in kind or "linear" in kind)
+    # "hybrid": attention beside another mixer (Falcon-H1), or after it (Zamba).
+    has = [kind == "hybrid" or ("attention" in kind and "linear" not in kind) for kind in kinds]
+    return tuple(i for i, attends in enumerate(has) if not attends)
 
 
 def check_one_per_block(called: list[int], expected: int, silent: tuple[int, ...]) -> None:
@@ -92,12 +94,12 @@ def check_one_per_block(called: list[int], expected: int, silent: tuple[int, ...
 def returned_weights(model: Any, output: Any, expected: int) -> Sequence[Tensor]:
     """The weights that the model itself returned, checked for what gets lost silently."""
     maps: Sequence[Tensor] | None = getattr(output, "attentions", None)
-    name = type(model).__name__
+    name, implementation = type(model).__name__, model.config._attn_implementation
+    way_out = "" if implementation == "eager" else "load it with attn_implementation='eager', or "
     if not maps or len(maps) != expected or any(weights is None for weights in maps):
         raise UnsupportedModel(
             f"{name} returned attention weights of {len(maps or ())} of {expected} blocks, loaded with "
-            f"attn_implementation={model.config._attn_implementation!r}; load it with attn_implementation='eager', or "
-            "pass attention=None for the hidden states alone"
+            f"attn_implementation={implementation!r}; {way_out}pass attention=None for the hidden states alone"
         )
     for i, weights in enumerate(maps):
         sums = weights.float().sum(-1)

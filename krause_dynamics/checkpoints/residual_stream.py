@@ -37,6 +37,7 @@ class StreamRecorder:
         time_major: Whether the blocks' states are (T, batch, d), as XLNet's.
         told: Called with (0, embedding) and (i, state after call i), each (batch, T, d), float32, where the block runs.
         earliest: Layers before it are not told of.
+        lengths: How many tokens sequences may have; None: any.
         block: Number of the call that is running, None outside the blocks.
         shape: (batch, T) of the states seen so far.
         calls: Number of calls that have ended.
@@ -50,11 +51,13 @@ class StreamRecorder:
         *,
         time_major: bool = False,
         earliest: int = 0,
+        lengths: frozenset[int] | None = None,
     ) -> None:
         self.blocks = blocks
         self.told = told
         self.time_major = time_major
         self.earliest = earliest
+        self.lengths = lengths
         self.thread = threading.get_ident()
         self.block: int | None = None
         self.calls = 0
@@ -117,6 +120,12 @@ class StreamRecorder:
                 "its tokens from block to block"
             )
         self.shape = copy.shape[:2]
+        if self.lengths is not None and self.shape[1] not in self.lengths:
+            raise UnsupportedModel(
+                f"{self.shape[1]} tokens pass the blocks, and sequences have {sorted(self.lengths)[:3]}: a model that "
+                "puts tokens of its own beside them is not analysed, as what is told would be of those too; where it "
+                "pads them to a multiple of a window, pass sequence_length= such a multiple"
+            )
         self.told(layer, copy)
 
     def check(self, expected: int) -> None:

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -139,6 +140,11 @@ class Passes:
         tier = tier_of(attention, base, min(batch_size, len(prepared)), int(prepared.lengths.max()))
         return cls(checkpoint, prepared, watched, expected, path, batch_size, min_queries, tier, silent, report, order)
 
+    @cached_property
+    def known(self) -> frozenset[int]:
+        """Tokens that sequences have."""
+        return frozenset(self.inputs.lengths.tolist())
+
     @property
     def keep_weights(self) -> bool:
         """Whether statistics keep the weights of a block themselves."""
@@ -184,7 +190,7 @@ class Passes:
         model = self.checkpoint.backbone
         time_major = getattr(getattr(model, "config", None), "model_type", "") == "xlnet"
         time_major = time_major if self.order is None else self.order.time_major
-        stream = StreamRecorder(self.blocks, layers.state, time_major=time_major, earliest=earliest)
+        stream = StreamRecorder(self.blocks, layers.state, time_major=time_major, earliest=earliest, lengths=self.known)
         watch = Watch(stream)
 
         def attention(block: int, found: HeadStatistics) -> None:
