@@ -174,3 +174,15 @@ def test_a_cache_of_a_layer_is_none_of_a_model():
     for each in (model, kd.krausify(gated_base("llama"), window=4)):
         with pytest.raises(TypeError, match="Cache of transformers such as DynamicCache, got WindowCache"):
             each(words(4), past_key_values=kd.nn.WindowCache(4))
+
+
+@pytest.mark.parametrize("kind", [KrauseViT, KrauseLM])
+def test_weights_that_lie_elsewhere_until_a_part_is_called(kind):
+    """As accelerate offloads them: parts whose call is somebody's are called, in training too."""
+    hooks = pytest.importorskip("accelerate.hooks")
+    config = KrauseViTConfig(**PATCHES) if kind is KrauseViT else KrauseLMConfig(**WORDS)
+    model, x = seeded(kind, config), pixels(config) if kind is KrauseViT else words(12)
+    expected, weights = model(x).logits.detach(), {name: w.detach().clone() for name, w in model.state_dict().items()}
+    hooks.attach_align_device_hook(model, execution_device="cpu", offload=True, weights_map=weights)
+    assert next(model.parameters()).is_meta
+    torch.testing.assert_close(model(x).logits.detach(), expected, rtol=1e-11, atol=1e-11)

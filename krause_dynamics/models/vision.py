@@ -12,6 +12,7 @@ from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.models.blocks import attention, blocks
 from krause_dynamics.models.classifiers import PictureClassifier, PictureConfig
 from krause_dynamics.models.configuration import SUPPORTS
+from krause_dynamics.nn.parts import whole
 
 CLS = 1  # tokens before the patches
 
@@ -98,8 +99,9 @@ class KrauseViT(PictureClassifier):
     def embedded(self, pixel_values: Tensor) -> Tensor:
         """CLS, first tokens and patches with their positions, (batch, tokens, width)."""
         patches = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
-        first = self.prefix_embedding.weight.expand(patches.shape[0], -1, -1)
-        return self.dropout(torch.cat([first, patches], 1) + self.position_embedding.weight)  # type: ignore[no-any-return]
+        first = whole(self.prefix_embedding, patches).expand(patches.shape[0], -1, -1)
+        tokens = torch.cat([first, patches], 1) + whole(self.position_embedding, patches)
+        return self.dropout(tokens)  # type: ignore[no-any-return]
 
     def read(self, x: Tensor) -> Tensor:
         """What the head reads, (batch, width)."""

@@ -19,7 +19,7 @@ from krause_dynamics.nn.cache import WindowCache
 from krause_dynamics.nn.first_tokens import beside_of
 from krause_dynamics.nn.hearing import hearing, within
 from krause_dynamics.nn.leading import order_of
-from krause_dynamics.nn.parts import LogSigma, PerHead
+from krause_dynamics.nn.parts import LogSigma, PerHead, is_untouched
 from krause_dynamics.nn.projections import Projections
 from krause_dynamics.nn.rule import arguments_of, cache_of
 from krause_dynamics.nn.sparse import dense, weights_of
@@ -132,7 +132,8 @@ class KrauseAttention(Projections):
         Wrappers (peft) of the bandwidth are asked for sigma.
         """
         part = self.log_sigma
-        return {"scale": (-2.0 * part.weight).exp()} if type(part) is LogSigma else {"sigma": part()}
+        plain = type(part) is LogSigma and is_untouched(part)
+        return {"scale": (-2.0 * part.weight).exp()} if plain else {"sigma": part()}
 
     @property
     def interaction(self) -> Interaction:

@@ -21,7 +21,7 @@ from krause_dynamics.forms.attention import kernel_steps
 from krause_dynamics.interaction.reach import Reach
 from krause_dynamics.nn.arguments import call_of
 from krause_dynamics.nn.attention import WATCHERS
-from krause_dynamics.nn.parts import LogSigma
+from krause_dynamics.nn.parts import LogSigma, is_untouched
 from krause_dynamics.nn.projections import is_plain
 
 HALF = (torch.bfloat16, torch.float16)  # float32 tokens are moved before a distance is taken
@@ -60,7 +60,9 @@ def attend(layer: Any, x: Tensor, *besides: Any) -> Tensor | None:
     if given != (None, None, None) or layer.project_scale != 1.0 or (layer.dropout and layer.training):
         return None
     linears = layer.q_proj, layer.k_proj, layer.v_proj, layer.out_proj
-    if not all(is_plain(part) for part in linears) or type(layer.log_sigma) is not LogSigma:
+    if not all(is_plain(part) for part in linears):
+        return None
+    if type(layer.log_sigma) is not LogSigma or not is_untouched(layer.log_sigma):
         return None
     log_sigma, weights, biases = layer.log_sigma.weight, [p.weight for p in linears], [p.bias for p in linears]
     kind = x.device.type

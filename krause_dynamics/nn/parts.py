@@ -41,6 +41,25 @@ class PerHead(nn.Module):
         return self
 
 
+def is_untouched(module: nn.Module) -> bool:
+    """Whether a module may be read instead of called: nobody listens to its calls, replaced its forward or holds its
+    weights elsewhere meanwhile (hooks; accelerate's offloading and quantisers put another ``forward`` on the object).
+    """
+    if "forward" in module.__dict__:
+        return False
+    return not (
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def whole(table: nn.Embedding, like: Tensor) -> Tensor:
+    """All rows of a table, on the device of the tokens."""
+    if is_untouched(table):
+        return table.weight
+    rows: Tensor = table(torch.arange(table.num_embeddings, device=like.device))
+    return rows
+
+
 class LogSigma(PerHead):
     """The bandwidth as one float32 parameter ``weight`` = log sigma, of shape (1,) or (heads,); see `PerHead`.
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from krause_dynamics._arguments import FLAG, Whole
 from krause_dynamics.forms.attention.call import split_heads
-from krause_dynamics.nn.parts import Rotary
+from krause_dynamics.nn.parts import Rotary, is_untouched
 
 SIZE = Whole(1, 1 << 20)  # of a layer: a square matrix of that side is 4 TB
 
@@ -84,4 +84,4 @@ def is_plain(layer: Any) -> bool:
     """Whether calling a layer is one product with its weight."""
     if type(layer) is not nn.Linear or type(layer._parameters.get("weight")) not in (Tensor, nn.Parameter):
         return False
-    return not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
+    return is_untouched(layer)
