@@ -10,10 +10,14 @@ import pytest
 from evidence import experiments, logs, recipes
 from evidence import run as command
 from evidence.plan import Arm, Run
-from evidence.worker import Order, ways_of
+from evidence.worker import Order, carry_out, ways_of
 from tests import training_data
 
+torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
+
+from krause_dynamics.training import tasks  # noqa: E402
+
 RATES = (1e-3, 1e-2)
 
 
@@ -62,6 +66,13 @@ def test_an_experiment_is_tuned_and_run_once_and_its_logs_are_joined(tiny, tmp_p
     # What is there is not run again, and joins the kept logs once.
     call(tmp_path)
     assert logs.read(tmp_path / "out", "fashion", "results") == results
+    # But for its weights, by name.
+    (tmp_path / "out" / "fashion-dot.full-0.safetensors").unlink()
+    capsys.readouterr()
+    call(tmp_path, "--only", "fashion-dot.full-0")
+    assert capsys.readouterr().out.count(": test ") == 1
+    assert (tmp_path / "out" / "fashion-dot.full-0.safetensors").exists()
+    assert logs.read(tmp_path / "out", "fashion", "results") == results
     logs.pack(tmp_path / "out", tmp_path / "pack")
     assert {path.name for path in (tmp_path / "pack").iterdir()} == {"tables.zip", "fashion-dot.full-0.safetensors"}
     for source in ("out", "out", "pack"):
@@ -83,6 +94,27 @@ def test_a_run_that_fails_costs_no_other_and_is_said(tiny, tmp_path, capsys):
     call(tmp_path)  # no data there
     assert capsys.readouterr().out.count("FileNotFoundError") >= 2
     assert logs.read(tmp_path / "out", "fashion", "results") == []
+
+
+def test_a_run_that_diverges_counts_as_its_best_weights_before(tiny, tmp_path, monkeypatch):
+    """As the protocol says; four steps an epoch, and of a run without a finished epoch the reason alone is kept."""
+    training_data.idx(tmp_path / "fashion", train=96, test=40, side=8)
+    order = Order(Run("fashion", "dot.full", 0), 1e-3, str(tmp_path), tmp_path / "work", tmp_path, 9e9, small=True)
+    inputs, calls = tasks.Classes.inputs, []
+
+    def spoiled(task, rows):
+        calls.append(rows)
+        return {name: x * torch.nan if len(calls) > good else x for name, x in inputs(task, rows).items()}
+
+    monkeypatch.setattr(tasks.Classes, "inputs", spoiled)
+    good = 5
+    (row,) = carry_out(order)["results"]
+    assert (row["failed"].startswith("the loss became nan at step 6"), row["best_epoch"]) == (True, 1)
+    assert 0.0 <= row["test"] <= 1.0
+    good = 1
+    calls.clear()
+    (row,) = carry_out(replace(order, work=tmp_path / "again"))["results"]
+    assert ("test" in row, "nan at step 2" in row["failed"]) == (False, True)
 
 
 def test_a_run_that_does_not_compile_is_made_without_and_says_so(tiny, tmp_path, capsys, monkeypatch):
