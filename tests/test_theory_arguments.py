@@ -235,6 +235,23 @@ def test_sizes_shapes_and_paths_are_refused_in_words(call, match):
         call()
 
 
+def test_a_consensus_without_a_share_in_the_growing_direction_stays_a_direction():
+    """e^{V t} x underflows there; what is left of x is known: an eigenvector, and a turn of a skew V."""
+    value = np.diag([1.0, -1.0, 0.0])
+    late = theory.consensus_flow(times=[1e4, -1e4], start=[0.0, 0.0, 1.0], value=value)
+    np.testing.assert_allclose(late, [[0.0, 0.0, 1.0]] * 2, atol=1e-12)
+    mixed = theory.consensus_flow(times=[1e4, -1e4], start=[0.6, 0.8, 0.0], value=value)
+    np.testing.assert_allclose(mixed, [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], atol=1e-12)
+    turned = theory.consensus_flow(times=[100.0], start=[0.0, 1.0], value=[[0.0, -3.0], [3.0, 0.0]])
+    np.testing.assert_allclose(turned, [[-math.sin(300.0), math.cos(300.0)]], atol=1e-9)
+
+
+def test_one_head_is_a_consensus_of_usa():
+    rates = theory.multi_head_rates(heads=1, beta=2.0, normalised=False)
+    assert rates == (math.exp(2.0), math.exp(2.0))
+    assert 2.0 * rates.across == theory.consensus_rate(2.0, normalised=False)
+
+
 def test_exact_counts_may_be_of_any_size():
     assert theory.equally_spaced_freezing_time(6 * 10**30 + 4) == 5 * 10**30 + 5
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from krause_dynamics._arguments import ArrayLike, Reals
 from krause_dynamics.theory._formula import formula
+
+FADING, MOST_PIECES = 300.0, 10_000  # of a piece, in powers of e; then the end is reached
 
 
 @formula(times=Reals(ndim=1), start=Reals(ndim=1), value=Reals(ndim=2))
@@ -32,13 +36,29 @@ def consensus_flow(*, times: ArrayLike, start: np.ndarray, value: np.ndarray) ->
         >>> theory.consensus_flow(times=[0.0, 1.0], start=[0.6, 0.8], value=[[1.0, 0.0], [0.0, 0.0]]).round(6).tolist()
         [[0.6, 0.8], [0.897811, 0.440381]]
     """
-    _check_state("start", start, value)
+    check_state("start", start[None], value)
+    return directions(times, start[None], value)[:, 0]
+
+
+def directions(times: np.ndarray, starts: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """e^{V t} x/|e^{V t} x| for unit vectors x (n, d): (t, n, d)."""
     from scipy.linalg import expm
 
-    # The largest growth is taken out: only directions matter.
-    shifted = value - np.eye(len(start)) * np.linalg.eigvals(value).real.max()
-    x = np.stack([expm(t * shifted) @ start for t in times])
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
+    # The largest growth is taken out: only directions matter. A start that has no share in it fades all the same, so
+    # that long times are taken in pieces, each of which leaves a length that floats hold.
+    growths = np.linalg.eigvals(value).real
+    shifted = value - np.eye(len(value)) * growths.max()
+    fading = float(np.ptp(growths))
+
+    def at(time: float) -> np.ndarray:
+        pieces = max(1, math.ceil(min(abs(time) * fading / FADING, MOST_PIECES)))
+        move, x = expm(time / pieces * shifted), starts
+        for _ in range(pieces):
+            x = x @ move.T
+            x = x / np.linalg.norm(x, axis=1, keepdims=True)
+        return x
+
+    return np.stack([at(float(time)) for time in times])
 
 
 @formula(position=Reals(ndim=1), value=Reals(ndim=2))
@@ -63,13 +83,16 @@ def consensus_attraction(*, position: np.ndarray, value: np.ndarray) -> float:
         >>> theory.consensus_attraction(position=[1.0, 0.0], value=[[0.5, -1.0], [1.0, 0.0]])
         0.5
     """
-    _check_state("position", position, value)
+    check_state("position", position[None], value)
     return float(position @ value @ position)
 
 
-def _check_state(name: str, x: np.ndarray, value: np.ndarray) -> None:
-    d = len(x)
+def check_state(name: str, x: np.ndarray, value: np.ndarray) -> None:
+    """Unit vectors x (n, d) and a matrix that takes them."""
+    d = x.shape[1]
     if value.shape != (d, d):
-        raise ValueError(f"value must be (d, d) = ({d}, {d}) for {name} (d,), got shape {value.shape}")
-    if abs(float(x @ x) - 1.0) > 1e-9:
-        raise ValueError(f"{name} must be a unit vector, got length {np.linalg.norm(x)!r}")
+        raise ValueError(f"value must be (d, d) = ({d}, {d}) for {name} of dimension {d}, got shape {value.shape}")
+    lengths = np.linalg.norm(x, axis=1)
+    if np.max(np.abs(lengths - 1.0)) > 1e-9:
+        wrong = float(lengths[np.argmax(np.abs(lengths - 1.0))])
+        raise ValueError(f"{name} must hold unit vectors, got one of length {wrong!r}; divide by the lengths")

@@ -27,8 +27,8 @@ def multi_head_rates(*, heads: int, beta: float, normalised: bool = True) -> Hea
     r"""Rates near consensus of H heads with Q_h = K_h = V_h the projection on a block of dimensions of its own.
 
     SA: 1 and 1, whatever H and b. USA: e^{b/H} and e^{b/H} (1 - b/H): **from b = H on a consensus that uses several
-    heads equally is unstable**: tokens take the sides of single heads. One head has no differences between heads, and
-    "across" is e^b.
+    heads equally is unstable**: tokens take the sides of single heads. One head has no differences between heads:
+    both are e^b.
 
     Args:
         heads: H >= 1; the dimension is a multiple of it.
@@ -48,4 +48,4 @@ def multi_head_rates(*, heads: int, beta: float, normalised: bool = True) -> Hea
     if normalised:
         return HeadRates(1.0, 1.0)
     pull = float(np.exp(beta / heads))
-    return HeadRates(pull, pull * (1.0 - beta / heads))
+    return HeadRates(pull, pull * (1.0 - beta / heads) if heads > 1 else pull)

@@ -13,7 +13,7 @@ import numpy as np
 
 from krause_dynamics._arguments import POSITIVE, ArrayLike, Real, Reals, Whole
 from krause_dynamics.theory._formula import formula
-from krause_dynamics.theory.consensus_flow import consensus_flow
+from krause_dynamics.theory.consensus_flow import check_state, directions
 from krause_dynamics.theory.lifetimes import cluster_lifetime
 from krause_dynamics.theory.modes import mode_growth, winning_mode
 
@@ -45,7 +45,8 @@ def low_temperature_flow(*, times: ArrayLike, start: np.ndarray, value: np.ndarr
         >>> x.round(6).tolist()
         [[[0.6, 0.8]], [[1.0, 0.0]]]
     """
-    return np.stack([consensus_flow(times=times, start=x, value=value) for x in start], axis=1)
+    check_state("start", start, value)
+    return directions(times, start, value)
 
 
 class ModerateTimes(NamedTuple):
