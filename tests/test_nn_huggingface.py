@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from itertools import pairwise
 
 import pytest
 import torch
@@ -225,6 +226,25 @@ def test_a_window_of_65536_tokens_writes_no_mask_of_pairs():
     with Largest() as largest:
         model.float().model(torch.full((1, n), 3), use_cache=False)
     assert largest.size < n * n / 64  # booleans of all pairs would be n * n bytes
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("how", [{}, {"window": 3, "top_k": 2}, {"window": 3, "prefix_tokens": 2}])
+def test_rows_that_are_packed_differently_write_no_mask_of_pairs(how):
+    """Each sequence hears what it hears alone, and so say the weights where they are asked for."""
+    model, x = kd.krausify(tiny("eager"), sigma=2.0, **how), tokens(600)
+    edges = [(0, 40, 41, 600), (0, 150, 590, 600)]
+    places = torch.stack([torch.cat([torch.arange(b - a) for a, b in pairwise(row)]) for row in edges])
+    with Largest() as largest:
+        found = model(x, position_ids=places, use_cache=False)
+    assert largest.size < 2 * 600 * 600  # booleans of the pairs of both rows; a token has 50 logits of 8 bytes
+    asked = model(x, position_ids=places, use_cache=False, output_attentions=True)
+    torch.testing.assert_close(asked.logits, found.logits, rtol=1e-9, atol=1e-9)
+    for row, (ends, weights) in enumerate(zip(edges, asked.attentions[0], strict=True)):
+        for a, b in pairwise(ends):
+            alone = model(x[row : row + 1, a:b], output_attentions=True)
+            torch.testing.assert_close(found.logits[row, a:b], alone.logits[0], rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(weights[:, a:b, a:b], alone.attentions[0][0], rtol=1e-9, atol=1e-9)
 
 
 @torch.no_grad()

@@ -54,7 +54,8 @@ def attend(
         share = _share(log_partition, sinks, module)
         out = out * share.to(out.dtype)
         weights = None if weights is None else weights * share.to(weights.dtype)
-    return out.transpose(1, 2).contiguous(), weights
+    # Rows that were laid one behind the other are apart again.
+    return out.transpose(1, 2).reshape(query.shape[0], query.shape[2], query.shape[1], -1), weights
 
 
 def _call(
@@ -65,7 +66,9 @@ def _call(
     causal = table.is_causal(module) if causal is None else bool(causal)
     bias = options.get("position_bias")
     n, m, pairs = query.shape[2], key.shape[2], None
-    if isinstance(mask, PairMask | IndexRule):
+    if isinstance(mask, PairMask) and mask.rule.rows > 1 and _is_by_pairs(options):
+        given, pairs = IndexRule(), _written(mask.write(), n, m, score_dtype(query))
+    elif isinstance(mask, PairMask | IndexRule):
         given = mask.rule if isinstance(mask, PairMask) else mask
     elif mask is None:
         given = _unmasked(module, causal, n, m)
@@ -83,13 +86,16 @@ def _call(
         check_visible(rule, given, pairs, module, options.get("sliding_window"))
         if pairs is None:
             offset = m - n if given.offset is None else given.offset
-            beside = beside_of(rule.reach, (n, m), offset, given.key_valid, segments)
+            beside = beside_of(rule.reach, (n * given.rows, m * given.rows), offset, given.key_valid, segments)
         else:
             rule, pairs = drawn(rule, pairs, n)
     if pairs is not None:
         if causal and n != m:
             rule, pairs = _with_window(rule, pairs)
         bias = pairs if bias is None else bias + pairs
+    if given.rows > 1:
+        query, key, value = (x.transpose(0, 1).flatten(1, 2)[None] for x in (query, key, value))
+        given = given._replace(key_valid=None if given.key_valid is None else given.key_valid.reshape(1, -1))
     bandwidth = rule.bandwidth(module)
     if rule.score == "dot" and set(bandwidth.values()) == {None}:
         bandwidth = {"scale": options.get("scaling")}
@@ -99,6 +105,11 @@ def _call(
         dropout=options.get("dropout") or 0.0, mean_only=options.get("s_aux") is None, **bandwidth,
     )  # fmt: skip
     return call if beside is None else call._replace(beside=beside)
+
+
+def _is_by_pairs(options: Any) -> bool:
+    """Whether a call asks for something that has an entry for each pair of a row."""
+    return options.get("position_bias") is not None or options.get("softcap") is not None or _weights_asked(options)
 
 
 def _unmasked(module: nn.Module, causal: bool, n: int, m: int) -> IndexRule:

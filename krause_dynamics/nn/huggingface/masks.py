@@ -48,6 +48,7 @@ class IndexRule(NamedTuple):
         key_valid: (batch, m) booleans, false for padding, or ``None``.
         offset: Place of the first query among the keys; ``None``: the queries are the last of them.
         chunked: Whether the segments are pieces of one sequence, not sequences.
+        rows: How many rows of the batch the segments cover, one behind the other; 1: they are those of each row.
     """
 
     reach: Reach = Reach()
@@ -55,6 +56,7 @@ class IndexRule(NamedTuple):
     key_valid: Tensor | None = None
     offset: int | None = None
     chunked: bool = False
+    rows: int = 1
 
 
 class PairMask(Tensor):
@@ -195,7 +197,8 @@ def _joined(held: Any, place: Place) -> IndexRule | None:
         if rule is None or (rule.segments is not None and joined.segments is not None):
             return None
         segments = joined.segments if rule.segments is None else rule.segments
-        joined = IndexRule(joined.reach.joined(rule.reach), segments, chunked=joined.chunked or rule.chunked)
+        chunked, rows = joined.chunked or rule.chunked, max(joined.rows, rule.rows)
+        joined = IndexRule(joined.reach.joined(rule.reach), segments, chunked=chunked, rows=rows)
     return joined
 
 
@@ -216,13 +219,16 @@ def _chunks(held: Any, place: Place) -> IndexRule | None:
 
 
 def _packed(held: Any, place: Place) -> IndexRule | None:
-    """Sequences of one row, numbered in order; rows that are packed differently have no common form."""
+    """Sequences of one row, numbered in order; those of rows that are packed differently one row behind the other."""
     number = held["packed_sequence_mask"]
-    if not place.is_square or bool((number != number[:1]).any()):
+    if not place.is_square:
         return None
-    starts = (number[0].diff() != 0).nonzero()[:, 0] + 1
-    ends = torch.tensor([place.keys], device=starts.device)
-    return IndexRule(segments=torch.cat([torch.zeros_like(ends), starts, ends]))
+    alike = not bool((number != number[:1]).any())
+    rows, packed = (1, number[:1]) if alike else (len(number), number)
+    first = torch.ones_like(packed, dtype=torch.bool)
+    first[:, 1:] = packed.diff(dim=-1) != 0
+    starts = first.flatten().nonzero()[:, 0]
+    return IndexRule(segments=torch.cat([starts, starts.new_tensor([packed.numel()])]), rows=rows)
 
 
 def _within_rows(held: Any, place: Place) -> IndexRule | None:
