@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import matplotlib as mpl
 
 mpl.use("Agg")
@@ -12,6 +14,8 @@ import pytest
 import xarray
 
 import krause_dynamics as kd
+from krause_dynamics import plots
+from tests.keywords import figures, results
 from tests.keywords.figures import analysis as hand
 from tests.keywords.figures import heights, words
 
@@ -68,3 +72,33 @@ def test_several_of_unlike_depth_share_relative_depth():
         kd.plots.synchronization({})
     with pytest.raises(TypeError, match=r"run\['a'\] must be the Dataset of kd.analyze"):
         kd.plots.synchronization({"a": 3})
+
+
+def test_names_from_elsewhere_are_no_formulas():
+    """Dollar signs in names of cases and models are drawn as such; before, half a formula ended the drawing."""
+    named = {"costs $5": figures.analysis(), r"$\foo$": figures.analysis(1)}
+    for drawn in (plots.synchronization(named), plots.sink_map(named, eps=0.3), plots.clusters(named)):
+        drawn.figure.draw_without_rendering()
+    for plot, data in ((plots.forecast, results.forecast()), (plots.branches, results.branches())):
+        plot({r"$\foo$": data, "b": data}).figure.draw_without_rendering()
+    meta = json.dumps(json.loads(figures.analysis().attrs["meta"]) | {"model": r"a$\b$"})
+    plots.clusters_figure(figures.analysis().assign_attrs(meta=meta)).draw_without_rendering()
+    assert plots.cases.plain("a$b") == r"a\$b"
+
+
+@pytest.mark.parametrize("dim", ["sequence", "layer", "block", "radius"])
+def test_of_nothing_nothing_is_drawn(dim):
+    nothing = figures.analysis().isel({dim: []})
+    with pytest.raises(ValueError, match=f"dataset must be the Dataset of kd.analyze with at least one {dim}, but has"):
+        plots.clusters(nothing)
+
+
+def test_what_is_no_number_leaves_a_gap_and_no_error():
+    """An analysis that stopped, a branch that no block has, a forecast without numbers, lengths that are unknown."""
+    unknown = figures.comparison().map(lambda x: x * np.nan if x.dtype.kind == "f" else x)
+    plots.norm_ratio(unknown).figure.draw_without_rendering()
+    assert plots.cases.title_of(unknown) == "3 cases"
+    for draw, data in ((plots.branches_figure, results.branches()), (plots.forecast_figure, results.forecast())):
+        draw(data * np.nan).draw_without_rendering()
+    with pytest.raises(ValueError, match="at least 2 radii"):
+        plots.cluster_map(figures.analysis().isel(radius=[0]))

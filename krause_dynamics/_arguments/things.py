@@ -108,6 +108,10 @@ class Points(Entries):
         return x[:, None] if x.ndim == 1 else x
 
 
+# Dimensions of Datasets along which nothing can be asked of nothing.
+NEEDED = ("case", "control", "side", "branch", "sequence", "layer", "block", "depth", "block_depth", "head", "token")
+
+
 @dataclass(frozen=True)
 class Holds:
     """A Dataset with these variables or coordinates; ``source`` is the function that makes one, as the way out."""
@@ -122,6 +126,9 @@ class Holds:
         missing = [variable for variable in self.variables if variable not in value]
         if missing:
             raise ValueError(f"{name} must be the Dataset of {self.source}, but holds no {', '.join(missing)}")
+        empty = [dim for dim in (*NEEDED, *self.variables) if value.sizes.get(dim) == 0]
+        if empty:
+            raise ValueError(f"{name} must be the Dataset of {self.source} with at least one {empty[0]}, but has none")
         return value
 
 

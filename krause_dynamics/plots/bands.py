@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from krause_dynamics.plots.words import plain
+
 if TYPE_CHECKING:
     import xarray
 
@@ -41,4 +43,4 @@ def draw(ax: Axes, places: np.ndarray, means: np.ndarray, bounds: np.ndarray | N
 
 def words_of(dataset: xarray.Dataset, quantity: str) -> str:
     """What a variable is, for an axis."""
-    return str(dataset[quantity].attrs.get("long_name", quantity.replace("_", " ")))
+    return plain(str(dataset[quantity].attrs.get("long_name", quantity.replace("_", " "))))

@@ -88,7 +88,7 @@ def _draw(ax: Axes, case: Case, quantity: str, relative: bool, line: dict[str, A
         values = one[quantity] / one[EVEN[quantity]] if relative else one[quantity]
         if bool(values.isnull().all()) or (branch, quantity) == ("mixed", "gate"):  # all of it
             continue
-        label = f"{case.name}, {branch}" if case.name else branch
+        label = f"{case.label}, {branch}" if case.name else branch
         look = {"color": COLOURS.get(branch), "marker": MARKERS.get(branch, ""), "markersize": 4, "label": label}
         drawn = draw(ax, *mean_and_spread(values, "block"), **(look | strokes | line))
         if quantity in EVEN and not relative and not case.name and branch != "mixed":
@@ -107,7 +107,7 @@ def branches_figure(dataset: Analysed) -> Figure:
     figure, axes = plt.subplots(2, 2, figsize=across(9.0, 6.0), sharex=True)
     for ax, quantity in zip(axes.flat, ("importance_first", "first_token_score", "entropy", "gate"), strict=True):
         branches(dataset, ax=ax, quantity=quantity, relative=quantity in EVEN)
-        if ax is not axes[0, 0]:
+        if ax is not axes[0, 0] and ax.get_legend():
             ax.get_legend().remove()
     for ax in axes[0]:
         ax.set_xlabel("")

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import AutoLocator, MaxNLocator
 
 from krause_dynamics._arguments import Holds
-from krause_dynamics.plots.words import level
+from krause_dynamics.plots.words import level, plain
 from krause_dynamics.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ class Case:
     name: str
     data: Any
     line: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The name as it is drawn."""
+        return plain(self.name)
 
 
 @dataclass(frozen=True)
@@ -156,18 +161,18 @@ def cases(data: Any) -> list[Case]:
 def line_of(number: int, name: str) -> dict[str, Any]:
     """Name, stroke and mark of the line of a case."""
     mark = MARKS[number // len(DASHES) % len(MARKS)]
-    return {"label": name, "linestyle": DASHES[number % len(DASHES)], "marker": mark, "markersize": 3}
+    return {"label": plain(name), "linestyle": DASHES[number % len(DASHES)], "marker": mark, "markersize": 3}
 
 
-def label_depth(ax: Axes, data: Any, axis: str = "layer") -> None:
+def label_depth(ax: Axes, data: Any, axis: str = "layer", share: float = 1.0) -> None:
     """Words of the axis of depth: layers by number, or relative depth of a comparison, which gets a legend."""
-    if is_comparison(data):
+    if is_comparison(data) and ax.get_legend_handles_labels()[1]:
         ax.legend()
     if "depth" in getattr(data, "dims", ()):
-        ax.set_xlabel(level(ax, "relative depth (0 = embedding, 1 = after the last block)"))
+        ax.set_xlabel(level(ax, "relative depth (0 = embedding, 1 = after the last block)", share))
         ax.xaxis.set_major_locator(AutoLocator())
         return
-    ax.set_xlabel(level(ax, "layer (0 = embedding, i = after block i)" if axis == "layer" else axis))
+    ax.set_xlabel(level(ax, "layer (0 = embedding, i = after block i)" if axis == "layer" else axis, share))
     if axis in ("layer", "block"):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -175,8 +180,8 @@ def label_depth(ax: Axes, data: Any, axis: str = "layer") -> None:
 def title_of(data: xarray.Dataset) -> str:
     """Model, or number of cases, and number of tokens, for titles."""
     lengths = np.unique(data["length"].values[~np.isnan(data["length"].values.astype(float))]).astype(int)
-    tokens = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+    tokens = " to ".join(dict.fromkeys(map(str, lengths[[0, -1]]))) if len(lengths) else ""
     cases = f"{data.sizes['case']} cases" if "case" in data.dims else ""
     name = data.attrs.get("model") if cases else _model(data)
     name = name or cases
-    return f"{name} (T = {tokens})"
+    return plain(f"{name} (T = {tokens})" if tokens else name)

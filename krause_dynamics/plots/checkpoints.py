@@ -14,7 +14,7 @@ from krause_dynamics._arguments import Maybe, Real, Word, reads
 from krause_dynamics.analysis import intervals, observables
 from krause_dynamics.plots.cases import Analysed, Analyses, cases, dimension, is_comparison, label_depth
 from krause_dynamics.plots.style import ON, new_axes
-from krause_dynamics.plots.words import legend_above, level, upright, wide
+from krause_dynamics.plots.words import level, plain, upright
 from krause_dynamics.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 # Chords; smaller ones leave tokens of a trained model alone, larger ones join independent directions.
 CLUSTER_RADII = (0.4, 0.6, 0.8, 0.9, 1.0)
-BESIDE = 60  # letters that axes must hold for a legend beside them
 COMPARED_RADIUS = 0.8  # 47 degrees: one line a case
 # Short words for an axis; what else a Dataset holds by layer is labelled with its own long_name.
 _LABELS = {
@@ -160,15 +159,12 @@ def clusters(
             counts = case.data[quantity].sel(tokens=tokens).sel(radius=radius, method="nearest")
             counts = counts.where(counts != -1).mean("sequence")  # -1: a sequence without tokens left
             colour: dict[str, Any] = {} if case.name and len(radii) == 1 else {"color": shade}
-            label = f"{case.name}, {_angle(radius)}" if case.name else _angle(radius)
+            label = f"{case.label}, {_angle(radius)}" if case.name else _angle(radius)
             ax.plot(case.data["layer"], counts.values, **(colour | case.line | {"label": label} | line))
-    label_depth(ax, dataset)
+    label_depth(ax, dataset, share=0.6)  # the legend stands beside
     ax.set_ylabel(upright(ax, "clusters of token directions" if quantity == "clusters" else "effective clusters"))
     few_decades(ax)
-    if wide(ax, BESIDE):
-        ax.legend(title="joined within", loc="center left", bbox_to_anchor=(1.0, 0.5))
-    else:
-        legend_above(ax, "joined within")
+    ax.legend(title="joined within", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
 
 
@@ -211,7 +207,7 @@ def sink_map(dataset: Analysed, *, ax: Axes | None = None, eps: float | None = N
     rows, columns = (rate[str(dim)].values for dim in rate.dims)
     ax.grid(visible=False)
     every = 1 if several else max(1, len(rows) // 10)
-    ax.set_yticks(range(0, len(rows), every), rows[::every])
+    ax.set_yticks(range(0, len(rows), every), [plain(str(row)) for row in rows[::every]])
     shown = range(0, len(columns), max(1, len(columns) // (6 if several else 12)))
     ax.set_xticks(shown, [f"{columns[i]:.2g}" if several else columns[i] for i in shown])
     over = {"block_depth": "relative depth of the block"}.get(str(rate.dims[1]), str(rate.dims[1]))

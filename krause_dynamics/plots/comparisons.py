@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from krause_dynamics._arguments import Holds, Maybe, Real, Word, reads
 from krause_dynamics.plots.cases import cases, label_depth
 from krause_dynamics.plots.style import ON, column, new_axes
-from krause_dynamics.plots.words import headline, upright
+from krause_dynamics.plots.words import headline, plain, upright
 
 if TYPE_CHECKING:
     import xarray
@@ -145,7 +145,7 @@ def difference_figure(comparison: xarray.Dataset) -> Figure:
         if ax is not axes[-1, 0]:
             ax.set_xlabel("")
     meta = json.loads(comparison.attrs["meta"])
-    headline(fig, f"difference from {meta['reference']} ({meta['level']:.0%} intervals)")
+    headline(fig, f"difference from {plain(str(meta['reference']))} ({meta['level']:.0%} intervals)")
     return fig
 
 

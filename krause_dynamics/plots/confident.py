@@ -44,7 +44,7 @@ def confidence(dataset: Analysed, *, ax: Axes | None = None, quantity: str | Non
     for case in dataset:
         for i, name in enumerate(shown):
             percent = 100.0 * case.data[name]
-            words = f"{SHARES[name] if alone else case.name}: {float(percent.mean()):.1f} %"
+            words = f"{SHARES[name] if alone else case.label}: {float(percent.mean()):.1f} %"
             dash = DASHES[i] if alone else case.line["linestyle"]
             look: dict[str, Any] = {"label": words, "linestyle": dash}
             draw(ax, *mean_and_spread(percent, "block"), **(look | line))

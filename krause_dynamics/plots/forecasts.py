@@ -50,7 +50,7 @@ def forecast(dataset: Analysed, *, ax: Axes | None = None, quantity: str = "cont
 
 def _over_blocks(ax: Axes, case: Case, number: int, quantity: str, artist: dict[str, Any]) -> None:
     for side, dash in (("measured", "-"), ("predicted", "--")):
-        label = f"{case.name}, {side}" if case.name else side
+        label = f"{case.label}, {side}" if case.name else side
         colour = number if case.name else ("measured", "predicted").index(side)  # of one, each side has its own
         look: dict[str, Any] = {"color": f"C{colour}", "linestyle": dash, "label": label, "zorder": 2.5}
         draw(ax, *mean_and_spread(case.data[quantity].sel(side=side), "block"), **(look | artist))
@@ -67,7 +67,7 @@ def _of_sequences(ax: Axes, case: Case, number: int, quantity: str, artist: dict
     }  # fmt: skip
     ax.scatter(*places.T, **(look | artist))
     if case.name:  # in a legend all are of one size
-        ax.scatter([], [], **(look | artist | {"s": 25.0, "label": case.name}))
+        ax.scatter([], [], **(look | artist | {"s": 25.0, "label": case.label}))
 
 
 def _square(ax: Axes, found: list[Case], quantity: str) -> None:

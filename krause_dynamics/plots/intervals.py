@@ -64,7 +64,7 @@ def interval(
         values = _at(case.data[quantity], {"tokens": tokens, "radius": radius, "eps": eps})
         place = "layer" if "layer" in values.dims else "block"
         for i, (name, one) in enumerate(_lines(values, heads)):
-            label = ", ".join(part for part in (case.name, name) if part) or "mean"
+            label = ", ".join(part for part in (case.label, name) if part) or "mean"
             look = {"color": f"C{number if case.name else i}", "linestyle": _stroke(case, i), "label": label}
             mean, *bounds = (one.sel(estimate=which).values for which in ("mean", "low", "high"))
             draw(ax, one[place].values, mean, np.stack(bounds), **(look | line))

@@ -37,6 +37,8 @@ def cluster_map(dataset: xarray.Dataset, *, ax: Axes | None = None, tokens: str 
     counts = dataset["clusters"].sel(tokens=tokens)
     counts = counts.where(counts != -1).mean("sequence").transpose("radius", "layer")  # -1: no tokens left
     angles = np.degrees(2 * np.arcsin(counts["radius"].values / 2))
+    if len(angles) < 2:
+        raise ValueError(f"dataset must count clusters within at least 2 radii for a map over them, got {len(angles)}")
     middles = (angles[1:] + angles[:-1]) / 2
     edges = np.concatenate([[2 * angles[0] - middles[0]], middles, [2 * angles[-1] - middles[-1]]])
     layers = np.append(counts["layer"].values - 0.5, counts["layer"].values[-1] + 0.5)

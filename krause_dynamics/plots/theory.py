@@ -31,13 +31,15 @@ def verdicts(
         **scatter: For ``Axes.scatter``.
 
     Raises:
-        ValueError: Numbers of names, shares and groups that do not match.
+        ValueError: Numbers of names, shares and groups that do not match, or none.
     """
     if not len(results) == len(shares) == len(groups):
         raise ValueError(
             "results, shares and groups must have one entry per result, "
             f"got {len(results)}, {len(shares)} and {len(groups)}"
         )
+    if not len(results):
+        raise ValueError("results must hold at least one name, got none")
     shares = Entries((1, 1)).read("shares", shares)
     ax = new_axes(ax)
     position = np.clip(np.nan_to_num(np.asarray(shares, float), nan=np.inf), FLOOR, CEILING)

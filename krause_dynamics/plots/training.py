@@ -30,6 +30,10 @@ def training_curves(
     Raises:
         ValueError: No row has the measure; says which there are.
     """
+    if not len(rows):
+        raise ValueError(
+            "rows must hold at least one row, such as {'epoch': 1, 'split': 'train', 'loss': 2.0}, got none"
+        )
     found = [row for row in rows if measure in row]
     if not found:
         known = sorted({name for row in rows for name in row} - {"epoch", "step", "split"})

@@ -34,9 +34,15 @@ def upright(ax: Axes, words: str) -> str:
     return "\n".join(textwrap.fill(line, letters) for line in words.split("\n"))
 
 
-def level(ax: Axes, words: str) -> str:
-    """Words of a horizontal axis, in lines that are no longer than it is wide."""
-    return textwrap.fill(words, max(12, int(72.0 * ax.bbox.width / ax.figure.dpi / _letter("axes.labelsize"))))
+def level(ax: Axes, words: str, share: float = 1.0) -> str:
+    """Words of a horizontal axis, in lines that are no longer than that share of its width."""
+    points = share * 72.0 * ax.bbox.width / ax.figure.dpi
+    return textwrap.fill(words, max(12, int(points / _letter("axes.labelsize"))))
+
+
+def plain(name: str) -> str:
+    """A name from elsewhere, whose dollar signs are no formula."""
+    return name.replace("$", r"\$")
 
 
 def wide(ax: Axes, letters: int) -> bool:
@@ -62,6 +68,8 @@ def legend_above(ax: Axes, title: str | None = None) -> None:
     """The legend above the axes, where it hides no data, in as many columns as there is room for."""
     labels = [re.sub(r"[$^_{}]", "", label) for label in ax.get_legend_handles_labels()[1]]
     longest = max(map(len, labels), default=0) + 7  # letters, with the stroke before them
+    if not labels:
+        return
     columns = next((n for n in range(len(labels), 1, -1) if wide(ax, n * longest)), 1)
     ax.legend(title=title, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, alignment="left")
 
