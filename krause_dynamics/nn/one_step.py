@@ -64,7 +64,9 @@ def attend(layer: Any, x: Tensor, *besides: Any) -> Tensor | None:
         return None
     if type(layer.log_sigma) is not LogSigma or not is_untouched(layer.log_sigma):
         return None
-    log_sigma, weights, biases = layer.log_sigma.weight, [p.weight for p in linears], [p.bias for p in linears]
+    # From where modules keep them: asking a module by name takes longer than half of these checks.
+    weights, biases = ([part._parameters[name] for part in linears] for name in ("weight", "bias"))
+    log_sigma = layer.log_sigma.weight
     kind = x.device.type
     cast = torch.is_autocast_enabled(kind)
     dtype = torch.get_autocast_dtype(kind) if cast else x.dtype
