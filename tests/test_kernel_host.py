@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import krause_dynamics as kd
-from krause_dynamics.aggregate import calls
 from krause_dynamics.forms.attention import kernels
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.interaction.reach import Reach
-from krause_dynamics.nn import KrauseAttention, attention
 
 REFUSED = {
     "a grid or a window, not both": (kd.krause(1.0, kd.Grid(3, 4) & kd.Window(3)), {}),
@@ -110,87 +106,3 @@ def test_a_recorded_call_tells_shapes_options_and_shared_tensors_apart(recorded)
     recorded(allocates, (one, other), (2,))
     recorded(allocates, (one[:8], other[:8]), (1,))
     assert calls[2:] == [(16, True, 1), (16, False, 2), (8, False, 1)]
-
-
-BESIDES = {
-    "padding": {"key_valid": torch.ones(1, 9, dtype=torch.bool)},
-    "a bias of keys": {"key_bias": torch.zeros(9)},
-    "a bias of pairs": {"pair_bias": torch.zeros(9, 9)},
-    "packed sequences": {"segments": kd.Segments(np.array([0, 4, 9]))},
-    "weights": {"return_weights": True},
-}
-PARTS = {
-    "rotary positions": {"rotary": 1e4},
-    "norms": {"score": "dot", "norm": 0.1},
-    "a sink": {"sink": True},
-    "scaled queries": {"project_scale": 0.5},
-    "dropout": {"dropout": 0.1},
-    "first tokens": {"neighbourhood": kd.Window(4, prefix_tokens=2)},
-    "rows without a rank": {"neighbourhood": kd.TopK(3, exempt=2)},
-    "another form": {"impl": "banded"},
-}
-
-
-class _Taken(Exception):
-    pass
-
-
-@pytest.fixture
-def taken(monkeypatch):
-    """Whether a layer on a device would be one step, which says so instead of computing."""
-    from krause_dynamics.nn import one_step
-
-    def say(*_):
-        raise _Taken
-
-    def ask(layer, x, **given):
-        try:
-            layer(x, **given)
-        except _Taken:
-            return True
-        return False
-
-    def choose(call, impl):
-        return calls.choose(call, impl)._replace(impl="triton" if impl == "auto" else impl)
-
-    monkeypatch.setattr(one_step, "calls", SimpleNamespace(choose=choose))
-    monkeypatch.setattr(one_step._Step, "apply", say)
-    one_step._served.cache_clear()
-    yield ask
-    one_step._served.cache_clear()
-
-
-def test_a_layer_is_one_step_where_all_of_it_is_plain_and_nobody_looks_on(taken):
-    from torch.utils.flop_counter import FlopCounterMode
-
-    layer, x = KrauseAttention(16, 2, window=4).bfloat16(), torch.zeros(1, 9, 16, dtype=torch.bfloat16)
-    assert taken(layer, x)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert taken(KrauseAttention(16, 2, window=4), x.float())
-    assert not taken(layer.float(), x.float())  # float32 tokens are moved before a distance is taken
-    layer.bfloat16()
-    with torch.no_grad():
-        assert not taken(layer, x)
-    with FlopCounterMode(display=False):
-        assert not taken(layer, x)
-    attention.WATCHERS.append(lambda call: None)
-    assert not taken(layer, x)
-    attention.WATCHERS.clear()
-    handle = layer.k_proj.register_forward_hook(lambda *_: None)
-    assert not taken(layer, x)
-    handle.remove()
-    assert taken(layer, x)
-    layer.k_proj.bias = None
-    assert not taken(layer, x)
-
-
-@pytest.mark.parametrize("name", BESIDES)
-def test_what_is_given_besides_is_left_to_the_parts(name, taken):
-    layer = KrauseAttention(16, 2, window=4).bfloat16()
-    assert not taken(layer, torch.zeros(1, 9, 16, dtype=torch.bfloat16), **BESIDES[name])
-
-
-@pytest.mark.parametrize("name", PARTS)
-def test_what_one_step_does_not_know_is_left_to_the_parts(name, taken):
-    layer = KrauseAttention(16, 2, **PARTS[name]).bfloat16()
-    assert not taken(layer, torch.zeros(1, 9, 16, dtype=torch.bfloat16))

@@ -10,9 +10,7 @@ import pytest
 pytest.importorskip("triton")
 
 
-@pytest.mark.parametrize(
-    "name", ["interpreted_triton.py", "interpreted_ring.py", "interpreted_sums.py", "interpreted_layer.py"]
-)
+@pytest.mark.parametrize("name", ["interpreted_triton.py", "interpreted_ring.py", "interpreted_sums.py"])
 def test_kernels_in_the_interpreter(name):
     here = Path(__file__).parent
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(here.parent)}

@@ -12,7 +12,7 @@ from krause_dynamics.aggregate.calls import IMPLEMENTATIONS
 from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.interaction import DotProduct, Gaussian, Grid, Interaction, Segments
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
-from krause_dynamics.nn import deprecated, one_step
+from krause_dynamics.nn import deprecated
 from krause_dynamics.nn.arguments import call_of
 from krause_dynamics.nn.attention import WATCHERS, answer, with_sink
 from krause_dynamics.nn.cache import WindowCache
@@ -255,11 +255,6 @@ class KrauseAttention(Projections):
         return_weights: bool | Literal["dense"],
     ) -> Tensor | tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
         """`forward`, of tokens in the order in which they are heard."""
-        step = one_step.attend(
-            self, x, key_valid, key_bias, pair_bias, packed, positions, cache, return_weights or None
-        )
-        if step is not None:
-            return step
         if self.rotary is not None and cache is not None and positions is None:
             positions = torch.arange(x.shape[1], device=x.device) + cache.seen
         q, k, v, joint = self.projected(x, positions)

@@ -71,7 +71,7 @@ def projected_together(x: Tensor, layers: Sequence[Any]) -> Tensor | None:
     called one by one: a step of generation reads each weight once, and joining the weights would double that. So are
     layers that are no longer plain: replaced (peft, quantisation), parametrised, sharded, or looked at by hooks.
     """
-    if not torch.is_grad_enabled() or not all(is_plain(layer) for layer in layers):
+    if not torch.is_grad_enabled() or not all(_is_plain(layer) for layer in layers):
         return None
     weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
     kinds = {(weight.dtype, bias is None) for weight, bias in zip(weights, biases, strict=True)}
@@ -80,7 +80,7 @@ def projected_together(x: Tensor, layers: Sequence[Any]) -> Tensor | None:
     return functional.linear(x, torch.cat(weights), None if biases[0] is None else torch.cat(biases))
 
 
-def is_plain(layer: Any) -> bool:
+def _is_plain(layer: Any) -> bool:
     """Whether calling a layer is one product with its weight."""
     if type(layer) is not nn.Linear or type(layer._parameters.get("weight")) not in (Tensor, nn.Parameter):
         return False

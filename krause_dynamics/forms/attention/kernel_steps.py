@@ -110,16 +110,11 @@ def scale_gradient(slopes: Tensor, scale: Tensor) -> Tensor:
     return slopes.sum([*shared, 2], keepdim=True)[..., 0]
 
 
-def unwatched() -> bool:
-    """Whether nobody looks on (compiler, tracer, flop counter, function transform)."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
-        return False
-    return torch._C._functorch.maybe_current_level() is None
-
-
 def alone(call: Call) -> bool:
-    """Whether nobody looks on, and no tensor is of a subclass, so that no operator is needed."""
-    return unwatched() and all(x is None or type(x) in (Tensor, torch.nn.Parameter) for x in call.tensors)
+    """Whether nobody looks on (compiler, tracer, flop counter, tensor subclass), so that no operator is needed."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or call.is_transformed:
+        return False
+    return all(x is None or type(x) in (Tensor, torch.nn.Parameter) for x in call.tensors)
 
 
 def _given(call: Call) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

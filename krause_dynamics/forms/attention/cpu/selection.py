@@ -128,8 +128,9 @@ def apply_bits(scores, count, bits, begin):
     """Set the scores to -inf that `store_bits` found there."""
     nobody = scores.dtype.type(-np.inf)
     for t in range(count):
+        score = scores[t]  # read whether it stays or not: else the compiler makes a branch, which nobody can foresee
         stays = (bits[begin + (t >> 3)] >> (t & 7)) & 1
-        scores[t] = scores[t] if stays else nobody
+        scores[t] = score if stays else nobody
 
 
 @plain
