@@ -154,6 +154,20 @@ def test_a_step_is_the_step_of_adamw_by_hand():
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_a_step_that_cannot_be_captured_says_how_to_do_without(monkeypatch):
+    def refused(step):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(TrainingStep, "_captured", refused)
+    weight = torch.nn.Linear(1, 1)
+    step = TrainingStep(
+        weight, None, optimizer_of(parameter_groups(weight), 1.0, CPU), [0.1], done=0, batch_size=1, clip=1.0,
+        bfloat16=False, capture=True,
+    )  # fmt: skip
+    with pytest.raises(RuntimeError, match=r"when stream is capturing\); training.capture = false makes it without"):
+        step(torch.zeros(1, dtype=torch.long))
+
+
 def test_a_process_without_examples_adds_nothing(monkeypatch):
     """Five test pictures among eight processes: sums of all are those of one process."""
     x, y = made.pictures(5)

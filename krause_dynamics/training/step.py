@@ -71,13 +71,23 @@ class TrainingStep:
         self.loss = torch.zeros((), device=device)
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Learn from these examples (batch_size,); the loss stays on the device."""
+        """Learn from these examples (batch_size,); the loss stays on the device.
+
+        Raises:
+            RuntimeError: No capture can hold the step, or memory ended in it.
+        """
         self.rows.copy_(rows)
         if not self.capture:
             self._once()
         else:
             if self.graph is None:
-                self._captured()
+                try:
+                    self._captured()
+                except RuntimeError as error:
+                    raise RuntimeError(
+                        f"the step could not be captured in a CUDA graph ({error}); training.capture = false makes it "
+                        "without one, training.accumulation in parts that need less memory"
+                    ) from error
             self.graph.replay()
         return self.loss
 
