@@ -403,3 +403,34 @@ def test_a_text_of_one_token_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match="no sequence has two tokens"):
         kd.analyze(models.llama(), "a", tokenizer=Letters())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_was_found_before_a_block_that_is_not_finite_is_kept_in_memory_too(dtype):
+    """One weight of the second of three blocks: without a file and in one go, the block and the weight are named."""
+    model = models.llama().to(getattr(torch, dtype))
+    whole = kd.analyze(model, IDS, batch_size=1)
+    model.model.layers[1].mlp.up_proj.weight.data[0, 0] = torch.nan
+    found = kd.analyze(model, IDS, batch_size=1)
+    assert meta(found)["blocks_done"] == 1
+    assert meta(found)["stopped"].startswith("block 2: weight mlp.up_proj.weight holds NaN")
+    same(found, whole.isel(layer=slice(2), block=slice(1)))
+    kd.report.findings(found)
+
+
+def test_states_that_overflow_in_one_sequence_alone_end_all_at_that_block():
+    """Only the third sequence has the token; the others are cut to the same layers, and no weight is blamed."""
+    model = models.llama()
+    whole = kd.analyze(model, IDS, batch_size=1)
+
+    def overflow(module, args, output):
+        state = output[0] if isinstance(output, tuple) else output
+        return (state * torch.inf, *output[1:]) if isinstance(output, tuple) else state * torch.inf
+
+    calls = []
+    model.model.layers[2].register_forward_hook(
+        lambda m, args, out: calls.append(1) or (overflow(m, args, out) if len(calls) == 3 else out)
+    )
+    found = kd.analyze(model, IDS, batch_size=1)
+    assert meta(found)["stopped"].startswith("model must have finite hidden states, but block 3 gives NaN")
+    same(found, whole.isel(layer=slice(3), block=slice(2)))

@@ -1,5 +1,7 @@
 """States that are not finite are told by layer, on a GPU after the pass; masks of which is told what they are."""
 
+import json
+
 import pytest
 import torch
 
@@ -19,12 +21,14 @@ def damaged():
 
 
 @pytest.mark.parametrize("host", ["cpu", "another"])
-@pytest.mark.parametrize("look", [kd.checkpoints.record, kd.analyze])
-def test_the_first_layer_that_is_not_finite_is_named(host, look, monkeypatch):
+def test_the_first_layer_that_is_not_finite_is_named(host, monkeypatch):
     """On a GPU whoever is told of states meets the NaN before the host asks, and may fail: the layer is named still."""
     monkeypatch.setattr(finite, "HOST", host)
     with pytest.raises(finite.NotFinite, match="block 2 gives NaN"):
-        look(damaged(), IDS)
+        kd.checkpoints.record(damaged(), IDS)
+    meta = json.loads(kd.analyze(damaged(), IDS).attrs["meta"])  # which keeps what was before
+    assert meta["blocks_done"] == 1
+    assert meta["stopped"].startswith("block 2: weight mlp.down_proj.weight holds NaN")
 
 
 def test_other_failures_stay_what_they_are(monkeypatch):

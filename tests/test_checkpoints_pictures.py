@@ -109,9 +109,13 @@ def test_dinov3_and_detection_tokens():
 
 
 def test_models_that_draw_their_patches_and_composed_ones_say_the_way_out():
-    masked = models.build(hf.ViTMAEModel, hf.ViTMAEConfig(**TINY, **SIZES), 0)
-    with pytest.raises(UnsupportedModel, match=r"leaves out patches at random \(mask_ratio=0.75"):
-        record(masked, PIXELS)
+    for ratio in (0.75, 0.0):  # it draws their order even where it leaves none out
+        masked = models.build(hf.ViTMAEModel, hf.ViTMAEConfig(**TINY, **SIZES, mask_ratio=ratio), 0)
+        with pytest.raises(UnsupportedModel, match="other tokens of the same picture .* such as ViTModel"):
+            record(masked, PIXELS)
+    named = dict(masked.named_parameters())
+    plain = hf.ViTModel(hf.ViTConfig(**TINY, **SIZES), add_pooling_layer=False)
+    assert {name for name, _ in plain.named_parameters()} - set(named) == set()  # the way out: its weights fit
     text = {**TINY, "vocab_size": 50, "max_position_embeddings": 16, "eos_token_id": 2, "bos_token_id": 1}
     both = hf.CLIPConfig(text_config=text, vision_config={**TINY, **SIZES}, projection_dim=16)
     with pytest.raises(UnsupportedModel, match="takes input_ids, not pixel_values"):

@@ -308,7 +308,7 @@ def test_progress_counts_sequences():
 def test_bad_arguments():
     with pytest.raises(ValueError, match="attention must be"):
         record(models.llama(), IDS, attention="everything")
-    with pytest.raises(ValueError, match="batch_size must be at least 1, received 0"):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         record(models.llama(), IDS, batch_size=0)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from krause_dynamics._arguments import COUNT, Maybe, reads
 from krause_dynamics.checkpoints import by_block, labelled
 from krause_dynamics.checkpoints import measures as table
 from krause_dynamics.checkpoints.controls import analyzed, checked
@@ -38,6 +39,7 @@ CUTTING = ("sequence_length", "max_sequences", "truncate", "pad_token")
 LOADING = ("tokenizer", "dtype", "part", "device", "trust_remote_code")
 
 
+@reads(sequence_length=Maybe(COUNT), max_sequences=Maybe(COUNT), batch_size=COUNT, min_queries=COUNT)
 def analyze(
     model: Any,
     inputs: Any,
@@ -143,9 +145,9 @@ def analyze(
             would do; a ``checkpoint`` of another analysis.
         UnsupportedModel: If the attention cannot be recorded faithfully, or the blocks cannot be run one by one.
 
-    After Ctrl-C the Dataset holds the sequences that are finished, and ``meta["stopped"]`` is ``"interrupted"``. Block
-    by block it holds the layers that all sequences have passed, also where a later block has NaN: ``meta["stopped"]``
-    says which.
+    After Ctrl-C the Dataset holds the sequences that are finished, and ``meta["stopped"]`` is ``"interrupted"``; block
+    by block the layers that all sequences have passed. Where a block has or makes NaN it holds the layers before:
+    ``meta["stopped"]`` says which and why, ``meta["blocks_done"]`` how many.
     """
     asked = {name: value for name, value in locals().items() if name not in ("model", "inputs", "controls", "rng")}
     if named := checked(controls):
@@ -202,8 +204,9 @@ def _measured(
     meta = describe(run) | {"min_queries": run.min_queries, "distance": "chord"}
     if walk.reason:
         meta |= {"stopped": walk.reason, "sequences": int(finished.sum())}
-    if isinstance(walk, by_block.ByBlock):
-        meta |= {"block_by_block": True, "blocks_done": walk.done}
+    by_blocks = isinstance(walk, by_block.ByBlock)
+    if by_blocks or walk.done < run.expected:
+        meta |= {"blocks_done": walk.done} | ({"block_by_block": True} if by_blocks else {})
         if walk.reason:
             logger.warning("stopped after block %d of %d: %s", walk.done, run.expected, walk.reason)
     if not finished.all():

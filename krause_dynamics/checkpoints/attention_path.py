@@ -95,10 +95,11 @@ def returned_weights(model: Any, output: Any, expected: int) -> Sequence[Tensor]
     """The weights that the model itself returned, checked for what gets lost silently."""
     maps: Sequence[Tensor] | None = getattr(output, "attentions", None)
     name, implementation = type(model).__name__, model.config._attn_implementation
+    number = sum(weights is not None for weights in maps or ())
     way_out = "" if implementation == "eager" else "load it with attn_implementation='eager', or "
     if not maps or len(maps) != expected or any(weights is None for weights in maps):
         raise UnsupportedModel(
-            f"{name} returned attention weights of {len(maps or ())} of {expected} blocks, loaded with "
+            f"{name} returned attention weights of {number} of {expected} blocks, loaded with "
             f"attn_implementation={implementation!r}; {way_out}pass attention=None for the hidden states alone"
         )
     for i, weights in enumerate(maps):

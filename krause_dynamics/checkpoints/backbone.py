@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
 from krause_dynamics.errors import UnsupportedModel
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off, and every module's own mode restored afterwards."""
+    before = [module for module in model.modules() if module.training]
+    if before:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module in before:
+            module.training = True
 
 
 def of_transformers(model: Any) -> bool:

@@ -93,7 +93,7 @@ def find_blocks(model: Any, blocks: Sequence[nn.Module] | None = None) -> tuple[
         UnsupportedModel: If no list of modules has the number of layers that the configuration states.
     """
     if blocks is not None:
-        return list(blocks), len(blocks)
+        return _given(blocks), len(blocks)
     if not of_transformers(model):
         found = equal_blocks(model)
         return found, len(found)
@@ -108,16 +108,35 @@ def find_blocks(model: Any, blocks: Sequence[nn.Module] | None = None) -> tuple[
     if groups is not None:
         shared = [layer for group in groups for layer in group.albert_layers]
         return shared, layers * int(model.config.inner_group_num)
+    lists: dict[str, nn.ModuleList] = {}
     for layers in _numbers_of_layers(model):
         lists = _lists(model, layers)
         if len(lists) == 1:
             break
     if len(lists) != 1:
         raise UnsupportedModel(
-            f"{type(model).__name__}: expected one list of {layers} blocks (num_hidden_layers), found "
+            f"{type(model).__name__}: expected one list of {layers or 'so many'} blocks (num_hidden_layers), found "
             f"{sorted(lists) or 'none'}; pass the modules themselves as blocks="
         )
     return list(next(iter(lists.values()))), layers
+
+
+def _given(blocks: Any) -> list[nn.Module]:
+    """Blocks that were named.
+
+    Raises:
+        TypeError: No list of modules.
+        ValueError: None.
+    """
+    if isinstance(blocks, nn.Module) and not isinstance(blocks, nn.ModuleList | nn.Sequential):
+        raise TypeError(f"blocks must be a list of modules, received one {type(blocks).__name__}; pass [module]")
+    found = list(blocks)
+    wrong = [type(block).__name__ for block in found if not isinstance(block, nn.Module)]
+    if wrong:
+        raise TypeError(f"blocks must be a list of modules, received a {wrong[0]} in it; pass list(model.layers)")
+    if not found:
+        raise ValueError("blocks must be at least one module, received none; leave it out to have them searched")
+    return found
 
 
 def _lists(model: Any, layers: int) -> dict[str, nn.ModuleList]:

@@ -53,7 +53,8 @@ class InTurn:
     """Batches go through the whole model, one after the other.
 
     Attributes:
-        reason: Why not all of them did, in words; empty when they did.
+        reason: Why not all of them did, or not to the end, in words; empty when they did.
+        done: Blocks after which the states of all batches were finite.
     """
 
     reason = ""
@@ -61,16 +62,42 @@ class InTurn:
     def __init__(self, run: Passes, make: Callable[[], Measuring]) -> None:
         self.run = run
         self.make = make
+        self.done = run.expected
 
     def go(self, stopped: Callable[[], bool]) -> Iterator[Found]:
-        """Pass all of them; a wish to stop is heard between two."""
+        """Pass all of them; a wish to stop is heard between two.
+
+        Raises:
+            NotFinite: So early, or in a model read so, that nothing can be kept.
+        """
+        passed: list[tuple[list[int], Measuring]] = []
         for members, batch in self.run.batches():
             if stopped():
-                self.reason = "interrupted"
-                return
+                self.reason = self.reason or "interrupted"
+                break
             layers = self.make()
-            self.run.stream(batch, layers)
-            yield members, layers.arrays()
+            try:
+                self.run.stream(batch, layers)
+            except NotFinite as error:
+                self._cut(error)
+            layers.forget()
+            passed.append((members, layers))
+        for members, layers in passed:
+            yield members, layers.arrays(self.done)
+
+    def _cut(self, error: NotFinite) -> None:
+        """Keep what was measured before a state that is not finite, of all batches."""
+        done, run = error.layer - 1, self.run
+        if done < 1 or run.path == "eager" or run.silent:  # then attention is told of when all states were
+            raise error
+        if done < self.done:
+            self.done, self.reason = done, str(error)
+            block = run.blocks[done % len(run.blocks)]
+            if not any(weight.is_meta for weight in block.parameters()):
+                try:
+                    one_block.check_weights(block, done)
+                except NotFinite as named:
+                    self.reason = str(named)
 
 
 class ByBlock:

@@ -9,7 +9,15 @@ HOST = "cpu"  # kind of device that need not be waited for
 
 
 class NotFinite(ValueError):
-    """NaN or infinity in a model's states or weights."""
+    """NaN or infinity in a model's states or weights.
+
+    Attributes:
+        layer: The first that is not finite; 0 is the embedding.
+    """
+
+    def __init__(self, message: str, layer: int) -> None:
+        super().__init__(message)
+        self.layer = layer
 
 
 class FiniteStates:
@@ -47,5 +55,6 @@ class FiniteStates:
                 where = "the embedding" if layer == 0 else f"block {layer}"
                 raise NotFinite(
                     f"model must have finite hidden states, but {where} gives NaN or infinity in {dtype}; where that "
-                    "is a half type, load it with dtype='float32'"
+                    "is a half type, load it with dtype='float32'",
+                    layer,
                 )

@@ -174,6 +174,10 @@ class Measuring:
                 arrays[name] = np.stack([layers[place] for place in places], axis=1)
         return arrays
 
+    def forget(self) -> None:
+        """The last layer is not needed any more."""
+        self._previous = None
+
     def kept(self) -> dict[str, np.ndarray]:
         """All that was found, for a file: with the last state it is what `resume` needs to go on from."""
         return {f"{name}/{place}": x for name, layers in self._found.items() for place, x in layers.items()}

@@ -105,5 +105,6 @@ def check_weights(module: nn.Module, block: int) -> None:
         if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
             raise NotFinite(
                 f"block {block + 1}: weight {name} holds NaN or infinity in {weight.dtype}: the file is damaged, or "
-                "its numbers are too large for that type (then dtype='float32' helps)"
+                "its numbers are too large for that type (then dtype='float32' helps)",
+                block + 1,
             )

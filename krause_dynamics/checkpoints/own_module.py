@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from krause_dynamics.checkpoints import torch_calls
+from krause_dynamics.checkpoints.backbone import evaluating
 from krause_dynamics.checkpoints.pictures import Pictures
 from krause_dynamics.checkpoints.residual_stream import entering_state
 from krause_dynamics.checkpoints.sequences import Inputs
@@ -54,13 +55,9 @@ def tried(model: nn.Module, inputs: Inputs, blocks: list[nn.Module]) -> Order:
         ValueError: It does not take such inputs.
     """
     *_, (members, batch) = inputs.batches(1)  # of ids the longest come last
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         value = next(iter(inputs.arguments(batch, model).values()))
         tokens, time_major, turned = _seen(model, value, blocks)
-    finally:
-        model.train(training)
     if tokens == int(inputs.lengths[members[0]]):
         return Order(inputs, time_major, turned)
     if not isinstance(inputs, Vectors | Pictures):

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from krause_dynamics.checkpoints import capture, cross_attention
 from krause_dynamics.checkpoints import measures as table
 from krause_dynamics.checkpoints.attention_path import check_one_per_block
-from krause_dynamics.checkpoints.backbone import resolved
+from krause_dynamics.checkpoints.backbone import evaluating, resolved
 from krause_dynamics.checkpoints.blocks import device_of, find_blocks
 from krause_dynamics.checkpoints.load import Checkpoint
 from krause_dynamics.checkpoints.residual_stream import StreamRecorder
-from krause_dynamics.checkpoints.stream import evaluating
 from krause_dynamics.nn.huggingface import options as options_of_attention
 
 # By these arguments an attention module is given what it hears across.

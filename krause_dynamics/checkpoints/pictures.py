@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from krause_dynamics.checkpoints import image_files
-from krause_dynamics.checkpoints.backbone import of_transformers
+from krause_dynamics.checkpoints.backbone import evaluating, of_transformers
 from krause_dynamics.checkpoints.blocks import device_of, find_blocks
 from krause_dynamics.checkpoints.residual_stream import entering_state
 from krause_dynamics.errors import UnsupportedModel
@@ -107,17 +107,8 @@ class Pictures:
 
 
 def _grid(model: Any, pixels: Tensor, tokens: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Rows and columns of patches, and the tokens before and after them; both empty where there is no such grid.
-
-    Raises:
-        UnsupportedModel: A model that shows its blocks some of the patches, drawn at random.
-    """
+    """Rows and columns of patches, and the tokens before and after them; both empty where there is no such grid."""
     config: Any = getattr(model, "config", None)
-    if float(getattr(config, "mask_ratio", None) or 0.0) > 0:
-        raise UnsupportedModel(
-            f"{type(model).__name__} leaves out patches at random (mask_ratio={config.mask_ratio} in its "
-            "configuration), so that no two passes agree; set model.config.mask_ratio = 0.0"
-        )
     size = getattr(config, "patch_size", None)
     sides = (size, size) if isinstance(size, int) else tuple(size or ())
     if len(sides) != 2 or hasattr(config, "depths"):  # those with stages merge their patches
@@ -158,11 +149,24 @@ class _Enough(Exception):
 
 
 def _tokens(model: Any, pictures: Pictures, blocks: Sequence[nn.Module] | None) -> int:
-    """How many tokens enter the first block."""
-    seen: list[int] = []
+    """How many tokens enter the first block; twice the same ones."""
+    with evaluating(model):
+        first, again = (_entering(model, pictures, blocks) for _ in range(2))
+    alike = first.is_meta or torch.equal(first, again)  # of an outline there are shapes alone
+    if first.shape != again.shape or not alike:
+        raise UnsupportedModel(
+            f"{type(model).__name__} makes other tokens of the same picture in every pass (a masked autoencoder draws "
+            "the order of its patches); load its weights into the model without that, such as ViTModel"
+        )
+    return int(first.shape[1])
+
+
+def _entering(model: Any, pictures: Pictures, blocks: Sequence[nn.Module] | None) -> Tensor:
+    """What enters the first block."""
+    seen: list[Tensor] = []
 
     def reached(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append(int(entering_state(module, args, kwargs).shape[1]))
+        seen.append(entering_state(module, args, kwargs).detach())
         raise _Enough
 
     handle = find_blocks(model, blocks)[0][0].register_forward_pre_hook(reached, with_kwargs=True)
@@ -172,6 +176,11 @@ def _tokens(model: Any, pictures: Pictures, blocks: Sequence[nn.Module] | None) 
             model(**{name: pixels})
     except _Enough:
         return seen[0]
+    except TypeError as error:
+        raise UnsupportedModel(
+            f"{type(model).__name__} cannot be called with pictures alone ({str(error).splitlines()[0]}); what else it "
+            "needs is not known here"
+        ) from None
     except (ValueError, RuntimeError) as error:
         size = getattr(getattr(model, "config", None), "image_size", None)
         wanted = "" if size is None else f" (image_size {size} in its configuration)"

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from krause_dynamics._arguments import COUNT, Maybe, reads
 from krause_dynamics.checkpoints.attention_statistics import SAMPLED, HeadStatistics
 from krause_dynamics.checkpoints.sequences import marks_of
 from krause_dynamics.checkpoints.stream import Passes
@@ -20,6 +21,7 @@ STATISTICS = tuple(field.name for field in fields(HeadStatistics) if field.name 
 OVER_TOKENS = ("importance", "published_importance", "weights")
 
 
+@reads(sequence_length=Maybe(COUNT), max_sequences=Maybe(COUNT), batch_size=COUNT, min_queries=COUNT)
 def record(
     model: Any,
     inputs: Any,

@@ -26,7 +26,7 @@ from krause_dynamics.checkpoints.attention_path import (
     without_attention,
 )
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, statistics_of
-from krause_dynamics.checkpoints.backbone import of_transformers
+from krause_dynamics.checkpoints.backbone import evaluating, of_transformers
 from krause_dynamics.checkpoints.blocks import check_kind, device_of, find_blocks
 from krause_dynamics.checkpoints.load import Checkpoint, load
 from krause_dynamics.checkpoints.residual_stream import StreamRecorder
@@ -255,16 +255,3 @@ class Passes:
         if self.path == "eager":
             arguments["output_attentions"] = True
         return arguments
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off, and every module's own mode restored afterwards."""
-    before = [module for module in model.modules() if module.training]
-    if before:
-        model.eval()
-    try:
-        yield
-    finally:
-        for module in before:
-            module.training = True
