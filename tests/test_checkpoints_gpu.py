@@ -94,6 +94,7 @@ class Unwaited:
         pass
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("attention", [None, "sink", "statistics"])
 def test_the_host_does_not_wait_between_layers(attention, dtype):

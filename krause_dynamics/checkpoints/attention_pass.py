@@ -25,6 +25,7 @@ from krause_dynamics.checkpoints.attention_statistics import (
     sampled_rows,
     summary,
 )
+from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.forms.attention import sums as fused
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.forms.attention.softcap import SoftCapped
@@ -32,7 +33,13 @@ from krause_dynamics.interaction import DotProduct, Interaction, Request
 from krause_dynamics.interaction.reach import Reach
 
 
-def attend(
+def attend(*given: Any, **named: Any) -> tuple[Tensor, HeadStatistics]:
+    """Output and statistics of `attend_later`, at once."""
+    output, statistics = attend_later(*given, **named)
+    return output, statistics()
+
+
+def attend_later(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -46,8 +53,11 @@ def attend(
     keep_weights: bool = False,
     sink_only: bool = False,
     read: Callable[..., AttentionCall] = AttentionCall.of,
-) -> tuple[Tensor, HeadStatistics]:
+) -> tuple[Tensor, Callable[[], HeadStatistics]]:
     """Softmax attention with its statistics; scores and softmax in float32 or better.
+
+    On a GPU the statistics are launched when they are called for: after the rest of a block they queue up behind its
+    matrix products, while a GPU that had nothing else to do would wait for the host between their many small steps.
 
     Args:
         query: (batch, heads, T, d).
@@ -67,7 +77,8 @@ def attend(
         read: How a mask is read; who attends many times with one mask may remember.
 
     Returns:
-        Output (batch, heads, T, dv) in the dtype of ``value``, and the statistics.
+        Output (batch, heads, T, dv) in the dtype of ``value``, and a function without arguments that answers the
+        statistics, to be called before anything changes the queries or keys in place.
     """
     beta = query.shape[-1] ** -0.5 if scaling is None else scaling
     call = read(mask, bias, query.shape[2], query.device)
@@ -76,13 +87,36 @@ def attend(
     as_call = Call(query, key, value, beta, False, reach, pair_bias=call.pair_bias)
     with torch.no_grad():
         if fused.serves(as_call) is None:
-            output, sums = _in_one_pass(as_call, softcap, sink, keep_weights)
+            output, found = _in_one_pass(as_call, softcap, sink, keep_weights)
         elif softcap is None and sink is None and not keep_weights and (device := _device_pass(as_call)) is not None:
-            output, sums = device.some_keys(as_call) if sink_only else device.all_keys(as_call)
+            output, log_partition = device.mean_and_log_partition(as_call)
+            sums = partial(device.some_keys if sink_only else device.all_keys, as_call, log_partition)
+            return output, partial(
+                _summary_of, call, partial(_of_unchanged, as_call, _versions(as_call), sums), min_queries
+            )
         else:
             score = DotProduct(beta) if softcap is None else SoftCapped(DotProduct(beta), softcap)
-            output, sums = _by_blocks(call.rule(score), query, key, value, sink, keep_weights)
-        return output, summary(call, sums, min_queries)
+            output, found = _by_blocks(call.rule(score), query, key, value, sink, keep_weights)
+        return output, partial(_summary_of, call, lambda: found, min_queries)
+
+
+def _summary_of(call: AttentionCall, sums: Callable[[], WeightSums], min_queries: int) -> HeadStatistics:
+    with torch.no_grad():
+        return summary(call, sums(), min_queries)
+
+
+def _of_unchanged(call: Call, before: tuple[int, ...], sums: Callable[[], WeightSums]) -> WeightSums:
+    if _versions(call) != before:
+        raise UnsupportedModel(
+            "the model changes queries or keys in place after their attention, so that its weights are gone when they "
+            "are summed; pass attention=None for the hidden states alone"
+        )
+    return sums()
+
+
+def _versions(call: Call) -> tuple[int, ...]:
+    """How often queries and keys were changed in place; tensors of inference mode do not count."""
+    return () if call.q.is_inference() or call.k.is_inference() else (call.q._version, call.k._version)
 
 
 def _device_pass(call: Call) -> Any:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.checkpoints.attention_call import AttentionCall, Remembered
-from krause_dynamics.checkpoints.attention_pass import attend
+from krause_dynamics.checkpoints.attention_pass import attend_later
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.nn.huggingface import options as table
@@ -36,7 +36,7 @@ _SERVED = frozenset({"dropout", "is_causal", "output_attentions", "position_bias
 
 
 class AttentionRecorder:
-    """Hands on the statistics of attention calls as they are made, with the block they were made in: (block, found)."""
+    """Hands on the statistics of attention calls, with the block they were made in: (block, found)."""
 
     def __init__(
         self,
@@ -53,13 +53,14 @@ class AttentionRecorder:
         self.keep_weights = keep_weights
         self.sink_only = sink_only
         self.masks = Remembered()
+        self._later: list[tuple[int, Callable[[], HeadStatistics]]] = []
 
     def attention(
         self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
     ) -> tuple[Tensor, None]:
-        """Attention of one module of the model, with its statistics handed on."""
+        """Attention of one module of the model; its statistics are handed on by `finish`."""
         check_options(module, query, key, mask, options)
-        output, statistics = attend(
+        output, statistics = attend_later(
             query,
             key,
             value,
@@ -75,8 +76,14 @@ class AttentionRecorder:
         )
         block = self.running_block()
         if block is not None:
-            self.told(block, statistics)
+            self._later.append((block, statistics))
         return output.transpose(1, 2).contiguous(), None
+
+    def finish(self) -> None:
+        """Hand on the statistics of all calls so far, each once: at the end of a block."""
+        later, self._later = self._later, []
+        for block, statistics in later:
+            self.told(block, statistics())
 
 
 _active: ContextVar[AttentionRecorder | None] = ContextVar("active", default=None)

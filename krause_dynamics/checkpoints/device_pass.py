@@ -14,25 +14,23 @@ from krause_dynamics.forms.attention import device_sums
 from krause_dynamics.forms.attention.call import Call
 
 FIRST_KEYS = 4  # that the sink tier looks at, and as many others
-serves = device_sums.serves
+serves, mean_and_log_partition = device_sums.serves, device_sums.mean_and_log_partition
 
 
-def all_keys(call: Call) -> tuple[Tensor, WeightSums]:
-    """Output, and all sums over the weights."""
+def all_keys(call: Call, log_partition: Tensor) -> WeightSums:
+    """All sums over the weights."""
     length = call.q.shape[2]
-    found = device_sums.attend(call, QUARTERS)
+    found = device_sums.of_all(call, log_partition, QUARTERS)
     near, far = found.bins[..., : len(DISTANCES) - 1], found.bins[..., len(DISTANCES) - 1 :]
     bins = torch.cat([near, far.sum(-1, keepdim=True)], -1) / length
-    sampled, nothing = _sampled(call, found.log_partition), torch.zeros_like(found.own[..., 0])
+    sampled, nothing = _sampled(call, log_partition), torch.zeros_like(found.own[..., 0])
     away = found.away.mean(-1, dtype=torch.float64).float()  # of thousands of tokens: float32 would lose digits
-    sums = (found.received, found.entropy, found.own, bins, away, sampled, nothing)
-    return found.mean, WeightSums(*sums)
+    return WeightSums(found.received, found.entropy, found.own, bins, away, sampled, nothing)
 
 
-def some_keys(call: Call) -> tuple[Tensor, WeightSums]:
-    """Output, and the columns of a few keys alone: the first, and those that the sampled rows hear most."""
+def some_keys(call: Call, log_partition: Tensor) -> WeightSums:
+    """The columns of a few keys alone: the first, and those that the sampled rows hear most."""
     b, h, n, _ = call.q.shape
-    output, log_partition = device_sums.mean_and_log_partition(call)
     sampled = _sampled(call, log_partition)
     heard = sampled.mean(-2)
     heard[..., :FIRST_KEYS] = torch.inf
@@ -42,7 +40,7 @@ def some_keys(call: Call) -> tuple[Tensor, WeightSums]:
     received.scatter_(-1, columns[:, :, None].expand_as(mass), mass)
     unknown = own.new_full((b, h), torch.nan)
     rows, bins = unknown[..., None].expand(b, h, n), unknown[..., None].expand(b, h, len(DISTANCES))
-    return output, WeightSums(received, rows, own, bins, unknown, sampled, torch.zeros_like(unknown))
+    return WeightSums(received, rows, own, bins, unknown, sampled, torch.zeros_like(unknown))
 
 
 def _sampled(call: Call, log_partition: Tensor) -> Tensor:

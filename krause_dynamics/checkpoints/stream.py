@@ -190,7 +190,14 @@ class Passes:
         model = self.checkpoint.backbone
         time_major = getattr(getattr(model, "config", None), "model_type", "") == "xlnet"
         time_major = time_major if self.order is None else self.order.time_major
-        stream = StreamRecorder(self.blocks, layers.state, time_major=time_major, earliest=earliest, lengths=self.known)
+        at_end: list[Callable[[], None]] = []  # of a block: what is called before its state is told
+
+        def state(layer: int, tokens: Tensor) -> None:
+            for finish in at_end:
+                finish()
+            layers.state(layer, tokens)
+
+        stream = StreamRecorder(self.blocks, state, time_major=time_major, earliest=earliest, lengths=self.known)
         watch = Watch(stream)
 
         def attention(block: int, found: HeadStatistics) -> None:
@@ -221,6 +228,7 @@ class Passes:
                 only = self.tier == "sink"
                 recorder = capture.AttentionRecorder(lambda: stream.block, attention, sink_only=only, **options)
                 stack.enter_context(capture.recording(model, recorder))
+                at_end.append(recorder.finish)
             elif self.path in ("krause", "calls"):
                 stack.enter_context(own_attention.watching(lambda: stream.block, attention, **options))
             if self.path == "calls":
@@ -228,6 +236,8 @@ class Passes:
             if self.path == "windows":
                 stack.enter_context(windows.watching(model, self.blocks, lambda: stream.block, attention, **options))
             yield watch
+            for finish in at_end:  # calls outside of blocks, or of one whose state nobody is told of
+                finish()
 
     def _check_unchanged(self, model: Any, batch: Any, output: Any) -> None:
         """Asking a model for its weights must not change what it computes: seen on the first sequence of a batch."""

@@ -1,7 +1,7 @@
 """Attention on a GPU together with the sums over its weights, from the log-partition that the fused kernels return.
 
 Output and log-partition are those of the fast kernels; further kernels compute scores once again, tile by tile, and sum
-the weights: all of them (`attend`), or a few rows and columns (`rows`, `columns`). Nothing of size n m is ever written,
+the weights: all of them (`of_all`), or a few rows and columns (`rows`, `columns`). Nothing of size n m is ever written,
 and nothing is read by the host, so that it may run ahead of the GPU.
 """
 
@@ -20,11 +20,9 @@ from krause_dynamics.interaction.reach import UNBOUNDED
 
 
 class DeviceSums(NamedTuple):
-    """Attention of a call and sums over its weights a_ij, in float32.
+    """Sums over the weights a_ij of a call, in float32.
 
     Attributes:
-        mean: (b, h, n, d_v) in the dtype of the values.
-        log_partition: log Z_i, (b, h, n).
         received: Mass of every key by group of consecutive queries, (b, h, groups, m).
         entropy: In nats, (b, h, n).
         own: a_ii, (b, h, n).
@@ -32,8 +30,6 @@ class DeviceSums(NamedTuple):
         bins: Weight by distance, summed over rows: 0, [1, 2), [2, 4), ..., (b, h, 32).
     """
 
-    mean: Tensor
-    log_partition: Tensor
     received: Tensor
     entropy: Tensor
     own: Tensor
@@ -71,12 +67,9 @@ def _torch_takes_cudnn(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: flo
     return choice == SDPBackend.CUDNN_ATTENTION.value
 
 
-def attend(call: Call, groups: int) -> DeviceSums:
-    """Output and sums of a call that is served here; no gradients."""
-    with torch.no_grad():
-        mean, log_partition = mean_and_log_partition(call)
-        found = _kernels("sums").sums(call.q, call.k, log_partition, *_rule(call), groups)
-        return DeviceSums(mean, log_partition, *found)
+def of_all(call: Call, log_partition: Tensor, groups: int) -> DeviceSums:
+    """Sums over all weights of a call that is served here."""
+    return DeviceSums(*_kernels("sums").sums(call.q, call.k, log_partition, *_rule(call), groups))
 
 
 def rows(call: Call, log_partition: Tensor, chosen: Tensor) -> Tensor:
