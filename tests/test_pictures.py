@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 import krause_dynamics as kd
@@ -150,8 +151,6 @@ def test_commands(tmp_path):
     assert made.exit_code == 0, made.output
     drawn = np.load(tmp_path / "a.npy")
     np.testing.assert_array_equal(drawn, generate_pictures(tiny(), 3, seed=4))
-    from PIL import Image
-
     with Image.open(tmp_path / "a.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture)[::2, ::2], kd.plots.picture_grid(drawn, levels=7))
     np.save(tmp_path / "given.npy", drawn[..., 0])
@@ -174,12 +173,14 @@ def test_what_a_command_cannot_do_it_says_before_it_draws(tmp_path):
     words = KrauseLM(KrauseLMConfig(**WORDS))
     words.save_pretrained(tmp_path / "words")
     pictures.write_text("no array")
+    Image.new("P", (5, 4)).save(tmp_path / "palette.gif")
     place = f"cuda:{torch.cuda.device_count()}"
     for arguments, told in (
         (["generate", "damaged"], "model.safetensors (900 bytes) is truncated or damaged"),
         (["generate", "words"], "which is a krause_lm"),
         (["generate", "model", "--device", place], f"device '{place}' cannot be used"),
         (["generate", "model", "--out", "a.jpg"], "must end in .png, got 'a.jpg'"),
+        (["complete", "model", str(tmp_path / "palette.gif")], "holds places in a palette"),
         (["complete", "model", str(pictures)], "is no array of numbers of numpy"),
     ):
         command, name, *rest = arguments

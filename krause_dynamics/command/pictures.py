@@ -127,7 +127,11 @@ def _read(source: Path) -> Any:
 
     try:
         with Image.open(source) as picture:
-            return np.asarray(picture)[None]
+            if picture.mode == "P":
+                raise ValueError(
+                    f"pictures: {str(source)!r} holds places in a palette, no levels; write it as grey or RGB"
+                )
+            return np.array(picture)[None]
     except UnidentifiedImageError:
         raise ValueError(f"pictures must be a .npy file or a picture, got {str(source)!r}") from None
 
