@@ -48,8 +48,7 @@ def krausify(
     The model is changed where it stands and returned: it becomes a subclass with its own ``model_type`` (such as
     ``krause_llama``), which `save_pretrained` and the Auto classes store and load without loss; a class of transformers
     (`LlamaForCausalLM`) refuses the folder. Its own mask, options and caches are kept
-    (`krause_dynamics.nn.huggingface`); weights are shared out to nobody. A model that is refused is
-    left as it was.
+    (`krause_dynamics.nn.huggingface`); weights are shared out to nobody. A model that is refused is left as it was.
 
     Args:
         model: A model that dispatches its attention through the registry of transformers, not an encoder-decoder.
