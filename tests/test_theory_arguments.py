@@ -18,6 +18,7 @@ FORMULAS = {
     if inspect.isfunction(getattr(theory, name)) and inspect.signature(getattr(theory, name)).parameters
 }
 GOOD = {
+    "angles": [0.0, 1.0, 2.5],
     "alignment": 0.1, "eigenvalue": 0.5, "gap": 0.5, "heads": 2, "law": "normal", "massive": 5.0, "opening": 0.7,
     "others": [0.2, -0.3], "rank": 5, "share": 0.6,
     "rotation": [[0.0, 1.0], [-1.0, 0.0]], "strength": 0.5, "stimulus": [[0.0, 0.0], [0.5, 0.5]],
@@ -283,3 +284,14 @@ def test_a_profile_of_any_resolution_sums_the_degrees_that_grow():
         theory.retrieval_profile(positions=[0.2, 0.9], time=0.5, beta=4.0, decay=1.0, resolution=m) for m in (1e9, 1e15)
     )
     np.testing.assert_allclose(fine, finer, rtol=1e-14)
+
+
+def test_clusters_that_cannot_be_told_apart_are_refused():
+    for angles in ([1.0], [0.0, 0.0, 1.0], [0.0, 1.5, 3.2]):
+        with pytest.raises(ValueError, match="angles must be of two or more clusters"):
+            theory.merging_times(angles=angles, beta=4.0)
+
+
+def test_two_clusters_merge_in_their_lifetime():
+    (time,) = theory.merging_times(angles=[0.2, 1.7], beta=5.0)
+    assert time == theory.cluster_lifetime(beta=5.0, angle=1.5)

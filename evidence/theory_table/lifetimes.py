@@ -74,3 +74,33 @@ def gaussian_lifetime() -> Comparison:
         gap = run.positions[:, 1, 0] - run.positions[:, 0, 0]
         measured.append(_closing_time(run.positions, run.times, gap, 1.5))
     return compare(predicted, measured)
+
+
+def _halvings(angles: list[float], beta: float) -> list[float]:
+    """When the first gap has halved, and then that of the third cluster to the middle of the first two."""
+    times = theory.merging_times(angles=angles, beta=beta)
+    near = np.concatenate([time * np.linspace(0.8, 1.2, 21) for time in times])
+    x0 = kd.Circle().from_angles(np.array(angles))
+    dynamics = kd.Dynamics(kd.softmax(beta), kd.Circle())
+    run = kd.simulate(dynamics, x0, float(near[-1]), dt=0.1, integrator=kd.Stiff(), save_at=near)
+    at = np.unwrap(kd.Circle().to_angles(run.positions), axis=0)
+    middle = 0.5 * (at[:, 0] + at[:, 1])
+    gaps = (at[:, 1] - at[:, 0], at[:, 2] - middle)
+    halves = (0.5 * (angles[1] - angles[0]), 0.5 * (angles[2] - 0.5 * (angles[0] + angles[1])))
+    return [float(np.interp(-half, -gap, run.times)) for gap, half in zip(gaps, halves, strict=True)]
+
+
+@check(
+    4,
+    source="derived; saddle-to-saddle times e^{c beta}",
+    setting="SA, three tokens at 0, 1, 3 and 0, 0.9, 2.7, beta = 5, 8; log of the times of both mergers",
+    tolerance=0.04,  # the third pulls e^{-beta (difference of cosines)} as much: 0.03 at beta = 5
+)
+def staircase() -> Comparison:
+    """Staircase: clusters merge pair by pair, each in the lifetime of the pair as if the others were not there."""
+    predicted, measured = [], []
+    for angles in ([0.0, 1.0, 3.0], [0.0, 0.9, 2.7]):
+        for beta in (5.0, 8.0):
+            predicted += list(np.log(theory.merging_times(angles=angles, beta=beta)))
+            measured += list(np.log(_halvings(angles, beta)))
+    return compare(predicted, measured, f"the last after t = {np.exp(measured[3]):.2g}")

@@ -148,6 +148,7 @@ from krause_dynamics.theory.reversible import reversible_law, weight_floor
 from krause_dynamics.theory.rotary import rotary_ring_eigenvalues
 from krause_dynamics.theory.sinks import sink_mass_bound
 from krause_dynamics.theory.stack_reach import StackReach, causal_influence, stack_influence, stack_reach
+from krause_dynamics.theory.staircase import merging_times
 from krause_dynamics.theory.tokens_on_sphere import (
     consensus_rate,
     equiangular_rate,
@@ -178,7 +179,7 @@ __all__ = [
     "kuramoto_critical_coupling", "kuramoto_locked_order", "kuramoto_order_parameter", "landau_quartic",
     "large_beta_mode", "layer_factor", "layer_norm_early_gain", "layer_norm_equiangular", "layer_norm_late_gap",
     "leading_share_bound", "linear_model_error", "linear_threshold", "long_wave_critical_noise",
-    "low_temperature_consensus_probability", "low_temperature_flow", "mode_growth", "moderate_times",
+    "low_temperature_consensus_probability", "low_temperature_flow", "merging_times", "mode_growth", "moderate_times",
     "multi_head_rates", "open_tree_parts", "ordered_state", "orthogonal_critical_scaling",
     "orthogonal_similarity_without_temperature", "oscillator_energy", "oscillator_energy_rate", "parking_constant",
     "participation_limit", "polygon_exit_probability", "pre_norm_equiangular", "pre_norm_exponents",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.integrate import quad
+from scipy.integrate import quad, solve_ivp
 from scipy.optimize import minimize_scalar
 
 from krause_dynamics import theory
@@ -187,6 +187,25 @@ def mode_by_quadrature(radius, length, noise, normalised):
 
     rates = [growth(mode) for mode in range(1, 30)]
     return 1 + int(np.argmax(rates)) if max(rates) > 0 else 0
+
+
+@against(
+    "kd.theory.merging_times",
+    "three tokens of SA by loops, integrated implicitly until each gap has halved",
+    rtol=0.03,  # of the pull of the third, e^{-beta (difference of cosines)}
+    angles=([0.0, 1.0, 3.0], [0.0, 0.9, 2.8]), beta=(5.0, 6.0),
+)  # fmt: skip
+def mergers_by_integration(angles, beta):
+    def speeds(_, theta):
+        gap = theta[None, :] - theta[:, None]
+        weight = np.exp(beta * (np.cos(gap) - 1.0))
+        return np.sum(weight * np.sin(gap), axis=1) / weight.sum(axis=1)
+
+    first = lambda _, a: a[1] - a[0] - 0.5 * (angles[1] - angles[0])  # noqa: E731
+    rest = angles[2] - 0.5 * (angles[0] + angles[1])
+    second = lambda _, a: a[2] - 0.5 * (a[0] + a[1]) - 0.5 * rest  # noqa: E731
+    run = solve_ivp(speeds, (0.0, 1e6), angles, "LSODA", rtol=1e-9, atol=1e-11, events=(first, second))
+    return [run.t_events[0][0], run.t_events[1][0]]
 
 
 NAMED = (
