@@ -43,6 +43,7 @@ class Words:
     finding: Callable[[Any, str], str | None] | None = None
 
 
+MASSIVE = 2.0  # times the median norm: below it nothing stands out
 ABNORMAL = 0.05  # of the Krause authors: a block whose mean score is higher
 
 
@@ -58,6 +59,8 @@ def _alike(values: xarray.DataArray, tokens: str) -> str:
 def _loud(values: xarray.DataArray, tokens: str) -> str:
     ratio = values.mean("sequence")
     peak = int(ratio["layer"][int(np.argmax(ratio.values))])
+    if float(ratio.max()) < MASSIVE:
+        return f"The first token stands out in no layer: at most {float(ratio.max()):.1f} times the median norm."
     return f"The first token is largest after layer {peak}: {float(ratio.max()):.0f} times the median norm."
 
 

@@ -144,6 +144,12 @@ def test_a_stored_analysis_is_told_without_torch(tmp_path):
     assert "cannot be listed here without torch" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+def test_a_first_token_that_does_not_stand_out_is_not_called_largest():
+    ratio = figures.analysis()["norm_ratio"] * 0 + np.linspace(0.5, 1.5, 5)
+    told = report.findings(figures.analysis().assign(norm_ratio=ratio))
+    assert "The first token stands out in no layer: at most 1.5 times the median norm." in told
+
+
 def test_further_results_in_a_sentence():
     """Each number is worked out here from arrays of few values."""
     forecast = results.forecast()
