@@ -141,10 +141,10 @@ def long_range(folder: Path) -> str:
     chance = max(float(c["chance"]) for c in alone)
     return (
         "A stack of L windows of W tokens can carry news L (W - 1) tokens far, whatever it has learned: the derivative "
-        f"of its answer by anything further back is exactly zero. On {asked} questions whose answer lay beyond, models "
-        f"with a window alone were right in {right / asked:.3f} of the cases; a guess is right in {chance:.3f}. A few "
-        "first tokens that stay visible, or a softmax branch beside the window, are the ways out; the table in "
-        "`krause_paper.md` shows how far each goes."
+        "of its answer by anything further back is exactly zero. Models with a window alone were asked for what lay "
+        f"beyond (the same questions to each): of {asked} answers {right / asked:.3f} were right; of guesses "
+        f"{chance:.3f} are. A few first tokens that stay visible, or a softmax branch beside the window, are the ways "
+        "out; the table in `krause_paper.md` shows how far each goes."
     )
 
 
