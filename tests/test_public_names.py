@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
 import re
 from pathlib import Path
 
+import krause_dynamics as kd
 from tests.keywords.public import callables, lines, signature
 
 SNAPSHOT = Path(__file__).with_name("public_names.txt")
@@ -36,3 +39,17 @@ def test_every_parameter_is_documented():
         if missing := [name for name in names if not re.search(rf"\b{name}\b", words)]:
             silent[path] = missing
     assert not silent, f"not in the docstring: {silent}"
+
+
+def test_type_checkers_see_the_names_that_are_there():
+    """`__init__.pyi` names each name of the package once, as the very thing that the package gives."""
+    stub = ast.parse(Path(kd.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    seen = {"theory_table": kd.theory_table}
+    for line in (line for line in stub.body if isinstance(line, ast.ImportFrom) and line.module != "types"):
+        for alias in line.names:
+            assert alias.asname == alias.name, "without `as` a type checker hides it"
+            seen[alias.name] = getattr(
+                importlib.import_module(line.module), alias.name, None
+            ) or importlib.import_module(f"{line.module}.{alias.name}")
+    assert set(seen) == set(dir(kd))
+    assert [name for name, thing in seen.items() if thing is not getattr(kd, name)] == []
