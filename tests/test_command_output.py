@@ -64,7 +64,7 @@ def test_csv_holds_the_positions(here):
     import pandas as pd
 
     result = krause(*QUICK, "--csv")
-    table = pd.read_csv(io.StringIO(result.stdout), float_precision="round_trip")
+    table = pd.read_csv(io.StringIO(result.stdout))
     run = kd.open("run.npz")
     assert list(table) == ["time", "particle", "x0", "x1", "x2"]
     np.testing.assert_array_equal(table[["x0", "x1", "x2"]].to_numpy().reshape(run.positions.shape), run.positions)
