@@ -40,6 +40,29 @@ def tree_parts() -> Comparison:
     return compare(predicted, measured)
 
 
+def _spread(radius: float, rng: np.random.Generator, n: int = 200) -> float:
+    """Range of the opinions on a uniform spanning tree after 1000 steps, those that hardly move any more."""
+    child, parent = spanning_tree(n, rng)
+    linked = np.eye(n, dtype=bool)
+    linked[child, parent] = linked[parent, child] = True
+    run = kd.hegselmann_krause(rng.uniform(size=n), radius, graph=kd.Graph(linked), max_steps=1000)
+    return float(np.ptp(run.final))
+
+
+@check(
+    1,
+    source="setting of 2507.14276",
+    setting="uniform spanning trees of 200, eps = 0.3 and 0.7, 4 each, 1000 steps; share within a range of 0.1",
+    tolerance=0.0,
+)
+def tree_consensus() -> Comparison:
+    """Trees need more than the 1/5 of a complete graph: no consensus at 0.3, but at 0.7, though edges start closed."""
+    rng = np.random.default_rng(15)
+    shares = [float(np.mean([_spread(radius, rng) < 0.1 for _ in range(4)])) for radius in (0.3, 0.7)]
+    parts = theory.open_tree_parts(agents=200, radius=0.7)
+    return compare([0.0, 1.0], shares, f"{parts:.0f} parts at the start at 0.7")
+
+
 @check(
     5,
     source="Wang, Li, E & Chazelle 2017; derived",

@@ -11,8 +11,8 @@ def open_tree_parts(*, agents: int, radius: float) -> float:
     r"""Expected number of parts of any tree between which nobody hears, at t = 0: 1 + (n - 1)(1 - eps)^2.
 
     Opinions are independent and uniform on [0, 1]; an edge is closed where they differ by more than eps, with
-    probability (1 - eps)^2, and each closed edge of a tree makes one part more. On a tree with n large they only merge
-    into one for eps near 1: consensus needs more than the 1/5 of a complete graph.
+    probability (1 - eps)^2, and each closed edge of a tree makes one part more. Edges open again as opinions draw
+    together, so that parts may merge: this is where the rule starts, not where it ends.
 
     Args:
         agents: n, on the tree.
