@@ -120,8 +120,19 @@ def test_a_file_becomes_a_folder_of_transformers(tmp_path, ending):
 
 def test_a_pickled_object_is_not_read(tmp_path):
     torch.save({"hook": print}, tmp_path / "weights.pt")
-    with pytest.raises(Exception, match="[Ww]eights.only"):
+    with pytest.raises(ValueError, match="no state dictionary of tensors that can be read"):
         convert(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize("ending", [".pt", ".safetensors"])
+def test_half_a_file_and_a_folder_that_is_a_file_are_refused(tmp_path, ending):
+    state, path = theirs.karm_state(), tmp_path / f"weights{ending}"
+    save_file(state, path) if ending == ".safetensors" else torch.save(state, path)
+    with pytest.raises(ValueError, match="folder must be a folder"):
+        convert(path, path, **KARM_KEYS)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match="truncated or damaged"):
+        convert(path, **KARM_KEYS)
 
 
 @pytest.mark.parametrize("missing", list(VIT))
@@ -152,6 +163,9 @@ def wrong(state, name, change):
         (wrong(theirs.swin_state(), "features.1.1.attn.relative_position_index", lambda v: v + 1), {"image_size": 16},
          "features.1.1.attn.relative_position_index is not"),
         (theirs.karm_state(twin=True), TWIN, "does not say score"),
+        ({k: v for k, v in theirs.karm_state().items() if k != "token_emb.weight"}, KARM_KEYS, "missing: token_emb"),
+        (wrong(theirs.karm_state(), "head.weight", lambda v: v.long()), KARM_KEYS, "head.weight must be floating"),
+        (wrong(theirs.karm_state(), "head.weight", lambda v: 3), KARM_KEYS, "got int for head.weight"),
         (theirs.karm_state(), {**KARM_KEYS, "image_size": 4}, "max_position_embeddings follows"),
         (wrong(theirs.karm_state(), "ln_f.bias", lambda v: v / 0), KARM_KEYS, "finite, got others in norm.bias"),
         ({"weight": torch.ones(2)}, {}, "no published module"),

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -46,6 +47,8 @@ def convert(path: str | Path, folder: str | Path | None = None, **keys: Any) -> 
         ``convert("best_krause_vit_cifar10_vits16.pth", "kvit", num_attention_heads=6, attention_top_k=2, window=1,
         metric="manhattan")``
     """
+    if folder is not None and Path(folder).is_file():
+        raise ValueError(f"folder must be a folder, got the file {folder}")
     model = from_published(_read(regular(path)), **keys)
     if folder is not None:
         model.save_pretrained(folder)
@@ -63,6 +66,9 @@ def from_published(state: Mapping[str, Tensor], **keys: Any) -> KrauseModel:
     Raises:
         ValueError: As `convert`.
     """
+    other = next((name for name, weight in state.items() if not isinstance(weight, Tensor)), None)
+    if other is not None:
+        raise ValueError(f"a state dictionary holds tensors, got {type(state[other]).__name__} for {other}")
     found = _split({WRAPPERS.sub("", name): weight for name, weight in state.items()})
     variant = _variant(found)
     kind: Any = variant.model
@@ -73,15 +79,23 @@ def from_published(state: Mapping[str, Tensor], **keys: Any) -> KrauseModel:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-        return load_file(path)
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError) as error:
+        reason = str(error).splitlines()[0].partition("Weights only load failed")[0]
+        raise ValueError(
+            f"{path} is no state dictionary of tensors that can be read, or it is truncated or damaged"
+            + (f" ({reason})" if reason else "")
+        ) from error
     for nest in NESTS:
         if isinstance(content, dict) and isinstance(content.get(nest), dict):
             content = content[nest]
-    if not isinstance(content, dict) or not all(isinstance(weight, Tensor) for weight in content.values()):
+    if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a state dictionary of tensors, got {type(content).__name__}")
     return content
 
@@ -106,7 +120,10 @@ def _variant(state: State) -> Variant:
 
 def _keys(variant: Variant, state: State, given: dict[str, Any]) -> dict[str, Any]:
     """The configuration: what the file says, and what was given for the rest."""
-    held = variant.reads(state)
+    try:
+        held = variant.reads(state)
+    except KeyError as error:
+        raise ValueError(f"weights of this module are missing: {error.args[0]}, which tells its sizes") from None
     missing = [name for name in variant.asks if name not in held and name not in given]
     if missing:
         raise ValueError(
@@ -155,6 +172,8 @@ def _load(model: KrauseModel, state: State) -> None:
             continue
         if state[name].squeeze().shape != weight.squeeze().shape:
             raise ValueError(f"{name} must be {tuple(weight.shape)}, got {tuple(state[name].shape)} in the file")
+        if not state[name].is_floating_point():
+            raise ValueError(f"{name} must be floating numbers, got {state[name].dtype} in the file")
         weight.copy_(state[name].reshape(weight.shape))
     for name in set(state) - set(target):
         if not torch.equal(state[name].to(model.state_dict()[name]), model.state_dict()[name]):
