@@ -36,7 +36,10 @@ _SERVED = frozenset({"dropout", "is_causal", "output_attentions", "position_bias
 
 
 class AttentionRecorder:
-    """Hands on the statistics of attention calls, with the block they were made in: (block, found)."""
+    """Hands on the statistics of attention calls, with the block they were made in: (block, found).
+
+    As they are made, or with ``later`` when `finish` is called.
+    """
 
     def __init__(
         self,
@@ -46,19 +49,21 @@ class AttentionRecorder:
         min_queries: int = 8,
         keep_weights: bool = False,
         sink_only: bool = False,
+        later: bool = False,
     ) -> None:
         self.running_block = running_block
         self.told = told
         self.min_queries = min_queries
         self.keep_weights = keep_weights
         self.sink_only = sink_only
+        self.later = later
         self.masks = Remembered()
-        self._later: list[tuple[int, Callable[[], HeadStatistics]]] = []
+        self._waiting: list[tuple[int, Callable[[], HeadStatistics]]] = []
 
     def attention(
         self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
     ) -> tuple[Tensor, None]:
-        """Attention of one module of the model; its statistics are handed on by `finish`."""
+        """Attention of one module of the model, with its statistics handed on."""
         check_options(module, query, key, mask, options)
         output, statistics = attend_later(
             query,
@@ -76,13 +81,15 @@ class AttentionRecorder:
         )
         block = self.running_block()
         if block is not None:
-            self._later.append((block, statistics))
+            self._waiting.append((block, statistics))
+        if not self.later:
+            self.finish()
         return output.transpose(1, 2).contiguous(), None
 
     def finish(self) -> None:
-        """Hand on the statistics of all calls so far, each once: at the end of a block."""
-        later, self._later = self._later, []
-        for block, statistics in later:
+        """Hand on the statistics of the calls that wait for it, each once: at the end of a block."""
+        waiting, self._waiting = self._waiting, []
+        for block, statistics in waiting:
             self.told(block, statistics())
 
 

@@ -226,7 +226,9 @@ class Passes:
             stack.enter_context(stream)
             if self.path == "registry":
                 only = self.tier == "sink"
-                recorder = capture.AttentionRecorder(lambda: stream.block, attention, sink_only=only, **options)
+                recorder = capture.AttentionRecorder(
+                    lambda: stream.block, attention, sink_only=only, later=True, **options
+                )
                 stack.enter_context(capture.recording(model, recorder))
                 at_end.append(recorder.finish)
             elif self.path in ("krause", "calls"):
