@@ -28,6 +28,8 @@ kd.theory, kd.observables.order_parameter(run.final), kd.measures, kd.graphs, kd
 import matplotlib
 matplotlib.use("Agg")
 kd.plots.overview(run)
+stored = kd.datasets.load("smollm2")
+kd.plots.synchronization({"a": stored, "b": stored})
 run.save("run.nc")
 print(kd.open("run.nc"))
 """

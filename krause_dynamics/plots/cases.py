@@ -96,13 +96,13 @@ def _joined(named: Mapping[Any, xarray.Dataset]) -> xarray.Dataset:
     """Analyses side by side along ``case``."""
     import xarray
 
-    from krause_dynamics.checkpoints import compare
-
     every = list(named.values())
     if len(every) == 1:
         return every[0]
     alike = all(one.sizes.get(dim) == every[0].sizes.get(dim) for one in every for dim in ("layer", "block", "head"))
     if not alike:
+        from krause_dynamics.checkpoints import compare
+
         return compare(named, draws=1)
     common = [name for name in every[0].data_vars if all(name in one for one in every)]
     parts = [one[common].assign_coords(sequence=np.arange(one.sizes["sequence"])) for one in every]

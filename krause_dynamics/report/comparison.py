@@ -82,15 +82,18 @@ def _of(values: xarray.DataArray, case: Any) -> np.ndarray:
 
 
 @reads(comparison=COMPARED)
-def print_comparison(comparison: xarray.Dataset, console: Console) -> None:
+def print_comparison(comparison: xarray.Dataset, console: Console | None = None) -> None:
     """The rows as a table: cases side by side, with the differences from the reference and their intervals.
 
     Args:
         comparison: From `kd.compare`.
-        console: Of rich.
+        console: Of rich; by default the standard output.
     """
     from rich import box
+    from rich.console import Console
     from rich.table import Table
+
+    console = console or Console()
 
     meta, rows = json.loads(comparison.attrs["meta"]), comparison_rows(comparison)
     cases = [str(case) for case in comparison["case"].values]

@@ -124,13 +124,16 @@ def legend(dataset: xarray.Dataset, *, radius: float = RADIUS, eps: float = EPS)
 
 
 @reads(dataset=ANALYSIS)
-def print_report(dataset: xarray.Dataset, console: Console) -> None:
+def print_report(dataset: xarray.Dataset, console: Console | None = None) -> None:
     """Table, its legend and the findings on a console; of an analysis with controls those of what was given.
 
     Args:
         dataset: From `kd.analyze`.
-        console: Of rich.
+        console: Of rich; by default the standard output.
     """
+    from rich.console import Console
+
+    console = console or Console()
     console.print(layer_table(dataset))
     for line in legend(dataset):
         console.print(f"  {line}", highlight=False, style="dim", markup=False)

@@ -158,6 +158,9 @@ def _(first, second):
         assert longest <= width
     assert longest > first
     assert outside.getvalue() == ""
+    with redirect_stdout(outside):
+        report.print_report(analysis())
+    assert "sink" in outside.getvalue(), "by default on the standard output"
 
 
 def bar_of(label, *console):

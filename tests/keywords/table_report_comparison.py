@@ -8,6 +8,7 @@ import io
 import json
 import re
 import tempfile
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 
@@ -68,6 +69,9 @@ def compared(first, second):
 def console(first, second):
     for number in (first, second):
         assert "interval" in printed(("a", str(number)))
+    with redirect_stdout(io.StringIO()) as out:
+        report.print_comparison(comparison(("a", "b")))
+    assert "interval" in out.getvalue()
 
 
 def written(folder, names=("a", "b"), **parameters):
