@@ -276,6 +276,20 @@ def test_one_token_given_as_ids_is_refused_as_text_is(tmp_path, app, model, alon
     assert "no sequence has two tokens" in " ".join(done.output.split())
 
 
+def test_the_command_says_which_block_is_no_number_and_keeps_the_layers_before(tmp_path, app):
+    damaged = models.llama()
+    damaged.model.layers[1].mlp.up_proj.weight.data[0, 0] = torch.nan
+    damaged.save_pretrained(tmp_path / "model")
+    (tmp_path / "ids.json").write_text(json.dumps(IDS))
+    arguments = [str(tmp_path / "model"), "--token-ids", str(tmp_path / "ids.json"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, arguments)
+    said = " ".join(done.output.split())
+    assert done.exit_code == 2
+    assert "block 2: weight mlp.up_proj.weight holds NaN" in said
+    assert "the layers before are in" in said
+    assert kd.open(tmp_path / "out" / "interrupted" / "analysis.nc").sizes["layer"] == 2
+
+
 def test_measures_of_attention_that_is_not_looked_at(model):
     share = own_measures()[2]
     for asked in (share, "entropy"):

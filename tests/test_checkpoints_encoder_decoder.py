@@ -135,3 +135,18 @@ def test_what_is_no_pair_is_named():
         encoder_decoder(model, SOURCES, [[50]] * 3)
     with pytest.raises(ValueError, match="centred on a corpus"):
         encoder_decoder(model, SOURCES, TARGETS, measures="mean_cosine_centred")
+
+
+def test_experts_that_read_the_mask_of_attention_are_given_the_models_own():
+    """NLLB-MoE leaves padding out by its mask, which eager attention adds: as truths it would leave all tokens out."""
+    layers = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    sizes = {"vocab_size": 50, "d_model": 32, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "num_experts": 2}
+    more = {"encoder_sparse_step": 2, "decoder_sparse_step": 2, "pad_token_id": 0, "decoder_start_token_id": 2}
+    model = models.build(hf.NllbMoeModel, hf.NllbMoeConfig(**layers, **sizes, **more), 0)
+    found = encoder_decoder(model, SOURCES[:1], TARGETS[:1])
+    with torch.no_grad():
+        out = model(
+            input_ids=torch.tensor(SOURCES[:1]), decoder_input_ids=torch.tensor(TARGETS[:1]), output_attentions=True
+        )
+    across = torch.stack(out.cross_attentions)[..., 0].mean(-1)
+    np.testing.assert_allclose(found["cross"]["importance_first"].values.swapaxes(0, 1), across, atol=1e-5)

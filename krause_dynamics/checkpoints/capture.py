@@ -29,6 +29,7 @@ from krause_dynamics.nn.huggingface.attend import attend as softmax_attend
 from krause_dynamics.nn.huggingface.rules import LayerRule
 
 NAME = "krause_dynamics_record"
+ADDITIVE = f"{NAME}_additive"  # of models whose own attention is eager: masks are numbers to add
 # Implementations that compute plain softmax attention, so that ours may stand in for them.
 _SOFTMAX = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
 # What `attend` of the recorder computes; the table of all options is that of nn.huggingface.
@@ -155,6 +156,19 @@ def _whole_mask(**arguments: Any) -> Tensor | None:
     return mask
 
 
+def _additive_mask(**arguments: Any) -> Tensor | None:
+    """The same as numbers to add, as eager attention is given it: 0, or the least number where a key is not heard.
+
+    A model may read its mask for more than attention (experts that leave padding out), and True is no 0.
+    """
+    admitted = _whole_mask(**arguments)
+    if admitted is None:
+        return None
+    dtype = arguments.get("dtype", torch.float32)
+    mask = torch.zeros(admitted.shape, dtype=dtype, device=admitted.device)
+    return mask.masked_fill_(~admitted, torch.finfo(dtype).min)
+
+
 def refusal(model: Any) -> str | None:
     """None if attention can be recorded through the registry, otherwise the reason why it cannot."""
     for part in _parts(model):
@@ -183,19 +197,26 @@ def recording(model: Any, recorder: AttentionRecorder) -> Iterator[None]:
     """During the block, attention of ``model`` goes through ``recorder``; afterwards everything is as before."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    AttentionInterface.register(NAME, _recording_attention)
-    AttentionMaskInterface.register(NAME, _whole_mask)
+    for name, mask in ((NAME, _whole_mask), (ADDITIVE, _additive_mask)):
+        AttentionInterface.register(name, _recording_attention)
+        AttentionMaskInterface.register(name, mask)
     token = _active.set(recorder)
     try:
-        with attention_implementation(model, NAME):
+        with attention_implementation(model, NAME, eager=ADDITIVE):
             yield
     finally:
         _active.reset(token)
 
 
 @contextmanager
-def attention_implementation(model: Any, name: str) -> Iterator[None]:
-    """Set the attention implementation of a model and all its parts, and restore every configuration afterwards."""
+def attention_implementation(model: Any, name: str, *, eager: str | None = None) -> Iterator[None]:
+    """Set the attention implementation of a model and all its parts, and restore every configuration afterwards.
+
+    Args:
+        model: The model.
+        name: The implementation.
+        eager: That of parts whose own one is eager; None: the same.
+    """
     # Also the configurations that attention modules alone hold, where a model's own was replaced after it was built.
     configs: dict[int, Any] = {}
     for module in model.modules():
@@ -204,8 +225,8 @@ def attention_implementation(model: Any, name: str) -> Iterator[None]:
             configs[id(config)] = config
     before = [(config, config._attn_implementation_internal) for config in configs.values()]
     try:
-        for config in configs.values():
-            config._attn_implementation_internal = name
+        for config, own in before:
+            config._attn_implementation_internal = eager if eager is not None and own == "eager" else name
         yield
     finally:
         for config, implementation in before:

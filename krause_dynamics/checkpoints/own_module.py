@@ -6,7 +6,8 @@ its inputs for them, or wants them turned, no attribute says; on one sequence of
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,6 +73,22 @@ class _Enough(Exception):
     """The first block has been passed."""
 
 
+@contextmanager
+def _in_words(who: str, value: torch.Tensor) -> Iterator[None]:
+    """What a module of that name says of a value that it does not take."""
+    try:
+        yield
+    except TypeError as error:
+        raise UnsupportedModel(
+            f"{who} cannot be called with its inputs alone ({str(error).splitlines()[0]}); wrap it in a module "
+            "whose forward takes them and gives the rest"
+        ) from error
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise ValueError(
+            f"inputs: {who} does not take {value.dtype} of shape {tuple(value.shape)}: {str(error).splitlines()[0]}"
+        ) from error
+
+
 def _seen(model: nn.Module, value: torch.Tensor, blocks: list[nn.Module]) -> tuple[int, bool, bool]:
     """(tokens that enter the first block, whether states are time-major, whether inputs are to be turned)."""
     entered: list[torch.Size] = []
@@ -94,19 +111,8 @@ def _seen(model: nn.Module, value: torch.Tensor, blocks: list[nn.Module]) -> tup
             stack.callback(block.register_forward_hook(after).remove)
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch_calls.listening(lambda: len(entered) or None, heard))
-        try:
+        with suppress(_Enough), _in_words(who, value):
             model(value)
-        except _Enough:
-            pass
-        except TypeError as error:
-            raise UnsupportedModel(
-                f"{who} cannot be called with its inputs alone ({str(error).splitlines()[0]}); wrap it in a module "
-                "whose forward takes them and gives the rest"
-            ) from error
-        except (RuntimeError, IndexError, ValueError) as error:
-            raise ValueError(
-                f"inputs: {who} does not take {value.dtype} of shape {tuple(value.shape)}: {str(error).splitlines()[0]}"
-            ) from error
     if not entered:
         raise UnsupportedModel(f"{who} never runs its blocks; pass those that it runs as blocks=")
     if len(entered[0]) != 3:

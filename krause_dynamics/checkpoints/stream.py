@@ -59,6 +59,27 @@ class Watch:
     called: list[int] = field(default_factory=list)
     found: HeadStatistics | None = None
 
+    def heard(self, block: int, found: HeadStatistics) -> None:
+        """Note statistics of a block.
+
+        Raises:
+            UnsupportedModel: They are among other tokens than the states, or of other heads than before.
+        """
+        among, states = found.importance[:, 0].shape, self.stream.shape
+        if states is not None and among != states:
+            raise UnsupportedModel(
+                f"block {block + 1} attends among {tuple(among)} tokens where states are {tuple(states)}: in windows "
+                "of a picture, perhaps; pass attention=None for the hidden states alone"
+            )
+        self.called.append(block)
+        self.found = self.found or found
+        if found.entropy.shape != self.found.entropy.shape:
+            raise UnsupportedModel(
+                f"block {block + 1} has {found.entropy.shape[1]} heads where block {self.called[0] + 1} has "
+                f"{self.found.entropy.shape[1]}: blocks of one analysis have the same; pass attention=None for the "
+                "hidden states alone, or blocks= of one kind"
+            )
+
 
 @dataclass(frozen=True)
 class Passes:
@@ -201,20 +222,7 @@ class Passes:
         watch = Watch(stream)
 
         def attention(block: int, found: HeadStatistics) -> None:
-            among = found.importance[:, 0].shape
-            if stream.shape is not None and among != stream.shape:
-                raise UnsupportedModel(
-                    f"block {block + 1} attends among {tuple(among)} tokens where states are {tuple(stream.shape)}: in "
-                    "windows of a picture, perhaps; pass attention=None for the hidden states alone"
-                )
-            watch.called.append(block)
-            watch.found = watch.found or found
-            if found.entropy.shape != watch.found.entropy.shape:
-                raise UnsupportedModel(
-                    f"block {block + 1} has {found.entropy.shape[1]} heads where block {watch.called[0] + 1} has "
-                    f"{watch.found.entropy.shape[1]}: blocks of one analysis have the same; pass attention=None for "
-                    "the hidden states alone, or blocks= of one kind"
-                )
+            watch.heard(block, found)
             layers.attention(block + 1, found)
 
         options: Any = {"min_queries": self.min_queries, "keep_weights": self.keep_weights}

@@ -103,12 +103,7 @@ def _analyze(
     from krause_dynamics.report.rows import csv_text
 
     inputs = _inputs(text, token_ids)
-    out, page = targets
-    folder = None if out is None else report.check_folder(out)
-    if page is not None:
-        report.check_page(page)
-        output.may_write(*(page.with_suffix(ending) for ending in (page.suffix, ".csv", ".nc")))
-    output.may_write(folder, way_out="--out names another folder")
+    folder, page = _homes(targets, output)
     terminated = False
     try:
         dataset = run(model, inputs, progress=output.progress, **settings)
@@ -116,12 +111,9 @@ def _analyze(
         terminated = True
         if (dataset := error.result) is None:
             raise
-    shortened = "stopped" in json.loads(dataset.attrs["meta"])
-    if shortened:  # what is there is never replaced by less
-        homes = [folder, None if page is None else page.parent]
-        beside = {home: free(home / "interrupted") for home in homes if home is not None}
-        folder = None if folder is None else report.check_folder(beside[folder])
-        page = None if page is None else report.check_folder(beside[page.parent]) / page.name
+    shortened = json.loads(dataset.attrs["meta"]).get("stopped", "")
+    if shortened:
+        folder, page = _beside(folder, page)
     told = {"command": "krause analyze", "model": model}
     written = [] if folder is None else report.write_all(dataset, folder, told, ending=output.format)
     if page is not None:
@@ -131,9 +123,36 @@ def _analyze(
     answer = Answer(words, facts, partial(csv_text, dataset), partial(report.print_report, dataset, Console()))
     if shortened:
         output.give(replace(answer, words=""))
+        if shortened != "interrupted":
+            kept = f"; the layers before are in {', '.join(map(str, written))}" if written else ""
+            raise ValueError(f"{shortened}{kept}")
         words = f"{dataset.sizes['sequence']} sequences are finished\n{words}".strip()
         raise Terminated(words) if terminated else KeyboardInterrupt(words)
     return answer
+
+
+def _homes(targets: tuple[Path | None, Path | None], output: Output) -> tuple[Path | None, Path | None]:
+    """Folder and page that will be written, seen to be writable, and asked for where something is there."""
+    from krause_dynamics import report
+
+    out, page = targets
+    folder = None if out is None else report.check_folder(out)
+    if page is not None:
+        report.check_page(page)
+        output.may_write(*(page.with_suffix(ending) for ending in (page.suffix, ".csv", ".nc")))
+    output.may_write(folder, way_out="--out names another folder")
+    return folder, page
+
+
+def _beside(folder: Path | None, page: Path | None) -> tuple[Path | None, Path | None]:
+    """Homes of a shortened analysis: what is there is never replaced by less."""
+    from krause_dynamics import report
+
+    homes = [folder, None if page is None else page.parent]
+    beside = {home: free(home / "interrupted") for home in homes if home is not None}
+    folder = None if folder is None else report.check_folder(beside[folder])
+    page = None if page is None else report.check_folder(beside[page.parent]) / page.name
+    return folder, page
 
 
 def _measures(given: str, on_page: bool) -> str | list[str]:
