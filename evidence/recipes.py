@@ -25,7 +25,7 @@ CIFAR: Tables = {
 MNIST: Tables = {
     "model": {"kind": "karm", "size": "mnist", "sigma": 32**0.25},
     "data": {"format": "pickle", "path": "mnist", "validation": 5000, "split_seed": 0},
-    "training": {"batch_size": 32, "epochs": 3, "warmup_epochs": 0.25, "weight_decay": 0.05, "clip": 1.0,
+    "training": {"batch_size": 32, "epochs": 5, "warmup_epochs": 0.25, "weight_decay": 0.05, "clip": 1.0,
                  "precision": "auto"},
 }  # fmt: skip
 PAIR: Tables = {  # digits of half the side in 16 levels, small enough for a CPU: `python -m evidence.pair --halve`
