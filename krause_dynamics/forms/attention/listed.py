@@ -31,7 +31,7 @@ def chosen(random: tuple[int, ...], rows: int, columns: int, device: torch.devic
         return heard[:, :columns].contiguous()
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=1024)  # a captured graph reads it without holding it; 32 KB at most (512 tokens)
 def bits(random: tuple[int, ...], offset: int, rows: int, columns: int, device: torch.device) -> Tensor:
     """`chosen` of the places from ``offset`` on as bits, int32 (words, rows): bit c of word w is key 32 w + c.
 
