@@ -21,7 +21,7 @@ def compare(
             "training (checkpoint-500, ...); or one model, for several texts."
         ),
     ],
-    text: Annotated[list[Path], typer.Option(help="Text file (UTF-8); several: texts are compared in one model.")],
+    text: Annotated[list[Path], typer.Option(help="Text file (UTF-8); --text A --text B compares texts in one model.")],
     out: Annotated[Path | None, typer.Option(help="Folder for comparison.nc, .csv, table.txt and PNG figures.")] = None,
     report: Annotated[
         Path | None,
