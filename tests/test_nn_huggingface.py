@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
-from itertools import pairwise
 
 import pytest
 import torch
@@ -77,48 +76,6 @@ def test_left_padding_changes_nothing_but_positions():
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     logits = model(padded, attention_mask=mask, position_ids=positions).logits[:, 5:]
     torch.testing.assert_close(logits, model(x).logits, rtol=1e-9, atol=1e-9)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("top_k", [None, 3])
-def test_first_tokens_are_those_of_the_sequence_not_of_the_row(top_k):
-    """Behind padding, packed alike or differently, in chunks from a cache: what each sequence hears alone."""
-    model = kd.krausify(tiny("eager"), window=4, top_k=top_k, prefix_tokens=2, sigma=2.0)
-    x, close = tokens(20), {"rtol": 1e-9, "atol": 1e-9}
-    mask = (torch.arange(20) >= torch.tensor([[6], [0]])).long()
-    places, alone = (mask.cumsum(-1) - 1).clamp(min=0), model(x[:1, 6:]).logits
-    torch.testing.assert_close(model(x, attention_mask=mask, position_ids=places).logits[:1, 6:], alone, **close)
-    for cache in (transformers.DynamicCache(), transformers.StaticCache(config=model.config, max_cache_len=24)):
-        cached, parts = {"past_key_values": cache, "use_cache": True}, []
-        for a, b in ((0, 4), (4, 7), (7, 15), (15, 16), (16, 20)):
-            rows = {"attention_mask": mask[:, :b], "position_ids": places[:, a:b]}
-            parts.append(model(x[:, a:b], **rows, **cached).logits)
-        torch.testing.assert_close(torch.cat(parts, 1)[:1, 6:], alone, **close)
-    restart = torch.tensor([[*range(8), *range(5), *range(7)], [*range(3), *range(17)]])
-    apart = torch.cat([model(x[:1, a:b]).logits for a, b in ((0, 8), (8, 13), (13, 20))], 1)
-    for rows in (1, 2):
-        packed = model(x[:rows], position_ids=restart[:rows], use_cache=False).logits
-        torch.testing.assert_close(packed[:1], apart, **close)
-
-
-@torch.no_grad()
-def test_first_tokens_under_a_written_mask_of_both_sides():
-    """As without a mask, which is then the same: nearby keys on both sides, and the first two."""
-    model = kd.krausify(models.bert(attn_implementation="eager").double(), window=3, prefix_tokens=2, sigma=2.0)
-    everyone = torch.ones(2, 1, 24, 24, dtype=torch.bool)
-    written, plain = (model(tokens(), attention_mask=mask).last_hidden_state for mask in (everyone, None))
-    torch.testing.assert_close(written, plain, rtol=1e-9, atol=1e-9)
-
-
-@torch.no_grad()
-def test_first_tokens_that_the_model_hides_are_refused():
-    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "intermediate_size_mlp": 48, "head_dim": 8}
-    counts = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 2}
-    chunked = transformers.Llama4TextConfig(**sizes, **counts, attention_chunk_size=6, pad_token_id=0)
-    for model in (models.mistral(), transformers.Llama4ForCausalLM(chunked)):
-        kd.krausify(model, window=3, prefix_tokens=2)
-        with pytest.raises(UnsupportedModel, match="hides the 2 first tokens"):
-            model(tokens())
 
 
 @torch.no_grad()
@@ -226,36 +183,6 @@ def test_a_window_of_65536_tokens_writes_no_mask_of_pairs():
     with Largest() as largest:
         model.float().model(torch.full((1, n), 3), use_cache=False)
     assert largest.size < n * n / 64  # booleans of all pairs would be n * n bytes
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("how", [{}, {"window": 3, "top_k": 2}, {"window": 3, "prefix_tokens": 2}])
-def test_rows_that_are_packed_differently_write_no_mask_of_pairs(how):
-    """Each sequence hears what it hears alone, and so say the weights where they are asked for."""
-    model, x = kd.krausify(tiny("eager"), sigma=2.0, **how), tokens(600)
-    edges = [(0, 40, 41, 600), (0, 150, 590, 600)]
-    places = torch.stack([torch.cat([torch.arange(b - a) for a, b in pairwise(row)]) for row in edges])
-    with Largest() as largest:
-        found = model(x, position_ids=places, use_cache=False)
-    assert largest.size < 2 * 600 * 600  # booleans of the pairs of both rows; a token has 50 logits of 8 bytes
-    asked = model(x, position_ids=places, use_cache=False, output_attentions=True)
-    torch.testing.assert_close(asked.logits, found.logits, rtol=1e-9, atol=1e-9)
-    for row, (ends, weights) in enumerate(zip(edges, asked.attentions[0], strict=True)):
-        for a, b in pairwise(ends):
-            alone = model(x[row : row + 1, a:b], output_attentions=True)
-            torch.testing.assert_close(found.logits[row, a:b], alone.logits[0], rtol=1e-9, atol=1e-9)
-            torch.testing.assert_close(weights[:, a:b, a:b], alone.attentions[0][0], rtol=1e-9, atol=1e-9)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("packed", [False, True])
-def test_first_tokens_behind_padding_and_of_packed_rows_write_no_mask_of_pairs(packed):
-    n, model = 4096, kd.krausify(tiny("eager", num_hidden_layers=1).float(), window=8, prefix_tokens=2, top_k=4)
-    place = torch.arange(n)[None]
-    how = {"position_ids": place % 1000, "use_cache": False} if packed else {"attention_mask": (place >= 9).long()}
-    with Largest() as largest:
-        model.model(torch.full((1, n), 3), **how)
-    assert largest.size < n * n / 4  # booleans of all pairs would be n * n bytes; a token has 48 floats at most
 
 
 def test_asked_for_weights_every_layer_gives_them():

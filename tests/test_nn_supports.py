@@ -10,7 +10,6 @@ from krause_dynamics.forms.attention import by_tiles, kernels
 from krause_dynamics.interaction.random_keys import table
 from krause_dynamics.nn import KrauseAttention, StaticWindowCache, krause_attention, sparse_weights
 from krause_dynamics.nn.arguments import call_of
-from krause_dynamics.nn.first_tokens import beside_of
 from krause_dynamics.nn.hearing import within
 from krause_dynamics.nn.sparse import dense
 
@@ -66,48 +65,6 @@ def test_tiles_of_other_devices_equal_the_definition(name, d):
     found = by_tiles.backward(call, weights, torch.where(log_partition > -torch.inf, 2 * log_partition, 0.0))
     for mine, theirs in zip(found[:3], exact, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-11)
-
-
-def rows_of_their_own(packed):
-    """Three rows that begin elsewhere, or packed sequences of one row: options of a call, and where each begins."""
-    if packed:
-        return {"segments": torch.tensor([0, 2, 11, 21])}, {0: [(0, 2), (2, 11), (11, 21)]}
-    valid = torch.arange(21) >= torch.tensor([[0], [6], [19]])
-    return {"key_valid": valid}, {row: [(begin, 21)] for row, begin in enumerate((0, 6, 19))}
-
-
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("name", [name for name in SUPPORTS if "first tokens" in name])
-def test_first_tokens_are_those_of_each_sequence_in_every_form(name, packed, monkeypatch):
-    """By definition each sequence hears what it hears alone; the forms equal the definition, gradients too."""
-    generator = torch.Generator().manual_seed(4)
-    q, k, v = (torch.randn(3, 2, 21, 4, generator=generator, dtype=torch.float64) for _ in range(3))
-    reach, (given, sequences) = within(SUPPORTS[name])[0], rows_of_their_own(packed)
-    call = call_of(q, k, v, reach, sigma=1.3, **given)
-    beside = beside_of(reach, (21, 21), 0, given.get("key_valid"), given.get("segments"))
-    call = call._replace(beside=beside, scale=call.coefficients() + 0.0)
-    exact = ATTEND["reference"](call)
-    for row, places in sequences.items():
-        for a, b in places:
-            alone = krause_attention(*(x[row, None, :, a:b] for x in (q, k, v)), SUPPORTS[name], sigma=1.3)
-            torch.testing.assert_close(exact[0][row, None, :, a:b], alone, rtol=1e-11, atol=1e-11)
-
-    def of(attend):
-        return gradients(lambda *x: attend(call._replace(q=x[0], k=x[1], v=x[2])), q, k, v)
-
-    def check(found, expected):
-        for mine, theirs in zip(found, expected, strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-11)  # sums of 21 terms of order one
-
-    expected = of(ATTEND["reference"])
-    check(of(ATTEND["banded"]), expected)
-    check(by_tiles.forward(call), exact)
-    weights = torch.randn(q.shape, generator=torch.Generator().manual_seed(3), dtype=q.dtype)
-    heard = torch.where(exact[1] > -torch.inf, 2 * exact[1], 0.0)
-    check(by_tiles.backward(call, weights, heard)[:3], expected[2:])
-    if name == "first tokens" and not packed:
-        monkeypatch.setattr(kernels, "_attend", ATTEND["reference"])  # the kernels' pass by definition
-        check(of(kernels.attend), expected)
 
 
 @pytest.mark.parametrize("name", ["first tokens", "but the token", "but the first rows"])
@@ -190,15 +147,6 @@ def test_a_row_behind_padding_hears_what_it_hears_alone(rule):
     index, weight = layer(x, key_valid=valid, return_weights=True)[1]
     torch.testing.assert_close(dense(index, weight, 19), beside, rtol=1e-11, atol=1e-11)
     assert bool((index.masked_fill(index < 0, 19).diff() >= 0).all())
-
-
-@torch.no_grad()
-def test_a_packed_sequence_has_its_own_first_tokens():
-    torch.manual_seed(0)
-    layer, x = KrauseAttention(8, 2, kd.Window(3, prefix_tokens=2)).double(), torch.randn(2, 16, 8, dtype=torch.float64)
-    packed = layer(x, segments=kd.Segments(np.array([0, 1, 7, 16])))
-    alone = torch.cat([layer(x[:, a:b]) for a, b in ((0, 1), (1, 7), (7, 16))], 1)
-    torch.testing.assert_close(packed, alone, rtol=1e-11, atol=1e-11)
 
 
 def test_first_tokens_of_short_rows_are_refused():
