@@ -13,14 +13,14 @@ from torch import Tensor
 from krause_dynamics.interaction import random_keys
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=128)  # a captured graph reads it without holding it: more than any model has layers of their own
 def drawn(random: tuple[int, ...], rows: int, device: torch.device) -> Tensor:
     """`random_keys.table` on a device, (rows, prefix + degree)."""
     with torch.inference_mode(False):  # whoever asks first: it serves passes with gradients too
         return torch.tensor(random_keys.table(*random, rows), device=device).long()
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=128)
 def chosen(random: tuple[int, ...], rows: int, columns: int, device: torch.device) -> Tensor:
     """Which of the first keys each place hears, (rows, columns) on a device; rows of the prefix hear all."""
     with torch.inference_mode(False):
