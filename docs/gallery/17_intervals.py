@@ -1,7 +1,8 @@
 """How sure a mean is.
 
 Attention to the first token in SmolLM2-135M, mean over 24 texts with its 95 % interval, of the heads that give it most,
-a middle share and least. With random tokens in place of the text the same heads do the same.
+a middle share and least. With random tokens in place of the text other heads lead, and the
+course over the blocks is alike, with its pause at blocks 11 and 12.
 """
 
 import sys
