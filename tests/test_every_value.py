@@ -13,6 +13,7 @@ import pytest
 import krause_dynamics as kd
 from krause_dynamics._value import Value, kinds_of, value_from
 from krause_dynamics.dynamics.layer_norm import MixedResponse
+from krause_dynamics.forms.attention.lowering import Beside
 from krause_dynamics.forms.attention.softcap import SoftCapped
 from krause_dynamics.interaction import Edges
 from krause_dynamics.interaction.neighbourhoods import All
@@ -22,6 +23,7 @@ from krause_dynamics.mean_field.cells import CircleCells, LatitudeCells, LineCel
 NEEDED = {
     "All": lambda: All((kd.Causal(), kd.Window(3), kd.TopK(2))),
     "AtTime": lambda: kd.stopping.AtTime(3.0),
+    "Beside": lambda: Beside(kd.Window(2), np.array([[[0, 0, 0], [1, 1, 1]]])),
     "CircleCells": lambda: CircleCells(8),
     "ClustersSettled": lambda: kd.stopping.ClustersSettled(0.5),
     "Dynamics": lambda: kd.Dynamics(kd.krause(0.5), kd.Torus(2.0), value=np.eye(2), fixed=np.array([True, False])),
