@@ -177,6 +177,9 @@ def test_a_mistyped_model_is_answered_before_anything_is_loaded(here):
     (here / "checkpoint-500").mkdir()
     (here / "checkpoint-500" / "config.json").write_text("{}")
     check_model("checkpoint-500")
+    (here / "b.txt").write_text("a second text behind one --text")
+    with pytest.raises(ValueError, match="'b.txt' is a file.*its own --text"):
+        check_model("b.txt")
     for name in ("gpt2", "meta-llama/Llama-3.2-1B", *BUNDLED):
         check_model(name)
     with pytest.raises(ValueError, match="did you mean 'checkpoint-500'"):

@@ -77,9 +77,15 @@ def check_model(name: str) -> None:
     """Refuse what can only be a mistyped model before libraries are loaded and the hub is asked.
 
     Raises:
-        ValueError: A path that does not exist, or nearly the name of a bundled model or of a folder here.
+        ValueError: A path that does not exist, nearly the name of a bundled model or of a folder here, or a file of
+            another kind, such as a second text behind one ``--text``.
     """
-    if Path(name).expanduser().exists() or name in BUNDLED:
+    path = Path(name).expanduser()
+    if path.is_file() and path.suffix != ".gguf":
+        raise ValueError(
+            f"model: {name!r} is a file, and a model is a folder, a .gguf file or a name; give each text its own --text"
+        )
+    if path.exists() or name in BUNDLED:
         return
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ValueError(f"model: there is no {name!r}; pass a folder, or a name such as {BUNDLED[0]!r}")
