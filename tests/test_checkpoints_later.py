@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import krause_dynamics as kd
-from krause_dynamics.checkpoints import attention_pass
+from krause_dynamics.checkpoints import attention_pass, finite
 from krause_dynamics.checkpoints.attention_call import AttentionCall
 from krause_dynamics.checkpoints.stream import Passes
 from krause_dynamics.forms.attention import definition
@@ -30,6 +30,7 @@ def as_on_a_gpu(monkeypatch):
         return attention_pass._by_blocks(rule, call.q, call.k, call.v, None, False)[1]
 
     stand_in = SimpleNamespace(mean_and_log_partition=mean_and_log_partition, all_keys=all_keys)
+    monkeypatch.setattr(finite, "HOST", "another")
     monkeypatch.setattr(attention_pass, "_device_pass", lambda call: stand_in)
     monkeypatch.setattr(attention_pass.fused, "serves", lambda call: "asked not to")
     return steps

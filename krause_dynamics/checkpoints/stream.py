@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from krause_dynamics._progress import ProgressBar
-from krause_dynamics.checkpoints import capture, own_attention, own_module, torch_calls, windows
+from krause_dynamics.checkpoints import capture, finite, own_attention, own_module, torch_calls, windows
 from krause_dynamics.checkpoints.attention_path import (
     TIERS,
     check_one_per_block,
@@ -234,8 +234,9 @@ class Passes:
             stack.enter_context(stream)
             if self.path == "registry":
                 only = self.tier == "sink"
+                later = device_of(model).type != finite.HOST  # a CPU would gain nothing, and hold more meanwhile
                 recorder = capture.AttentionRecorder(
-                    lambda: stream.block, attention, sink_only=only, later=True, **options
+                    lambda: stream.block, attention, sink_only=only, later=later, **options
                 )
                 stack.enter_context(capture.recording(model, recorder))
                 at_end.append(recorder.finish)
