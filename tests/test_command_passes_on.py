@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 import krause_dynamics as kd
 from krause_dynamics import report
-from krause_dynamics.command import configuration
+from krause_dynamics.command import beside, configuration
 from krause_dynamics.command.app import app
 from krause_dynamics.command.tables import DEFAULTS, INITIAL, RULES, described
 
@@ -128,7 +129,7 @@ def test_analyze_writes_a_page_where_it_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(kd.checkpoints, "analyze", lambda *_, **__: analysis())
     told = []
-    monkeypatch.setattr(report, "write_page", lambda *given: told.append(given) or [given[1]])
+    monkeypatch.setattr(report, "write_page", lambda *given, beside: told.append(given) or [given[1]])
     result = CliRunner().invoke(app, ["analyze", "m", "--text", "page.txt", "--report", "a.html"])
     ((dataset, page, about),) = told
     assert (dataset.identical(analysis()), page) == (True, Path("a.html"))
@@ -136,6 +137,65 @@ def test_analyze_writes_a_page_where_it_is_told(tmp_path, monkeypatch):
     assert result.output.splitlines()[-1] == "wrote a.html"
     refused = CliRunner().invoke(app, ["analyze", "m", "--text", "page.txt", "--report", "a.pdf"])
     assert (refused.exit_code, "must end in .html" in refused.output, len(told)) == (2, True, 1)
+
+
+@pytest.mark.parametrize("name", beside.NAMES)
+def test_further_sections_are_computed_with_the_options_of_the_analysis(name, monkeypatch):
+    asked = []
+    functions = {
+        "forecast": "forecast",
+        "confidence": "confidence",
+        "branches": "branch_statistics",
+        "tracks": "record",
+    }
+    module = kd.models if name == "branches" else kd.checkpoints
+    loaded = SimpleNamespace(tokenizer="a tokenizer")
+    monkeypatch.setattr(kd.checkpoints, "load", lambda *given, **options: asked.append((given, options)) or loaded)
+    monkeypatch.setattr(module, functions[name], lambda *given, **options: asked.append((given, options)) or name)
+    monkeypatch.setattr(kd.checkpoints, "tracks", lambda run, *, tokenizer: (run, tokenizer))
+    settings = {"sequence_length": 9, "max_sequences": 3, "batch_size": 2, "dtype": None, "device": "cpu", "part": "p"}
+    (result,) = beside.results([name], "m", "t.txt", settings | {"trust_remote_code": False}, progress=True)
+    loading, call = asked
+    assert loading == (("m",), {"dtype": "float32", "device": "cpu", "part": "p", "trust_remote_code": False})
+    assert call[0] == (loaded, "t.txt")
+    sizes = {"sequence_length": 9, "max_sequences": 3, "batch_size": 2, "progress": True}
+    assert call[1] == (sizes | {"max_sequences": 1, "attention": None} if name == "tracks" else sizes)
+    assert result == (("tracks", "a tokenizer") if name == "tracks" else name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--beside", "forecast"), "add --report"),
+        (("--report", "a.html", "--beside", "forcast"), "did you mean 'forecast'"),
+        (
+            ("--report", "a.html", "--beside", "tracks", "--memory", "1GB", "--truncate"),
+            "leave --truncate, --memory away",
+        ),
+    ],
+)
+def test_sections_that_cannot_stand_on_a_page_are_refused_before_anything_is_loaded(
+    tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["analyze", "m", "--text", "page.txt", *arguments])
+    assert (result.exit_code, message in " ".join(result.output.split())) == (2, True), result.output
+
+
+def test_sections_stand_on_the_page_and_replace_nothing(tmp_path, monkeypatch):
+    from tests.keywords.figures import analysis
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(kd.checkpoints, "analyze", lambda *_, **__: analysis())
+    monkeypatch.setattr(beside, "results", lambda names, *_: [f"of {name}" for name in names])
+    told = []
+    monkeypatch.setattr(report, "write_page", lambda *given, beside: told.append(beside) or [given[1]])
+    call = ["analyze", "m", "--text", "page.txt", "--report", "a.html", "--beside", "tracks", "--beside", "forecast"]
+    assert CliRunner().invoke(app, call).exit_code == 0
+    assert told == [["of tracks", "of forecast"]]
+    (tmp_path / "a_forecast.nc").write_text("of another day")
+    refused = CliRunner().invoke(app, call)
+    assert (refused.exit_code, "a_forecast.nc" in refused.output, len(told)) == (2, True, 1), refused.output
 
 
 def test_compare_writes_a_page_where_it_is_told(tmp_path, monkeypatch):

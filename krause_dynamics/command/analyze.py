@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from krause_dynamics.command import beside as further
 from krause_dynamics.command.options import answered, check_model, free
 from krause_dynamics.command.output import Answer, Output, options
 from krause_dynamics.runs.interrupting import Terminated
@@ -63,6 +64,10 @@ def analyze(
     checkpoint: Annotated[
         Path | None, typer.Option(help="File (.npz) kept after every block; the same command goes on from it.")
     ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help="Further sections of the page: forecast, confidence, branches or tracks; once for each."),
+    ] = None,
     *,
     output: Output,
 ) -> None:
@@ -84,18 +89,21 @@ def analyze(
         "measures": _measures(measures, report is not None),
     }
     go_on = "nothing was written; fewer sequences (--max-sequences) take less time"
-    answered(partial(_analyze, model, text, token_ids, (out, report), settings, output), output, go_on)
+    targets = out, report, tuple(beside or ())
+    answered(partial(_analyze, model, text, token_ids, targets, settings, output), output, go_on)
 
 
 def _analyze(
     model: str,
     text: Path | None,
     token_ids: Path | None,
-    targets: tuple[Path | None, Path | None],
+    targets: tuple[Path | None, Path | None, tuple[str, ...]],
     settings: dict[str, Any],
     output: Output,
 ) -> Answer:
     check_model(model)  # before seconds of imports
+    *homes, beside = targets
+    further.check(beside, homes[1], settings)
     from rich.console import Console
 
     from krause_dynamics import report
@@ -103,7 +111,8 @@ def _analyze(
     from krause_dynamics.report.rows import csv_text
 
     inputs = _inputs(text, token_ids)
-    folder, page = _homes(targets, output)
+    folder, page = _homes(*homes, beside, output)
+    sections = further.results(beside, model, inputs, settings, output.progress)
     terminated = False
     try:
         dataset = run(model, inputs, progress=output.progress, **settings)
@@ -117,7 +126,7 @@ def _analyze(
     told = {"command": "krause analyze", "model": model}
     written = [] if folder is None else report.write_all(dataset, folder, told, ending=output.format)
     if page is not None:
-        written += report.write_page(dataset, page, told)
+        written += report.write_page(dataset, page, told, beside=sections)
     words = "\n".join(f"wrote {path}" for path in written)
     facts = {"model": model, "findings": report.findings(dataset), "sizes": dict(dataset.sizes), "written": written}
     answer = Answer(words, facts, partial(csv_text, dataset), partial(report.print_report, dataset, Console()))
@@ -131,15 +140,17 @@ def _analyze(
     return answer
 
 
-def _homes(targets: tuple[Path | None, Path | None], output: Output) -> tuple[Path | None, Path | None]:
+def _homes(
+    out: Path | None, page: Path | None, beside: tuple[str, ...], output: Output
+) -> tuple[Path | None, Path | None]:
     """Folder and page that will be written, seen to be writable, and asked for where something is there."""
     from krause_dynamics import report
 
-    out, page = targets
     folder = None if out is None else report.check_folder(out)
     if page is not None:
         report.check_page(page)
-        output.may_write(*(page.with_suffix(ending) for ending in (page.suffix, ".csv", ".nc")))
+        sections = (page.with_name(f"{page.stem}_{name}.nc") for name in beside)
+        output.may_write(*(page.with_suffix(ending) for ending in (page.suffix, ".csv", ".nc")), *sections)
     output.may_write(folder, way_out="--out names another folder")
     return folder, page
 

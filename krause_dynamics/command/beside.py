@@ -1,0 +1,53 @@
+"""Further results of a model on its page: ``krause analyze --report PAGE --beside forecast``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+NAMES = ("forecast", "confidence", "branches", "tracks")
+SHARED = ("sequence_length", "max_sequences", "batch_size")
+LOADED = ("dtype", "device", "part", "trust_remote_code")
+WITHOUT = ("truncate", "pad_token", "memory")  # what only the analysis itself takes
+
+
+def check(names: Sequence[str], page: Path | None, settings: dict[str, Any]) -> None:
+    """Refuse before anything is loaded.
+
+    Raises:
+        ValueError: An unknown name, no page to put it on, or an option that these results do not take.
+    """
+    for name in names:
+        if name not in NAMES:
+            near = get_close_matches(name, NAMES, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"--beside must be one of {', '.join(NAMES)}, got {name!r}{meant}")
+    if names and page is None:
+        raise ValueError("--beside needs a page to stand on; add --report PAGE.html")
+    if names and (given := [name for name in WITHOUT if settings.get(name)]):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(f"--beside takes whole sequences of a model in memory; leave {options} away")
+
+
+def results(names: Sequence[str], model: str, inputs: Path, settings: dict[str, Any], progress: Any) -> list[Any]:
+    """What stands beside the analysis, in the order asked for; computed before it, as predictions ought to be.
+
+    Weights are in float32 unless the settings say otherwise, since a forecast takes a derivative by differences.
+    """
+    if not names:
+        return []
+    from krause_dynamics.checkpoints import confidence, forecast, load, record, tracks
+    from krause_dynamics.models import branch_statistics
+
+    def followed(model: Any, inputs: Any, **options: Any) -> Any:
+        run = record(model, inputs, attention=None, **options | {"max_sequences": 1})
+        return tracks(run, tokenizer=model.tokenizer)
+
+    calls: dict[str, Callable[..., Any]] = {
+        "forecast": forecast, "confidence": confidence, "branches": branch_statistics, "tracks": followed,
+    }  # fmt: skip
+    loaded = load(model, **{name: settings[name] for name in LOADED} | {"dtype": settings["dtype"] or "float32"})
+    shared = {name: settings[name] for name in SHARED}
+    return [calls[name](loaded, inputs, progress=progress, **shared) for name in names]
