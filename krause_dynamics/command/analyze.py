@@ -102,8 +102,8 @@ def _analyze(
     output: Output,
 ) -> Answer:
     check_model(model)  # before seconds of imports
-    *homes, beside = targets
-    further.check(beside, homes[1], settings)
+    out, page, beside = targets
+    further.check(beside, page, settings)
     from rich.console import Console
 
     from krause_dynamics import report
@@ -111,7 +111,7 @@ def _analyze(
     from krause_dynamics.report.rows import csv_text
 
     inputs = _inputs(text, token_ids)
-    folder, page = _homes(*homes, beside, output)
+    folder, page = _homes(out, page, beside, output)
     sections = further.results(beside, model, inputs, settings, output.progress)
     terminated = False
     try:
