@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from krause_dynamics._arguments import COUNT, Maybe, reads
+from krause_dynamics.checkpoints import allocator
 from krause_dynamics.checkpoints.attention_statistics import SAMPLED, HeadStatistics
 from krause_dynamics.checkpoints.sequences import marks_of
 from krause_dynamics.checkpoints.stream import Passes
@@ -110,6 +111,7 @@ class _Kept:
 
     def state(self, layer: int, tokens: Tensor) -> None:
         self.states.append(tokens.cpu())
+        allocator.give_back(layer)
 
     def attention(self, block: int, found: HeadStatistics) -> None:
         self.found[block] = found
