@@ -154,6 +154,10 @@ def test_bad_files_get_one_line(tmp_path):
     wrong = tmp_path / "wrong.toml"
     wrong.write_text('[sweep.parameters]\n"rule.gamma" = [1.0]\n')
     assert "unknown key of [rule] 'gamma'" in krause("sweep", wrong).output
+    wrong.write_text('[sweep]\n"rule.neighbourhood.radius" = [0.3, 0.6]\n')
+    assert "such as rule.neighbourhood = [{type = 'Within', radius = ...}]" in " ".join(
+        krause("sweep", wrong).output.split()
+    )
 
 
 @pytest.mark.parametrize("rule", ["softmax", "krause", "bounded_confidence"])

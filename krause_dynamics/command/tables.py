@@ -182,6 +182,12 @@ def _place(tables: list[Mapping[str, Any]], key: str, where: str) -> int:
     kinds = kinds_of(Value)
     keys = [{f.name for f in fields_of(kinds[t["type"]])} if t.get("type") in kinds else {"type"} for t in tables]
     found = [place for place, known in enumerate(keys) if key in known]
+    if not found and not tables and key != "type":
+        has = [name for name, kind in sorted(kinds.items()) if key in {f.name for f in fields_of(kind)}]
+        said = f", such as {where} = [{{type = {has[-1]!r}, {key} = ...}}]" if has else ""
+        raise ValueError(
+            f"{where} is empty, so that nothing in it has a {key!r}; write what it holds in the file{said}"
+        )
     if not found:
         check_names(f"key of [{where}]", [key], sorted({"type"}.union(*keys)))
     if len(found) > 1:
