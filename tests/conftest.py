@@ -64,3 +64,15 @@ def _ctrl_c_is_heard():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _launches_reach_the_device_of_their_tensors():
+    """In Triton's interpreter: a kernel launched outside `on_device` would, beside a second GPU, run on the first."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        yield
+        return
+    from tests.launches import guarded
+
+    with guarded():
+        yield

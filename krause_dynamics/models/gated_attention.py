@@ -71,6 +71,11 @@ class KrauseLayer(DynamicSlidingWindowLayer):
         super().__init__(window)
         self.is_compileable = is_compileable
 
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """As its parent's, with the window written on the device: no CUDA graph holds a copy from the host."""
+        self._sliding_window_tensor = torch.full((), self.sliding_window, dtype=torch.long, device=key_states.device)
+        super().lazy_initialization(key_states, value_states)
+
     def get_max_length(self) -> int:
         """No limit: the cache of the model decides."""
         return -1

@@ -6,6 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
+from .arguments import on_device
+
 LARGEST = 8192  # entries of a row that one program holds; a longer row is divided
 ORDER = tl.constexpr(0x7FFFFFFF)
 
@@ -70,7 +72,8 @@ def _run(values: torch.Tensor, number: int, *, moments: bool) -> tuple[torch.Ten
     stretches, count = triton.cdiv(m, chunk), values.numel() // m
     packed = torch.empty(*lead, stretches * number, dtype=torch.int64, device=values.device)
     sums = torch.empty(*lead, stretches, 4 if moments else 0, dtype=torch.float32, device=values.device)
-    along_rows[(count, stretches)](values, packed, sums, m, CHUNK=chunk, TOP=number, MOMENTS=moments, num_warps=8)
+    with on_device(values):
+        along_rows[(count, stretches)](values, packed, sums, m, CHUNK=chunk, TOP=number, MOMENTS=moments, num_warps=8)
     return packed if stretches == 1 else packed.topk(number, -1).values, sums
 
 

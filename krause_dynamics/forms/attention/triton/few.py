@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
+from .arguments import on_device
 from .primitives import INTERPRETED
 from .sums import tokens_of, weights_of, window_bounds
 
@@ -87,10 +88,11 @@ def rows(
     (b, h, n, _), number = q.shape, len(chosen)
     weights = torch.empty(b, h, number, n, dtype=torch.float32, device=q.device)
     size = max(FEWEST, triton.next_power_of_2(number))
-    rows_kernel[(triton.cdiv(n, shape["TILE"]), b * h)](
-        q, k, z, chosen, weights, scale, n, *window_bounds(left, right), h, h // k.shape[1], number,
-        *q.stride()[:3], *k.stride()[:3], ROWS=size, **shape,
-    )  # fmt: skip
+    with on_device(q):
+        rows_kernel[(triton.cdiv(n, shape["TILE"]), b * h)](
+            q, k, z, chosen, weights, scale, n, *window_bounds(left, right), h, h // k.shape[1], number,
+            *q.stride()[:3], *k.stride()[:3], ROWS=size, **shape,
+        )  # fmt: skip
     return weights
 
 
@@ -118,10 +120,12 @@ def columns(
     received = torch.empty(b, h, tiles, groups, number, dtype=torch.float32, device=q.device)
     own = torch.empty(b, h, n, dtype=torch.float32, device=q.device)
     size = max(FEWEST, triton.next_power_of_2(number))
-    columns_kernel[(tiles, b * h)](
-        q, k, z, chosen.contiguous(), received, own, scale, n, *window_bounds(left, right), h, h // k.shape[1], number,
-        *q.stride()[:3], *k.stride()[:3], COLUMNS=size, GROUPS=groups, **shape,
-    )  # fmt: skip
+    bounds, chosen = window_bounds(left, right), chosen.contiguous()
+    with on_device(q):
+        columns_kernel[(tiles, b * h)](
+            q, k, z, chosen, received, own, scale, n, *bounds, h, h // k.shape[1], number,
+            *q.stride()[:3], *k.stride()[:3], COLUMNS=size, GROUPS=groups, **shape,
+        )  # fmt: skip
     return received.sum(2), own
 
 

@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
+from .arguments import on_device
 from .primitives import INTERPRETED, LOG2E
 
 FARTHEST = 1 << 30  # stands for "no bound" of a window
@@ -210,11 +211,12 @@ def sums(
     moment, own, away = (torch.empty(b, h, n, dtype=torch.float32, device=q.device) for _ in range(3))
     tiles = triton.cdiv(n, tile)
     bins = torch.empty(b, h, tiles, 32, dtype=torch.float32, device=q.device)
-    by_key[(triton.cdiv(m, tile), b * h)](
-        q, k, z, received, scale, n, m, *bounds, groups, h, h // kv, *strides, **shape
-    )
-    by_query[(tiles, b * h)](
-        q, k, z, moment, own, away, bins, scale, n, m, *bounds, h, h // kv, *strides, BINS=32,
-        POWER=tile.bit_length() - 1, **shape,
-    )  # fmt: skip
+    with on_device(q):
+        by_key[(triton.cdiv(m, tile), b * h)](
+            q, k, z, received, scale, n, m, *bounds, groups, h, h // kv, *strides, **shape
+        )
+        by_query[(tiles, b * h)](
+            q, k, z, moment, own, away, bins, scale, n, m, *bounds, h, h // kv, *strides, BINS=32,
+            POWER=tile.bit_length() - 1, **shape,
+        )  # fmt: skip
     return received, (z - moment).clamp_min(0), own, away, bins.sum(-2)
