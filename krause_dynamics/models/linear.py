@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-CHUNK = 128  # queries that meet their keys at once: N (128 + d_h) numbers, neither N^2 nor N d_h^2
+CHUNK = 128  # queries that meet their keys at once: N (128 + d_h^2 / 128) numbers, neither N^2 nor N d_h^2
 EPSILON = 1e-6  # of the denominator, as in Katharopoulos et al.; features are positive, so that it hardly counts
 
 
@@ -37,7 +36,7 @@ class LinearCache:
 class LinearAttention(nn.Module):
     """``z_i = sum_{j <= i} (phi(q_i) . phi(k_j)) v_j / (phi(q_i) . sum_{j <= i} phi(k_j))`` with phi = elu + 1.
 
-    In O(N d_h^2): chunks of queries meet their own keys directly and the earlier ones through their sum.
+    In O(N d_h^2): chunks of queries meet their own keys directly and the earlier ones through their sum, all at once.
 
     Args:
         dim: Width of the tokens.
@@ -98,14 +97,15 @@ def causal_linear(
     q: Tensor, k: Tensor, v: Tensor, past: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Outputs of features q, k (batch, heads, n, d) and values v (batch, heads, n, d_v), and the sums to go on from."""
+    n, size = q.shape[2], min(CHUNK, q.shape[2])
     if past is None:
         past = q.new_zeros(*q.shape[:2], q.shape[3], v.shape[3]), q.new_zeros(*q.shape[:2], q.shape[3])
-    outer, total = past
-    outputs = []
-    for first, last in pairwise([*range(0, q.shape[2], CHUNK), q.shape[2]]):
-        a, b, c = q[:, :, first:last], k[:, :, first:last], v[:, :, first:last]
-        weights = (a @ b.transpose(2, 3)).tril()
-        denominator = weights.sum(-1, keepdim=True) + a @ total[..., None] + EPSILON
-        outputs.append((weights @ c + a @ outer) / denominator)
-        outer, total = outer + b.transpose(2, 3) @ c, total + b.sum(2)
-    return torch.cat(outputs, 2), (outer, total)
+    # (batch, heads, chunks, size, d); keys of zeros behind the last add nothing
+    a, b, c = (functional.pad(x, (0, 0, 0, -n % size)).unflatten(2, (-1, size)) for x in (q, k, v))
+    # Sums over all chunks before each, and in the last place over everything.
+    outer = torch.cat([past[0][:, :, None], b.mT @ c], 2).cumsum(2)
+    total = torch.cat([past[1][:, :, None], b.sum(3)], 2).cumsum(2)
+    weights = (a @ b.mT).tril()
+    denominator = weights.sum(-1, keepdim=True) + a @ total[:, :, :-1, :, None] + EPSILON
+    out = (weights @ c + a @ outer[:, :, :-1]) / denominator
+    return out.flatten(2, 3)[:, :, :n], (outer[:, :, -1], total[:, :, -1])
