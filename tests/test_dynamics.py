@@ -45,6 +45,19 @@ def test_nobody_in_reach_means_no_motion():
         assert kd.Dynamics(rule).drift(0.0, x)[2, 0] == 0.0
 
 
+@pytest.mark.parametrize("matrix", ["query", "key"])
+@pytest.mark.parametrize("neighbourhood", [kd.Within(0.5), kd.Within(0.5) & kd.TopK(2), kd.Within(0.5) & kd.Window(2)])
+def test_with_matrices_nobody_may_be_in_reach_not_even_oneself(matrix, neighbourhood):
+    """|5 x_i - x_j| > 1/2 for all pairs of the first two: they rest, and the third at 0 hears itself alone."""
+    x = np.array([[1.0], [1.2], [0.0]])
+    for rule in (kd.krause(1.0, neighbourhood), kd.Interaction(kd.Flat(), neighbourhood, normalised=False)):
+        dynamics = kd.Dynamics(rule, **{matrix: np.array([[5.0]])})
+        np.testing.assert_array_equal(dynamics.drift(0.0, x), 0.0)
+    heads = kd.Dynamics(kd.bounded_confidence(0.5), **{matrix: np.array([[[5.0]], [[1.0]]])})
+    alone = kd.Dynamics(kd.bounded_confidence(0.5)).drift(0.0, x)  # of the second head, where the first rests
+    np.testing.assert_allclose(heads.drift(0.0, x), alone, atol=1e-15)
+
+
 def test_fixed_particles_are_heard_but_stay(rng):
     x = rng.normal(size=(4, 2))
     dynamics = kd.Dynamics(kd.krause(1.0), fixed=[True, False, False, True])

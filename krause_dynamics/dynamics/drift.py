@@ -180,7 +180,8 @@ class Drift:
         request, own = self._request(t, x, rule)
         if rule is not self.plan.interaction:
             self.plan = self.plan.under(rule, request)
-        somebody = self.log_mass is None and rule.hears_itself
+        # With matrices a query is no longer among the sources: its own may be beyond the radius.
+        somebody = self.log_mass is None and self._heads is None and rule.hears_itself
         result = velocity(rule, self.plan.prepared(request), own if relative else None, self.xp, somebody=somebody)
         return self.xp.sum(result, axis=-3) if request.queries.ndim > x.ndim else result
 
