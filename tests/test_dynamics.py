@@ -104,6 +104,28 @@ def test_torus_is_translation_invariant_across_the_border(d, rng):
         kd.Dynamics(kd.softmax(1.0), torus).drift(0.0, x)
 
 
+@pytest.mark.parametrize("name", ["query", "key"])
+@pytest.mark.parametrize("space", [kd.Torus(1.0), kd.Interval(0.0, 1.0, mirror=True)])
+def test_matrices_that_have_no_periodic_form_are_refused(space, name):
+    """2 x wrapped is no position of the torus that a shift by a period leaves alone: who is near whom would change."""
+    moved = kd.Dynamics(kd.bounded_confidence(0.3), space, **{name: np.array([[2.0]])})
+    with pytest.raises(ValueError, match=f"{name} must be None where sources are heard through a border"):
+        moved.drift(0.0, np.array([[0.1], [0.8]]))
+    cells = kd.mean_field.uniform(kd.mean_field.LineCells(40, 0.0, 1.0), (0.0, 0.5))
+    with pytest.raises(ValueError, match=f"{name} must be None"):
+        kd.mean_field.solve(moved, cells, 1.0)
+
+
+def test_value_heads_on_a_torus_are_those_of_each_run(rng):
+    """V (y_j - y_i) of the image that is heard, summed over heads, each run of a batch as alone."""
+    x, v = rng.uniform(0, 3, (2, 7, 2)), rng.normal(size=(2, 2, 2))
+    torus, rule = kd.Torus(3.0), kd.krause(0.5, kd.Within(1.2))
+    together = kd.Dynamics(rule, torus, value=v).drift(0.0, x)
+    for run, moved in zip(x, together, strict=True):
+        alone = kd.Dynamics(rule, torus).drift(0.0, run)
+        np.testing.assert_allclose(moved, alone @ v.sum(axis=0).T, atol=1e-12)
+
+
 def test_torus_equals_a_long_periodic_chain(rng):
     x = rng.uniform(0, 3, (20, 1))
     chain = np.concatenate([x - 3, x, x + 3])

@@ -9,7 +9,7 @@ import numpy as np
 
 from krause_dynamics._array import Array, all_finite, is_torch, like, namespace
 from krause_dynamics.aggregate import plan_request
-from krause_dynamics.dynamics.heads import Heads
+from krause_dynamics.dynamics.heads import Heads, check_images
 from krause_dynamics.interaction import Aggregate, Interaction, Request
 from krause_dynamics.interaction.steps import ManySteps, Scheme, Steps
 from krause_dynamics.spaces import Space
@@ -112,6 +112,8 @@ class Drift:
         rule = dynamics.rule_at(0.0)
         self._uniform = like(np.full(x.shape[-2], -np.log(x.shape[-2])), x)
         self.has_images = self.space.shape() is None and self.space.images(self.space.wrap(x), rule) is not None
+        if self.has_images:
+            check_images(dynamics.query, dynamics.key)
         self.plan = plan_request(rule, self._request(0.0, x, rule)[0].checked(), impl)
 
     @property

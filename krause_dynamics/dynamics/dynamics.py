@@ -31,7 +31,7 @@ class Dynamics(Value):
         rule: An `Interaction`, or a function of time returning one (annealed beta or sigma).
         space: Where particles live.
         query: Q, (d', d), (heads, d', d) or a function of time; identity by default. Heads are summed over. Matrices
-            (*batch, heads, d', d) give every run of a batch its own.
+            (*batch, heads, d', d) give every run of a batch its own. None on a torus and between mirrors.
         key: K, likewise.
         value: V, (d, d) or (heads, d, d), likewise.
         relative: Drift towards the mean or along it; by default the space's habit (True in flat spaces).

@@ -33,6 +33,22 @@ class Heads(NamedTuple):
         return _apply(self.value(t) if callable(self.value) else self.value, y, heads=False)
 
 
+def check_images(query: Any, key: Any) -> None:
+    """Refuse matrices on a space with a border, where sources are heard as images of their positions.
+
+    ``K y`` of an image is no image of ``K y``, so who is near whom would hang on where the coordinates begin.
+
+    Raises:
+        ValueError: With the name of the matrix.
+    """
+    for name, matrix in (("query", query), ("key", key)):
+        if matrix is not None:
+            raise ValueError(
+                f"{name} must be None where sources are heard through a border (Torus, mirror=True): a matrix has no "
+                "periodic form; take kd.Circle() for periodic positions, or kd.Euclidean()"
+            )
+
+
 def _apply(matrix: Any, y: Array, heads: bool) -> Array:
     """``M y`` for every particle: (..., n, d) -> (..., n, d'), or (..., heads, n, d') in the presence of heads."""
     y = y[..., None, :, :] if heads else y

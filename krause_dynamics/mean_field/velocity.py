@@ -11,6 +11,7 @@ import numpy as np
 from krause_dynamics._array import to_numpy
 from krause_dynamics.aggregate import Plan, plan
 from krause_dynamics.dynamics import Dynamics, velocity
+from krause_dynamics.dynamics.heads import check_images
 from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.interaction import Aggregate, Interaction, Request, Within
 from krause_dynamics.mean_field.cells import Cells, CircleCells, LatitudeCells
@@ -123,6 +124,7 @@ def _lattice(dynamics: Dynamics, rule: Interaction, cells: Cells, start: float, 
     owner = np.arange(cells.count)
     ghosts = dynamics.space.images(keys, rule)
     if ghosts is not None:
+        check_images(dynamics.query, dynamics.key)
         order = np.argsort(ghosts[0][:, 0], kind="stable")
         keys, owner = ghosts[0][order], ghosts[1][order]
         return Sources(keys, keys, owner, start=start, stop=stop)
