@@ -39,21 +39,30 @@ def lines(found: Mapping[str, Mapping[str, Looked]]) -> Any:
 
 
 def evolution(found: Mapping[str, Mapping[str, Looked]], pictures: np.ndarray) -> Any:
-    """What CLS looks at, block by block (mean over heads), a line for each picture and model."""
+    """What CLS looks at, block by block (mean over heads), a line for each picture and model, on a scale of its own."""
     blocks = next(iter(found.values()))["trained"].weights.shape[0]
     rows = [(i, name) for i in range(len(pictures)) for name in found]
     with plots.style():
         figure, axes = plt.subplots(
-            len(rows), 1 + blocks, figsize=(1.0 + 0.95 * blocks, 0.95 * len(rows)), layout="constrained"
+            len(rows), 1 + blocks, figsize=(1.6 + 0.95 * blocks, 0.95 * len(rows)), layout="constrained"
         )
         for line, (i, name) in zip(axes, rows, strict=True):
-            weights = found[name]["trained"].weights[:, i, :, 0, 1:].mean(1)
-            side = round(weights.shape[-1] ** 0.5)
-            for ax, drawn in zip(line, (pictures[i, 0], *weights.reshape(blocks, side, side)), strict=True):
-                ax.imshow(drawn, cmap="gray" if drawn is pictures[i, 0] or drawn.shape != (side, side) else "viridis")
+            line[0].imshow(pictures[i, 0], cmap="gray")
+            line[0].set_ylabel(name, fontsize=8)
+            _maps(line[1:], found[name]["trained"].weights[:, i, :, 0, 1:].mean(1))
+            for ax in line:
                 ax.set(xticks=[], yticks=[])
                 ax.grid(visible=False)
-            line[0].set_ylabel(name, fontsize=8)
         for block, ax in enumerate(axes[0, 1:], 1):
             ax.set_title(f"block {block}", fontsize=8)
     return figure
+
+
+def _maps(line: np.ndarray, weights: np.ndarray) -> None:
+    """Weights (blocks, patches) as squares of one scale, and its bar: blocks of a line compare, lines do by numbers."""
+    side, most = round(weights.shape[-1] ** 0.5), float(weights.max())
+    for ax, block in zip(line, weights, strict=True):
+        image = ax.imshow(block.reshape(side, side), cmap="viridis", vmin=0.0, vmax=most)
+    bar = line[0].figure.colorbar(image, ax=list(line), pad=0.01, aspect=8, ticks=[0.0, most])
+    bar.ax.set_yticklabels(["0", f"{most:.2g}"], fontsize=7)
+    bar.set_label("weight", fontsize=7)

@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,17 @@ SMALL: dict[str, dict[str, Any]] = {
     "data": {"limit": 64, "validation": 32},
 }
 SMALL_TEXT = {"limit": 4000, "length": 32, "vocabulary": 300}  # characters, tokens
+
+
+def shrunk(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same configuration of a tiny model on few examples."""
+    tables = {name: dict(table) for name, table in tables.items()}
+    adapters = tables["model"]["kind"] == "gated"  # the size is that of their base
+    for name, keys in SMALL.items():
+        tables[name] |= {} if adapters and name == "model" else keys
+    if tables["data"]["format"] == "text":
+        tables["data"] |= SMALL_TEXT
+    return tables
 
 
 class OutOfTime(Exception):
@@ -65,13 +77,7 @@ class Order:
         tables = configuration(self.run, self.learning_rate, self.data)
         tables["training"]["save_seconds"] = LOOKED
         tables["evaluation"] = {"cost": self.run.seed == 0}
-        if self.small:
-            adapters = tables["model"]["kind"] == "gated"  # the size is that of their base
-            for name, keys in SMALL.items():
-                tables[name] |= {} if adapters and name == "model" else keys
-            if tables["data"]["format"] == "text":
-                tables["data"] |= SMALL_TEXT
-        return tables
+        return shrunk(tables) if self.small else tables
 
 
 def carry_out(order: Order) -> dict[str, list[dict[str, Any]]] | None:

@@ -83,5 +83,10 @@ def test_both_models_are_drawn_beside_their_controls(pixels, tmp_path):
     assert rows["krause"]["keys_heard"] <= TOP_K < rows["softmax"]["keys_heard"] == TOKENS
     titles = [ax.get_title() for ax in vit_figures.lines(found).axes]
     assert "keys that a patch hears" in titles
-    # A picture and what CLS sees in each block, for two models.
-    assert len(vit_figures.evolution(found, pixels[:2]).axes) == 2 * 2 * (1 + BLOCKS)
+    # A picture, what CLS sees in each block, and the bar of their scale, for two models and two pictures.
+    drawn = vit_figures.evolution(found, pixels[:2])
+    assert len(drawn.axes) == 2 * 2 * (1 + BLOCKS + 1)
+    line = [ax.images[0] for ax in drawn.axes[: 1 + BLOCKS]][1:]
+    weights_of = found["softmax"]["trained"].weights[:, 0, :, 0, 1:].mean(1)
+    assert {image.get_clim() for image in line} == {(0.0, float(weights_of.max()))}, "blocks of a line share a scale"
+    np.testing.assert_array_equal(np.stack([image.get_array().ravel() for image in line]), weights_of)
