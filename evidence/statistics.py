@@ -11,6 +11,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 LEVEL = 1.0 - CONFIDENCE
+ONE_SEED = "one seed"  # the verdict of a contrast one of whose arms ran once
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Contrast:
     Attributes:
         estimate: The sum.
         error: Its standard error.
-        low: Lower end of the interval; -inf where no arm has two seeds.
+        low: Lower end of the interval; -inf where one of the arms has a single seed.
         high: Upper end.
         p: Two-sided p-value of 0.
         degrees: Of freedom.
@@ -79,6 +80,8 @@ def pooled(values: Mapping[str, Sequence[float]]) -> Pooled:
 def contrast(found: Pooled, weights: Mapping[str, float], *, confidence: float = CONFIDENCE) -> Contrast:
     """A contrast of means ``sum c_a m_a``: standard error ``s sqrt(sum c_a^2 / n_a)``, Student's t, pooled degrees.
 
+    An arm of one seed has no interval, as the protocol says: nothing shows that its noise is that of the others.
+
     Args:
         found: From `pooled`.
         weights: c_a of the arms.
@@ -92,8 +95,8 @@ def contrast(found: Pooled, weights: Mapping[str, float], *, confidence: float =
         raise KeyError(f"no results of {', '.join(missing)}")
     estimate = sum(c * found.means[name] for name, c in weights.items())
     error = found.error * sqrt(sum(c * c / found.counts[name] for name, c in weights.items()))
-    if not found.degrees:
-        return Contrast(estimate, nan, -inf, inf, nan, 0)
+    if min(found.counts[name] for name in weights) < 2:
+        return Contrast(estimate, nan, -inf, inf, nan, found.degrees)
     half = float(stats.t.ppf(0.5 + confidence / 2, found.degrees)) * error
     if error == 0.0:
         p = 1.0 if estimate == 0.0 else 0.0
@@ -161,6 +164,8 @@ def verdict(found: Contrast, bound: float, p: float) -> str:
         bound: Half width of the interval of no difference.
         p: Its p-value, corrected where it belongs to a family.
     """
+    if not np.isfinite(found.low):
+        return ONE_SEED
     inside = -bound < found.low and found.high < bound
     if p < LEVEL:
         return "differs, negligibly" if inside else "differs"

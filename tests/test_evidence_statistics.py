@@ -85,7 +85,7 @@ def test_verdicts_need_an_interval_on_one_side():
     assert verdict(apart, 0.5, apart.p) == "differs, negligibly"
     alone = contrast(pooled({"a": [1.0], "b": [2.0]}), {"a": 1.0, "b": -1.0})
     assert (alone.estimate, alone.degrees) == (-1.0, 0)
-    assert verdict(alone, 5.0, alone.p) == "undecided"
+    assert verdict(alone, 5.0, alone.p) == "one seed"
 
 
 def test_the_error_of_a_test_set_is_that_of_its_draws():
@@ -129,3 +129,15 @@ def test_a_seed_as_a_block_is_the_paired_test_of_two_arms_and_least_squares_of_m
     assert blocked(level, {"a": 1.0, "b": -1.0}).estimate == pytest.approx(-1.0)
     alone = blocked({"a": {0: 1.0}, "b": {0: 3.0}}, {"a": 1.0, "b": -1.0})
     assert (alone.estimate, alone.low, alone.degrees) == (pytest.approx(-2.0), -np.inf, 0)
+
+
+def test_an_arm_of_one_seed_borrows_no_interval_from_the_others():
+    """The pooled error is known, from other arms; a contrast with an arm that ran once has none all the same."""
+    found = pooled({**RUNS, "once": [2.0]})
+    assert found.degrees > 0
+    assert np.isfinite(contrast(found, {"a": 1.0}).low)
+    alone = contrast(found, {"once": 1.0, "a": -1.0})
+    assert alone.estimate == pytest.approx(2.0 - np.mean(RUNS["a"]))
+    assert (alone.low, alone.high) == (-np.inf, np.inf)
+    assert np.isnan(alone.p)
+    assert verdict(alone, 100.0, alone.p) == "one seed"

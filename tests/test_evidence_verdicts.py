@@ -8,9 +8,10 @@ import pytest
 
 from evidence import logs
 from evidence.experiments import EXPERIMENTS, runs
-from evidence.verdicts import claims, figure, further, notes, tables, words
+from evidence.verdicts import figure, further, judgement, notes, plain, sampling, subjects, tables, words
 from evidence.verdicts.__main__ import HERE, PAGES, main
-from evidence.verdicts.found import all_found
+from evidence.verdicts.claims import Claim
+from evidence.verdicts.found import Judged, all_found
 
 # Points of each part of the rule: the window helps, top-k takes it back, the score does nothing.
 TRUTH = {"window": 3.0, "top_k": -3.0, "gaussian": 0.0, "random": -2.0}
@@ -115,7 +116,7 @@ def test_the_command_writes_both_pages(made, tmp_path, capsys):
 def test_every_contrast_has_words():
     for experiment in EXPERIMENTS.values():
         for label in (*experiment.primary, *experiment.exploratory):
-            assert claims.subject(label)[0].isupper()
+            assert subjects.subject(label)[0].isupper()
 
 
 def test_notes_say_how_the_runs_were_made(made):
@@ -147,3 +148,97 @@ def test_a_bracket_without_zero_that_holms_correction_leaves_undecided_is_explai
     contrast = replace(found.contrasts("primary")[0].found, low=0.1, high=1.5, estimate=0.8)
     judged = replace(found.contrasts("primary")[0], found=contrast, p=0.08, verdict="undecided")
     assert "the bracket leaves out 0, but 4 questions were asked: corrected p 0.08" in words.sentence(judged, found)
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """Logs of every run of every experiment: noise alone, so that no difference is there."""
+    rng = np.random.default_rng(1)
+    for name, experiment in EXPERIMENTS.items():
+        rows = []
+        for run in runs(experiment):
+            row = {"run": run.name, "experiment": name, "arm": run.arm, "seed": run.seed, "part": "reported"}
+            row |= {"test": 0.8 + 0.001 * rng.normal(), "trained_parameters": 5, "device": "none", "workers": 4}
+            if name == "smollm2":
+                row |= {"sink_rate_softmax": 0.4 + 0.001 * rng.normal(), "trained_parameters": 4 + ("k" in run.arm)}
+                row |= {"sink_rate_krause": 0.25} if "k" in run.arm else {}
+            rows.append(row | {"seconds_per_step": 0.05, "learning_rate": 1e-3})
+        logs.write(tmp_path, name, "results", rows)
+    return tmp_path
+
+
+def test_every_experiment_has_its_place(whole):
+    found = all_found(whole)
+    page, plain_page = tables.page(found, whole), words.page(found, whole)
+    assert "not run" not in page.replace("| no arm was planned | not run |", "")
+    assert "Planned and not run yet" not in plain_page
+    for block in page.split("\n\n"):
+        if block.startswith("| "):
+            assert len({line.count("|") for line in block.splitlines()}) == 1, block
+    assert "The same of two further models on Fashion-MNIST" in plain_page
+    assert "no difference with mean read-out and with post-norm" in plain_page.replace("\n  ", " ")
+    assert "25% more weights learn" in plain_page.replace("\n  ", " ")
+    assert plain.branches(whole).endswith("beside a Krause branch (25.0 % of that branch's own).")
+    drawn = figure.draw(found)
+    with_contrasts = [one for one in EXPERIMENTS.values() if one.primary or one.exploratory]
+    assert [ax.get_title() for ax in drawn.axes] == [one.title for one in with_contrasts]
+
+
+def test_an_arm_of_one_seed_has_neither_interval_nor_verdict(whole):
+    found = all_found(whole)
+    page = tables.page(found, whole)
+    assert "| `linear.full` | 1 | 0." in page
+    assert page.count("| no interval |") == 4  # two arms of mnist, two of the pair
+    line = next(line for line in page.splitlines() if "linear attention (LARM)" in line)
+    assert "(no interval), 1 seed;" in line
+    assert "| one seed |" in line
+    judged = found["mnist"].of("KARM - ARM", {"linear.full": 1.0, "dot.full": -1.0})
+    assert judged.verdict == "one seed"
+    assert judged.blocked is None
+    assert words.sentence(replace(judged, label="KARM - ARM"), found["mnist"]).endswith("so no bracket.")
+    assert words.outcome(judged, found["mnist"]) == "one seed"
+
+
+@pytest.mark.parametrize(("low", "high", "paper", "word"), [
+    (0.2, 0.9, 0.7, "reproduced"),
+    (0.2, 0.9, None, "holds here"),
+    (0.1, 0.4, 0.7, "reproduced, negligibly"),
+    (-0.9, -0.2, 0.7, "differs"),
+    (-0.3, 0.3, 0.7, "differs"),  # nothing that counts, where the paper has something
+    (-0.3, 0.3, 0.4, "no difference, nor is the paper's"),
+    (-0.3, 0.3, None, "differs"),
+    (-0.3, 0.9, 0.4, "undecided"),
+    (-np.inf, np.inf, 0.7, "one seed"),
+])  # fmt: skip
+@pytest.mark.parametrize("sign", [1, -1])
+def test_words_of_a_claim(made, low, high, paper, word, sign):
+    contrast = replace(all_found(made)["fashion"].contrasts("primary")[0].found, low=low, high=high)
+    if sign < 0:
+        contrast = replace(contrast, low=-high, high=-low)
+    claim = Claim("", "", sign, "fashion", difference=None if paper is None else sign * paper)
+    assert judgement.word(claim, Judged("", found=contrast), 0.5) == word
+
+
+def test_speed_is_read_from_the_page_of_the_benchmark(tmp_path):
+    page = tmp_path / "speed.md"
+    assert sampling.sampled("mnist", page) is None
+    page.write_text(
+        "| shape | KARM, pictures a second | batch | softmax |\n| --- | --- | --- | --- |\n| mnist | 90 | 8 | 120.0 |"
+    )
+    found = sampling.sampled("mnist", page)
+    assert found.words.startswith("120 -> 90 (H200")
+    assert "0.75 times" in found.words
+    assert found.verdict == "differs"
+    assert sampling.sampled("cifar", page) is None
+    kept = [sampling.sampled(shape) for shape in ("mnist", "cifar")]
+    assert all(one is not None and one.krause > 0 for one in kept), "the committed page"
+
+
+def test_steps_timed_alone_are_shown_where_they_are(whole):
+    row = {"run": "cifar-dot.full-0", "experiment": "cifar", "arm": "dot.full", "milliseconds": 7.125}
+    logs.write(whole, "costs", "results", [row | {"memory_mib": 812.4, "device": "card", "captured": True}])
+    page = tables.page(all_found(whole), whole)
+    assert "| 7.12 | 812 | card |" in page
+    assert "(captured, not compiled) with nothing beside it" in page
+    assert "where that was measured." in page
+    assert "| shared | - | none |" in page

@@ -30,6 +30,8 @@ def draw(found: dict[str, Found]) -> Any:
         )  # fmt: skip
         for ax, (one, kept) in zip(axes[:, 0], panels, strict=True):
             _panel(ax, one, kept)
+        drawn = {words: line for ax in axes[:, 0] for line, words in zip(*ax.get_legend_handles_labels(), strict=True)}
+        figure.legend(drawn.values(), drawn.keys(), fontsize=8, ncols=len(drawn), loc="outside lower center")
     return figure
 
 
@@ -48,14 +50,18 @@ def _panel(ax: Any, one: Found, kept: list[tuple[str, Judged]]) -> None:
             continue
         middle = np.array([c.estimate for c in contrasts])  # type: ignore[union-attr]
         low, high = (np.array([getattr(c, end) for c in contrasts]) for end in ("low", "high"))
-        known = np.isfinite(low)
-        error = np.where(known, [middle - low, high - middle], 0.0)
-        ax.errorbar(middle, places, xerr=error, fmt="o", color=colour, markersize=4, capsize=2, label=kind)
+        known, at = np.isfinite(low), np.array(places)
+        for some, face, words in ((known, colour, kind), (~known, "white", f"{kind}, one seed: no interval")):
+            if some.any():
+                error = np.where(known, [middle - low, high - middle], 0.0)[:, some]
+                ax.errorbar(
+                    middle[some], at[some], xerr=error, fmt="o", color=colour, markersize=4, capsize=2,
+                    markerfacecolor=face, label=words,
+                )  # fmt: skip
     ax.set_yticks(range(len(kept)), [j.label for _, j in kept], fontsize=8)
     better = "better" if own.larger_is_better else "worse"
+    ax.set_title(own.title, fontsize=10)
     ax.set(
-        title=own.title,
         xlabel=f"difference in {own.unit}, 95 % interval (right is {better})",
         ylim=(len(kept) - 0.4, -0.6),
     )
-    ax.legend(fontsize=7, loc="best")

@@ -29,7 +29,7 @@ class Judged:
         verdict: Word of `statistics.verdict`.
         test_error: Standard error by the choice of the test set; nan where answers are not kept.
         seeds: Fewest seeds of its arms.
-        blocked: The same with the seed as a block, a check that was not planned.
+        blocked: The same with the seed as a block, a check that was not planned; ``None`` with one seed.
     """
 
     label: str
@@ -49,10 +49,12 @@ class Found:
     Attributes:
         experiment: Which.
         folder: Of the logs.
+        measure: Column of the results that is compared; runs without it are left out.
     """
 
     experiment: Experiment
     folder: Path = logs.FOLDER
+    measure: str = "test"
 
     @cached_property
     def rows(self) -> list[logs.Row]:
@@ -65,7 +67,7 @@ class Found:
         """Results of each arm that has any."""
         arms: dict[str, list[logs.Row]] = {}
         for row in self.rows:
-            if row["part"] == "reported" and "test" in row:
+            if row["part"] == "reported" and self.measure in row:
                 arms.setdefault(row["arm"], []).append(row)
         return arms
 
@@ -78,7 +80,9 @@ class Found:
     def pooled(self) -> statistics.Pooled:
         """Means in the unit of the experiment, and their common error."""
         scale = self.experiment.scale
-        return statistics.pooled({name: [scale * row["test"] for row in rows] for name, rows in self.reported.items()})
+        return statistics.pooled(
+            {name: [scale * row[self.measure] for row in rows] for name, rows in self.reported.items()}
+        )
 
     @cached_property
     def answers(self) -> dict[str, np.ndarray]:
@@ -109,12 +113,12 @@ class Found:
     def judged(self, label: str, weights: Weights, found: Contrast, p: float) -> Judged:
         """A contrast with its verdict."""
         error = nan
-        if set(weights) <= set(self.answers):
+        if self.measure == "test" and set(weights) <= set(self.answers):  # the answers are those of the test
             error = self.experiment.scale * statistics.paired_sampling_error(self.answers, weights)
         seeds = min(self.pooled.counts[arm] for arm in weights)
         scale = self.experiment.scale
-        values = {arm: {row["seed"]: scale * row["test"] for row in rows} for arm, rows in self.reported.items()}
-        blocked = statistics.blocked(values, weights)
+        values = {arm: {row["seed"]: scale * row[self.measure] for row in rows} for arm, rows in self.reported.items()}
+        blocked = statistics.blocked(values, weights) if seeds > 1 else None
         return Judged(label, (), found, p, statistics.verdict(found, self.experiment.bound, p), error, seeds, blocked)
 
     def of(self, label: str, weights: Weights) -> Judged:
@@ -124,6 +128,21 @@ class Found:
             return Judged(label, missing)
         found = statistics.contrast(self.pooled, weights)
         return self.judged(label, weights, found, found.p)
+
+    @cached_property
+    def alone(self) -> dict[str, logs.Row]:
+        """Rows of `evidence.costs` by arm: steps timed with nothing beside them."""
+        rows = logs.read(self.folder, "costs", "results")
+        return {row["arm"]: row for row in rows if row["experiment"] == self.experiment.name}
+
+    def more_weights(self, weights: Weights) -> float:
+        """By which share the arms that are added have more weights that learn than those that are taken away."""
+        sides = [
+            [self.reported[arm][0].get("trained_parameters", 0) for arm, c in weights.items() if c * sign > 0]
+            for sign in (1, -1)
+        ]
+        added, taken = (sum(side) / len(side) for side in sides)
+        return added / taken - 1.0 if taken else 0.0
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -148,6 +167,6 @@ def shown(x: float, unit: str, *, signed: bool = True) -> str:
 
 def interval(found: Any, unit: str, *, signed: bool = True) -> str:
     """``low to high``."""
-    if not np.isfinite(found.low):
+    if found is None or not np.isfinite(found.low):
         return "no interval"
     return f"{shown(found.low, unit, signed=signed)} to {shown(found.high, unit, signed=signed)}"

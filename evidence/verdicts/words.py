@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import textwrap
-from math import isnan
+from collections.abc import Callable
 from pathlib import Path
 
 from evidence import logs
-from evidence.experiments import PRIMARY
-from evidence.verdicts import distance
-from evidence.verdicts.claims import subject
+from evidence.experiments import EXPERIMENTS, PRIMARY
+from evidence.statistics import ONE_SEED
+from evidence.verdicts import plain
 from evidence.verdicts.found import Found, Judged, interval, shown
+from evidence.verdicts.subjects import subject
 from evidence.verdicts.tables import wished
 
 WIDTH = 118
-ALONE = (["window"], ["window+top_k"])  # supports that see nothing but a window
+WIDER = 0.02  # share of more weights that is told
 HEAD = """# Does a bounded-confidence rule make a better Transformer?
 
 A Transformer's token listens to all others, a little to most and much to a few. *Krause attention* (arXiv 2602.11534)
@@ -24,13 +25,14 @@ The paper reports better pictures classified at less computation, and says that 
 every part is switched on and off by itself, with several random starts, on small sets and short schedules, so that a
 difference can be laid at the door of one part. How all of it was fixed beforehand is in `PROTOCOL.md`; every number
 with its interval in `krause_paper.md`; the logs in `logs/`. This page is regenerated from them by `make evidence`."""
-HINTS = "Beside it, to be taken as hints (of twenty that hide nothing, one looks like something by chance)"
+HINTS = "To be taken as hints (of twenty that hide nothing, one looks like something by chance)"
 READ = (
     "How to read it: behind each difference stands a bracket in which the true one lies, 95 times of 100. *It helps* "
     "or *it costs*: the bracket leaves out 0. *No difference*: it lies within bounds that were set before (half a "
-    "point, 0.005 bits a byte). *These runs cannot tell*: neither, which does not mean that there is nothing: more "
-    "random starts would be needed. Results were looked at more than once while runs came in (`PROTOCOL.md`, section "
-    "8); no run was added, left out or repeated for what was seen, and the brackets are those of a single look."
+    "point, 0.005 bits a byte, 0.01 bits a dimension). *These runs cannot tell*: neither, which does not mean that "
+    "there is nothing: more random starts would be needed. Results were looked at more than once while runs came in "
+    "(`PROTOCOL.md`, section 8); no run was added, left out or repeated for what was seen, and the brackets are those "
+    "of a single look."
 )
 END = """## How to repeat it
 
@@ -39,7 +41,8 @@ END = """## How to repeat it
     python -m evidence.vits OUT --data DATA                                         these two, looked at
     python -m evidence.run smollm2 --workers 4 --data DATA --out OUT                one GPU; adapters of SmolLM2-135M
     python -m evidence.long_range --preset small --out OUT                          a CPU, an hour
-    python -m evidence.long_range --preset large --workers 6 --out OUT              a GPU; of a CPU's core 80 minutes
+    python -m evidence.long_range --preset large --workers 6 --out OUT              a GPU; of a CPU's core 90 minutes
+    python -m evidence.costs fashion cifar novels mnist --out OUT                   one GPU; a step of each arm, alone
     python -m evidence.logs OUT                                                     joins what was found into the logs
     make evidence                                                                   pages and figure
 
@@ -53,34 +56,61 @@ def page(found: dict[str, Found], folder: Path = logs.FOLDER) -> str:
     for one in found.values():
         if one.counts[0] and (one.experiment.primary or one.experiment.exploratory):
             parts += [f"## {one.experiment.title}", sentences(one)]
-    parts += ["## Attention sinks", sinks(folder), "## Long range", long_range(folder)]
+    parts += ["## Attention sinks", plain.sinks(folder), "## Long range", plain.long_range(folder)]
     parts += ["## What is not known", unknown(found), END]
     return "\n\n".join(map(wrapped, parts)) + "\n"
 
 
 def short(found: dict[str, Found]) -> str:
-    """Each question that was asked beforehand, over the sets on which it was asked."""
+    """Each question that was asked beforehand, over the sets on which it was asked, then over variants of the model."""
     lines = []
     for label in PRIMARY:
-        said: dict[str, list[str]] = {}
-        for one in found.values():
-            for judged in one.contrasts("primary"):
-                if judged.label == label and judged.found is not None:
-                    said.setdefault(outcome(judged, one), []).append(one.experiment.title.split(",")[0])
+        said = said_of(found, "primary", lambda one, judged, label=label: place(one) if judged.label == label else None)
         if said:
-            places = "; ".join(f"{word} on {' and '.join(sets)}" for word, sets in said.items())
-            lines.append(f"- {subject(label)}: {places}.")
+            lines.append(f"- {subject(label)}: {said}.")
     if not lines:
         return "Not run yet."
+    others = {
+        label: said_of(found, "exploratory", lambda one, judged, label=label: variant(judged.label, label))
+        for label in PRIMARY
+    }
+    if any(others.values()):
+        lines.append("\nThe same of two further models on Fashion-MNIST (hints, not corrected for their number):\n")
+        lines += [f"- {subject(label)}: {said}." for label, said in others.items() if said]
     return "\n".join([*lines, "", READ])
+
+
+def said_of(found: dict[str, Found], kind: str, place: Callable[[Found, Judged], str | None]) -> str:
+    """Outcomes and the places that have them, in words; contrasts without a place are left out."""
+    said: dict[str, list[str]] = {}
+    for one in found.values():
+        for judged in one.contrasts(kind):
+            where = place(one, judged)
+            if where is not None and judged.found is not None:
+                said.setdefault(outcome(judged, one), []).append(where)
+    return "; ".join(f"{word} {' and '.join(places)}" for word, places in said.items())
+
+
+def place(one: Found) -> str:
+    """On which set."""
+    return f"on {one.experiment.title.split(',')[0]}"
+
+
+def variant(label: str, plain_label: str) -> str | None:
+    """``with post-norm`` of the contrast ``window - full, post-norm``; ``None`` of another one's."""
+    rest = label.removeprefix(f"{plain_label}, ")
+    return f"with {rest}" if rest != label else None
 
 
 def outcome(judged: Judged, one: Found) -> str:
     """A verdict in a word or two."""
     assert judged.found is not None
     better = (judged.found.estimate > 0) == one.experiment.larger_is_better
-    words = {"differs": "helps" if better else "costs", "no difference": "no difference", "undecided": "undecided"}
-    return words.get(judged.verdict, f"{'helps' if better else 'costs'} a little")
+    words = {
+        "differs": "helps" if better else "costs",
+        "differs, negligibly": f"{'helps' if better else 'costs'} a little",
+    }
+    return words.get(judged.verdict, judged.verdict)
 
 
 def wrapped(part: str) -> str:
@@ -100,7 +130,8 @@ def sentences(one: Found) -> str:
     for kind in ("primary", "exploratory"):
         judged = [j for j in one.contrasts(kind) if j.found is not None]
         if judged:
-            lines.append("\nAsked beforehand:\n" if kind == "primary" else f"\n{HINTS}:\n")
+            hints = HINTS if len(lines) == 1 else f"Beside it, {HINTS[0].lower()}{HINTS[1:]}"
+            lines.append("\nAsked beforehand:\n" if kind == "primary" else f"\n{hints}:\n")
             lines += [f"- {sentence(j, one)}" for j in judged]
     rates = {row["learning_rate"] for rows in one.reported.values() for row in rows if "learning_rate" in row}
     others = {arm: rate for arm, rate in wished(one).items() if rate not in rates}
@@ -111,6 +142,12 @@ def sentences(one: Found) -> str:
             f"\nAll arms share one learning rate, {shared}, the best on average when it was chosen. By themselves some "
             f"would have taken another: {told}. So they may be shown a little below what they can do."
         )
+    tuned = EXPERIMENTS[one.experiment.beside or one.experiment.name].tuning_arms
+    if rates and len(tuned) == 1:
+        lines.append(
+            f"\nThe learning rate, for all arms the same, is the best of `{tuned[0]}` alone: an advantage for that "
+            "arm, if for any."
+        )
     return "\n".join(lines)
 
 
@@ -118,52 +155,23 @@ def sentence(judged: Judged, one: Found) -> str:
     """One contrast in words."""
     found, unit = judged.found, one.experiment.unit
     assert found is not None
-    number = f"{shown(found.estimate, unit)} {unit} ({interval(found, unit)})"
+    bracket = "" if judged.verdict == ONE_SEED else f" ({interval(found, unit)})"
+    number = f"{shown(found.estimate, unit)} {unit}{bracket}"
     helps = (found.estimate > 0) == one.experiment.larger_is_better
     ends = {
         "differs": "it **helps**" if helps else "it **costs**",
         "differs, negligibly": f"it {'helps' if helps else 'costs'}, by less than counts ({one.experiment.bound:g})",
         "no difference": f"**no difference** that counts ({one.experiment.bound:g})",
         "undecided": "these runs cannot tell",
+        ONE_SEED: "an arm with one random start, so no bracket",
     }
-    end = "one random start, no interval" if isnan(judged.p) else ends[judged.verdict]
+    end = ends[judged.verdict]
     if judged.verdict == "undecided" and found.low * found.high > 0:  # Holm's correction alone
         end += f" (the bracket leaves out 0, but {len(PRIMARY)} questions were asked: corrected p {judged.p:.2g})"
+    more = one.more_weights({**one.experiment.primary, **one.experiment.exploratory}[judged.label])
+    if abs(more) > WIDER:
+        end += f" ({abs(more):.0%} {'more' if more > 0 else 'fewer'} weights learn, which may be a part of it)"
     return f"{subject(judged.label)}: {number}; {end}."
-
-
-def long_range(folder: Path) -> str:
-    """Where the rule fails: beyond its horizon."""
-    alone = [c for (_, _, arm), c in distance.rows(folder).items() if arm.split(".")[1:] in ALONE]
-    asked, right = (sum(int(c[name][int(c["horizon"]) + 1 :].sum()) for c in alone) for name in ("asked", "right"))
-    if not asked:
-        return "Not run yet."
-    chance = max(float(c["chance"]) for c in alone)
-    return (
-        "A stack of L windows of W tokens can carry news L (W - 1) tokens far, whatever it has learned: the derivative "
-        "of its answer by anything further back is exactly zero. Models with a window alone were asked for what lay "
-        f"beyond (the same questions to each): of {asked} answers {right / asked:.3f} were right; of guesses "
-        f"{chance:.3f} are. A few first tokens that stay visible, or a softmax branch beside the window, are the ways "
-        "out; the table in `krause_paper.md` shows how far each goes."
-    )
-
-
-def sinks(folder: Path) -> str:
-    """What the first token gets in the trained twins; nothing without their logs."""
-    parts = []
-    for log, name in (("twins", "the pair that draws digits"), ("vits", "the vision transformers (CLS)")):
-        rows = {row["model"]: row for row in logs.read(folder, log, "results") if row["control"] == "trained"}
-        if rows:
-            cells = [f"{rows[m]['sink_rate']:.1f} % of heads under {m}" for m in ("softmax", "krause")]
-            parts.append(f"{name}: {' and '.join(cells)}")
-    if not parts:
-        return "Not looked at yet."
-    return (
-        "The paper shows fewer attention sinks, without scores. A sink here is a head in which the first token gets "
-        f"over 0.3 of the weight of the queries that can hear it. Of {'; of '.join(parts)}. A row of k keys cannot "
-        "give each of them little, so whoever is chosen often is a sink by that measure: a property of top-k. Tables "
-        "with untrained and shuffled controls are in `krause_paper.md`."
-    )
 
 
 def unknown(found: dict[str, Found]) -> str:
