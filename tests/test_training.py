@@ -216,6 +216,17 @@ def test_a_folder_of_another_run_is_refused_and_left_as_it_is(tables, tmp_path):
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
 
+def test_a_run_is_not_written_among_its_data(tmp_path):
+    """Its folders best/ and last/ would be classes of the next run, its vocabulary a text."""
+    data = made.picture_folders(tmp_path / "pictures")
+    tables = {"data": {"format": "folders", "path": str(data), "size": 8}}
+    before = sorted(data.rglob("*"))
+    for out in (data, data / "run"):
+        with pytest.raises(ValueError, match=r"out must not lie in data.path, .* choose another folder"):
+            train(tables, out=out)
+    assert sorted(data.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [

@@ -9,7 +9,7 @@ import pickle
 import numpy as np
 import pytest
 
-from krause_dynamics.training.split import found_in, pictures
+from krause_dynamics.training.split import amount, found_in, pictures
 from krause_dynamics.training.tables import Data
 from tests import training_data as made
 
@@ -202,6 +202,47 @@ def test_folders_that_are_no_classes_or_no_parts(tmp_path):
     (tmp_path / "d" / "train").rename(tmp_path / "d" / "training")
     with pytest.raises(ValueError, match=r"has val, so that its parts must be named train/, .* it has also training"):
         found(tmp_path / "d", "folders", size=8)
+
+
+def test_what_programs_leave_among_the_data_is_not_read(tmp_path):
+    """Resource forks of one system and folders of checkpoints begin with a point; both hold bytes that are no data."""
+    made.picture_folders(tmp_path / "d")
+    inside = tmp_path / "d" / "train" / "dark"
+    (inside / "._0.png").write_bytes(b"\0\5\x16\7")
+    (inside / ".ipynb_checkpoints").mkdir()
+    (inside / ".ipynb_checkpoints" / "0-checkpoint.png").write_bytes(b"")
+    assert len(found(tmp_path / "d", "folders", size=8).train) == 12
+    made.json_lines(tmp_path / "t")
+    (tmp_path / "t" / "._documents.jsonl").write_bytes(b"\xff")
+    assert len(found(tmp_path / "t", "jsonl").train) == 40
+
+
+def test_a_split_that_leaves_a_class_nothing_to_learn_from_is_refused(tmp_path):
+    """One picture of a class among many: some seeds hold it out, and say so; the others train on it."""
+    from PIL import Image
+
+    for name, number in (("common", 11), ("rare", 1)):
+        (tmp_path / name).mkdir()
+        for i in range(number):
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / name / f"{i}.png")
+    read, told = found(tmp_path, "folders", size=8), 0
+    for seed in range(12):
+        data = Data(format="folders", path="x", validation=0.2, test=0.2, split_seed=seed)
+        if 11 in np.random.default_rng(seed).permutation(12)[:4]:  # where the split holds out the last picture
+            told += 1
+            with pytest.raises(ValueError, match=rf"holds out all of rare: .*data.split_seed, now {seed};"):
+                pictures(read, data)
+        else:
+            assert (pictures(read, data)["train"].labels == 1).sum() == 1
+    assert 0 < told < 12  # 4 of 12 pictures are held out
+
+
+def test_a_share_of_a_few_is_one_of_them():
+    assert [amount("data.test", 0.1, whole) for whole in (2, 3, 5, 20)] == [1, 1, 1, 2]
+    with pytest.raises(ValueError, match="data.test must be a share below 1 or a number"):
+        amount("data.test", 0.0, 20)
+    with pytest.raises(ValueError, match="below 1, got 0.1"):
+        amount("data.test", 0.1, 1)
 
 
 def test_grey_values_of_16_bits_and_turned_pictures_are_read_as_they_look(tmp_path):

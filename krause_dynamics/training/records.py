@@ -18,6 +18,7 @@ import numpy as np
 from krause_dynamics._files import check_target, reading, regular, write_bytes
 from krause_dynamics.training.configuration import TrainingConfiguration
 
+WHOLE = ("folders", "text", "jsonl")  # formats that read what they find in a folder, a run's own files too
 FIRST = ("epoch", "step", "split", "loss")
 
 
@@ -84,10 +85,16 @@ def prepared(out: Path, configuration: TrainingConfiguration) -> Path:
     """The folder of a run, made where it is not there, with its configuration.
 
     Raises:
-        ValueError: It holds the run of another configuration, which is left as it is, or is no folder to write to.
+        ValueError: It holds the run of another configuration, which is left as it is, is no folder to write to, or lies
+            among the data.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"out must be a folder, got the file {out}")
+    data = Path(configuration.data.path).resolve()
+    if configuration.data.format in WHOLE and data.is_dir() and out.resolve().is_relative_to(data):
+        raise ValueError(
+            f"out must not lie in data.path, all of which is read as data; got {out} in {data}: choose another folder"
+        )
     out.mkdir(parents=True, exist_ok=True)
     path = check_target("out", out / "configuration.toml")
     if path.exists():

@@ -11,6 +11,7 @@ import torch
 from krause_dynamics._value import check_names
 from krause_dynamics.training.corpora import corpus
 from krause_dynamics.training.formats import FORMATS, PICTURES, Found, Pictures
+from krause_dynamics.training.formats.files import listed
 from krause_dynamics.training.kinds import KINDS
 from krause_dynamics.training.tasks import Classes, Levels, Task, Tokens
 
@@ -67,7 +68,22 @@ def pictures(found: Found, data: Any) -> dict[str, Pictures]:
     if test is None:
         test = whole.part(order[held : held + apart])
     assert isinstance(test, Pictures)
+    if data.limit is None:
+        _check_classes(found.classes, whole.labels[kept], data.split_seed)
     return {"train": whole.part(kept), "validation": whole.part(order[:held]), "test": test}
+
+
+def _check_classes(classes: tuple[str, ...], labels: np.ndarray, seed: int) -> None:
+    """Refuse a split that leaves a class nothing to learn from.
+
+    Raises:
+        ValueError: All pictures of a class are held out.
+    """
+    if lost := [name for i, name in enumerate(classes) if not (labels == i).any()]:
+        raise ValueError(
+            f"every class must keep pictures to learn from, the split holds out all of {listed(lost)}: add pictures "
+            f"there, or draw another split (data.split_seed, now {seed}; data.validation, data.test)"
+        )
 
 
 def texts(found: Found, data: Any) -> dict[str, list[str]]:
@@ -93,12 +109,12 @@ def _apart(documents: list[str], wanted: float, name: str, seed: int) -> tuple[l
 
 
 def amount(name: str, given: float, whole: int) -> int:
-    """A number, or a share of the whole; at least one.
+    """A number, or a share of the whole, which is one at least: a tenth of three documents is one of them.
 
     Raises:
         ValueError: None or all of them.
     """
-    count = round(given * whole) if given < 1 else round(given)
+    count = max(round(given * whole), 1 if given > 0 else 0) if given < 1 else round(given)
     if not 0 < count < whole:
         raise ValueError(f"{name} must be a share below 1 or a number of examples below {whole}, got {given:g}")
     return count

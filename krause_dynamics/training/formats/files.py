@@ -112,6 +112,17 @@ class _Arrays(pickle.Unpickler):
         raise pickle.UnpicklingError("it refers to objects outside")
 
 
+def files_below(folder: Path, endings: Iterable[str]) -> list[Path]:
+    """Files of these endings in a folder and all below it, in order; hidden ones, left by programs, are not meant."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in endings
+        and not any(part.startswith((".", "__")) for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
 def misnamed(folder: Path, parts: Iterable[str], others: Iterable[str], ending: str) -> str:
     """That a folder has some parts by name, but not the one to learn from, or something beside them."""
     known = ", ".join(f"{name}{ending}" for names in NAMES.values() for name in names)

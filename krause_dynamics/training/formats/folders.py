@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics.training.formats.files import NAMES, Reader, listed, misnamed
+from krause_dynamics.training.formats.files import NAMES, Reader, files_below, listed, misnamed
 from krause_dynamics.training.formats.values import Found, Pictures
 
 FOLDERS = "a folder for each class holding pictures (or train/ and test/ with such folders)"
@@ -63,7 +63,7 @@ def _folder(reader: Reader, root: Path, classes: tuple[str, ...], size: int, cha
         raise ValueError(f"{root} has classes that train/ has not: {listed(strange)}")
     pixels, labels = [], []
     for label, name in enumerate(classes):
-        for path in sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in ENDINGS and p.is_file()):
+        for path in files_below(root / name, ENDINGS):
             pixels.append(_picture(path, reader.content(path), size, channels))
             labels.append(label)
     if not pixels:

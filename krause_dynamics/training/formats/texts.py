@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from krause_dynamics.training.formats.files import NAMES, Reader, misnamed
+from krause_dynamics.training.formats.files import NAMES, Reader, files_below, misnamed
 from krause_dynamics.training.formats.values import Found
 
 TEXT = "train.txt, valid.txt and test.txt, or any .txt files (one document each), or be one .txt file"
@@ -49,7 +49,7 @@ def _found(path: Path, sha256: Mapping[str, str], ending: str, expected: str, do
         reader, files = Reader(path.parent, expected, sha256), [path]
     else:
         reader = Reader(path, expected, sha256)
-        files = sorted(p for p in path.rglob(f"*{ending}") if p.is_file())
+        files = files_below(path, {ending})
     if not files:
         reader.need(f"*{ending}")
 
