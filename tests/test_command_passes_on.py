@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -149,17 +150,25 @@ def test_further_sections_are_computed_with_the_options_of_the_analysis(name, mo
         "tracks": "record",
     }
     module = kd.models if name == "branches" else kd.checkpoints
-    loaded = SimpleNamespace(tokenizer="a tokenizer")
-    monkeypatch.setattr(kd.checkpoints, "load", lambda *given, **options: asked.append((given, options)) or loaded)
-    monkeypatch.setattr(module, functions[name], lambda *given, **options: asked.append((given, options)) or name)
+    loaded = SimpleNamespace(tokenizer="a tokenizer", model=torch.nn.Linear(2, 2, dtype=torch.bfloat16))
+    dtypes = []
+
+    def called(*given, **options):
+        asked.append((given, options))
+        dtypes.append(loaded.model.weight.dtype)
+        return name
+
+    monkeypatch.setattr(module, functions[name], called)
     monkeypatch.setattr(kd.checkpoints, "tracks", lambda run, *, tokenizer: (run, tokenizer))
-    settings = {"sequence_length": 9, "max_sequences": 3, "batch_size": 2, "dtype": None, "device": "cpu", "part": "p"}
-    (result,) = beside.results([name], "m", "t.txt", settings | {"trust_remote_code": False}, progress=True)
-    loading, call = asked
-    assert loading == (("m",), {"dtype": "float32", "device": "cpu", "part": "p", "trust_remote_code": False})
+    settings = {"sequence_length": 9, "max_sequences": 3, "batch_size": 2, "dtype": None}
+    (result,) = beside.results([name], loaded, "t.txt", settings, progress=True)
+    (call,) = asked
     assert call[0] == (loaded, "t.txt")
     sizes = {"sequence_length": 9, "max_sequences": 3, "batch_size": 2, "progress": True}
     assert call[1] == (sizes | {"max_sequences": 1, "attention": None} if name == "tracks" else sizes)
+    beside.results([name], loaded, "t.txt", settings | {"dtype": "bfloat16"}, progress=True)
+    assert dtypes == [torch.float32, torch.bfloat16]  # unless one is asked for
+    assert loaded.model.weight.dtype == torch.bfloat16
     assert result == (("tracks", "a tokenizer") if name == "tracks" else name)
 
 
@@ -169,8 +178,8 @@ def test_further_sections_are_computed_with_the_options_of_the_analysis(name, mo
         (("--beside", "forecast"), "add --report"),
         (("--report", "a.html", "--beside", "forcast"), "did you mean 'forecast'"),
         (
-            ("--report", "a.html", "--beside", "tracks", "--memory", "1GB", "--truncate"),
-            "leave --truncate, --memory away",
+            ("--report", "a.html", "--beside", "tracks", "--pad-token", "3", "--truncate"),
+            "leave --truncate, --pad-token away",
         ),
     ],
 )
@@ -187,6 +196,7 @@ def test_sections_stand_on_the_page_and_replace_nothing(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(kd.checkpoints, "analyze", lambda *_, **__: analysis())
+    monkeypatch.setattr(beside, "loaded", lambda *given: given[0])
     monkeypatch.setattr(beside, "results", lambda names, *_: [f"of {name}" for name in names])
     told = []
     monkeypatch.setattr(report, "write_page", lambda *given, beside: told.append(beside) or [given[1]])

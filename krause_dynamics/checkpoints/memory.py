@@ -117,16 +117,13 @@ def placed(
     Raises:
         ValueError: Not even one block at a time fits; the message says what would.
     """
-    allowed = amount(budget)
-    if loading.get("device") == "auto":
-        raise ValueError("memory is what one device may use; with device='auto' accelerate divides the model by itself")
     if not isinstance(model, str | os.PathLike):
+        _check_one_device(loading)
+        amount(budget)
         checkpoint = load(model, **loading)
         return checkpoint, model_inputs(checkpoint, inputs, **cutting)
-    outline = load_outline(model, **loading)
-    prepared = model_inputs(outline, inputs, **cutting)
-    where = torch.device(loading.get("device") or "cpu")
-    need = Need.of(outline.backbone, prepared, batch_size, resident(where))
+    allowed = amount(budget)
+    need, outline, prepared = _asked(model, inputs, batch_size, cutting, loading)
     loading["tokenizer"] = outline.tokenizer
     if need.whole <= allowed:
         return load(model, **loading), prepared
@@ -139,3 +136,43 @@ def placed(
             f"{words(need.states)}; a smaller batch_size, shorter or fewer sequences need less"
         )
     return load_on_disk(model, **loading), prepared
+
+
+def check_whole(
+    model: str | os.PathLike[str],
+    inputs: Any,
+    budget: Any,
+    *,
+    batch_size: int,
+    cutting: dict[str, Any],
+    **loading: Any,
+) -> None:
+    """Whether all of a model fits into a budget; arguments as of `placed`.
+
+    Raises:
+        ValueError: It does not; the message says what would do.
+    """
+    allowed = amount(budget)
+    need, _, _ = _asked(model, inputs, batch_size, cutting, loading)
+    if need.whole > allowed:
+        raise ValueError(
+            f"memory must be at least {words(need.whole)} for the whole of this model, received {budget!r}: the "
+            f"process has {words(need.process)}, weights take {words(need.rest + need.blocks)}, a batch of "
+            f"{batch_size} up to {words(need.work)}"
+        )
+
+
+def _asked(
+    model: str | os.PathLike[str], inputs: Any, batch_size: int, cutting: dict[str, Any], loading: dict[str, Any]
+) -> tuple[Need, Checkpoint, Inputs]:
+    """What a model of a folder needs, its outline, and the inputs as it takes them."""
+    _check_one_device(loading)
+    outline = load_outline(model, **loading)
+    prepared = model_inputs(outline, inputs, **cutting)
+    where = torch.device(loading.get("device") or "cpu")
+    return Need.of(outline.backbone, prepared, batch_size, resident(where)), outline, prepared
+
+
+def _check_one_device(loading: dict[str, Any]) -> None:
+    if loading.get("device") == "auto":
+        raise ValueError("memory is what one device may use; with device='auto' accelerate divides the model by itself")

@@ -66,7 +66,10 @@ def analyze(
     ] = None,
     beside: Annotated[
         list[str] | None,
-        typer.Option(help="Further sections of the page: forecast, confidence, branches or tracks; once for each."),
+        typer.Option(
+            help="Further sections of the page: forecast, confidence, branches or tracks; once for each. The model is "
+            "read once, and whole: --memory must have room for it."
+        ),
     ] = None,
     *,
     output: Output,
@@ -112,10 +115,15 @@ def _analyze(
 
     inputs = _inputs(text, token_ids)
     folder, page = _homes(out, page, beside, output)
-    sections = further.results(beside, model, inputs, settings, output.progress)
+    read: Any = model
+    sections: list[Any] = []
+    if beside:
+        read = further.loaded(model, inputs, settings)
+        sections = further.results(beside, read, inputs, settings, output.progress)
+        settings = {name: value for name, value in settings.items() if name not in further.LOADED}
     terminated = False
     try:
-        dataset = run(model, inputs, progress=output.progress, **settings)
+        dataset = run(read, inputs, progress=output.progress, **settings)
     except Terminated as error:
         terminated = True
         if (dataset := error.result) is None:
