@@ -90,7 +90,8 @@ def _strongest(values: xarray.DataArray, tokens: str) -> str | None:
 def _learned(values: xarray.DataArray, tokens: str) -> str | None:
     if not float(values.max()) > 0:
         return None
-    return f"Learned sinks, which are no tokens, take {100 * float(values.mean()):.0f} % of all attention."
+    share = 100 * float(values.mean())
+    return f"Logits without a token (learned sinks, padding of windows) take {share:.0f} % of all attention."
 
 
 # By the name of a measure, in the order of a report: states, then sinks and attention.

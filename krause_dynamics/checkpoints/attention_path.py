@@ -40,7 +40,7 @@ def path_of(model: Any, attention: str | None, blocks: list[torch.nn.Module]) ->
                 "attention='eager' is for models of transformers that return their weights; leave it out, calls of "
                 "others are seen as they are made"
             )
-        return "calls" if own else "krause"
+        return "calls" if own else "windows" if windows.in_windows(blocks) else "krause"
     if windows.in_windows(blocks):
         return "windows"
     if attention == "eager":

@@ -21,8 +21,9 @@ With A the row-stochastic weights of T queries (rows, i) over T keys (columns, k
   sampled row;
 * score spread  standard deviation of ln A_ik over the keys that query i hears (which is that of the scores), mean over
   the sampled rows that hear at least 8; participation  sum_k A_ik^2, mean over the same rows;
-* learned sink  mean over rows of the share that goes to a learned logit without a key (gpt-oss): A_ik are the shares of
-  the keys, which then sum to less than 1; their entropy is that of the keys among themselves.
+* learned sink  mean over rows of the share that goes to a learned logit without a key (gpt-oss), or to padding inside
+  windows of a picture (SAM): A_ik are the shares of the keys, which then sum to less than 1; their entropy is that of
+  the keys among themselves.
 """
 
 from __future__ import annotations

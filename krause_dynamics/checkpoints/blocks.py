@@ -101,7 +101,7 @@ def find_blocks(model: Any, blocks: Sequence[nn.Module] | None = None) -> tuple[
         raise UnsupportedModel(
             f"{type(model).__name__} merges its tokens between stages, so that no sequence of patches runs through all "
             "of its blocks: what is analysed keeps its tokens. Pass the blocks of one stage of the picture, such as "
-            "blocks=list(model.encoder.layers[0].blocks) of Swin"
+            "blocks=list(model.encoder.layers[0].blocks) of Swin, or list(model.layers[:2]) of KSwin"
         )
     layers = int(getattr(model.config, "num_hidden_layers", 0) or 0)
     groups = getattr(getattr(model, "encoder", None), "albert_layer_groups", None)

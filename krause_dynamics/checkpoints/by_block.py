@@ -21,6 +21,7 @@ from krause_dynamics.checkpoints import one_block
 from krause_dynamics.checkpoints.blocks import device_of
 from krause_dynamics.checkpoints.finite import NotFinite
 from krause_dynamics.checkpoints.measures import Measuring
+from krause_dynamics.checkpoints.residual_stream import as_tokens
 from krause_dynamics.checkpoints.sequences import marks_of
 from krause_dynamics.checkpoints.stream import Passes
 from krause_dynamics.errors import UnsupportedModel
@@ -182,7 +183,7 @@ class ByBlock:
             )
         if watch.stream.last is None:
             raise UnsupportedModel(f"block {block + 1} left no state")
-        return watch.stream.last.detach().cpu()
+        return watch.stream.last.detach().cpu().contiguous()  # as a file will give it back: sums in one order
 
     def _kept(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         arrays: dict[str, np.ndarray] = {}
@@ -199,7 +200,7 @@ class ByBlock:
             state = torch.from_numpy(arrays[f"state/{place}"]).view(getattr(torch, header["dtypes"][place]))
             self.states[place] = state
             mine = {name.partition("/")[2]: x for name, x in arrays.items() if name.startswith(f"{place}/")}
-            layers.resume(mine, state.to(torch.float32))
+            layers.resume(mine, as_tokens(state, time_major=self.run.time_major))
 
 
 def identity(run: Passes, options: dict[str, Any]) -> dict[str, Any]:

@@ -168,16 +168,18 @@ def _linearised(run: Passes, predicted: list[np.ndarray]) -> Iterator[None]:
     """Inside, every block that is about to run is first asked what it does near the mean of its tokens."""
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        tokens = entering_state(module, args, kwargs)
+        entering = entering_state(module, args, kwargs)
+        axes = entering.shape[1:-1]  # of a map, rows and columns
 
         def block(states: Tensor) -> Tensor:
+            states = states.unflatten(1, axes)
             given = (states, *args[1:]) if args else args
             named = kwargs if args else kwargs | {state_name(kwargs): states}
             out = module.forward(*given, **named)
             answer: Tensor = out[0] if isinstance(out, tuple | list) else out
-            return answer
+            return answer.flatten(1, -2)
 
-        predicted.append(predicted_contraction(block, tokens))
+        predicted.append(predicted_contraction(block, entering.flatten(1, -2)))
 
     hooks = [
         module.register_forward_pre_hook(before, with_kwargs=True)

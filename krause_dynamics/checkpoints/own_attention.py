@@ -109,6 +109,17 @@ def statistics_of_call(call: Call, min_queries: int, keep_weights: bool) -> Head
         return summary(visible(rule, request, causal), sums, min_queries)
 
 
+def weights_of_call(call: Call) -> Tensor:
+    """The weights of one call (b, h, S, S), in float32 or better, 0 where a key is not heard; of windows: small.
+
+    Raises:
+        UnsupportedModel: As `lifted`.
+    """
+    with torch.no_grad():
+        rule, request = lifted(call)
+        return log_rows(rule, request, slice(0, request.queries.shape[-2])).softmax(-1).nan_to_num(0.0)
+
+
 def visible(rule: Interaction, request: Request, causal: bool) -> AttentionCall:
     """Who may be heard by the index rules and masks of an interaction, whatever its score and its ranks."""
     keys: list[Tensor] = []

@@ -158,7 +158,7 @@ def _tokens(model: Any, pictures: Pictures, blocks: Sequence[nn.Module] | None) 
             f"{type(model).__name__} makes other tokens of the same picture in every pass (a masked autoencoder draws "
             "the order of its patches); load its weights into the model without that, such as ViTModel"
         )
-    return int(first.shape[1])
+    return int(first[0, ..., 0].numel())  # of a map (n, rows, columns, d) too
 
 
 def _entering(model: Any, pictures: Pictures, blocks: Sequence[nn.Module] | None) -> Tensor:

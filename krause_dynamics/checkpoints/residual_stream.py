@@ -30,6 +30,26 @@ def entering_state(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     return entering
 
 
+def as_tokens(state: Tensor, *, time_major: bool = False) -> Tensor:
+    """A state as (batch, T, d), in float32 and a copy that later in-place operations of the model cannot reach.
+
+    Numbers lie in the order of the axes, so that what is measured does not depend on how a model lays its states out.
+
+    Args:
+        state: (batch, T, d), or a map (batch, rows, columns, d), whose rows are put one after the other.
+        time_major: Whether it is (T, batch, d).
+    """
+    state = state.transpose(0, 1) if time_major else state.flatten(1, -2)
+    return state.detach().to(dtype=torch.float32, copy=True, memory_format=torch.contiguous_format)
+
+
+def is_map(module: nn.Module, state: Tensor) -> bool:
+    """Whether a state of four axes is (batch, rows, columns, d), by a norm of its block that is over the last axis."""
+    norms = [part for part in module.modules() if isinstance(part, nn.LayerNorm)]
+    width = state.shape[-1]
+    return state.ndim == 4 and bool(norms) and norms[0].normalized_shape == (width,) and state.shape[1] != width
+
+
 class StreamRecorder:
     """Hooks on the blocks that hand on the residual stream before the first block and after each call.
 
@@ -38,6 +58,7 @@ class StreamRecorder:
         told: Called with (0, embedding) and (i, state after call i), each (batch, T, d), float32, where the block runs.
         earliest: Layers before it are not told of.
         lengths: How many tokens sequences may have; None: any.
+        maps: Whether states may be maps (batch, rows, columns, d), as those of pictures.
         block: Number of the call that is running, None outside the blocks.
         shape: (batch, T) of the states seen so far.
         calls: Number of calls that have ended.
@@ -52,12 +73,14 @@ class StreamRecorder:
         time_major: bool = False,
         earliest: int = 0,
         lengths: frozenset[int] | None = None,
+        maps: bool = False,
     ) -> None:
         self.blocks = blocks
         self.told = told
         self.time_major = time_major
         self.earliest = earliest
         self.lengths = lengths
+        self.maps = maps
         self.thread = threading.get_ident()
         self.block: int | None = None
         self.calls = 0
@@ -84,7 +107,7 @@ class StreamRecorder:
             return
         entering = entering_state(module, args, kwargs)
         if self.last is None:
-            self._tell(0, entering)
+            self._tell(0, entering, module)
         elif entering is not self.last and not torch.equal(entering, self.last):
             raise UnsupportedModel(
                 f"the model changes the residual stream between blocks {self.calls} and {self.calls + 1}: what enters "
@@ -100,19 +123,20 @@ class StreamRecorder:
             raise UnsupportedModel(f"{type(module).__name__} returns {type(leaving).__name__}, not hidden states")
         self.last = leaving
         self.calls += 1
-        self._tell(self.calls, leaving)
+        self._tell(self.calls, leaving, module)
         self.block = None
 
-    def _tell(self, layer: int, state: Tensor) -> None:
+    def _tell(self, layer: int, state: Tensor, module: nn.Module) -> None:
         """Hand on a state, checked: what follows would name neither layer nor model."""
         if layer < self.earliest:
             return
-        if state.ndim != 3:
+        if state.ndim != 3 and not (self.maps and is_map(module, state)):
             raise UnsupportedModel(
-                f"layer {layer} has states of shape {tuple(state.shape)} where (batch, tokens, d) is expected: a model "
-                "of several streams is not analysed"
+                f"layer {layer} has states of shape {tuple(state.shape)} where (batch, tokens, d) is expected, or of a "
+                "picture (batch, rows, columns, d) in blocks with a LayerNorm over d: a model of several streams, or "
+                "of channels first, is not analysed"
             )
-        copy = _copied(state.transpose(0, 1) if self.time_major else state)
+        copy = as_tokens(state, time_major=self.time_major)
         self._finite.add(layer, state, copy)
         if self.shape is not None and copy.shape[:2] != self.shape:
             raise UnsupportedModel(
@@ -135,8 +159,3 @@ class StreamRecorder:
                 f"{self.calls} calls of blocks were seen where the configuration says {expected} layers; "
                 "a layer was skipped or replaced. Pass the modules themselves as blocks="
             )
-
-
-def _copied(state: Tensor) -> Tensor:
-    """A copy that later in-place operations of the model cannot reach."""
-    return state.detach().to(dtype=torch.float32, copy=True)

@@ -29,6 +29,7 @@ from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, sta
 from krause_dynamics.checkpoints.backbone import evaluating, of_transformers
 from krause_dynamics.checkpoints.blocks import check_kind, device_of, find_blocks
 from krause_dynamics.checkpoints.load import Checkpoint, load
+from krause_dynamics.checkpoints.pictures import Pictures
 from krause_dynamics.checkpoints.residual_stream import StreamRecorder
 from krause_dynamics.checkpoints.sequences import Inputs, model_inputs
 from krause_dynamics.checkpoints.tokens import check_company
@@ -167,6 +168,13 @@ class Passes:
         return frozenset(self.inputs.lengths.tolist())
 
     @property
+    def time_major(self) -> bool:
+        """Whether states of the blocks are (T, batch, d)."""
+        if self.order is not None:
+            return self.order.time_major
+        return getattr(getattr(self.checkpoint.backbone, "config", None), "model_type", "") == "xlnet"
+
+    @property
     def keep_weights(self) -> bool:
         """Whether statistics keep the weights of a block themselves."""
         return self.tier == "full"
@@ -209,8 +217,6 @@ class Passes:
         The caller's autocast is off meanwhile: what is measured is the model in its own dtype.
         """
         model = self.checkpoint.backbone
-        time_major = getattr(getattr(model, "config", None), "model_type", "") == "xlnet"
-        time_major = time_major if self.order is None else self.order.time_major
         at_end: list[Callable[[], None]] = []  # of a block: what is called before its state is told
 
         def state(layer: int, tokens: Tensor) -> None:
@@ -218,7 +224,10 @@ class Passes:
                 finish()
             layers.state(layer, tokens)
 
-        stream = StreamRecorder(self.blocks, state, time_major=time_major, earliest=earliest, lengths=self.known)
+        stream = StreamRecorder(
+            self.blocks, state, time_major=self.time_major, earliest=earliest, lengths=self.known,
+            maps=isinstance(self.inputs, Pictures),
+        )  # fmt: skip
         watch = Watch(stream)
 
         def attention(block: int, found: HeadStatistics) -> None:

@@ -149,6 +149,27 @@ def statistics_of_call(call: dict[str, Any], min_queries: int, keep_weights: boo
         return attend(query, key, value, mask, call["scale"], read=read, **options)[1]
 
 
+def weights_of_call(call: dict[str, Any]) -> Tensor:
+    """The weights of one call (batch, heads, S, S), in float32 or better; of windows, which are small.
+
+    Raises:
+        UnsupportedModel: A call that is causal, of grouped keys or with dropout, as attention within windows is not.
+    """
+    query, key, mask = _four(call["query"]), _four(call["key"]), call["attn_mask"]
+    if call["is_causal"] or call["enable_gqa"] or call["dropout_p"] > 0:
+        raise UnsupportedModel(
+            "attention within windows that is causal, of grouped keys or with dropout is not recorded; pass "
+            "attention=None for the hidden states alone"
+        )
+    exact = torch.promote_types(query.dtype, torch.float32)
+    scale = query.shape[-1] ** -0.5 if call["scale"] is None else call["scale"]
+    with torch.no_grad():
+        scores = scale * (query.to(exact) @ key.to(exact).mT)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        return scores.softmax(-1)
+
+
 def _causal(length: int, mask: Any, bias: Any, tokens: int, device: torch.device) -> AttentionCall:
     return AttentionCall.of_window(None, length, device)
 
