@@ -118,7 +118,7 @@ def test_none_is_no_number(name, parameter):
         (lambda: theory.vit_eigenvalues(height=10**4, width=10**4, pattern="cross"), "memory of the matrix"),
         (lambda: theory.expected_density_modes_on_line(samples=10**12, beta=1e-9), "beta must resolve"),
         (lambda: theory.rank_collapse_step(residual=np.zeros((3, 2)), weight=np.eye(3)), "weight must be"),
-        (lambda: theory.regular_cluster_eigenvalues(clusters=3, beta=1e5), "leaves the range"),
+        (lambda: theory.growth_rate(wavenumber=1.0, radius=1.0, noise=1e300), "leaves the range"),
         (lambda: theory.consensus_rate(1.0, 2.0, 3.0), "takes 2 arguments"),
         (lambda: theory.circle_order_parameter(beta=20.0, coupling=10.0, modes=16), "modes must resolve"),
         (lambda: theory.attention_free_energy(moments=[0.9], beta=1.0, coupling=1.0), "moments must be those of"),
@@ -263,6 +263,25 @@ def test_paths_that_end_near_a_rest_or_take_for_ever():
     assert time == pytest.approx(2.0 * (math.log(math.tan(0.5)) - math.log(0.5e-300)), rel=1e-10)
     assert theory.causal_gap_time(start=1.0, stop=0.2, beta=1e15) == math.inf
     assert theory.gaussian_lifetime(1e6) == math.inf
+
+
+def test_times_of_paths_one_rounding_long_and_of_slownesses_beyond_any_float():
+    """Between neighbouring floats the time is their distance over the speed; a cold or far pair takes for ever."""
+    stop = np.nextafter(1.0, 0.0)
+    speed = -theory.causal_gap_rate(gap=1.0, beta=2.0)
+    assert theory.causal_gap_time(start=1.0, stop=stop, beta=2.0) == pytest.approx((1.0 - stop) / speed, rel=1e-12)
+    step = np.nextafter(0.0, 1.0)
+    assert theory.equiangular_time(start=0.0, stop=0.5, beta=0.0, tokens=2) == pytest.approx(math.atanh(0.5), rel=1e-10)
+    for beyond in (
+        theory.cluster_lifetime(beta=1e300, angle=1.0),
+        theory.causal_gap_time(start=1.0, stop=0.2, beta=1e300),
+        theory.equiangular_time(start=0.1, stop=0.5, beta=1e300, tokens=4),
+        theory.gaussian_lifetime(1e200),
+        theory.gaussian_lifetime(3.0, sigma=1e-200),
+    ):
+        assert beyond == math.inf
+    with pytest.raises(ValueError, match="stop must be above 0"):
+        theory.cluster_lifetime(beta=2.0, angle=step)
 
 
 @pytest.mark.parametrize(("beta", "strength", "opening"), [(1e-8, 0.3, 0.7), (1.0, 1e-3, 0.5), (50.0, 0.2, 1.5)])

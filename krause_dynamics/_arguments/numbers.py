@@ -194,6 +194,10 @@ def shown(value: Any) -> str:
 def array_of(name: str, value: Any) -> Any:
     if np.ma.isMaskedArray(value):
         return unmasked(name, value)
+    if hasattr(value, "detach"):
+        return to_numpy(value)
+    if isinstance(value, list | tuple) and any(hasattr(entry, "detach") for entry in value):
+        value = [to_numpy(entry) for entry in value]  # the sigma of each layer of a model, say
     try:
         return np.asarray(value)
     except ValueError:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+BEYOND = 3.0 * math.log(np.finfo(float).max)  # even a peak of the slowness one smallest float wide takes for ever
 HALVINGS = 50  # towards either end, where a metastable state spends all its time: the last piece is below rounding
 
 
@@ -29,8 +30,12 @@ def travel_time(log_slowness: Callable[[float], Any], low: float, high: float) -
     pieces = min(1100, math.ceil(math.log2(high) - math.log2(low))) if low > 0.0 else 0
     towards = high * 0.5 ** np.arange(pieces)
     nodes = np.unique(np.concatenate([middle - steps, middle + steps, towards, [low, high]]))
-    inner = [float(log_slowness(x)) for x in nodes[1:-1]]
-    largest = max(inner)
+    # Two neighbouring floats have nothing between them: the slowness at an end stands for both.
+    largest = max(float(log_slowness(x)) for x in (nodes[1:-1] if len(nodes) > 2 else nodes[:1]))
+    if low == 0.0 and float(log_slowness(low)) == math.inf:
+        raise ValueError(f"stop must be above 0, where the speed is 0, got {low!r} on the way from {high!r}")
+    if largest > BEYOND:
+        return math.inf
 
     def slowness(x: float) -> float:
         return math.exp(float(log_slowness(x)) - largest)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from krause_dynamics._arguments import LARGEST, POSITIVE, ArrayLike, Maybe, Real, Reals, Whole, within
+from krause_dynamics.theory._angles import versine
 from krause_dynamics.theory._formula import formula
 from krause_dynamics.theory._quadrature import travel_time
 
@@ -75,7 +76,7 @@ def causal_gap_rate(*, gap: ArrayLike, beta: float) -> np.ndarray:
         >>> theory.causal_gap_rate(gap=[0.5, 1.5], beta=1.0).round(6).tolist()
         [-0.225059, -0.282365]
     """
-    return -np.sin(gap) * np.exp(-np.logaddexp(0.0, beta * (1.0 - np.cos(gap))))
+    return -np.sin(gap) * np.exp(-np.logaddexp(0.0, beta * versine(gap)))
 
 
 @formula(start=Real(0.0, np.pi, "()"), stop=Real(0.0, np.pi, "()"), beta=Real())
@@ -98,7 +99,7 @@ def causal_gap_time(*, start: float, stop: float, beta: float) -> float:
         27.373715
     """
     within("stop", stop, 0.0, start, ends="(]")
-    return travel_time(lambda phi: np.logaddexp(0.0, beta * (1.0 - np.cos(phi))) - np.log(np.sin(phi)), stop, start)
+    return travel_time(lambda phi: np.logaddexp(0.0, beta * versine(phi)) - np.log(np.sin(phi)), stop, start)
 
 
 def parking_constant() -> float:

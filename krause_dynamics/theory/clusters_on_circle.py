@@ -41,9 +41,14 @@ def regular_cluster_eigenvalues(*, clusters: int, beta: float) -> tuple[np.ndarr
     """
     m = clusters
     angle = 2.0 * np.pi * np.arange(m) / m
-    slope = np.exp(beta * np.cos(angle)) * (np.cos(angle) - beta * np.sin(angle) ** 2)
+    exponent = beta * np.cos(angle)
+    shape = np.cos(angle) - beta * np.sin(angle) ** 2
     modes = np.arange(1, m)[:, None]
-    return (slope * (np.cos(modes * angle) - 1.0)).sum(axis=1) / m, -float(slope.sum()) / m
+    # The largest exponential of each sum is taken out, as it may be no float; the own cluster does not move itself.
+    near, all_of_them = (float(part.max()) if part.size else 0.0 for part in (exponent[1:], exponent))
+    moving = (np.exp(exponent[1:] - near) * shape[1:] * (np.cos(modes * angle[1:]) - 1.0)).sum(axis=1)
+    splitting = -float(np.sum(np.exp(exponent - all_of_them) * shape))
+    return moving / m * np.exp(near), splitting / m * float(np.exp(all_of_them))
 
 
 @formula(beta=Real())

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from krause_dynamics._arguments import ArrayLike, Reals
+from krause_dynamics.theory._angles import unit_vectors
 from krause_dynamics.theory._formula import formula
 
 FADING, MOST_PIECES = 300.0, 10_000  # of a piece, in powers of e; then the end is reached
@@ -36,8 +37,7 @@ def consensus_flow(*, times: ArrayLike, start: np.ndarray, value: np.ndarray) ->
         >>> theory.consensus_flow(times=[0.0, 1.0], start=[0.6, 0.8], value=[[1.0, 0.0], [0.0, 0.0]]).round(6).tolist()
         [[0.6, 0.8], [0.897811, 0.440381]]
     """
-    check_state("start", start[None], value)
-    return directions(times, start[None], value)[:, 0]
+    return directions(times, check_state("start", start[None], value), value)[:, 0]
 
 
 def directions(times: np.ndarray, starts: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -83,16 +83,13 @@ def consensus_attraction(*, position: np.ndarray, value: np.ndarray) -> float:
         >>> theory.consensus_attraction(position=[1.0, 0.0], value=[[0.5, -1.0], [1.0, 0.0]])
         0.5
     """
-    check_state("position", position[None], value)
-    return float(position @ value @ position)
+    x = check_state("position", position[None], value)[0]
+    return float(x @ value @ x)
 
 
-def check_state(name: str, x: np.ndarray, value: np.ndarray) -> None:
-    """Unit vectors x (n, d) and a matrix that takes them."""
+def check_state(name: str, x: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Unit vectors x (n, d), for a matrix that takes them."""
     d = x.shape[1]
     if value.shape != (d, d):
         raise ValueError(f"value must be (d, d) = ({d}, {d}) for {name} of dimension {d}, got shape {value.shape}")
-    lengths = np.linalg.norm(x, axis=1)
-    if np.max(np.abs(lengths - 1.0)) > 1e-9:
-        wrong = float(lengths[np.argmax(np.abs(lengths - 1.0))])
-        raise ValueError(f"{name} must hold unit vectors, got one of length {wrong!r}; divide by the lengths")
+    return unit_vectors(name, x)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from krause_dynamics._arguments import Real, Reals, Whole, within
+from krause_dynamics.theory._angles import SINGLE
 from krause_dynamics.theory._formula import formula
 
 
@@ -61,11 +62,13 @@ def self_weight(*, tokens: float, scaling: float, similarity: float) -> float:
         >>> round(theory.self_weight(tokens=1000, scaling=1.5, similarity=0.3), 6)
         0.585741
     """
-    if tokens == 1.0:
-        return 1.0
-    # In logarithms: a power of n beyond the range of floats is a weight of 0 or 1.
+    return 1.0 if tokens == 1.0 else _own_and_others(tokens, scaling, similarity)[0]
+
+
+def _own_and_others(tokens: float, scaling: float, similarity: float) -> tuple[float, float]:
+    """Weight on oneself and on all others; in logarithms, as n^... may be no float, and each is small without loss."""
     log_others = np.log(tokens - 1.0) - scaling * (1.0 - similarity) * np.log(tokens)
-    return float(np.exp(-np.logaddexp(0.0, log_others)))
+    return float(np.exp(-np.logaddexp(0.0, log_others))), float(np.exp(-np.logaddexp(0.0, -log_others)))
 
 
 @formula(similarity=Real(-1.0, 1.0, "()"), tokens=Real(2.0), scaling=Real())
@@ -91,11 +94,11 @@ def gram_map(*, similarity: float, tokens: float, scaling: float) -> float:
     """
     n = tokens
     rho = within("similarity", similarity, -1.0 / (n - 1.0), 1.0)
-    p = self_weight(tokens=n, scaling=scaling, similarity=rho)
-    q = (1.0 - p) / (n - 1.0)
-    s = (p - q) ** 2
+    own, others = _own_and_others(n, scaling, rho)
+    s, left = (own - others / (n - 1.0)) ** 2, others * n / (n - 1.0)  # p - q = 1 - left
     common = 1.0 + (n - 1.0) * rho
-    return (common - s * (1.0 - rho)) / (common + (n - 1.0) * s * (1.0 - rho))
+    # common - s (1 - rho) without cancellation: 1 - s = left (2 - left).
+    return (left * (2.0 - left) + rho * (n - 1.0 + s)) / (common + (n - 1.0) * s * (1.0 - rho))
 
 
 @formula(similarity=Real(0.0, 1.0), scaling=Real())
@@ -166,6 +169,6 @@ def rank_collapse_step(*, residual: np.ndarray, weight: np.ndarray) -> np.ndarra
     r, d = residual, residual.shape[1]
     if weight.shape != (d, d):
         raise ValueError(f"weight must be (d, d) = ({d}, {d}) for residual (n, d), got shape {weight.shape}")
-    if np.max(np.abs(r.sum(axis=0))) > 1e-9 * max(1.0, float(np.abs(r).sum())):
+    if np.max(np.abs(r.sum(axis=0))) > SINGLE * max(1.0, float(np.abs(r).sum())):
         raise ValueError("residual must have columns that sum to zero; subtract the mean token first")
     return r @ weight @ (r.T @ r) / r.shape[0]

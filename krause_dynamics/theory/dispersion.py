@@ -222,8 +222,8 @@ def critical_noise(*, radius: float, length: float, mode: int = 1, normalised: b
     if ell < 2.0 * r:
         raise ValueError(f"length must be at least 2 radius = {2 * r:g} on a torus, got {ell:g}")
     q = 2.0 * np.pi * mode * r / ell
-    squared = 2.0 * r**2 * float(dispersion(q)) / q**2 * (1.0 if normalised else 2.0 * r / ell)
-    return float(np.sqrt(max(squared, 0.0)))
+    share = 1.0 / 3.0 if q < 1e-8 else float(dispersion(q)) / q**2
+    return r * float(np.sqrt(max(2.0 * share, 0.0) * (1.0 if normalised else 2.0 * r / ell)))
 
 
 @formula(radius=POSITIVE, density=POSITIVE, normalised=Flag())

@@ -15,6 +15,8 @@ import numpy as np
 from krause_dynamics._arguments import POSITIVE, ArrayLike, Flag, Real, Reals
 from krause_dynamics.theory._formula import formula
 
+FAR = 600.0  # logarithm of variance/bandwidth^2 beyond which one of the two does not count
+
 
 @formula(times=Reals(), variance=Reals(0.0, ends="()"), sigma=POSITIVE)
 def gaussian_rule_variance(*, times: ArrayLike, variance: ArrayLike, sigma: float = 1.0) -> np.ndarray:
@@ -37,10 +39,12 @@ def gaussian_rule_variance(*, times: ArrayLike, variance: ArrayLike, sigma: floa
     """
     from scipy.special import wrightomega
 
-    s2 = sigma**2
-    u0 = variance / s2
+    # sigma^2 itself may be no float; far from the bandwidth a law stands still (wide) or shrinks like e^{-2t} (narrow).
+    log_u0 = np.log(variance) - 2.0 * math.log(sigma)
+    u0 = np.exp(np.clip(log_u0, -FAR, FAR))
     # W(e^y) is Wright's omega of y: no overflow for wide laws.
-    return s2 * np.real(wrightomega(u0 + np.log(u0) - 2.0 * times))
+    share = np.real(wrightomega(u0 + np.log(u0) - 2.0 * times)) / u0
+    return variance * np.where(log_u0 > FAR, 1.0, np.where(log_u0 < -FAR, np.exp(-2.0 * times), share))
 
 
 @formula(deviation=Reals(0.0), sigma=POSITIVE, step=Real())
@@ -61,8 +65,10 @@ def gaussian_rule_deviation_step(deviation: ArrayLike, *, sigma: float = 1.0, st
         >>> theory.gaussian_rule_deviation_step([0.7, 1.2], sigma=1.0).round(6).tolist()
         [0.230201, 0.708197]
     """
-    v, s2 = deviation, sigma**2
-    return v * (v * v + (1.0 - step) * s2) / (v * v + s2)
+    # sigma^2/(v^2 + sigma^2) as a square: squares of v and sigma themselves may leave the range of floats.
+    narrow = (sigma / np.hypot(deviation, sigma)) ** 2
+    wide = (deviation / np.hypot(deviation, sigma)) ** 2
+    return deviation * (wide + (1.0 - step) * narrow)
 
 
 @formula(times=Reals(), variance=POSITIVE, beta=POSITIVE, relative=Flag())

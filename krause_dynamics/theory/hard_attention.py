@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from krause_dynamics._arguments import ArrayLike, Real, Reals, Whole
+from krause_dynamics.theory._angles import unit_vectors, versine
 from krause_dynamics.theory._formula import formula
 
 
@@ -40,8 +41,7 @@ def hard_attention_positions(*, times: ArrayLike, start: np.ndarray, vertices: n
     """
     if vertices.shape[1] != start.shape[1]:
         raise ValueError(f"vertices must have the dimension {start.shape[1]} of start, got shape {vertices.shape}")
-    if np.max(np.abs(np.sum(vertices**2, axis=1) - 1.0)) > 1e-9:
-        raise ValueError(f"vertices must be unit vectors, got lengths {np.linalg.norm(vertices, axis=1)!r}")
+    vertices = unit_vectors("vertices", vertices)
     chosen = vertices[np.argmax(start @ vertices.T, axis=1)]
     left = np.exp(-times)[:, None, None]
     return left * start + (1.0 - left) * chosen
@@ -66,5 +66,5 @@ def polygon_exit_probability(*, clusters: int, beta: float) -> float:
         0.216279
     """
     angle = 2.0 * np.pi * np.arange(1, clusters) / clusters
-    total = float(np.exp(-beta * (1.0 - np.cos(angle))).sum())
+    total = float(np.exp(-beta * versine(angle)).sum())
     return total / (1.0 + total)

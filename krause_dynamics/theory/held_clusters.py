@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from krause_dynamics._arguments import Real, Whole
 from krause_dynamics.theory._formula import formula
 from krause_dynamics.theory.clusters_on_circle import regular_cluster_eigenvalues
@@ -33,4 +31,4 @@ def holding_strength(*, clusters: int, beta: float) -> float:
         0.024894
     """
     moving, splitting = regular_cluster_eigenvalues(clusters=clusters, beta=beta)
-    return max([0.0, splitting, *map(float, moving)]) / clusters if math.isfinite(splitting) else math.inf
+    return max([0.0, splitting, *map(float, moving)]) / clusters

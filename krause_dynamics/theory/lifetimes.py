@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._arguments import POSITIVE, ArrayLike, Flag, Maybe, Real, Reals, within
+from krause_dynamics.theory._angles import versine
 from krause_dynamics.theory._formula import formula
 from krause_dynamics.theory._quadrature import travel_time
 
@@ -29,8 +30,7 @@ def _log_relative_pull(log_affinity: Any, mass: float) -> Any:
 
 def _log_angle_pull(angle: Any, beta: float, mass: float, normalised: bool) -> Any:
     # The factor of -sin(angle) in the speed. Un-normalised masses add to one: the split does not matter.
-    cosine = np.cos(angle)
-    return _log_relative_pull(beta * (cosine - 1.0), mass) if normalised else beta * cosine
+    return _log_relative_pull(-beta * versine(angle), mass) if normalised else beta * np.cos(angle)
 
 
 @formula(angle=Reals(0.0, np.pi, "[]"), beta=Real(), mass=MASS, normalised=Flag())
@@ -104,7 +104,7 @@ def cluster_lifetime_asymptotic(*, beta: float, angle: float, mass: float = 0.5)
         89992.821309
     """
     imbalance = (1.0 - mass) / mass + mass / (1.0 - mass)
-    return float(np.exp(beta * (1.0 - np.cos(angle))) / (beta * np.sin(angle) ** 2 * imbalance))
+    return float(np.exp(beta * versine(angle)) / (beta * np.sin(angle) ** 2 * imbalance))
 
 
 @formula(separation=Reals(0.0), sigma=POSITIVE, mass=MASS)

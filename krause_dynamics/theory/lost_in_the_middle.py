@@ -46,16 +46,17 @@ def causal_response(*, positions: ArrayLike, time: float, rate: float, decay: fl
     from scipy.special import i1e
 
     if decay == 0.0:
-        kernel, depth = np.ones_like(positions), -np.log(positions)
+        log_kernel, depth = np.zeros_like(positions), -np.log(positions)
     else:
-        kernel = decay * np.exp(decay * (positions - 1.0)) / -math.expm1(-decay)
+        log_kernel = math.log(decay / -math.expm1(-decay)) - decay * (1.0 - positions)
         # log((e^l - 1)/(e^{ls} - 1)) without overflow.
         depth = decay * (1.0 - positions) + np.log(-np.expm1(-decay)) - np.log(-np.expm1(-decay * positions))
     depth = np.maximum(depth, 0.0)
     root = np.sqrt(rate * time * depth)
     small = root < 1e-8
-    ratio = np.where(small, 1.0, i1e(2.0 * root) * np.exp(2.0 * root) / np.where(small, 1.0, root))
-    return kernel * rate * time * ratio
+    ratio = np.where(small, 1.0, i1e(2.0 * root) / np.where(small, 1.0, root))
+    # One exponential: a kernel that vanishes and a Bessel function that explodes may make a number.
+    return np.exp(log_kernel + np.where(small, 0.0, 2.0 * root)) * rate * time * ratio
 
 
 @formula(positions=INSIDE, time=Real(0.0), beta=TEMPERATURE, decay=Real(0.0), resolution=POSITIVE, normalised=Flag())
@@ -111,7 +112,8 @@ def recency_time(*, beta: float, decay: float, resolution: float, normalised: bo
     """
     degrees = _degrees(beta, resolution)
     rates = mode_growth(degree=degrees, beta=beta, dimension=2, normalised=normalised)
-    weighted = np.exp(-((math.pi * degrees / resolution) ** 2) / 2.0) * rates
+    # Over the weight of degree 1, which a coarse resolution takes below the floats.
+    weighted = np.exp(-0.5 * (math.pi / resolution) ** 2 * (degrees**2 - 1.0)) * rates
     return float(-2.0 * math.expm1(-decay) * weighted.sum() / (weighted * rates).sum())
 
 

@@ -45,8 +45,7 @@ def low_temperature_flow(*, times: ArrayLike, start: np.ndarray, value: np.ndarr
         >>> x.round(6).tolist()
         [[[0.6, 0.8]], [[1.0, 0.0]]]
     """
-    check_state("start", start, value)
-    return directions(times, start, value)
+    return directions(times, check_state("start", start, value), value)
 
 
 class ModerateTimes(NamedTuple):

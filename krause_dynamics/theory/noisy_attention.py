@@ -53,7 +53,8 @@ def critical_attention_noise(*, beta: float, dimension: int) -> float:
         >>> round(theory.critical_attention_noise(beta=1.0, dimension=2), 6)
         1.063164
     """
-    return float(np.sqrt(2.0 / linear_threshold(beta=beta, dimension=dimension)))
+    scaled = float(kernel_coefficient(degree=1, beta=beta, dimension=dimension, scaled=True))
+    return float(np.sqrt(2.0 * scaled / beta) * np.exp(0.5 * beta))
 
 
 @formula(dimension=Whole(2))

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from krause_dynamics._arguments import POSITIVE, Reals, Word
+from krause_dynamics.theory._angles import SINGLE, unit_vectors
 from krause_dynamics.theory._formula import formula
 
 Law = Literal["lorentz", "normal"]
@@ -18,14 +19,14 @@ LAWS = Word(("lorentz", "normal"))
 MATRIX = Reals(ndim=2)
 
 
-def _check_parts(positions: np.ndarray, coupling: np.ndarray, stimulus: np.ndarray) -> None:
+def _check_parts(positions: np.ndarray, coupling: np.ndarray, stimulus: np.ndarray) -> np.ndarray:
+    """The positions, unit vectors."""
     n = len(positions)
-    if coupling.shape != (n, n) or np.max(np.abs(coupling - coupling.T)) > 1e-9 * max(1.0, np.max(np.abs(coupling))):
+    if coupling.shape != (n, n) or np.max(np.abs(coupling - coupling.T)) > SINGLE * max(1.0, np.max(np.abs(coupling))):
         raise ValueError(f"coupling must be symmetric ({n}, {n}), got shape {coupling.shape}; take (J + J^T)/2")
     if stimulus.shape != positions.shape:
         raise ValueError(f"stimulus must have the shape {positions.shape} of positions, got {stimulus.shape}")
-    if np.max(np.abs(np.sum(positions**2, axis=1) - 1.0)) > 1e-9:
-        raise ValueError(f"positions must be unit vectors, got lengths {np.linalg.norm(positions, axis=1)!r}")
+    return unit_vectors("positions", positions)
 
 
 @formula(positions=MATRIX, coupling=MATRIX, stimulus=MATRIX)
@@ -47,7 +48,7 @@ def oscillator_energy(*, positions: np.ndarray, coupling: np.ndarray, stimulus: 
         >>> theory.oscillator_energy(positions=[[1, 0], [0, 1]], coupling=[[0, 1], [1, 0]], stimulus=[[0.5, 0], [0, 0]])
         -0.5
     """
-    _check_parts(positions, coupling, stimulus)
+    positions = _check_parts(positions, coupling, stimulus)
     return float(-0.5 * np.sum(coupling * (positions @ positions.T)) - np.sum(stimulus * positions))
 
 
@@ -80,9 +81,9 @@ def oscillator_energy_rate(
         >>> round(rate, 6)
         0.96
     """
-    _check_parts(positions, coupling, stimulus)
+    positions = _check_parts(positions, coupling, stimulus)
     d = positions.shape[1]
-    if rotation.shape != (d, d) or np.max(np.abs(rotation + rotation.T)) > 1e-9 * max(1.0, np.max(np.abs(rotation))):
+    if rotation.shape != (d, d) or np.max(np.abs(rotation + rotation.T)) > SINGLE * max(1.0, np.max(np.abs(rotation))):
         raise ValueError(f"rotation must be skew (d, d) = ({d}, {d}), got shape {rotation.shape}; take (W - W^T)/2")
     pull = stimulus + coupling @ positions
     tangent = pull - np.sum(pull * positions, axis=1, keepdims=True) * positions
@@ -139,7 +140,10 @@ def kuramoto_locked_order(*, coupling: float, width: float, law: Law = "lorentz"
 
     def excess(order: float) -> float:
         # int cos^2 t e^{-2 z sin^2 t} dt = (pi/2) e^{-z} (I_0(z) + I_1(z)),  z = (K r/sigma)^2/4.
-        z = (coupling * order / width) ** 2 / 4.0
+        pull = coupling * order / width
+        if pull > 1e8:  # all are locked, to rounding
+            return 1.0 / order - 1.0
+        z = 0.25 * pull**2
         return coupling / width * math.sqrt(math.pi / 8.0) * float(i0e(z) + i1e(z)) - 1.0
 
     return brentq(excess, 0.0, 1.0, xtol=1e-15, rtol=1e-14)

@@ -28,5 +28,6 @@ def strongest_attraction_angle(beta: ArrayLike) -> np.ndarray:
         >>> theory.strongest_attraction_angle([1.0, 25.0]).round(6).tolist()
         [0.904557, 0.199327]
     """
-    # (sqrt(1 + 4 b^2) - 1)/(2 b) without cancellation.
-    return np.arccos(2.0 * beta / (1.0 + np.sqrt(1.0 + 4.0 * beta * beta)))
+    # Cosine (sqrt(1 + 4 b^2) - 1)/(2 b) and sine sqrt(cosine/b), both without cancellation.
+    rest = 1.0 + np.hypot(1.0, 2.0 * beta)
+    return np.arctan2(np.sqrt(2.0 / rest), 2.0 * beta / rest)

@@ -43,8 +43,8 @@ def random_value_rate(*, similarity: float, beta: float, tokens: int, dimension:
     """
     d, rho = dimension, within("similarity", similarity, -1.0 / (tokens - 1), 1.0)
     Whole(tokens).read("dimension", dimension)
-    p, c = _heard(rho, beta, tokens)
-    return ((d - 2 + rho**2) * c - (d - 1) * rho * p) / d
+    closed, c = _heard(rho, beta, tokens)
+    return (1.0 - rho) * ((d - 1) * closed - (1.0 + rho) * c) / d
 
 
 @formula(similarity=Real(-1.0, 1.0, "()"), beta=Real(), tokens=Whole(2))
@@ -67,17 +67,16 @@ def random_value_closure(*, similarity: float, beta: float, tokens: int) -> floa
         0.239771
     """
     rho = within("similarity", similarity, -1.0 / (tokens - 1), 1.0)
-    p, c = _heard(rho, beta, tokens)
-    return c - rho * p
+    return (1.0 - rho) * _heard(rho, beta, tokens)[0]
 
 
 def _heard(rho: float, beta: float, n: int) -> tuple[float, float]:
-    """(|A_1|^2, <A_1, A_2>) of equiangular tokens."""
+    """(c - rho p)/(1 - rho) = rho (1 - f) + g, without cancellation, and c; of equiangular tokens."""
     others = (n - 1) * float(np.exp(-np.logaddexp(beta * (1.0 - rho), np.log(n - 1))))
     own, other = 1.0 - others, others / (n - 1)
-    square = own**2 + others * other
     product = 2.0 * own * other + (n - 2) * other**2
-    return rho + (1.0 - rho) * square, rho + (1.0 - rho) * product
+    below_one = others * (2.0 - others * n / (n - 1))  # 1 - own^2 - others other
+    return rho * below_one + product, rho + (1.0 - rho) * product
 
 
 @formula(beta=Real(), dimension=Whole(2))

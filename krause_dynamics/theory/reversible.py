@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from krause_dynamics._arguments import Real, Reals, Whole
+from krause_dynamics.theory._angles import SINGLE
 from krause_dynamics.theory._formula import formula
 
 
@@ -33,7 +34,7 @@ def reversible_law(scores: np.ndarray) -> np.ndarray:
         [0.5, 0.5]
     """
     n = len(scores)
-    if scores.shape != (n, n) or np.max(np.abs(scores - scores.T)) > 1e-9 * max(1.0, float(np.max(np.abs(scores)))):
+    if scores.shape != (n, n) or np.max(np.abs(scores - scores.T)) > SINGLE * max(1.0, float(np.max(np.abs(scores)))):
         raise ValueError(f"scores must be symmetric (n, n), got shape {scores.shape}; equal queries and keys are")
     log_sums = np.logaddexp.reduce(scores, axis=1)
     law = np.exp(log_sums - log_sums.max())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from krause_dynamics._arguments import LARGEST, Real, Whole
+from krause_dynamics.theory._angles import versine
 from krause_dynamics.theory._formula import formula
 
 
@@ -42,7 +43,7 @@ def rotary_ring_eigenvalues(*, tokens: int, twist: float, frequency: float, beta
         if value != round(value):
             raise ValueError(f"{name} must be a whole number of turns, or the ring does not close, got {value!r}")
     lag = 2.0 * np.pi * np.arange(tokens) / tokens
-    score = beta * (np.cos((twist - frequency) * lag) - 1.0)
+    score = -beta * versine((twist - frequency) * lag)
     weight = np.exp(score - score.max())
     slope = weight * (np.cos(twist * lag) - beta * np.sin((twist - frequency) * lag) * np.sin(twist * lag))
     spectrum = np.fft.fft(slope).real

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from krause_dynamics._arguments import POSITIVE, ArrayLike, Reals
+from krause_dynamics.theory._angles import versine
 from krause_dynamics.theory._formula import formula
 from krause_dynamics.theory.lifetimes import cluster_lifetime
 
@@ -61,7 +62,7 @@ def _way(gap: float, share: float, beta: float) -> float:
     from scipy.integrate import quad
 
     def part(angle: float) -> float:
-        affinity = math.exp(beta * (math.cos(angle) - 1.0))
+        affinity = math.exp(-beta * versine(angle))
         first = (1.0 - share) / (share + (1.0 - share) * affinity)
         second = share / (1.0 - share + share * affinity)
         return first / (first + second)

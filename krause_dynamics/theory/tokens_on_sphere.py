@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from krause_dynamics._arguments import ArrayLike, Flag, Real, Reals, Whole, within
+from krause_dynamics.theory._angles import versine
 from krause_dynamics.theory._formula import formula
 from krause_dynamics.theory._quadrature import at_times, travel_time
 
@@ -194,7 +195,7 @@ def gap_rate(*, gap: ArrayLike, beta: float, normalised: bool = True) -> np.ndar
     """
     phi = gap
     if normalised:
-        return -2.0 * np.sin(phi) * _share_of_others(np.cos(phi), beta, 2)
+        return -2.0 * np.sin(phi) * np.exp(-np.logaddexp(beta * versine(phi), 0.0))
     return -np.sin(phi) * np.exp(beta * np.cos(phi))
 
 
@@ -216,5 +217,7 @@ def kuramoto_order_parameter(*, times: ArrayLike, start: float) -> np.ndarray:
     """
     if start == 0.0:
         return np.zeros_like(times)  # the uniform law stays
-    decay = np.exp(-times)
-    return start / np.sqrt((1.0 - start**2) * decay + start**2)
+    # 1/sqrt(1 + (1 - r0^2)/r0^2 e^{-t}); r0^2 and e^{-t} alone may be below the floats.
+    with np.errstate(divide="ignore"):
+        log_odds = np.log1p(-start) + np.log1p(start) - 2.0 * np.log(start)
+    return np.exp(-0.5 * np.logaddexp(0.0, log_odds - times))
