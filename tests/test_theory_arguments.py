@@ -25,7 +25,7 @@ GOOD = {
     "agents": 7, "angle": 1.0, "beta": 2.0, "circumference": 6.0, "clusters": 3, "coupling": 3.0, "decay": 1.0,
     "degree": 2, "density": 1.0, "deviation": 1.0, "dimension": 3, "error": 0.01, "frequency": 2.0,
     "guess": 3 + 2j, "height": 4, "key_diameter": 2.0, "layers": 4, "length": 10.0, "mass": 0.4,
-    "mass_a": 1.0, "mass_b": 2.0, "mode": 1, "modes": 64, "moments": [0.3, 0.1], "noise": 0.1, "normalised": True,
+    "mass_a": 1.0, "mass_b": 2.0, "mode": 1, "modes": 64, "moments": [0.3, 0.1], "noise": 0.1, "normalised": True, "threshold": 0.3, "turn": 0.4,
     "oscillation": 1.0, "particles": 10, "pattern": "cross", "position": 0.7, "positions": [0.2, 0.5], "q": 1.0,
     "query_diameter": 2.0, "radius": 1.0, "rate": 0.8, "relative": False, "residual": [[1.0, 0.0], [-1.0, 0.0]],
     "resolution": 4.0, "samples": 100, "scaled": False, "scaling": 1.0, "scheme": "peri",
@@ -36,6 +36,9 @@ GOOD = {
 }  # fmt: skip
 OTHERWISE = {
     "low_temperature_flow": {"start": [[0.6, 0.8]]},
+    "low_temperature_lag": {"start": [[0.6, 0.8]]},
+    "random_value_deviation": {"time": 0.5},
+    "open_tree_part_size": {"radius": 0.6},
     "holding_strength": {"clusters": 2},
     "consensus_attraction": {"position": [0.6, 0.8]},
     "leading_share_bound": {"others": 2.0},

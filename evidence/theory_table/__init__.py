@@ -32,6 +32,7 @@ from evidence.theory_table import (  # noqa: F401  (importing registers the chec
     opinion_lattices,
     opinion_waves,
     oscillators,
+    polygons,
     pre_norm,
     propagation_of_chaos,
     random_values,

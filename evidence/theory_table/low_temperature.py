@@ -31,6 +31,29 @@ def low_temperature_order() -> Comparison:
     return compare(-1.0, np.log(far / near) / np.log(4.0), f"deviation {far:.1e} at beta = 400, bound's order 0.12")
 
 
+@check(
+    3,
+    source="derived; setting of 2605.10931, 2509.25040",
+    setting="circle, 4 beta tokens, t = 1/4, 1/2; V symmetric, general; Richardson from beta = 200, 400",
+    tolerance=2e-3,
+)
+def low_temperature_constant() -> Comparison:
+    """Moderate interaction, fast phase: the constant of that order, token by token."""
+    predicted, measured, times = [], [], [0.25, 0.5]
+    for value in (AXIS, np.array([[1.0, 0.8], [-0.3, 0.2]])):
+        lags = []
+        for beta in (200.0, 400.0):
+            n = int(4 * beta)
+            x0 = kd.Circle().from_angles(2.0 * np.pi * np.arange(n) / n)
+            dynamics = kd.Dynamics(kd.softmax(beta), kd.Circle(), value=value)
+            run = kd.simulate(dynamics, x0, times[-1], dt=0.0625, save_at=times)
+            alone = theory.low_temperature_flow(times=times, start=x0, value=value)
+            lags.append((beta * (run.positions[1:] - alone))[:, :: n // 40])
+        measured.append(2.0 * lags[1] - lags[0])
+        predicted.append(theory.low_temperature_lag(times=times, start=x0[:: n // 40], value=value))
+    return compare(predicted, measured)
+
+
 def _spreading(beta: float) -> float:
     """Growth over a short time of the winning wave of 4 beta weighted tokens on the circle."""
     n, mode = int(4 * beta), theory.winning_mode(beta)

@@ -106,19 +106,22 @@ def homogenised_closure() -> Comparison:
     return compare(predicted, measured_rates())
 
 
-def _away_from_the_closure(dimension: int, draws: int) -> float:
-    """Root mean square deviation of a pair from the closure at time 1/4 of entries of variance 1/d; 25 layers."""
+def _away_from_the_closure(
+    dimension: int, draws: int, time: float = 0.25, start: float = 0.3, beta: float = 1.0, tokens: int = 4
+) -> float:
+    """Root mean square deviation of a pair from the closure, entries of variance 1/d, layers of time 1/100 or 1/50."""
     from scipy.integrate import solve_ivp
 
-    rate = lambda _, rho: theory.random_value_closure(similarity=float(rho[0]), beta=1.0, tokens=4)  # noqa: E731
-    expected = solve_ivp(rate, (0.0, 0.25), [0.3], rtol=1e-9).y[0, -1]
-    rng, x = np.random.default_rng(13), np.zeros((draws, 4, dimension))
-    x[:, :, :4] = equiangular(4, 0.3)
-    for _ in range(25):
-        value = np.sqrt(0.01 / dimension) * rng.standard_normal((draws, 1, dimension, dimension))
-        layer = kd.Dynamics(kd.softmax(1.0), kd.Sphere(), value=value)
+    rate = lambda _, rho: theory.random_value_closure(similarity=float(rho[0]), beta=beta, tokens=tokens)  # noqa: E731
+    expected = solve_ivp(rate, (0.0, time), [start], rtol=1e-9).y[0, -1]
+    rng, x = np.random.default_rng(13), np.zeros((draws, tokens, dimension))
+    x[:, :, :tokens] = equiangular(tokens, start)
+    layers = round(100 * time) if time < 1.0 else round(50 * time)
+    for _ in range(layers):
+        value = np.sqrt(time / layers / dimension) * rng.standard_normal((draws, 1, dimension, dimension))
+        layer = kd.Dynamics(kd.softmax(beta), kd.Sphere(), value=value)
         x = kd.simulate(layer, x, 1.0, dt=1.0, integrator=kd.LayerStep()).final
-    pairs = (x @ x.mT)[:, *np.triu_indices(4, 1)]
+    pairs = (x @ x.mT)[:, *np.triu_indices(tokens, 1)]
     return float(np.sqrt(np.mean((pairs - expected) ** 2)))
 
 
@@ -132,3 +135,20 @@ def closure_order() -> Comparison:
     """Random values: inner products stay within d^{-1/2} of the simplex closure."""
     near, far = _away_from_the_closure(256, 8), _away_from_the_closure(32, 48)
     return compare(-0.5, np.log(near / far) / np.log(8.0), f"deviation {near:.3f} at d = 256")
+
+
+STRAY = ((0.25, 0.3, 1.0, 4, 32, 1000), (0.25, 0.3, 1.0, 2, 32, 1500), (1.0, 0.0, 2.0, 8, 64, 100))  # ..., d, draws
+
+
+@check(
+    11,
+    source="derived (linear noise); setting of 2604.01978",
+    setting="(T, rho, beta, n) = (1/4, 0.3, 1, 4), (1/4, 0.3, 1, 2), (1, 0, 2, 8); d = 32, 32, 64; 100 to 1500 draws",
+    tolerance=0.06,  # three standard errors, and O(1/d)
+    kind="relative",
+)
+def closure_constant() -> Comparison:
+    """Random values: the constant of that order, sqrt(d) times the deviation of a pair."""
+    predicted = [theory.random_value_deviation(time=t, start=r, beta=b, tokens=n) for t, r, b, n, _, _ in STRAY]
+    measured = [np.sqrt(d) * _away_from_the_closure(d, draws, t, r, b, n) for t, r, b, n, d, draws in STRAY]
+    return compare(predicted, measured)

@@ -76,7 +76,7 @@ from krause_dynamics.theory.gaussian_closures import (
 )
 from krause_dynamics.theory.hard_attention import hard_attention_positions, polygon_exit_probability
 from krause_dynamics.theory.heads import HeadRates, multi_head_rates
-from krause_dynamics.theory.held_clusters import holding_strength
+from krause_dynamics.theory.held_clusters import holding_strength, neuron_holding_strength
 from krause_dynamics.theory.layer_norm import layer_norm_early_gain, layer_norm_equiangular, layer_norm_late_gap
 from krause_dynamics.theory.lifetimes import (
     cluster_angle_rate,
@@ -97,6 +97,7 @@ from krause_dynamics.theory.low_temperature import (
     low_temperature_flow,
     moderate_times,
 )
+from krause_dynamics.theory.low_temperature_lag import low_temperature_lag
 from krause_dynamics.theory.massive_token import leading_share_bound, spectral_entropy_bound
 from krause_dynamics.theory.modes import (
     expected_initial_modes,
@@ -123,7 +124,7 @@ from krause_dynamics.theory.noisy_attention import (
     ordered_state,
     transition_order_threshold,
 )
-from krause_dynamics.theory.open_trees import open_tree_parts
+from krause_dynamics.theory.open_trees import open_tree_part_size, open_tree_parts
 from krause_dynamics.theory.oscillators import (
     kuramoto_critical_coupling,
     kuramoto_locked_order,
@@ -131,6 +132,7 @@ from krause_dynamics.theory.oscillators import (
     oscillator_energy_rate,
 )
 from krause_dynamics.theory.pair_attraction import strongest_attraction_angle
+from krause_dynamics.theory.polygons import PolygonRates, polygon_rates
 from krause_dynamics.theory.pre_norm import pre_norm_equiangular, pre_norm_exponents
 from krause_dynamics.theory.propagation_of_chaos import (
     linear_model_error,
@@ -138,6 +140,7 @@ from krause_dynamics.theory.propagation_of_chaos import (
     sampling_rate_exponent,
 )
 from krause_dynamics.theory.random_attention import random_attention_bulk
+from krause_dynamics.theory.random_value_deviation import random_value_deviation
 from krause_dynamics.theory.random_values import (
     antipodal_threshold,
     random_value_closure,
@@ -162,32 +165,35 @@ from krause_dynamics.theory.tokens_on_sphere import (
 __all__ = [
     "CONSENSUS_BRANCH_POINTS", "CONSENSUS_LOST", "CONTINUOUS_BRANCH_POINTS", "DUMBBELL_FREEZING_TIMES",
     "RANDOM_START_THRESHOLD", "UNIFORM_DENSITY_CLUSTERS", "AntipodalRates", "BipartiteRates", "Front", "HeadRates",
-    "ModerateTimes", "StackReach", "antipodal_rates", "antipodal_threshold", "attention_contraction_bound",
-    "attention_free_energy", "band_eigenvalues", "bipartite_rates", "boolean_limit_rank", "causal_gap_rate",
-    "causal_gap_time", "causal_influence", "causal_layer_factors", "causal_rates", "causal_response",
-    "circle_order_parameter", "cluster_angle_rate", "cluster_lifetime", "cluster_lifetime_asymptotic",
-    "common_noise_exponent", "common_noise_moments", "common_noise_spectrum", "consensus_attraction",
-    "consensus_flow", "consensus_rate", "critical_attention_noise", "critical_noise", "critical_scaling",
-    "density_after_one_step", "density_modes_leading_order", "dispersion", "dobrushin_bound", "dot_product_blow_up",
-    "dot_product_variance", "edge_jump", "edge_speed", "equally_spaced_final_sizes", "equally_spaced_freezing_time",
-    "equiangular_rate", "equiangular_similarity", "equiangular_time", "expected_density_modes_on_line",
-    "expected_initial_modes", "expected_participation", "expected_renyi_centres", "expected_strong_renyi_centres",
-    "fastest_wave", "freezing_beta", "frozen_graph_multiplier", "frozen_position_angle", "full_range_variance",
-    "gap_rate", "gaussian_lifetime", "gaussian_rule_deviation_step", "gaussian_rule_variance",
-    "gaussian_separation_rate", "gram_map", "gram_map_limit", "growth_rate", "hard_attention_positions",
-    "holding_strength", "is_single_cluster_proved", "is_transition_continuous", "kernel_coefficient",
-    "kuramoto_critical_coupling", "kuramoto_locked_order", "kuramoto_order_parameter", "landau_quartic",
-    "large_beta_mode", "layer_factor", "layer_norm_early_gain", "layer_norm_equiangular", "layer_norm_late_gap",
-    "leading_share_bound", "linear_model_error", "linear_threshold", "long_wave_critical_noise",
-    "low_temperature_consensus_probability", "low_temperature_flow", "merging_times", "mode_growth", "moderate_times",
-    "multi_head_rates", "open_tree_parts", "ordered_state", "orthogonal_critical_scaling",
-    "orthogonal_similarity_without_temperature", "oscillator_energy", "oscillator_energy_rate", "parking_constant",
-    "participation_limit", "polygon_exit_probability", "pre_norm_equiangular", "pre_norm_exponents",
-    "quantile_start_error", "random_attention_bulk", "random_value_closure", "random_value_exponents",
-    "random_value_rate", "rank_collapse_step", "recency_time", "regular_cluster_eigenvalues", "retrieval_profile",
-    "retrieval_time_bound", "reversible_law", "ring_eigenvalues", "rotary_ring_eigenvalues", "sampling_rate_exponent",
-    "score_oscillation", "selected_front", "self_weight", "sink_mass_bound", "softmax_total_variation_bound",
-    "spectral_entropy_bound", "stack_influence", "stack_reach", "step_multiplier", "strongest_attraction_angle",
-    "switching_beta", "three_cluster_eigenvalue", "transition_order_threshold", "two_cluster_stability_distance",
-    "uniform_keys_scaling", "vit_allowed_pairs", "vit_eigenvalues", "weight_floor", "winning_mode", "winning_wave",
+    "ModerateTimes", "PolygonRates", "StackReach", "antipodal_rates", "antipodal_threshold",
+    "attention_contraction_bound", "attention_free_energy", "band_eigenvalues", "bipartite_rates",
+    "boolean_limit_rank", "causal_gap_rate", "causal_gap_time", "causal_influence", "causal_layer_factors",
+    "causal_rates", "causal_response", "circle_order_parameter", "cluster_angle_rate", "cluster_lifetime",
+    "cluster_lifetime_asymptotic", "common_noise_exponent", "common_noise_moments", "common_noise_spectrum",
+    "consensus_attraction", "consensus_flow", "consensus_rate", "critical_attention_noise", "critical_noise",
+    "critical_scaling", "density_after_one_step", "density_modes_leading_order", "dispersion", "dobrushin_bound",
+    "dot_product_blow_up", "dot_product_variance", "edge_jump", "edge_speed", "equally_spaced_final_sizes",
+    "equally_spaced_freezing_time", "equiangular_rate", "equiangular_similarity", "equiangular_time",
+    "expected_density_modes_on_line", "expected_initial_modes", "expected_participation", "expected_renyi_centres",
+    "expected_strong_renyi_centres", "fastest_wave", "freezing_beta", "frozen_graph_multiplier",
+    "frozen_position_angle", "full_range_variance", "gap_rate", "gaussian_lifetime", "gaussian_rule_deviation_step",
+    "gaussian_rule_variance", "gaussian_separation_rate", "gram_map", "gram_map_limit", "growth_rate",
+    "hard_attention_positions", "holding_strength", "is_single_cluster_proved", "is_transition_continuous",
+    "kernel_coefficient", "kuramoto_critical_coupling", "kuramoto_locked_order", "kuramoto_order_parameter",
+    "landau_quartic", "large_beta_mode", "layer_factor", "layer_norm_early_gain", "layer_norm_equiangular",
+    "layer_norm_late_gap", "leading_share_bound", "linear_model_error", "linear_threshold",
+    "long_wave_critical_noise", "low_temperature_consensus_probability", "low_temperature_flow",
+    "low_temperature_lag", "merging_times", "mode_growth", "moderate_times", "multi_head_rates",
+    "neuron_holding_strength", "open_tree_part_size", "open_tree_parts", "ordered_state",
+    "orthogonal_critical_scaling", "orthogonal_similarity_without_temperature", "oscillator_energy",
+    "oscillator_energy_rate", "parking_constant", "participation_limit", "polygon_exit_probability",
+    "polygon_rates", "pre_norm_equiangular", "pre_norm_exponents", "quantile_start_error", "random_attention_bulk",
+    "random_value_closure", "random_value_deviation", "random_value_exponents", "random_value_rate",
+    "rank_collapse_step", "recency_time", "regular_cluster_eigenvalues", "retrieval_profile",
+    "retrieval_time_bound", "reversible_law", "ring_eigenvalues", "rotary_ring_eigenvalues",
+    "sampling_rate_exponent", "score_oscillation", "selected_front", "self_weight", "sink_mass_bound",
+    "softmax_total_variation_bound", "spectral_entropy_bound", "stack_influence", "stack_reach", "step_multiplier",
+    "strongest_attraction_angle", "switching_beta", "three_cluster_eigenvalue", "transition_order_threshold",
+    "two_cluster_stability_distance", "uniform_keys_scaling", "vit_allowed_pairs", "vit_eigenvalues",
+    "weight_floor", "winning_mode", "winning_wave",
 ]  # fmt: skip

@@ -43,7 +43,7 @@ def random_value_rate(*, similarity: float, beta: float, tokens: int, dimension:
     """
     d, rho = dimension, within("similarity", similarity, -1.0 / (tokens - 1), 1.0)
     Whole(tokens).read("dimension", dimension)
-    closed, c = _heard(rho, beta, tokens)
+    closed, _, c = heard_by_equiangular(rho, beta, tokens)
     return (1.0 - rho) * ((d - 1) * closed - (1.0 + rho) * c) / d
 
 
@@ -67,16 +67,16 @@ def random_value_closure(*, similarity: float, beta: float, tokens: int) -> floa
         0.239771
     """
     rho = within("similarity", similarity, -1.0 / (tokens - 1), 1.0)
-    return (1.0 - rho) * _heard(rho, beta, tokens)[0]
+    return (1.0 - rho) * heard_by_equiangular(rho, beta, tokens)[0]
 
 
-def _heard(rho: float, beta: float, n: int) -> tuple[float, float]:
-    """(c - rho p)/(1 - rho) = rho (1 - f) + g, without cancellation, and c; of equiangular tokens."""
+def heard_by_equiangular(rho: float, beta: float, n: int) -> tuple[float, float, float]:
+    """(c - rho p)/(1 - rho) = rho (1 - f) + g, without cancellation; p = |A_1|^2; c = <A_1, A_2>."""
     others = (n - 1) * float(np.exp(-np.logaddexp(beta * (1.0 - rho), np.log(n - 1))))
     own, other = 1.0 - others, others / (n - 1)
     product = 2.0 * own * other + (n - 2) * other**2
     below_one = others * (2.0 - others * n / (n - 1))  # 1 - own^2 - others other
-    return rho * below_one + product, rho + (1.0 - rho) * product
+    return rho * below_one + product, 1.0 - (1.0 - rho) * below_one, rho + (1.0 - rho) * product
 
 
 @formula(beta=Real(), dimension=Whole(2))
