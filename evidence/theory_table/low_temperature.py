@@ -64,7 +64,7 @@ def _spreading(beta: float) -> float:
     return float(-2e6 * mode * np.mean(speed * np.sin(mode * angle)))
 
 
-def _merging(beta: float, angle: float) -> float:
+def merging(beta: float, angle: float) -> float:
     """Time in which two tokens close half their angle, by Gauss-Legendre on the velocities of the simulator."""
     nodes, weights = np.polynomial.legendre.leggauss(40)
     edges = angle - 0.5 * angle * np.append(0.5 ** np.arange(14), 0.0)  # finer towards the start, where time is spent
@@ -91,7 +91,7 @@ def three_times() -> Comparison:
         predicted += list(theory.moderate_times(beta=beta, gap=0.5))
         dynamics = kd.Dynamics(kd.softmax(beta), kd.Sphere(), value=np.diag([1.0, 1.0, 0.5]))
         leaving = np.array([[np.cos(1e-5), 0.0, np.sin(1e-5)]] * 2)
-        measured += [-1e-5 / dynamics.drift(0.0, leaving)[0, 2], 1.0 / _spreading(beta), _merging(beta, 0.5 * np.pi)]
+        measured += [-1e-5 / dynamics.drift(0.0, leaving)[0, 2], 1.0 / _spreading(beta), merging(beta, 0.5 * np.pi)]
     return compare(np.log10(predicted), np.log10(measured))
 
 

@@ -73,6 +73,24 @@ def dumbbell() -> Comparison:
     return compare([theory.DUMBBELL_FREEZING_TIMES[n] for n in (2, 3, 4)], measured)
 
 
+@check(
+    1,
+    source="1406.0769 (slower than any multiple of n); 1211.1909 (O(n^3))",
+    setting="dumbbells with n = 160 and 640 in each bell and in the bar; slope of the log of the freezing time",
+    tolerance=0.05,
+)
+def dumbbell_slope() -> Comparison:
+    """Dumbbell start: the freezing time grows like n^2, the slowest known and below the proved n^3."""
+    slow = [settle(np.repeat(*_dumbbell(n))).steps for n in (160, 640)]
+    return compare(2.0, np.log(slow[1] / slow[0]) / np.log(4.0), f"{slow[0]} and {slow[1]} steps")
+
+
+def _dumbbell(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places and numbers of opinions."""
+    places = np.concatenate([[-1.0 / n], np.arange(n + 1.0), [n + 1.0 / n]])
+    return places, np.where((places < 0) | (places > n), n, 1)
+
+
 def _exact_step(x: list[Fraction]) -> list[Fraction]:
     near = [[b for b in x if abs(b - a) <= 1] for a in x]
     return [sum(group, Fraction(0)) / len(group) for group in near]
