@@ -66,14 +66,37 @@ def solver_linear_threshold() -> Comparison:
 )
 def solver_stationary_order() -> Comparison:
     """Noisy USA: stationary order parameter."""
-    coupling, orders = 1.2 * theory.linear_threshold(beta=1.0, dimension=2), []
-    dynamics = kd.Dynamics(kd.softmax(1.0, normalised=False), kd.Circle(), noise=float(np.sqrt(2 / coupling)))
-    for count in (32, 64):
-        start = kd.mean_field.von_mises(cells=count, kappa=1.65)
-        final = kd.mean_field.density_at(kd.mean_field.solve(dynamics, start, 30.0, max_dt=0.2, save_at=[30.0]))
+    coupling = 1.2 * theory.linear_threshold(beta=1.0, dimension=2)
+    return compare(
+        theory.circle_order_parameter(beta=1.0, coupling=coupling), _settled_order(1.0, coupling, 1.65, 30.0, 32)
+    )
+
+
+def _settled_order(beta: float, coupling: float, kappa: float, t_end: float, cells: int) -> float:
+    """Order parameter of noisy USA after some time from a von Mises law; that many cells, and twice, Richardson."""
+    orders, dynamics = (
+        [],
+        kd.Dynamics(kd.softmax(beta, normalised=False), kd.Circle(), noise=float(np.sqrt(2 / coupling))),
+    )
+    for count in (cells, 2 * cells):
+        start = kd.mean_field.von_mises(cells=count, kappa=kappa)
+        final = kd.mean_field.density_at(kd.mean_field.solve(dynamics, start, t_end, max_dt=0.2, save_at=[t_end]))
         # Cell averages of a cosine are its centre values times sinc(width/2).
-        orders.append(final.mass @ np.cos(final.cells.centres) * np.sinc(1 / count))
-    return compare(theory.circle_order_parameter(beta=1.0, coupling=coupling), (4 * orders[1] - orders[0]) / 3)
+        orders.append(float(final.mass @ np.cos(final.cells.centres) * np.sinc(1 / count)))
+    return (4 * orders[1] - orders[0]) / 3
+
+
+@check(
+    4,
+    source="2604.16288; 2606.05140",
+    setting="solver, circle, beta = 4 > beta* = 2.45, K = 0.97 K_lin, t = 10: order from a narrow and a flat start",
+    tolerance=5e-3,
+)
+def coexistence() -> Comparison:
+    """Noisy USA above beta*: below K_lin order holds itself beside the stable uniform law: it sets in by a jump."""
+    coupling = 0.97 * theory.linear_threshold(beta=4.0, dimension=2)
+    order = theory.circle_order_parameter(beta=4.0, coupling=coupling)
+    return compare([order, 0.0], [_settled_order(4.0, coupling, kappa, 10.0, 52) for kappa in (3.0, 0.002)])
 
 
 @check(
