@@ -18,14 +18,14 @@ FORMULAS = {
     if inspect.isfunction(getattr(theory, name)) and inspect.signature(getattr(theory, name)).parameters
 }
 GOOD = {
-    "angles": [0.0, 1.0, 2.5],
+    "angles": [0.0, 1.0, 2.5], "threshold": 0.3, "turn": 0.4,
     "alignment": 0.1, "eigenvalue": 0.5, "gap": 0.5, "heads": 2, "law": "normal", "massive": 5.0, "opening": 0.7,
     "others": [0.2, -0.3], "rank": 5, "share": 0.6,
     "rotation": [[0.0, 1.0], [-1.0, 0.0]], "strength": 0.5, "stimulus": [[0.0, 0.0], [0.5, 0.5]],
     "agents": 7, "angle": 1.0, "beta": 2.0, "circumference": 6.0, "clusters": 3, "coupling": 3.0, "decay": 1.0,
     "degree": 2, "density": 1.0, "deviation": 1.0, "dimension": 3, "error": 0.01, "frequency": 2.0,
     "guess": 3 + 2j, "height": 4, "key_diameter": 2.0, "layers": 4, "length": 10.0, "mass": 0.4,
-    "mass_a": 1.0, "mass_b": 2.0, "mode": 1, "modes": 64, "moments": [0.3, 0.1], "noise": 0.1, "normalised": True, "threshold": 0.3, "turn": 0.4,
+    "mass_a": 1.0, "mass_b": 2.0, "mode": 1, "modes": 64, "moments": [0.3, 0.1], "noise": 0.1, "normalised": True,
     "oscillation": 1.0, "particles": 10, "pattern": "cross", "position": 0.7, "positions": [0.2, 0.5], "q": 1.0,
     "query_diameter": 2.0, "radius": 1.0, "rate": 0.8, "relative": False, "residual": [[1.0, 0.0], [-1.0, 0.0]],
     "resolution": 4.0, "samples": 100, "scaled": False, "scaling": 1.0, "scheme": "peri",
