@@ -19,6 +19,8 @@ from krause_dynamics.spaces import Euclidean, Space
 if TYPE_CHECKING:
     import xarray
 
+EVENT = "event_"  # begins the names of extras that are times of events: as many as were found, over no other axis
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Trajectory:
@@ -29,8 +31,8 @@ class Trajectory:
         positions: (T, *batch, n, d).
         log_mass: ``None`` (equal masses), (*batch, n), or (T, *batch, n) where masses move (mean field).
         steps: Number of steps in which something moved, where the producer counts them.
-        extras: Further arrays by name. A slice of the trajectory slices those of length T, except the names listed in
-            ``meta["not_over_time"]``.
+        extras: Further arrays by name. A slice of the trajectory slices those of length T, except times of events
+            (``event_...``) and the names listed in ``meta["not_over_time"]``.
         meta: JSON-ready description: rule, parameters, seed, version, implementation, why it stopped.
     """
 
@@ -97,8 +99,7 @@ class Trajectory:
         if not isinstance(index, slice):
             return self.positions[index]
         log_mass = self.log_mass[index] if self._masses_move() else self.log_mass  # type: ignore[index]
-        whole = self.meta.get("not_over_time", ())
-        extras = {k: v[index] if len(v) == len(self) and k not in whole else v for k, v in self.extras.items()}
+        extras = {name: x[index] if self._is_over_time(name, x) else x for name, x in self.extras.items()}
         return replace(self, times=self.times[index], positions=self.positions[index], log_mass=log_mass, extras=extras)
 
     @property
@@ -125,6 +126,12 @@ class Trajectory:
         if not -len(self.times) <= index < len(self.times):
             raise ValueError(f"index must be one of {len(self.times)} saved times, got {index}")
         return self.log_mass[index] if self._masses_move() else self.log_mass  # type: ignore[index]
+
+    def _is_over_time(self, name: str, x: Array) -> bool:
+        return x.ndim > 0 and len(x) == len(self) and not self._has_own_axis(name)
+
+    def _has_own_axis(self, name: str) -> bool:
+        return name.startswith(EVENT) or name in self.meta.get("not_over_time", ())
 
     def _masses_move(self) -> bool:
         return self.log_mass is not None and self.log_mass.ndim == self.positions.ndim - 1
@@ -208,7 +215,7 @@ class Trajectory:
             coordinates["saved_time"] = host.extras["saved_times"]
         for name, x in host.extras.items():
             if name != "saved_times":
-                variables[name] = (_dimensions(name, x, axis, coordinates), x)
+                variables[name] = (_dimensions(name, x, {} if self._has_own_axis(name) else coordinates, axis), x)
         dataset = xarray.Dataset(variables, coords=coordinates)
         dataset.attrs.update(attributes(self.meta))
         if self.steps is not None:
@@ -216,11 +223,11 @@ class Trajectory:
         return dataset
 
 
-def _dimensions(name: str, x: np.ndarray, axis: str, coordinates: dict[str, np.ndarray]) -> list[str]:
+def _dimensions(name: str, x: np.ndarray, coordinates: dict[str, np.ndarray], axis: str) -> list[str]:
     """Extras run over the saved times of statistics, over the times of the run, or over an axis of their own."""
     labels = [f"{name}_{i}" for i in range(x.ndim)]
     for label in ("saved_time", axis):
-        if x.ndim and label in coordinates and len(x) == len(coordinates[label]) and not name.startswith("event_"):
+        if x.ndim and label in coordinates and len(x) == len(coordinates[label]):
             return [label, *labels[1:]]
     return labels
 

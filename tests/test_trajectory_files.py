@@ -100,3 +100,29 @@ def test_another_ending_gets_npz_and_another_file_is_refused(tmp_path):
         run.save(tmp_path / "nowhere" / "run.nc")
     with pytest.raises(ValueError, match=r"netCDF cannot hold .*\.npz"):
         kd.Trajectory(run.times, run.positions, extras={"z": np.array([{}])}).save(tmp_path / "objects.nc")
+
+
+def test_times_of_events_are_not_cut_where_there_are_as_many_as_states():
+    """The mean is (1/3) sin 3t, which crosses 0.1 four times until t = 4; four states are kept."""
+    push = lambda t, x: np.full_like(x, np.cos(3 * t))  # noqa: E731
+    event = kd.Event(lambda t, x: float(x.mean()) - 0.1, "up")
+    moved = kd.Dynamics(kd.bounded_confidence(1.0), external=push)
+    run = kd.simulate(moved, np.zeros((2, 1)), 4.0, save_at=[1.0, 2.0], events=[event])
+    first, period = np.arcsin(0.3) / 3, 2 * np.pi / 3
+    exact = [first, np.pi / 3 - first, first + period, np.pi / 3 - first + period]
+    assert len(run) == len(exact)
+    np.testing.assert_allclose(run[1:3].extras["event_up"], exact, atol=1e-6)
+    assert run.to_xarray().event_up.dims == ("event_up_0",)
+
+
+def test_what_is_not_over_time_keeps_its_axis_and_single_numbers_are_kept():
+    extras = {"first": np.arange(3.0), "share": np.array(0.5), "width": np.arange(3.0)}
+    run = kd.Trajectory(np.arange(3.0), np.zeros((3, 2, 1)), extras=extras, meta={"not_over_time": ["first"]})
+    assert [run[:2].extras[name].size for name in extras] == [3, 1, 2]
+    labelled = run.to_xarray()
+    assert [labelled[name].dims for name in extras] == [("first_0",), (), ("time",)]
+
+
+def test_statistics_are_not_named_as_events():
+    with pytest.raises(ValueError, match=r"save must name statistics otherwise than .*event_"):
+        kd.simulate(kd.Dynamics(kd.krause(1.0)), np.zeros((2, 1)), 1.0, save={"event_x": np.mean})

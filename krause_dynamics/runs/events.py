@@ -11,6 +11,7 @@ import numpy as np
 from krause_dynamics._arguments import FLAG, Whole
 from krause_dynamics._array import Array, to_numpy
 from krause_dynamics.spaces import Space
+from krause_dynamics.trajectory import EVENT
 
 Drift = Callable[[float, Array], Array]
 
@@ -112,7 +113,7 @@ class Watch:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Times found, by ``event_<name>``."""
-        return {f"event_{name}": np.asarray(times) for name, times in self.found.items()}
+        return {f"{EVENT}{name}": np.asarray(times) for name, times in self.found.items()}
 
 
 def _value(event: Event, t: float, x: Array) -> float:

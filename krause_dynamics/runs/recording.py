@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._array import Array, like, namespace, to_numpy
-from krause_dynamics.trajectory import Trajectory
+from krause_dynamics.trajectory import EVENT, Trajectory
 
 KEPT = 1 << 26  # numbers (512 MB) that a thinned record may hold before every second state is dropped
 
@@ -147,8 +147,8 @@ def _value(name: str, given: Any, before: list[np.ndarray]) -> np.ndarray:
 def _by_name(save: Save | None) -> dict[str, Callable[[Array], Any]]:
     functions = {} if save is None else dict(save) if isinstance(save, Mapping) else {"saved": save}
     for name, function in functions.items():
-        if name in TAKEN or not isinstance(name, str) or "/" in name:
-            raise ValueError(f"save must name statistics otherwise than {', '.join(TAKEN)}, got {name!r}")
+        if name in TAKEN or not isinstance(name, str) or "/" in name or name.startswith(EVENT):
+            raise ValueError(f"save must name statistics otherwise than {', '.join(TAKEN)}, {EVENT}..., got {name!r}")
         if not callable(function):
             raise TypeError(
                 f"save must be a function of the positions, or a dictionary of such, got {function!r} ({name})"
