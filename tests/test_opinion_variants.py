@@ -81,6 +81,17 @@ class TestSchedules:
         gaps = np.linalg.norm(centres[:, None] - centres[None], axis=-1)[~np.eye(len(centres), dtype=bool)]
         assert (gaps > 0.25).all()
 
+    @pytest.mark.parametrize("radius", [1.0, np.full(3, 0.5), np.inf])
+    @pytest.mark.parametrize("graph", [None, [(0, 1), (1, 0), (1, 2), (2, 1), (0, 2)]])
+    def test_deffuant_rests_only_where_no_pair_may_meet_apart(self, graph, radius):
+        """Between two stubborn agents the mean rests in the middle, but every meeting moves: such a run never ends."""
+        fixed, options = np.array([True, False, True]), {"schedule": kd.Deffuant(0.25), "graph": graph, "max_steps": 8}
+        for seed in range(20):  # in the first unit of some of them the middle one meets nobody
+            run = kd.hegselmann_krause([0.0, 0.5, 1.0], radius, fixed=fixed, rng=seed, **options)
+            assert run.meta["stopped"] == "max_steps"
+        still = kd.hegselmann_krause([0.0, 0.0, 1.0], 0.5, fixed=fixed, rng=0, **options)
+        assert still.meta["stopped"] == "frozen"
+
     def test_deffuant_on_one_way_edges_moves_the_listener_only(self):
         hears = np.array([[True, True], [False, True]])
         run = kd.hegselmann_krause([0.0, 1.0], 2.0, graph=hears, schedule=kd.Deffuant(0.5), rng=0, max_steps=1)
@@ -330,6 +341,13 @@ class TestRuns:
         np.testing.assert_allclose(found.masses, [0.5, 0.5])
         np.testing.assert_allclose(found.positions[:, 0], [0.075, 5.125])
         assert kd.final_clusters(run, radius=10.0).sizes.tolist() == [5]
+
+    def test_final_clusters_of_many_in_the_plane_are_linked_by_the_radius(self, rng):
+        """5000 distinct points about two places one apart: two clusters at 0.5, whatever their number."""
+        x = rng.normal(scale=0.02, size=(5000, 2)) + np.repeat([[0.0, 0.0], [1.0, 0.0]], 2500, axis=0)
+        run = kd.hegselmann_krause(x, 0.5, max_steps=1)
+        assert kd.final_clusters(run, radius=0.5).sizes.tolist() == [2500, 2500]
+        assert run.meta["clusters"]["sizes"] == [2500, 2500]
 
     def test_a_far_outlier_disturbs_nothing(self, rng):
         x = rng.random((100, 2))

@@ -12,7 +12,6 @@ from krause_dynamics.opinions.model import Model
 from krause_dynamics.trajectory import Trajectory
 
 SAME = 1e-9  # of the range: settled opinions closer than this are one cluster
-FEW = 4096  # distinct settled points up to which clusters are found by distances rather than by equality
 
 
 class FinalClusters(NamedTuple):
@@ -31,7 +30,6 @@ class FinalClusters(NamedTuple):
     labels: np.ndarray
 
 
-@reads(run=Is(Trajectory, "kd.hegselmann_krause(...)"))
 @reads(run=Is(Trajectory, "kd.hegselmann_krause(x0, radius)"), radius=Maybe(Real(0.0)))
 def final_clusters(run: Trajectory, radius: float | None = None) -> FinalClusters:
     """Clusters of the last state of a run.
@@ -74,9 +72,7 @@ def ending(model: Model, x: np.ndarray, extent: float, reason: str) -> dict[str,
 def group(x: np.ndarray, masses: np.ndarray, link: float) -> FinalClusters:
     """Link opinions (n, d) of given masses (n,) at distance at most ``link``."""
     distinct, label = np.unique(x, axis=0, return_inverse=True)
-    label = label.reshape(-1)
-    if distinct.shape[1] == 1 or distinct.shape[0] <= FEW:
-        label = clusters.find(distinct, link).labels[label]
+    label = clusters.find(distinct, link).labels[label.reshape(-1)]
     count = int(label.max()) + 1
     total = np.bincount(label, weights=masses, minlength=count)
     # Around one member, so that a cluster of equal opinions has exactly their position.

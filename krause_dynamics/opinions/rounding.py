@@ -37,7 +37,7 @@ def share_at_radius(x: np.ndarray, within: Within) -> tuple[float, bool]:
     rounding = 4 * np.finfo(float).eps * np.maximum(radius, np.abs(sample).max(axis=1))
     rounding = np.minimum(rounding, 0.5 * radius)  # where floats are coarser than the radius nothing can be said
     radii = (radius - rounding, np.array([radius]), radius + rounding)
-    below, admitted, upto = (_count(sample, x, Ball.of(within, r, x.shape[1])) for r in radii)
+    below, admitted, upto = (int(heard_by(sample, x, Ball.of(within, r, x.shape[1])).sum()) for r in radii)
     near, pairs = upto - below, upto - sample.shape[0]
     return (near / pairs if pairs > 0 else 0.0), 0 < admitted - below < near
 
@@ -53,7 +53,7 @@ def warn_of_rounding(share: float, both_ways: bool) -> None:
         )
 
 
-def _count(queries: np.ndarray, x: np.ndarray, ball: Ball) -> int:
+def heard_by(queries: np.ndarray, x: np.ndarray, ball: Ball) -> np.ndarray:
+    """How many of the opinions ``x`` (n, d) each of the queries (m, d) has in its ball, (m,)."""
     mass, own = np.ones(x.shape[0]), np.full(queries.shape[0], -1)
-    entry = Entry(queries, x, np.zeros((x.shape[0], 1)), mass, ball, own)
-    return int(flat_means(entry, mass)[1].sum())
+    return np.rint(flat_means(Entry(queries, x, np.zeros((x.shape[0], 1)), mass, ball, own), mass)[1]).astype(np.int64)

@@ -9,15 +9,18 @@ import numpy as np
 
 from krause_dynamics.aggregate import Plan, plan
 from krause_dynamics.dynamics import target
+from krause_dynamics.forms.near.ball import Ball
 from krause_dynamics.interaction import Edges, Flat, Others, Within
 from krause_dynamics.interaction.neighbourhoods import All
 from krause_dynamics.opinions import sequential_kernels
 from krause_dynamics.opinions.model import Model
+from krause_dynamics.opinions.rounding import heard_by
 from krause_dynamics.opinions.schedules import Deffuant, Sequential
 from krause_dynamics.opinions.stepwise import Stepwise, motion
 from krause_dynamics.runs import interrupting
 from krause_dynamics.runs.loop import GivenUp
 
+SMALLEST = float(np.finfo(float).tiny)  # a distance, where no motion at all is tolerated
 PER_CALL = 1 << 26  # coordinates looked at in one compiled call, some tenths of a second
 
 
@@ -117,6 +120,22 @@ class Pairwise(OneByOne):
             first, second, forward, backward = (column[drawn] for column in self._edges)
         sequential_kernels.meet(new, first, second, self._limits, self._fixed, forward, backward, schedule.mu)
         return self._disturb(x, new)
+
+    def _rests(self, t: float, x: np.ndarray) -> bool:
+        """Whether no two that may meet are apart. A mean that rests, as between two stubborn agents, is not enough."""
+        assert isinstance(self.model.schedule, Deffuant)
+        apart, within = max(self._tolerance / self.model.schedule.mu, SMALLEST), self.model.within
+        if self._edges is not None:
+            first, second, forward, backward = self._edges
+            gap = np.abs(x[first] - x[second])
+            distance = gap[:, 0] if x.shape[1] == 1 else (gap**2).sum(axis=1)
+            moves = forward & ~self._fixed[first] & (distance <= self._limits[first])
+            moves |= backward & ~self._fixed[second] & (distance <= self._limits[second])
+            return not (moves & (gap.max(axis=1) > apart)).any()
+        radii = np.broadcast_to(np.asarray(within.radius, np.float64), len(x))
+        together = Ball.of(Within(apart), np.minimum(radii, apart), x.shape[1])
+        alone = heard_by(x, x, Ball(radii, self._limits)) == heard_by(x, x, together)
+        return bool((alone | self._fixed).all())
 
 
 def _pairs(edges: Edges) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
