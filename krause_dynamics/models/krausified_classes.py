@@ -21,7 +21,8 @@ from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.interaction import Interaction
 from krause_dynamics.models.folders import OwnFolder, check_complete
 from krause_dynamics.models.padding import say_unpadded
-from krause_dynamics.nn.huggingface.registry import KRAUSE, SOFTMAX
+from krause_dynamics.nn.huggingface.guards import KRAUSE, SOFTMAX
+from krause_dynamics.nn.huggingface.own_code import dispatches
 from krause_dynamics.nn.huggingface.rules import LayerRule
 from krause_dynamics.nn.parts import LogSigma
 
@@ -49,7 +50,7 @@ class Krausified:
         model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)  # type: ignore[misc]
         missing = {name.rpartition(".")[0] for name in info["missing_keys"]}
         own = {name: part for name, part in model.named_modules() if isinstance(part, LogSigma)}
-        attention = tuple(f"{name}." for name, part in model.named_modules() if _dispatches(type(part)))  # type: ignore[arg-type]
+        attention = tuple(f"{name}." for name, part in model.named_modules() if dispatches(type(part)))  # type: ignore[arg-type]
         becomes = own.keys() if "config" in kwargs and own.keys() <= missing else ()  # of a base folder
         check_complete(
             info,
@@ -68,6 +69,12 @@ class Krausified:
             UnsupportedModel: Another name, which would drop the rule.
         """
         super().set_attn_implementation(self._checked(attn_implementation), *args, **kwargs)  # type: ignore[misc]
+
+    def get_correct_attn_implementation(self, requested_attention: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; a model around this one that changes its other parts leaves this one as it is."""
+        if requested_attention not in (KRAUSE, SOFTMAX) and self._modules:  # type: ignore[attr-defined]
+            return self.config._attn_implementation  # type: ignore[attr-defined]
+        return super().get_correct_attn_implementation(requested_attention, *args, **kwargs)  # type: ignore[misc]
 
     def _checked(self, name: Any) -> Any:
         if name in (KRAUSE, SOFTMAX):
@@ -134,15 +141,7 @@ def remove(model: Any) -> None:
 
 def attention_modules(model: nn.Module) -> list[Any]:
     """The modules that call the attention registry, in order."""
-    return [part for part in model.modules() if _dispatches(type(part))]  # type: ignore[arg-type]
-
-
-@cache
-def _dispatches(kind: Any) -> bool:
-    if not kind.__module__.startswith("transformers.models."):
-        return False
-    return any("ALL_ATTENTION_FUNCTIONS.get_interface(" in inspect.getsource(one) for one in kind.__mro__[:-1]
-               if one.__module__.startswith("transformers.models."))  # fmt: skip
+    return [part for part in model.modules() if dispatches(type(part))]  # type: ignore[arg-type]
 
 
 @cache

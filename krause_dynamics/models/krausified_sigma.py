@@ -16,13 +16,22 @@ from krause_dynamics.nn.huggingface.rules import LayerRule
 _NAME = "krause_dynamics_norms"
 
 
+def head_count(part: nn.Module, config: Any) -> int:
+    """Number of query heads of an attention module; where stages or layers differ, the module's own number."""
+    for name in ("num_heads", "num_attention_heads", "n_heads", "n_head"):
+        count = getattr(part, name, None)
+        if isinstance(count, int):
+            return count
+    return int(config.num_attention_heads)
+
+
 def head_size(part: nn.Module, config: Any) -> int:
     """Dimension of a head."""
     for name in ("head_dim", "attention_head_size", "qk_head_dim"):
         size = getattr(part, name, None) or getattr(config, name, None)
         if isinstance(size, int):
             return size
-    return int(config.hidden_size) // int(config.num_attention_heads)
+    return int(config.hidden_size) // head_count(part, config)
 
 
 def starting_sigmas(model: Any, parts: list[nn.Module], sample: Any, per_head: bool) -> list[Any]:

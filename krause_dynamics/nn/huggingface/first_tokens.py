@@ -31,6 +31,22 @@ def check_visible(rule: LayerRule, given: IndexRule, pairs: Tensor | None, modul
         )
 
 
+def own_window(part: nn.Module) -> int | None:
+    """Keys of the window that an attention module has of its own, as far as it or its configuration tells.
+
+    Args:
+        part: An attention module.
+    """
+    config: Any = part.config
+    kinds, index = getattr(config, "layer_types", None), getattr(part, "layer_idx", None)
+    kind = kinds[index] if kinds is not None and index is not None and index < len(kinds) else None
+    if kind == "chunked_attention":
+        return getattr(config, "attention_chunk_size", None)
+    if kind not in (None, "sliding_attention"):
+        return None
+    return getattr(part, "sliding_window", getattr(config, "sliding_window", None))
+
+
 def drawn(rule: LayerRule, pairs: Tensor, n: int) -> tuple[LayerRule, Tensor]:
     """The rule without its window, and pairs that hold it: near keys, and the first ones of the query's own sequence.
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial
 from types import ModuleType
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from krause_dynamics._when_loaded import when_loaded
-from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.nn.hearing import hearing, within
 from krause_dynamics.nn.huggingface.attend import attend
+from krause_dynamics.nn.huggingface.guards import KRAUSE, NAMES, SOFTMAX, guard
 from krause_dynamics.nn.huggingface.masks import pair_mask
 from krause_dynamics.nn.huggingface.rules import LayerRule, rule_of
 
-KRAUSE, SOFTMAX = "krause", "krause_softmax"
 _HOME = "transformers.modeling_utils"
-OWN = "krause_"  # begins the model types whose classes are ours
-_names: set[str] = set()
 
 
 def register_attention(
@@ -89,73 +85,15 @@ def _register(name: str, rule: Callable[[nn.Module], LayerRule], impl: str = "au
 
     AttentionInterface.register(name, attention)
     AttentionMaskInterface.register(name, pair_mask)
-    _names.add(name)
+    NAMES.add(name)
 
 
 def _settle(modeling: ModuleType) -> None:
-    """Register both names, and guard the two doors by which a model could silently be another one."""
+    """Register both names, and guard the doors by which a model could silently be another one."""
     for name, rule in ((KRAUSE, rule_of), (SOFTMAX, _softmax_of)):
-        if name not in _names:
+        if name not in NAMES:
             _register(name, rule)
-    base = modeling.PreTrainedModel
-    base.save_pretrained = _warning_save(base.save_pretrained)
-    base.get_correct_attn_implementation = _refusing_choice(base.get_correct_attn_implementation)
-    base.set_attn_implementation = _refusing_choice(base.set_attn_implementation)
-
-
-def _warning_save(save: Callable[..., Any]) -> Callable[..., Any]:
-    """Saving that warns where the file would not know that the model was one of ours: it would load as softmax."""
-
-    @wraps(save)
-    def save_pretrained(self: Any, *args: Any, **options: Any) -> Any:
-        name = _forgotten(self)
-        if name is not None:
-            warnings.warn(
-                f"{type(self).__name__} runs the attention {name!r}, and a saved model does not remember that: it "
-                "loads with the attention of the library; save the result of kd.krausify(model), or pass "
-                f"attn_implementation={name!r} when loading",
-                UserWarning,
-                stacklevel=2,
-            )
-        return save(self, *args, **options)
-
-    return save_pretrained
-
-
-def _forgotten(model: Any) -> str | None:
-    """The attention of ours in a model or a part of it, which its folder will not say; or ``None``."""
-    if getattr(type(model), "remembers_attention", False):
-        return None
-    if any(hasattr(part, "krause_rule") for part in model.modules()):  # a part was krausified
-        return KRAUSE
-    configs = [model.config, *(getattr(model.config, name, None) for name in model.config.sub_configs)]
-    names = (getattr(config, "_attn_implementation", None) for config in configs)
-    return next((name for name in names if name in _names), None)
-
-
-def _refusing_choice(choose: Callable[..., Any]) -> Callable[..., Any]:
-    """The choice of an implementation, which refuses ours for models that would never call it, and folders of ours.
-
-    transformers takes any registered name, and a model with attention code of its own then goes on with that.
-    """
-
-    @wraps(choose)
-    def chosen(self: Any, *args: Any, **options: Any) -> Any:
-        kind = str(self.config.model_type)
-        if kind.startswith(OWN) and kind != type(self.config).model_type:
-            raise UnsupportedModel(
-                f"{type(self).__name__} would leave the Krause attention of this {kind} out; load it by the Auto "
-                "classes, which know its own class, or kd.unkrausify the model and save it"
-            )
-        name = next(iter(args or options.values()), None)
-        if isinstance(name, str) and name in _names and not self._can_set_attn_implementation():
-            raise UnsupportedModel(
-                f"{type(self).__name__} has attention code of its own, outside the attention registry of transformers, "
-                f"so that attn_implementation={name!r} would change nothing; put nn.KrauseAttention in its place"
-            )
-        return choose(self, *args, **options)
-
-    return chosen
+    guard(modeling.PreTrainedModel)
 
 
 def register_when_loaded() -> None:
