@@ -288,6 +288,33 @@ def test_projections_in_one_product_equal_three(options):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
 
+def test_joined_weights_are_not_held_until_the_backward_pass():
+    """What autograd keeps is the tokens and the weights themselves, which it guards against changes; two orders of
+    gradients, and a forward derivative, which takes torch's own operations.
+    """
+    layers = [torch.nn.Linear(3, 2).double() for _ in range(3)]
+    parameters = [p for layer in layers for p in layer.parameters()]
+    x = torch.randn(2, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):
+        joint = projections.projected_together(x, layers)
+    assert set(kept) == {x.data_ptr(), *(layer.weight.data_ptr() for layer in layers)}
+    joint = projections.projected_together(x, layers)
+    with torch.no_grad():
+        layers[1].weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        joint.sum().backward()
+
+    def together(x, *parameters):
+        return projections.projected_together(x, layers)
+
+    assert torch.autograd.gradcheck(together, (x, *parameters))
+    assert torch.autograd.gradgradcheck(together, (x, *parameters))
+    _, tangent = torch.func.jvp(lambda x: together(x), (x.detach(),), (torch.ones_like(x),))
+    whole = torch.cat([layer.weight for layer in layers]).sum(1)
+    torch.testing.assert_close(tangent, whole.expand(2, 5, 6), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("change", ["dtype", "bias", "frozen"])
 def test_projections_that_differ(change):
     """Layers that cannot be joined are called one by one; a frozen one takes no gradient."""

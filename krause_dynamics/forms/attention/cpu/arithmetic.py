@@ -73,15 +73,6 @@ def dot(x, y, count):
 
 
 @sums
-def total(values, count):
-    """Sum of the first entries."""
-    result = values.dtype.type(0)
-    for t in range(count):
-        result += values[t]
-    return result
-
-
-@sums
 def highest(values, count):
     """Largest value; needs a row without NaN."""
     high = values.dtype.type(-np.inf)

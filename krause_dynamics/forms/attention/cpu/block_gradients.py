@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import numpy as np
 
-from krause_dynamics.forms.attention.cpu.arithmetic import dot, is_zero, scale_by, total
-from krause_dynamics.forms.attention.cpu.blocks import clear, fill, measure
-from krause_dynamics.forms.attention.cpu.compiled import entry, plain
-from krause_dynamics.forms.attention.cpu.row import (
-    bits_begin,
-    dropout_factors,
-    first_row,
-    multiply,
-    restrict,
-    slope,
-    weigh_again,
-)
+from krause_dynamics.forms.attention.cpu.arithmetic import is_zero
+from krause_dynamics.forms.attention.cpu.blocks import are_finite, clear, copied, fill, measure_both, reads_columns
+from krause_dynamics.forms.attention.cpu.compiled import entry, plain, sums
+from krause_dynamics.forms.attention.cpu.row import bits_begin, first_row, restrict, slope_dropped, weigh_again
 from krause_dynamics.forms.attention.cpu.selection import apply_bits
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 
 @entry
+def load_grad(places, tiles, layout, n, given, grads):
+    """Output gradients of a chunk.
+
+    Args:
+        places: As in `load`.
+        tiles: `Tiles`.
+        layout: `Layout`.
+        n: Queries of a head.
+        given: `Given`.
+        grads: Result (chunk, size, d_v).
+
+    Returns:
+        Whether all are finite.
+    """
+    steps = given.steps
+    for g in range(places[1] - places[0]):
+        x, t = (places[0] + g) // tiles.number, (places[0] + g) % tiles.number
+        first = first_row(steps, 0, x // layout.heads, x % layout.heads) + t * tiles.size * steps[0, 2]
+        copied(given.grad_out, first, steps[0, 2], min(n - t * tiles.size, tiles.size), grads[g])
+    return are_finite(grads)
+
+
+@entry
 def slope_tiles(
-    places, tiles, layout, arrays, dropout, products, slopes, squares, log_partition, bits, grad_log_partition,
-    grad_out, steps, sums_of_rows, sums_of_keys, grad_scale, grad_pair,
+    places, tiles, layout, arrays, dropout, products, slopes, squares, grads, given, sums_of_rows, sums_of_keys,
+    grad_scale, grad_pair,
 ):  # fmt: skip
     """Products of a chunk become weights and dL/dp becomes dL/ds, both in place.
 
@@ -37,61 +52,60 @@ def slope_tiles(
         products: (chunk, size, span) products of queries and keys; weights after dropout on return.
         slopes: (chunk, size, span) products of output gradients and values; gradients of the scores on return.
         squares: From `load`.
-        log_partition: From `weigh_tiles`.
-        bits: Selection from `weigh_tiles`; size 0: all admitted keys stayed.
-        grad_log_partition: (batch heads, n).
-        grad_out: Rows of memory (., d_v).
-        steps: (1, 3) its steps, as in `Arrays`.
+        grads: From `load_grad`.
+        given: `Given`.
         sums_of_rows: Result (chunk, size), sums of gradients of scores over keys.
         sums_of_keys: Result (chunk, span), the same over rows.
         grad_scale: Result (batch heads, n), summed over rows by the caller.
         grad_pair: Result (batch heads, n, m), zeroed before; size 0: not wanted.
     """
-    n = arrays.lower.shape[0]
     raw, factors = np.empty(tiles.span, products.dtype), np.empty(tiles.span, products.dtype)
-    columns, one = np.empty(tiles.span, np.int32), products.dtype.type(1)
+    columns, lower, upper, n = np.empty(tiles.span, np.int32), arrays.lower, arrays.upper, arrays.lower.shape[0]
     scale, pair, strides, mass = arrays.scale, arrays.pair, arrays.strides, arrays.mass
-    lower, upper = arrays.lower, arrays.upper
+    log_partition, bits, grad_log_partition = given.log_partition, given.bits, given.grad_log_partition
+    extras = reads_columns(layout, pair, dropout)
     for g in range(places[1] - places[0]):
         x, t = (places[0] + g) // tiles.number, (places[0] + g) % tiles.number
-        g_first, g_step = first_row(steps, 0, x // layout.heads, x % layout.heads), steps[0, 2]
         sums_of_keys[g] = 0
         for r in range(tiles.size):
             i = t * tiles.size + r
             count = upper[i] - lower[i] if i < n else 0
-            sums_of_rows[g, r] = 0
             empty = count <= 0 or log_partition[x, i] == -np.inf
             # Padded rows: whatever they hold, nobody asked.
-            if empty or (grad_log_partition[x, i] == 0 and is_zero(grad_out[g_first + i * g_step])):
-                clear(products[g, r], tiles.span, tiles.span)
-                clear(slopes[g, r], tiles.span, tiles.span)
+            if empty or (grad_log_partition[x, i] == 0 and is_zero(grads[g, r])):
+                products[g, r], slopes[g, r], sums_of_rows[g, r] = 0, 0, 0
                 continue
             at = lower[i] - tiles.begin[t]
             clear(products[g, r], at, at + count)
             clear(slopes[g, r], at, at + count)
             weights, rates = products[g, r, at : at + count], slopes[g, r, at : at + count]
-            measure(weights, count, squares[g, r], squares[g, tiles.size + at :], layout.distance == 1, one)
-            for s in range(count):
-                raw[s] = weights[s]
-            scale_by(weights, count, scale[x])
-            fill(columns, lower[i], count)
+            measure_both(
+                weights, raw, count, squares[g, r], squares[g, tiles.size + at :], layout.distance == 1, scale[x]
+            )
+            if extras:
+                fill(columns, lower[i], count)
             restrict(weights, count, columns, x, i, layout, pair, strides, mass)
             if bits.size > 0:
                 apply_bits(weights, count, bits[x], bits_begin(i, layout))
             weigh_again(weights, count, columns, x, layout, mass, log_partition[x, i])
-            if dropout > 0:
-                dropout_factors(factors, count, columns, dropout, layout.seed, x * n + i)
-                multiply(rates, factors, count)
-            slope(weights, rates, count, grad_log_partition[x, i])
-            if dropout > 0:
-                multiply(weights, factors, count)
-            grad_scale[x, i] = dot(rates, raw, count)
-            sums_of_rows[g, r] = total(rates, count)
-            for s in range(count):
-                sums_of_keys[g, at + s] += rates[s]
+            row = layout.seed, x * n + i
+            slope_dropped(weights, rates, factors, count, columns, dropout, row, grad_log_partition[x, i])
+            grad_scale[x, i], sums_of_rows[g, r] = _account(rates, raw, count, sums_of_keys[g, at:])
             if grad_pair.size > 0:
                 for s in range(count):
                     grad_pair[x, i, lower[i] + s] += rates[s]
+
+
+@sums
+def _account(rates, raw, count, keys):
+    """<rates, raw> and the sum of the rates, which are added to ``keys`` too."""
+    along = total = rates.dtype.type(0)
+    for s in range(count):
+        rate = rates[s]
+        keys[s] += rate
+        along += rate * raw[s]
+        total += rate
+    return along, total
 
 
 @entry

@@ -71,13 +71,22 @@ def _centred(vectors, start, step, count, centre, out, halves):
 
 
 @plain
-def _copied(vectors, start, step, count, out):
+def copied(vectors, start, step, count, out):
     """out[s] = vector s, zeros beyond."""
     for s in range(count):
         source, target = vectors[start + s * step], out[s]
         for c in range(target.shape[0]):
             target[c] = source[c]
     out[count:] = 0
+
+
+@sums
+def are_finite(values):
+    """Whether no NaN or infinity is among the values; a pass of its own costs less than a sum beside each copy."""
+    flat, whole = values.reshape(-1), values.dtype.type(0)
+    for t in range(flat.shape[0]):
+        whole += flat[t] * values.dtype.type(0)
+    return whole == 0
 
 
 @entry
@@ -93,6 +102,9 @@ def load(places, tiles, layout, arrays, queries, keys, values, squares):
         keys: Result (chunk, span, d).
         values: Result (chunk, span, d_v).
         squares: Result (chunk, size + span) half squares of queries and keys.
+
+    Returns:
+        Whether all values are finite, and the squares; if not, the results are not complete.
     """
     q, k, v, mass, steps = arrays.q, arrays.k, arrays.v, arrays.mass, arrays.steps
     n, heads, group = arrays.lower.shape[0], layout.heads, layout.heads // layout.kv_heads
@@ -108,7 +120,32 @@ def load(places, tiles, layout, arrays, queries, keys, values, squares):
         rows = min(n - i, tiles.size)
         _centred(q, q_first + i * q_step, q_step, rows, centre, queries[g], squares[g, : tiles.size])
         _centred(k, k_first + begin * k_step, k_step, count, centre, keys[g], squares[g, tiles.size :])
-        _copied(v, v_first + begin * v_step, v_step, count, values[g])
+        copied(v, v_first + begin * v_step, v_step, count, values[g])
+        if not (are_finite(squares[g]) and are_finite(values[g])):
+            return False
+    return True
+
+
+@entry
+def store(places, tiles, layout, n, means, out):
+    """Means of a chunk go to their places.
+
+    Args:
+        places: As in `load`.
+        tiles: `Tiles`.
+        layout: `Layout`.
+        n: Queries of a head.
+        means: (chunk, size, d_v).
+        out: Result, rows of memory (batch n heads, d_v).
+    """
+    heads = layout.heads
+    for g in range(places[1] - places[0]):
+        x, t = (places[0] + g) // tiles.number, (places[0] + g) % tiles.number
+        first = (x // heads * n + t * tiles.size) * heads + x % heads
+        for r in range(min(n - t * tiles.size, tiles.size)):
+            source, target = means[g, r], out[first + r * heads]
+            for c in range(source.shape[0]):
+                target[c] = source[c]
 
 
 @sums
@@ -120,6 +157,26 @@ def measure(products, count, square, squares, distance, factor):
             products[t] = factor * smaller(products[t] - squares[t] - square, products.dtype.type(0))
     else:
         scale_by(products, count, factor)
+
+
+@sums
+def measure_both(products, raw, count, square, squares, distance, factor):
+    """As `measure`; ``raw`` without the factor."""
+    if distance:
+        for t in range(count):
+            away = smaller(products[t] - squares[t] - square, products.dtype.type(0))
+            raw[t] = away
+            products[t] = factor * away
+    else:
+        for t in range(count):
+            raw[t] = products[t]
+            products[t] *= factor
+
+
+@plain
+def reads_columns(layout, pair, dropout):
+    """Whether anything in a row depends on the columns of its keys."""
+    return layout.mass_heads > 0 or pair.size > 0 or dropout > 0
 
 
 @plain
@@ -157,7 +214,7 @@ def weigh_tiles(places, tiles, layout, arrays, dropout, products, squares, log_p
     factors, columns = np.empty(tiles.span, products.dtype), np.empty(tiles.span, np.int32)
     scale, pair, strides, mass = arrays.scale, arrays.pair, arrays.strides, arrays.mass
     lower, upper = arrays.lower, arrays.upper
-    extras = layout.mass_heads > 0 or pair.size > 0 or dropout > 0  # what reads columns
+    extras = reads_columns(layout, pair, dropout)
     for g in range(places[1] - places[0]):
         x, t = (places[0] + g) // tiles.number, (places[0] + g) % tiles.number
         for r in range(tiles.size):

@@ -83,3 +83,21 @@ class Tiles(NamedTuple):
     number: int
     begin: np.ndarray
     end: np.ndarray
+
+
+class Given(NamedTuple):
+    """What a backward pass is given beside `Arrays`.
+
+    Attributes:
+        log_partition: (batch heads, n) of the forward pass.
+        bits: Packed selection of the forward pass; size 0: all admitted keys stayed.
+        grad_log_partition: (batch heads, n).
+        grad_out: Rows of memory (., d_v).
+        steps: (1, 3) its steps, as in `Arrays`.
+    """
+
+    log_partition: np.ndarray
+    bits: np.ndarray
+    grad_log_partition: np.ndarray
+    grad_out: np.ndarray
+    steps: np.ndarray

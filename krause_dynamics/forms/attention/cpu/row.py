@@ -114,6 +114,20 @@ def slope(weights, slopes, count, grad_log_partition):
 
 
 @plain
+def slope_dropped(weights, slopes, factors, count, columns, dropout, row, grad_log_partition):
+    """`slope` of weights that dropout thins out: dL/dp of those left becomes dL/ds, the weights those left.
+
+    ``row``: seed and number of the row.
+    """
+    if dropout > 0:
+        dropout_factors(factors, count, columns, dropout, row[0], row[1])
+        multiply(slopes, factors, count)
+    slope(weights, slopes, count, grad_log_partition)
+    if dropout > 0:
+        multiply(weights, factors, count)
+
+
+@plain
 def compact(values, others, columns, count):
     """Move the entries above -inf, what ``others`` holds there and their columns to the front; returns their number."""
     number, nobody = 0, values.dtype.type(-np.inf)
