@@ -13,6 +13,7 @@ from krause_dynamics.forms.attention import by_tiles as tiles_engine
 from krause_dynamics.forms.attention import engine as both
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.forms.attention.cpu import by_blocks, by_rows
+from krause_dynamics.forms.attention.cpu.chunks import NotFinite
 from krause_dynamics.interaction import Request, reference
 from krause_dynamics.interaction.reach import Reach
 
@@ -96,8 +97,7 @@ def engine(request, monkeypatch):
         return by_tiles
 
     def can(call):
-        ragged = call.reach.grid or not by_blocks.finite(call.q, call.k, call.v)
-        return request.param == "blocks" and not ragged
+        return request.param == "blocks" and not call.reach.grid
 
     monkeypatch.setattr(by_blocks, "pays", can)
     return banded_operators.banded
@@ -264,6 +264,28 @@ def test_padding_and_the_future_may_hold_nan(engine):
     for gradient in torch.autograd.grad(torch.where(heard, out, 0.0).sum(), dirty):
         assert bool(gradient[:, :, :35].isfinite().all())
         assert bool((gradient[1, :, :6] == 0).all())
+
+
+@pytest.mark.parametrize("where", ["q", "k", "v", "grad"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_blocks_leave_what_is_not_finite_to_rows(where, bad):
+    """Token 100 alone holds it: rows that do not hear it, and their queries' gradients, are those of clean input."""
+    tokens = {name: points(1, 1, 300, 8, seed=s, grad=False) for s, name in enumerate(("q", "k", "v", "grad"))}
+    rule, parameter = kd.Window(200), torch.ones(1, dtype=torch.float64)
+    clean = call_of(*(tokens[name] for name in "qkv"), rule, parameter)
+    expected, log_partition, selection = both.forward(clean, save=True)
+    grad, tokens[where] = tokens["grad"], tokens[where].clone()
+    tokens[where][0, 0, 100] = bad
+    dirty, nothing = call_of(*(tokens[name] for name in "qkv"), rule, parameter), torch.zeros_like(log_partition)
+    with pytest.raises(NotFinite):
+        by_blocks.backward(dirty, log_partition, selection, tokens["grad"], nothing)
+    # Keys and values of token 100 reach all later rows, its query and gradient no other row.
+    untouched = slice(0, 100) if where in ("k", "v") else slice(101, 300)
+    found = both.forward(dirty, save=True)[0]
+    torch.testing.assert_close(found[:, :, untouched], expected[:, :, untouched], rtol=1e-12, atol=1e-12)
+    gradient = both.backward(dirty, log_partition, selection, tokens["grad"], nothing)
+    theirs = both.backward(clean, log_partition, selection, grad, nothing)
+    torch.testing.assert_close(gradient.q[:, :, untouched], theirs.q[:, :, untouched], rtol=1e-12, atol=1e-12)
 
 
 def test_every_entry_of_the_results_is_written(engine):
