@@ -115,7 +115,7 @@ def _on_the_host(x: Tensor, weight: Tensor) -> bool:
     """Whether an operation of our own may stand in autograd's graph: on a CPU, with nobody else looking on."""
     if x.device.type != "cpu" or x.dtype != weight.dtype or torch.is_autocast_enabled("cpu"):
         return False
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     return not traced and torch._C._functorch.maybe_current_level() is None and forward_ad._current_level < 0
 
 
