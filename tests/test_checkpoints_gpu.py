@@ -119,3 +119,15 @@ def test_a_state_that_is_not_finite_is_told_with_its_layer():
     with pytest.raises(NotFinite, match="block 2 gives NaN"):
         kd.checkpoints.record(model, IDS)
     assert kd.analyze(model, IDS).sizes["layer"] == 2
+
+
+def test_states_that_are_fetched_while_the_next_block_runs_are_those_of_the_model():
+    """Bit for bit, in batches of several lengths; nothing is read before it has arrived."""
+    model = models.llama().cuda()
+    run = kd.checkpoints.record(model, IDS, batch_size=1)
+    for i, ids in enumerate(IDS):
+        with torch.no_grad():
+            out = model(torch.tensor([ids], device="cuda"), output_hidden_states=True)
+        for layer, state in enumerate(out.hidden_states[:-1]):  # the last one is after the final norm
+            np.testing.assert_allclose(run.positions[layer, i, : len(ids)], state[0].cpu(), rtol=1e-5, atol=1e-5)
+        assert not run.positions[:, i, len(ids) :].any()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from krause_dynamics.checkpoints import allocator
 from krause_dynamics.checkpoints.attention_statistics import SAMPLED, HeadStatistics
 from krause_dynamics.checkpoints.sequences import marks_of
 from krause_dynamics.checkpoints.stream import Passes
+from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.trajectory import Trajectory
 
 STATISTICS = tuple(field.name for field in fields(HeadStatistics) if field.name != "weights")
@@ -99,94 +100,120 @@ def record(
         trust_remote_code=trust_remote_code,
         progress=progress,
     )
-    return _assemble(run, [Batch.of(run, members, batch) for members, batch in run.batches()])
+    kept = _Recording(run)
+    for members, batch in run.batches():
+        kept.add(members, batch)
+    return kept.trajectory()
 
 
-class _Kept:
-    """Keeps every layer that it is told of, on the host."""
+class _Recording:
+    """Every layer of every sequence, put where it stays as it comes: nothing is held twice.
 
-    def __init__(self) -> None:
-        self.states: list[Tensor] = []
-        self.found: dict[int, HeadStatistics] = {}
+    Attributes:
+        run: The model and its inputs.
+        positions: Residual stream, (L + 1, sequences, T, d); 0 = embedding, i = after block i, before any final norm.
+        extras: What is kept beside it.
+    """
+
+    def __init__(self, run: Passes) -> None:
+        self.run = run
+        self.positions: np.ndarray | None = None
+        self.extras: dict[str, np.ndarray] = {"lengths": run.inputs.lengths, **run.inputs.described()}
+        self._members: list[int] = []
+        self._found: dict[int, HeadStatistics] = {}
+        self._coming: tuple[int, Tensor, Any] | None = None  # of a GPU: layer, state on the host, when it is there
+
+    def add(self, members: list[int], batch: Any) -> None:
+        """Run a batch of sequences of equal length."""
+        self._members, self._found = members, {}
+        output = self.run.stream(batch, self)
+        self._arrive()
+        last = getattr(output, "last_hidden_state", None)  # a model with its head returns none
+        if last is not None:
+            self._put_final_norm(last.detach().to(device="cpu", dtype=torch.float32).numpy())
+        if self._found:
+            found = [self._found[block] for block in sorted(self._found)]
+            _put_attention(self.extras, members, found, len(self.run.inputs), int(self.run.inputs.lengths.max()))
 
     def state(self, layer: int, tokens: Tensor) -> None:
-        self.states.append(tokens.cpu())
+        """Put a layer where it stays; that of a GPU is fetched while the next block runs."""
+        if tokens.device.type == "cuda":
+            host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
+            host.copy_(tokens, non_blocking=True)
+            there = torch.cuda.Event()
+            there.record(torch.cuda.current_stream(tokens.device))
+            self._arrive()
+            self._coming = layer, host, there
+        else:
+            self._put(layer, tokens.cpu())
         allocator.give_back(layer)
 
     def attention(self, block: int, found: HeadStatistics) -> None:
-        self.found[block] = found
+        """Keep the statistics of a block."""
+        self._found[block] = found
+
+    def _arrive(self) -> None:
+        """Wait for the state that is on its way."""
+        if self._coming is not None:
+            (layer, host, there), self._coming = self._coming, None
+            there.synchronize()
+            self._put(layer, host)
+
+    def _put(self, layer: int, tokens: Tensor) -> None:
+        lengths, (_, length, width) = self.run.inputs.lengths, tokens.shape
+        if self.positions is None:
+            shape = (self.run.expected + 1, len(lengths), int(lengths.max()), width)
+            self.positions = np.zeros(shape, dtype=np.float32)
+        if width != self.positions.shape[-1]:
+            raise UnsupportedModel(
+                f"block {layer} leaves states of {width} numbers where those before have {self.positions.shape[-1]}; "
+                "what is recorded keeps its width"
+            )
+        self.positions[layer, self._members, :length] = tokens.numpy()
+
+    def _put_final_norm(self, after: np.ndarray) -> None:
+        """What the model makes of the last state, (b, T, d), unless it leaves it alone."""
+        assert self.positions is not None
+        _, count, longest, _ = self.positions.shape
+        length = int(self.run.inputs.lengths[self._members[0]])
+        last = self.positions[-1, self._members, :length]
+        # Of one stage of several the model goes on with fewer tokens.
+        if after.shape[:2] != last.shape[:2] or np.array_equal(after, last):
+            return
+        # Some models end narrower than their blocks are (OPT-350m).
+        shape = (count, longest, after.shape[-1])
+        self.extras.setdefault("final_norm", np.zeros(shape, dtype=np.float32))[self._members, :length] = after
+
+    def trajectory(self) -> Trajectory:
+        """All of it."""
+        assert self.positions is not None
+        layers, count, longest, _ = self.positions.shape
+        log_mass = np.full((count, longest), -np.inf, dtype=np.float32)
+        for i, length in enumerate(self.run.inputs.lengths):
+            log_mass[i, :length] = 0.0
+        return Trajectory(
+            times=np.arange(layers, dtype=float),
+            positions=self.positions,
+            log_mass=log_mass,
+            extras=self.extras,
+            # By sequence or by block: none of them is sliced with the layers.
+            meta=describe(self.run) | {"not_over_time": sorted(self.extras)},
+        )
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What one forward pass of sequences of equal length T gave.
-
-    Attributes:
-        sequences: Indices of the sequences.
-        states: Residual stream, (L + 1, b, T, d); 0 = embedding, i = after block i, before any final norm.
-        final_norm: What the model makes of the last state (its final norm), (b, T, d); None if it leaves it alone.
-        attention: Statistics of every block, empty when not asked for.
-    """
-
-    sequences: list[int]
-    states: np.ndarray
-    final_norm: np.ndarray | None
-    attention: list[HeadStatistics]
-
-    @classmethod
-    def of(cls, run: Passes, members: list[int], batch: Any) -> Batch:
-        """Run a batch and keep everything."""
-        kept = _Kept()
-        output = run.stream(batch, kept)
-        final, last = None, getattr(output, "last_hidden_state", None)  # a model with its head returns none
-        if last is not None:
-            after = last.detach().to(device="cpu", dtype=torch.float32)
-            unchanged = after.shape == kept.states[-1].shape and torch.equal(after, kept.states[-1])
-            # Of one stage of several the model goes on with fewer tokens.
-            final = None if unchanged or after.shape[:2] != kept.states[-1].shape[:2] else after.numpy()
-        found = [kept.found[block] for block in sorted(kept.found)]
-        return cls(members, torch.stack(kept.states).numpy(), final, found)
-
-
-def _assemble(run: Passes, batches: list[Batch]) -> Trajectory:
-    lengths, count = run.inputs.lengths, len(run.inputs)
-    longest, layers, width = int(lengths.max()), len(batches[0].states), batches[0].states.shape[-1]
-    positions = np.zeros((layers, count, longest, width), dtype=np.float32)
-    log_mass = np.full((count, longest), -np.inf, dtype=np.float32)
-    for i, length in enumerate(lengths):
-        log_mass[i, :length] = 0.0
-    extras: dict[str, np.ndarray] = {"lengths": lengths, **run.inputs.described()}
-    for batch in batches:
-        length = batch.states.shape[2]
-        positions[:, batch.sequences, :length] = batch.states
-        if batch.final_norm is not None:
-            # Some models end narrower than their blocks are (OPT-350m).
-            shape = (count, longest, batch.final_norm.shape[-1])
-            extras.setdefault("final_norm", np.zeros(shape, dtype=np.float32))
-            extras["final_norm"][batch.sequences, :length] = batch.final_norm
-        if batch.attention:
-            _put_attention(extras, batch, count, longest)
-    return Trajectory(
-        times=np.arange(layers, dtype=float),
-        positions=positions,
-        log_mass=log_mass,
-        extras=extras,
-        # By sequence or by block: none of them is sliced with the layers.
-        meta=describe(run) | {"not_over_time": sorted(extras)},
-    )
-
-
-def _put_attention(extras: dict[str, np.ndarray], batch: Batch, count: int, longest: int) -> None:
+def _put_attention(
+    extras: dict[str, np.ndarray], members: list[int], found: list[HeadStatistics], count: int, longest: int
+) -> None:
     """Statistics with the axes (blocks, sequences, heads, ...); what lies beyond a sequence's end stays zero."""
-    names = (*STATISTICS, "weights") if batch.attention[0].weights is not None else STATISTICS
+    names = (*STATISTICS, "weights") if found[0].weights is not None else STATISTICS
     for name in names:
-        blocks = _together([getattr(statistics, name) for statistics in batch.attention])
+        blocks = _together([getattr(statistics, name) for statistics in found])
         key = "attention" if name == "weights" else name
         ends = [longest] * (blocks.ndim - 3) if name in OVER_TOKENS else list(blocks.shape[3:])
         if name == "top_keys":
             ends[0] = min(longest, SAMPLED)
         extras.setdefault(key, np.zeros((len(blocks), count, blocks.shape[2], *ends), dtype=blocks.dtype))
-        part: Any = (slice(None), batch.sequences, slice(None), *(slice(n) for n in blocks.shape[3:]))
+        part: Any = (slice(None), members, slice(None), *(slice(n) for n in blocks.shape[3:]))
         extras[key][part] = blocks
 
 
