@@ -13,6 +13,7 @@ import typer
 from krause_dynamics.command import beside as further
 from krause_dynamics.command.options import answered, check_model, free
 from krause_dynamics.command.output import Answer, Output, options
+from krause_dynamics.command.own_measures import OWN, with_own_measures
 from krause_dynamics.runs.interrupting import Terminated
 
 
@@ -61,6 +62,7 @@ def analyze(
     measures: Annotated[
         str, typer.Option(help="default, all (the costlier ones too), or names with commas: default,spectrum.")
     ] = "default",
+    measure: Annotated[list[str] | None, OWN] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="File (.npz) kept after every block; the same command goes on from it.")
     ] = None,
@@ -90,6 +92,7 @@ def analyze(
         "checkpoint": checkpoint,
         "controls": tuple(controls or ()),
         "measures": _measures(measures, report is not None),
+        "own": tuple(measure or ()),
     }
     go_on = "nothing was written; fewer sequences (--max-sequences) take less time"
     targets = out, report, tuple(beside or ())
@@ -113,6 +116,7 @@ def _analyze(
     from krause_dynamics.checkpoints import analyze as run
     from krause_dynamics.report.rows import csv_text
 
+    settings = with_own_measures(settings)
     inputs = _inputs(text, token_ids)
     folder, page = _homes(out, page, beside, output)
     read: Any = model

@@ -10,6 +10,7 @@ import typer
 
 from krause_dynamics.command.options import answered, check_model
 from krause_dynamics.command.output import Answer, Output, options
+from krause_dynamics.command.own_measures import OWN, with_own_measures
 
 
 @options("json", "csv", "quiet", "force", "format")
@@ -33,6 +34,7 @@ def compare(
     dtype: Annotated[str | None, typer.Option(help="Of the weights, such as float32 (default: as stored).")] = None,
     device: Annotated[str | None, typer.Option(help="Where the models run, such as cuda (default: cpu).")] = None,
     memory: Annotated[str | None, typer.Option(help="What may be used, such as 24GB, see krause analyze.")] = None,
+    measure: Annotated[list[str] | None, OWN] = None,
     level: Annotated[float, typer.Option(help="Of the intervals of differences.")] = 0.95,
     seed: Annotated[int, typer.Option(help="Of the resampling of sequences.")] = 0,
     *,
@@ -48,6 +50,8 @@ def compare(
         "memory": memory,
         "level": level,
         "rng": seed,
+        "measures": "default",
+        "own": tuple(measure or ()),
     }
     answered(partial(_compare, models, text, (out, report), settings, output), output, "nothing was written")
 
@@ -67,6 +71,7 @@ def _compare(
     from krause_dynamics.checkpoints import compare as run
     from krause_dynamics.report.comparison import rows_text
 
+    settings = with_own_measures(settings)
     cases, inputs = _cases(models, texts)
     out, page = targets
     folder = None if out is None else report.check_folder(out)
