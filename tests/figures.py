@@ -87,6 +87,8 @@ FIGURES: dict[str, Callable[[], Any]] = {
     "layers_figure of a comparison": lambda: plots.layers_figure(figures.comparison()),
     "merge_tree": lambda: plots.merge_tree(figures.with_tree()),
     "norm_ratio": lambda: plots.norm_ratio(figures.analysis()),
+    "ov_spectra": lambda: plots.ov_spectra(results.forecast()),
+    "ov_spectra of two": lambda: plots.ov_spectra({"a": results.forecast(), "b": results.forecast(1)}, block=2),
     "opinions": lambda: plots.opinions(on_line()),
     "order_over_beta": lambda: plots.order_over_beta(table_plots_phase.over_beta()),
     "order_over_noise": lambda: plots.order_over_noise(table_plots_phase.over_noise()),

@@ -251,6 +251,15 @@ def test_a_loaded_model_is_kept_after_every_block_too(tmp_path, monkeypatch):
     assert torch.equal(*again)  # its blocks are what they were
 
 
+def test_states_whose_first_axis_are_tokens_go_on_from_a_file(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(32, 4, 48)
+    model = torch.nn.TransformerEncoder(layer, 3, enable_nested_tensor=False).eval()
+    vectors, file = np.random.default_rng(0).normal(size=(2, 12, 32)).astype(np.float32), tmp_path / "half.npz"
+    killed(monkeypatch, 1, lambda: kd.analyze(model, vectors, checkpoint=file))
+    same(kd.analyze(model, vectors, checkpoint=file), kd.analyze(model, vectors, checkpoint=tmp_path / "whole.npz"))
+
+
 def test_ctrl_c_keeps_the_layers_that_are_finished(tmp_path):
     model, file = models.llama(), tmp_path / "half.npz"
 

@@ -125,7 +125,94 @@ def test_heads_that_attract_and_heads_that_repel():
         np.testing.assert_array_equal(of["head_mode"].values.ravel(), expected if sign > 0 else np.zeros(betas.size))
 
 
-def test_attention_that_is_not_transformers_has_no_circuits_and_all_the_rest():
+class Own(torch.nn.Module):
+    """Blocks of one's own: attention of torch with grouped keys, a softmax layer of ours, or a Krause layer."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(Attending(kind) for _ in range(2))
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class Attending(torch.nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.norm, self.kind = torch.nn.LayerNorm(WIDTH), kind
+        if kind == "torch":
+            self.attention_of = torch.nn.Linear(WIDTH, WIDTH + 2 * 16)  # queries, then keys and values of two heads
+            self.back = torch.nn.Linear(WIDTH, WIDTH)
+        else:
+            words = {"window": 5, "top_k": 3, "causal": True} if kind == "krause" else {"score": "dot"}
+            self.attention = kd.nn.KrauseAttention(WIDTH, HEADS, kv_heads=2, **words)
+
+    def forward(self, x):
+        inside = self.norm(x)
+        if self.kind != "torch":
+            return x + self.attention(inside)
+        q, k, v = (
+            y.unflatten(-1, (-1, 8)).transpose(1, 2) for y in self.attention_of(inside).split((WIDTH, 16, 16), -1)
+        )
+        heard = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        return x + self.back(heard.transpose(1, 2).flatten(2))
+
+
+def own(kind):
+    torch.manual_seed(0)
+    if kind in ("batch", "time"):
+        layer = torch.nn.TransformerEncoderLayer(WIDTH, HEADS, 48, batch_first=kind == "batch", norm_first=True)
+        return torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+    if kind == "krause model":
+        sizes = {"num_hidden_layers": 2, "num_attention_heads": HEADS, "score": "gaussian", "window": 6}
+        config = kd.models.KrauseLMConfig(**models.SMALL, **sizes, support="window+top_k", attention_top_k=4)
+        return kd.models.KrauseLM(config).eval()
+    return Own(kind).eval()
+
+
+def of_own(kind, model):
+    """(what enters attention in each block, W_V (h, d, 8), W_O (h, 8, d)) by the names of the modules."""
+    found = []
+    for block in model.blocks if isinstance(model, Own) else model.layers:
+        if kind in ("batch", "time"):
+            module, v, o = block.self_attn, block.self_attn.in_proj_weight[-WIDTH:], block.self_attn.out_proj.weight
+        elif kind == "torch":
+            module, v, o = block.attention_of, block.attention_of.weight[-16:], block.back.weight
+        else:
+            module, v, o = block.attention.v_proj, block.attention.v_proj.weight, block.attention.out_proj.weight
+        read = v.T.unflatten(1, (-1, 8)).transpose(0, 1)
+        read = read.repeat_interleave(HEADS // len(read), 0).double().detach()
+        found.append((module, read.numpy(), o.T.unflatten(0, (HEADS, 8)).double().detach().numpy()))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["torch", "softmax", "krause", "batch", "time", "krause model"])
+def test_modules_of_ones_own_and_krause_rules(kind):
+    model = own(kind)
+    inputs = IDS if kind == "krause model" else np.random.default_rng(1).normal(size=(2, 12, WIDTH)).astype(np.float32)
+    named, inside = of_own(kind, model), []
+    hooks = [
+        module.register_forward_pre_hook(lambda m, args: inside.append(args[0].double().detach().numpy()))
+        for module, *_ in named
+    ]
+    weights = record(model, inputs, attention="weights", batch_size=2).extras["attention"].astype(float)
+    for hook in hooks:
+        hook.remove()
+    entered = [x.swapaxes(0, 1) if kind == "time" else x for x in inside[-2:]]
+    found = forecast(model, inputs)
+    for block, (x, (_, read, written)) in enumerate(zip(entered, named, strict=True)):
+        heard = weights[block] @ x[:, None]
+        wrote = heard @ read @ written
+        cosine = (wrote * heard).sum(-1) / np.linalg.norm(wrote, axis=-1) / np.linalg.norm(heard, axis=-1)
+        np.testing.assert_allclose(found["pull"].sel(side="measured")[:, block], cosine.mean(-1), atol=1e-5)
+        values = np.linalg.eigvals(read @ written)
+        np.testing.assert_allclose(found["ov_real"][block].sum("eigenvalue"), values.real.sum(-1), atol=1e-4)
+        np.testing.assert_allclose(found["ov_sign"][block], values.real.sum(-1) / np.abs(values).sum(-1), atol=1e-3)
+
+
+def test_attention_that_hands_out_its_weights_has_no_circuits_and_all_the_rest():
     found = forecast(models.bloom(), IDS)
     assert "pull" not in found
     assert np.isfinite(found["contraction"]).all()

@@ -109,6 +109,18 @@ def statistics_of_call(call: Call, min_queries: int, keep_weights: bool) -> Head
         return summary(visible(rule, request, causal), sums, min_queries)
 
 
+def mean_of_call(call: Call, values: Tensor) -> Tensor:
+    """What a call would answer of other values (b, h, n, d), in blocks of rows; raises as `lifted`."""
+    with torch.no_grad():
+        rule, request = lifted(call)
+        exact = values.to(request.queries.dtype)
+        answer = exact.new_zeros(*request.queries.shape[:-1], exact.shape[-1])
+        for block in blocks(rule, request):
+            for columns, part in block.pieces():
+                answer[:, :, block.rows] += part @ exact[:, :, columns]
+        return answer
+
+
 def weights_of_call(call: Call) -> Tensor:
     """The weights of one call (b, h, S, S), in float32 or better, 0 where a key is not heard; of windows: small.
 

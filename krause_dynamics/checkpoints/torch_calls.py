@@ -125,7 +125,17 @@ def statistics_of_call(call: dict[str, Any], min_queries: int, keep_weights: boo
     Raises:
         UnsupportedModel: Queries and keys that differ in number, or dropout, under which no two passes agree.
     """
-    query, key, value = (_four(call[name]) for name in ("query", "key", "value"))
+    value = four_axes(call["value"])
+    return _attended(call, value, min_queries=min_queries, keep_weights=keep_weights)[1]
+
+
+def mean_of_call(call: dict[str, Any], values: Tensor) -> Tensor:
+    """What a call would answer of other values (batch, heads, T, d); raises as `statistics_of_call`."""
+    return _attended(call, values)[0]
+
+
+def _attended(call: dict[str, Any], value: Tensor, **options: Any) -> tuple[Tensor, HeadStatistics]:
+    query, key = four_axes(call["query"]), four_axes(call["key"])
     n, m = query.shape[2], key.shape[2]
     if n != m:
         raise UnsupportedModel(
@@ -139,14 +149,15 @@ def statistics_of_call(call: dict[str, Any], min_queries: int, keep_weights: boo
         )
     if not call["enable_gqa"]:
         key, value = key.expand(*query.shape[:2], -1, -1), value.expand(*query.shape[:2], -1, -1)
+    elif value.shape[1] != key.shape[1]:  # those of every head
+        key = key.repeat_interleave(value.shape[1] // key.shape[1], 1)
     mask, read = call["attn_mask"], AttentionCall.of
     if call["is_causal"]:
         mask, read = None, partial(_causal, n)
     elif mask is not None and mask.ndim == 3 and call["query"].ndim == 3:
         mask = mask[:, None]
-    options: Any = {"min_queries": min_queries, "keep_weights": keep_weights}
     with torch.no_grad():
-        return attend(query, key, value, mask, call["scale"], read=read, **options)[1]
+        return attend(query, key, value, mask, call["scale"], read=read, **options)
 
 
 def weights_of_call(call: dict[str, Any]) -> Tensor:
@@ -155,7 +166,7 @@ def weights_of_call(call: dict[str, Any]) -> Tensor:
     Raises:
         UnsupportedModel: A call that is causal, of grouped keys or with dropout, as attention within windows is not.
     """
-    query, key, mask = _four(call["query"]), _four(call["key"]), call["attn_mask"]
+    query, key, mask = four_axes(call["query"]), four_axes(call["key"]), call["attn_mask"]
     if call["is_causal"] or call["enable_gqa"] or call["dropout_p"] > 0:
         raise UnsupportedModel(
             "attention within windows that is causal, of grouped keys or with dropout is not recorded; pass "
@@ -174,7 +185,7 @@ def _causal(length: int, mask: Any, bias: Any, tokens: int, device: torch.device
     return AttentionCall.of_window(None, length, device)
 
 
-def _four(x: Tensor) -> Tensor:
+def four_axes(x: Tensor) -> Tensor:
     """(batch, heads, T, d); of three axes one head."""
     if x.ndim not in (3, 4):
         raise UnsupportedModel(f"attention over arrays of shape {tuple(x.shape)}, not (batch, heads, T, d)")

@@ -8,6 +8,7 @@ from krause_dynamics.plots.angles import angles
 from krause_dynamics.plots.bifurcation import bifurcation, largest_cluster
 from krause_dynamics.plots.branches import branches, branches_figure
 from krause_dynamics.plots.checkpoints import clusters, norm_ratio, sink_map, synchronization
+from krause_dynamics.plots.circuits import ov_spectra
 from krause_dynamics.plots.comparisons import difference, difference_figure, emergence, emergence_figure
 from krause_dynamics.plots.confident import confidence, confidence_figure
 from krause_dynamics.plots.density import density
@@ -78,6 +79,7 @@ __all__ = [
     "opinions",
     "order_over_beta",
     "order_over_noise",
+    "ov_spectra",
     "overview",
     "particles_figure",
     "phase",

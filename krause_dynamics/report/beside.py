@@ -43,13 +43,15 @@ class Kind:
         return isinstance(result, Mapping) and set(self.holds) <= set(result)
 
 
-def _panel(title: str, words: str, plot: str, *, of: str = "", size: Any = SIZE, **options: Any) -> Panel:
-    """One of ``kd.plots`` with options; ``of``: of a part of the result."""
+def _panel(
+    title: str, words: str, plot: str, *, of: str = "", size: Any = SIZE, shows: tuple[str, ...] = (), **options: Any
+) -> Panel:
+    """One of ``kd.plots`` with options; ``of``: of a part of it; ``shows``: left out without these variables."""
 
     def draw(plots: Any, result: Any, ax: Any) -> None:
         getattr(plots, plot)(result[of] if of else result, ax=ax, **options)
 
-    return Panel(title, words, (), draw, size=size)
+    return Panel(title, words, shows, draw, size=size)
 
 
 def _high_enough(data: Any) -> tuple[float, float]:
@@ -81,6 +83,12 @@ FORECAST = (
         "How sharply a head chooses: mean over sequences.",
         "head_map",
         quantity="effective_beta",
+    ),
+    _panel(
+        "What heads write of what they hear",
+        "Eigenvalues of the OV circuits, a dot each: right of the line a head draws tokens to what it hears.",
+        "ov_spectra",
+        shows=("ov_real", "ov_imaginary"),
     ),
 )
 CONFIDENCE = (

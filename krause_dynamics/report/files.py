@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ def write_dataset(dataset: xarray.Dataset, path: str | os.PathLike[str]) -> Path
 def write_figures(
     dataset: xarray.Dataset, folder: str | os.PathLike[str], parameters: dict[str, Any], *, ending: str = "png"
 ) -> list[Path]:
-    """Write the figures synchronization, clusters and, where attention was recorded, sinks, each with its JSON.
+    """Write the figures synchronization, clusters and sinks, each with its JSON, as far as what they draw was measured.
 
     Args:
         dataset: Of ``kd.analyze``.
@@ -64,14 +65,17 @@ def write_figures(
     from krause_dynamics import plots
 
     folder, described = Path(folder), parameters | {"analysis": json.loads(dataset.attrs["meta"])}
+    draws: dict[str, tuple[tuple[str, ...], Any]] = {
+        "synchronization": (("order_parameter", "norm_ratio"), plots.layers_figure),
+        "clusters": (("clusters",), plots.clusters_figure),
+        "sinks": (("sink_rate",), partial(plots.sinks_figure, eps=EPS)),
+    }
     with plots.style():
-        figures = {
-            "synchronization": plots.layers_figure(dataset),
-            "clusters": plots.clusters_figure(dataset),
-        }
-        if "sink_rate" in dataset:
-            figures["sinks"] = plots.sinks_figure(dataset, eps=EPS)
-        return [plots.save_figure(fig, folder / f"{name}.{ending}", described) for name, fig in figures.items()]
+        return [
+            plots.save_figure(draw(dataset), folder / f"{name}.{ending}", described)
+            for name, (shown, draw) in draws.items()
+            if all(variable in dataset for variable in shown)
+        ]
 
 
 @reads(dataset=Holds("kd.analyze", ("length",)), folder=FOLDER, parameters=Is(dict, "{}"), ending=ENDING)

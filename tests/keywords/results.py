@@ -24,6 +24,8 @@ def forecast(seed: int = 0) -> xarray.Dataset:
         "winning_mode": (("side", "sequence"), whole[0]),
         "clusters": (("side", "sequence"), whole[1]),
         "effective_beta": (HEADS, rng.uniform(1, 9, (3, 4, 2)), {"long_name": "effective beta"}),
+        "ov_real": (("block", "head", "eigenvalue"), rng.normal(size=(4, 2, 3))),
+        "ov_imaginary": (("block", "head", "eigenvalue"), rng.normal(size=(4, 2, 3))),
     }
     return xarray.Dataset(arrays, coords={"side": ["predicted", "measured"], **BLOCKS})
 

@@ -83,6 +83,43 @@ def _(first, second):
         plots.forecast({"a": analysis()})
 
 
+def dots_of(ax):
+    """What is drawn, (dots, 2) of each collection."""
+    return [np.asarray(drawn.get_offsets()) for drawn in ax.collections]
+
+
+def eigenvalues(seed, block=slice(None)):
+    data = results.forecast(seed)
+    return np.stack([data[name].values[block].ravel() for name in ("ov_real", "ov_imaginary")], -1)
+
+
+@drawing("kd.plots.ov_spectra", "dataset", 0, {"a": 0, "b": 1}, "a dot for each eigenvalue of each model")
+def _(first, second):
+    (dots,) = dots_of(plots.ov_spectra(results.forecast(first)))
+    np.testing.assert_allclose(dots, eigenvalues(first))
+    ax = plots.ov_spectra({name: results.forecast(i) for name, i in second.items()})
+    np.testing.assert_allclose(np.stack(dots_of(ax)), np.stack([eigenvalues(0), eigenvalues(1)]))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(second)
+    without = results.forecast().drop_vars("ov_real")
+    with pytest.raises(ValueError, match="whose values are an affine map"):
+        plots.ov_spectra(without)
+
+
+@drawing("kd.plots.ov_spectra", "ax", None, 1, "a new figure, or the axes given and none beside them")
+def _(_, second):
+    assert_drawn_on(partial(plots.ov_spectra, results.forecast(), block=1), second, dots_of, [eigenvalues(0, 0)])
+
+
+@drawing("kd.plots.ov_spectra", "block", None, 2, "all heads coloured by block, or those of one")
+def _(first, second):
+    ax = plots.ov_spectra(results.forecast(), block=first)
+    np.testing.assert_array_equal(ax.collections[0].get_array(), np.repeat([1, 2, 3, 4], 6))
+    (dots,) = dots_of(plots.ov_spectra(results.forecast(), block=second))
+    np.testing.assert_allclose(dots, eigenvalues(0, second - 1))
+    with pytest.raises(ValueError, match=r"block must be one of \[1, 2, 3, 4\], got 9"):
+        plots.ov_spectra(results.forecast(), block=9)
+
+
 @drawing("kd.plots.forecast", "ax", None, 1, "a new figure, or the axes given and none beside them")
 def _(_, second):
     known = [over_blocks(results.forecast().contraction.sel(side=side)) for side in ("measured", "predicted")]
