@@ -19,10 +19,23 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "build" / "gallery"
 FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$([^$\n]+?)\$(?!\w)", re.DOTALL)
-CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
+CODE = re.compile(r"(```.*?```|``[^\n]*?``|`[^`\n]*`)", re.DOTALL)
 TAGS = re.compile(r"(<pre\b.*?</pre>|<code\b.*?</code>|<script\b.*?</script>|<style\b.*?</style>|<[^>]*>)", re.DOTALL)
 MATHJAX = re.compile(r"<script[^>]*mathjax[^>]*>\s*</script>", re.IGNORECASE)
 NOTEBOOK = re.compile(r'(href="(?!\w+:)[^"#]+)\.ipynb')
+
+# Tables of benchmarks/results, in the order in which the site shows them.
+SUBJECTS = {
+    "Attention": ("attention_cpu", "attention_h200", "attention_rows_h200", "attention_calls_h200", "host_share"),
+    "Whole models": ("models_cpu", "models_gpu", "generation_cpu", "generation_h200", "cost", "training"),
+    "Trained models under analysis": ("checkpoints", "large", "families"),
+    "Particles, opinions, densities": (
+        "simulator", "simulator_h200", "bounded_confidence", "integrators", "mean_field", "clusters", "measures",
+    ),
+    "How choices were made, and how it is tested": (
+        "choice", "by_hand", "before_and_after_rooms", "campaigns", "campaign_forms", "mutation",
+    ),
+}  # fmt: skip
 
 
 @event_priority(100)
@@ -33,7 +46,7 @@ def on_files(files: Files, config: Any) -> Files:
     import toml_keys
 
     pages = {"benchmarks/index.md": benchmarks(), "how_to/tables.md": toml_keys.page()}
-    pages |= {**reference(), **gallery(files, config)}
+    pages |= {**evidence(), **reference(), **gallery(files, config)}
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
     return files
@@ -70,9 +83,10 @@ def reference() -> dict[str, str]:
     pages, lines = {}, ["# Reference", "", "Every public name, with `import krause_dynamics as kd`.", ""]
     for room, things in sorted(rooms.items()):
         place = _module(room)
-        words = (inspect.getdoc(place) or "").partition("\n")[0]
-        pages[f"reference/{room}.md"] = "\n".join([f"# {room}", "", html.escape(words), "", *_entries(things)])
-        lines.append(f"- [`{room}`]({room}.md): {len(things)} names. {html.escape(words)}")
+        parts = CODE.split((inspect.getdoc(place) or "").partition("\n")[0])
+        words = "".join(part if i % 2 else html.escape(part) for i, part in enumerate(parts))
+        pages[f"reference/{room}.md"] = "\n".join([f"# {room}", "", words, "", *_entries(things)])
+        lines.append(f"- [`{room}`]({room}.md): {len(things)} name{'s' * (len(things) > 1)}. {words}")
     pages["reference/index.md"] = "\n".join(lines) + "\n"
     return pages
 
@@ -94,17 +108,26 @@ def _entries(things: list[tuple[str, Any]]) -> list[str]:
 
 
 def benchmarks() -> str:
-    """All tables that benchmarks printed."""
-    lines = [
-        "# Benchmarks",
-        "",
-        "Tables as the scripts of `benchmarks/` printed them, each with machine and command.",
-        "",
-    ]
-    for path in sorted((ROOT / "benchmarks" / "results").glob("*.md")):
-        title = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-        lines.append(f"- [{title}]({path.name})")
+    """All tables that benchmarks printed, by what they are about."""
+    results = {path.stem: path for path in (ROOT / "benchmarks" / "results").glob("*.md")}
+    lines = ["# Benchmarks", "", "Tables as the scripts of `benchmarks/` printed them, each with machine and command."]
+    further = sorted(results.keys() - {name for names in SUBJECTS.values() for name in names})
+    for subject, names in [*SUBJECTS.items(), *([("Further", further)] if further else [])]:
+        lines += ["", f"## {subject}", ""]
+        for name in names:
+            title = results[name].read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+            lines.append(f"- [{title}]({name}.md)")
     return "\n".join(lines) + "\n"
+
+
+def evidence() -> dict[str, str]:
+    """What was found in training, as the logs say it, with its picture."""
+    folder = ROOT / "evidence"
+    names = {"README.md": "index.md", "krause_paper.md": "krause_paper.md", "PROTOCOL.md": "PROTOCOL.md"}
+    pages = {f"evidence/{page}": (folder / name).read_text(encoding="utf-8") for name, page in names.items()}
+    picture = "![Differences of the arms with their intervals](../figures/krause_paper.png)"
+    pages["evidence/index.md"] += f"\n## All differences in one picture\n\n{picture}\n"
+    return pages
 
 
 def gallery(files: Files, config: Any) -> dict[str, str]:

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from krause_dynamics._arguments.meant import unknown
 from krause_dynamics._array import is_torch, to_numpy
 from krause_dynamics._html import facts
 
@@ -37,6 +38,14 @@ class Value:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Value._types[cls.__name__] = cls
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """A keyword that is no field is answered with the one that is meant; all else is the dataclass's to read."""
+        if kwargs and "__dataclass_fields__" in cls.__dict__:
+            known = cls.__dict__["__dataclass_fields__"]
+            if not kwargs.keys() <= known.keys():
+                raise unknown(cls.__name__, kwargs, [entry.name for entry in fields_of(cls) if entry.init])
+        return super().__new__(cls)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary with the type under ``"type"``; `from_dict` is the inverse."""
@@ -61,6 +70,11 @@ class Value:
 
     def __hash__(self) -> int:
         return hash(repr(self.to_dict()))
+
+
+# As help and editors show a class without fields: nothing to give.
+_NOTHING = inspect.Signature([inspect.Parameter("cls", inspect.Parameter.POSITIONAL_ONLY)])
+Value.__new__.__signature__ = _NOTHING  # type: ignore[attr-defined]
 
 
 def later(default: Any) -> Any:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from krause_dynamics._arguments import reads
 from krause_dynamics._array import Array, is_torch, namespace
 from krause_dynamics._progress import Progress
 from krause_dynamics.aggregate import as_points, check_masses
@@ -25,6 +26,7 @@ from krause_dynamics.runs.stopping import StopRule
 from krause_dynamics.trajectory import Trajectory
 
 
+@reads()
 def simulate(
     dynamics: Dynamics,
     x0: Array,

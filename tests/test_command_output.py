@@ -207,3 +207,11 @@ def test_options_are_documented():
     for name, (annotation, default) in ADDED.items():
         assert annotation.__metadata__[0].help, name
         assert inspect.signature(Output).parameters[name].default == default
+
+
+def test_a_sweep_says_what_came_out(here):
+    (here / "s.toml").write_text(SWEEP)
+    told = krause("sweep", "s.toml", "--workers", 0).stdout.splitlines()
+    found = xarray.open_dataset("sweep.nc", engine="h5netcdf")["order_parameter"]
+    assert told[:2] == ["sweep.nc", "Sweep: 2 rule_beta x 2 seed"]
+    assert told[2].endswith(f"{float(found.min()):.3g} to {float(found.max()):.3g}, mean {float(found.mean()):.3g}")

@@ -359,7 +359,7 @@ def test_pictures_and_words_of_a_run(tmp_path, monkeypatch):
     quick = ("simulate", "-n", "4", "--t-end", "0.1", "-s", "space.type=Circle")
     for name in ("a.gif", "b.mp4", "c.png"):
         result = CliRunner().invoke(app, [*quick, "--force", "--plot", name])
-        assert result.output.splitlines()[-1] == "run.npz: 3 states of 4 particles, ended by t_end"
+        assert result.output.splitlines()[-1] == f"run.npz: 3 states of 4 particles, ended by t_end; drawn in {name}"
     assert drawn == [(3, "a.gif"), (3, "b.mp4")]
     assert (tmp_path / "c.png").exists()
 

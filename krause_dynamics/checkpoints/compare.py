@@ -45,20 +45,20 @@ def compare(
     the middle of theirs, attention by its mean over heads, so that models of unlike depth and number of heads compare.
 
     Args:
-        cases: By name: Datasets of :func:`analyze`; or, with ``inputs``, models; or, with ``model``, texts. Or a folder
+        cases: By name: Datasets of `analyze`; or, with ``inputs``, models; or, with ``model``, texts. Or a folder
             of checkpoints of one training, as trainers write them (``checkpoint-500``, ``step1000``): its subfolders
             with a ``config.json``, by the last number in their names.
-        inputs: What all models are shown, see :func:`~krause_dynamics.checkpoints.prepare`.
+        inputs: What all models are shown, see `kd.checkpoints.prepare`.
         model: The model that is shown all texts.
         reference: The case that differences are taken from (default: the first).
         level: Of the intervals of differences.
         draws: Resamples of the bootstrap over sequences.
         rng: Seed or generator of the resampling.
-        **options: For :func:`analyze`, such as ``sequence_length=64``, ``memory="24GB"`` or ``progress=True``.
+        **options: For `analyze`, such as ``sequence_length=64``, ``memory="24GB"`` or ``progress=True``.
 
     Returns:
         Dataset with the dimensions ``case``, ``sequence``, ``depth`` (of layers) and ``block_depth`` beside those of
-        :func:`analyze`, NaN beyond the sequences of a case: all its variables over layers, and over blocks their means
+        `analyze`, NaN beyond the sequences of a case: all its variables over layers, and over blocks their means
         over heads; ``sink_rate`` is the share of heads in a sequence (per cent). For each, ``NAME_difference``
         (case, ...) is the mean over sequences minus that of the reference, and ``NAME_interval`` (bound, case, ...) its
         bootstrap interval: sequences are resampled in pairs where both cases were shown the same ones

@@ -48,8 +48,8 @@ def encoder_decoder(
 
     Args:
         model: A model of ``transformers`` with an encoder and a decoder (T5, BART, Whisper, ...), or what
-            :func:`load` takes or gives.
-        inputs: What the encoder reads: text or token ids, see :func:`prepare`; for other encoders the floating array
+            `load` takes or gives.
+        inputs: What the encoder reads: text or token ids, see `prepare`; for other encoders the floating array
             that the model's processor makes, such as (n, mels, frames) of sound, one an entry of the first axis.
         targets: What the decoder is shown, one for each input. Text is put behind the decoder's start token and loses
             its last token, as in training; token ids are shown as they stand.
@@ -57,12 +57,12 @@ def encoder_decoder(
         eps: Thresholds of sink rates.
         radii: Chords at which clusters are counted.
         min_queries: A key needs that many queries to be a strongest key of its own stack.
-        measures: As of :func:`analyze`, of both stacks; none that is centred on a corpus.
+        measures: As of `analyze`, of both stacks; none that is centred on a corpus.
         batch_size: Pairs per forward pass; pairs of unlike lengths are never run together.
         progress: ``True`` draws a progress bar; or a function ``progress(pairs done, all pairs)``.
 
     Returns:
-        ``"encoder"`` and ``"decoder"``: each as of :func:`analyze`, its layers those of its stack. ``"cross"``: over
+        ``"encoder"`` and ``"decoder"``: each as of `analyze`, its layers those of its stack. ``"cross"``: over
         (sequence, block of the decoder, head) ``importance_first`` and ``importance_last`` = attention that the first
         and the last source receive, mean over queries, ``strongest_source`` and ``strongest_importance``, ``entropy``
         (over ln of the number of sources), ``participation``; with a further ``source`` ``importance`` of every source

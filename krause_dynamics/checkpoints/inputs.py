@@ -27,7 +27,7 @@ def prepare(
     truncate: bool = False,
     pad_token: int | None = None,
 ) -> Tokens:
-    """Bring inputs of any accepted form to :class:`Tokens`.
+    """Bring inputs of any accepted form to `Tokens`.
 
     Args:
         inputs: A text or a list of texts; a ``pathlib.Path`` of a text file or of a JSON file (``.json``) with token

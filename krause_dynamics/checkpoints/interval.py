@@ -34,7 +34,7 @@ def interval(
     of one place: of a hundred heads five leave out the true mean by chance.
 
     Args:
-        dataset: Of :func:`analyze`, with at least two sequences.
+        dataset: Of `analyze`, with at least two sequences.
         level: Of the intervals.
         method: ``"t"``: mean +- t s / sqrt(n); ``"bootstrap"``: percentiles of resampled means, at levels widened to
             those of t (Hesterberg 2015), which follows skewed data and stays within what was seen; ``"auto"``

@@ -64,7 +64,7 @@ def load(
     part: str | None = None,
     trust_remote_code: bool = False,
 ) -> Checkpoint:
-    """A :class:`Checkpoint` from a loaded model, a folder, or a name.
+    """A `Checkpoint` from a loaded model, a folder, or a name.
 
     Args:
         model: A loaded ``transformers`` model or module of one's own, also inside peft, DataParallel or

@@ -25,7 +25,7 @@ def patches(run: Trajectory, *, outlier: float = OUTLIER) -> xarray.Dataset:
     """Attention to class token, registers and patches on their grid, and norms of the same.
 
     Args:
-        run: Of :func:`record` on pictures, of a model whose patches stand on a grid.
+        run: Of `record` on pictures, of a model whose patches stand on a grid.
         outlier: A patch is one where its norm is above that many times the median of the patches of its picture.
 
     Returns:

@@ -29,7 +29,7 @@ def predictions(dataset: xarray.Dataset, *, causal: bool = True) -> xarray.Datas
     The predictions read ``score_spread`` and ``length`` of the Dataset, and nothing else.
 
     Args:
-        dataset: Of :func:`analyze`.
+        dataset: Of `analyze`.
         causal: Whether row i hears i + 1 keys; False: every row hears all (encoders, pictures).
 
     Returns:

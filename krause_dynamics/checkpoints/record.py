@@ -46,10 +46,10 @@ def record(
     """Run a trained model and keep its tokens' positions after every block.
 
     Args:
-        model: What :func:`~krause_dynamics.checkpoints.load` takes, also any torch module of blocks.
-        inputs: What :func:`~krause_dynamics.checkpoints.prepare` takes; for a module of one's own also a floating array
+        model: What `kd.checkpoints.load` takes, also any torch module of blocks.
+        inputs: What `kd.checkpoints.prepare` takes; for a module of one's own also a floating array
             (sequences, T, d), which its forward is given alone; for a vision model pixels (n, channels, height, width)
-            or image files, as :func:`analyze` takes them. Padding is cut off and sequences of equal length are run
+            or image files, as `analyze` takes them. Padding is cut off and sequences of equal length are run
             together, so that padding on the left, on the right or none give the same numbers.
         tokenizer: Instead of the checkpoint's own; for pictures an image processor.
         attention: ``"statistics"`` (default) puts the sums over the weights of every block into ``extras``, NaN where

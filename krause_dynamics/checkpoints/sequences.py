@@ -54,7 +54,7 @@ def model_inputs(
     blocks: Sequence[nn.Module] | None = None,
     **cutting: Any,
 ) -> Inputs:
-    """Inputs that this model takes; see :func:`~krause_dynamics.checkpoints.prepare`."""
+    """Inputs that this model takes; see `kd.checkpoints.prepare`."""
     if isinstance(inputs, Inputs):
         return inputs
     base = checkpoint.backbone

@@ -34,7 +34,7 @@ def tracks(
     (``kd.clusters.track``): the largest part of a cluster keeps its number.
 
     Args:
-        run: Of :func:`record`, with or without attention.
+        run: Of `record`, with or without attention.
         radius: Chord within which directions are joined; 0.7 is an angle of 41 degrees. ``plots.cluster_map`` of an
             analysis shows what others would give.
         sequence: Which one.

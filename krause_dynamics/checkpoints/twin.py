@@ -32,7 +32,7 @@ def twin(run: Trajectory, rule: Interaction, *, sequence: int = 0, step: float |
     own doing. Every plot and measure of a recorded run takes the result, so that it stands beside the model.
 
     Args:
-        run: Of :func:`record`.
+        run: Of `record`.
         rule: Such as ``kd.softmax(beta=1.0, neighbourhood=kd.Causal())`` or ``kd.krause(sigma=1.0, ...)``; no attention
             of the model is looked at.
         sequence: Which one.

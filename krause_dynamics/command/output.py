@@ -154,6 +154,11 @@ def gathered(
     return decorate
 
 
+def drawn(picture: Path | None) -> str:
+    """The end of a sentence: where the picture is, if there is one."""
+    return "" if picture is None else f"; drawn in {picture}"
+
+
 def _files_at(path: Path) -> list[Path]:
     """A file itself, or the visible files of a folder."""
     if path.is_dir():

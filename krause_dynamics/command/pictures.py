@@ -40,7 +40,7 @@ draws = gathered("drawing", Drawing, {name: (_hints[name], Drawing._field_defaul
 def generate(
     model: Model,
     out: Out = Path("pictures.png"),
-    count: Annotated[int, typer.Option(help="Number of pictures.")] = 16,
+    count: Annotated[int, typer.Option("--count", "-n", help="Number of pictures.")] = 16,
     *,
     output: Output,
     drawing: Drawing,
@@ -98,6 +98,7 @@ def _loaded(folder: Path, device: str) -> Any:
     from transformers import AutoConfig
 
     from krause_dynamics.checkpoints import shards
+    from krause_dynamics.checkpoints.quiet import quiet_transformers
     from krause_dynamics.checkpoints.sources import place_of
     from krause_dynamics.models import KARM, KARMConfig
 
@@ -110,7 +111,8 @@ def _loaded(folder: Path, device: str) -> Any:
             f"{config.model_type}"
         )
     shards.check(folder)
-    return KARM.from_pretrained(folder, config=config).to(place).eval()
+    with quiet_transformers():
+        return KARM.from_pretrained(folder, config=config).to(place).eval()
 
 
 def _read(source: Path) -> Any:

@@ -11,7 +11,7 @@ import typer
 
 from krause_dynamics._version import __version__
 from krause_dynamics.command.options import Settings, answered, check_paths, free, tables_of, tell, unfinished
-from krause_dynamics.command.output import Answer, Output, options
+from krause_dynamics.command.output import Answer, Output, drawn, options
 from krause_dynamics.command.rules import disguised, rule_options
 from krause_dynamics.errors import SimulationDiverged
 from krause_dynamics.runs.interrupting import Interrupts, Terminated
@@ -131,7 +131,7 @@ def _whole(
 
 def _answer(run: Trajectory, written: Path, plot: Path | None) -> Answer:
     count, reason = run.final.shape[-2], run.meta["stopped"]
-    words = f"{written}: {len(run)} states of {count} particles, ended by {reason}"
+    words = f"{written}: {len(run)} states of {count} particles, ended by {reason}" + drawn(plot)
     facts = {"out": written, "plot": plot, "states": len(run), "particles": count, "dimension": run.final.shape[-1]}
     facts |= {"t_end": float(run.times[-1]), "ended_by": reason, "impl": run.meta.get("impl"), "version": __version__}
     return Answer(words, facts, partial(_positions, run))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from krause_dynamics.command.options import Settings, answered, check_paths, tables_of, unfinished
-from krause_dynamics.command.output import Answer, Output, options
+from krause_dynamics.command.output import Answer, Output, drawn, options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,8 +104,10 @@ def _check_plan(described: dict[str, Any]) -> None:
 
 
 def _answer(dataset: xarray.Dataset, facts: dict[str, Any]) -> Answer:
+    from krause_dynamics.report import describe
+
     sizes, means = dict(dataset.sizes), dataset.mean("seed")
-    words = f"{facts['out']}: {', '.join(str(name) for name in dataset.data_vars)} over {sizes}"
+    words = f"{facts['out']}{drawn(facts['plot'])}\n{describe(dataset)}"
     facts |= {"sizes": sizes, "mean_over_seeds": {str(name): x.values for name, x in means.data_vars.items()}}
     return Answer(words, facts, lambda: str(dataset.to_dataframe().reset_index().to_csv(index=False)))
 

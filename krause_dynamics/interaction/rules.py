@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from krause_dynamics._arguments import FLAG, Is
+from krause_dynamics._arguments import FLAG, Is, reads
 from krause_dynamics._array import to_numpy
 from krause_dynamics._value import Value
 from krause_dynamics.interaction.neighbourhoods import Everyone, Neighbourhood, TopK, Within
@@ -115,6 +115,7 @@ def check_rule(rule: Any) -> None:
         raise TypeError(f"the rule must be an Interaction such as kd.krause(1.0), got {rule!r}; {way}")
 
 
+@reads(normalised=FLAG)
 def softmax(
     beta: Any = 1.0, neighbourhood: Neighbourhood | None = None, *, normalised: bool = True, pair_bias: Any = None
 ) -> Interaction:
@@ -132,6 +133,7 @@ def softmax(
     return Interaction(DotProduct(beta), Everyone() if neighbourhood is None else neighbourhood, normalised, pair_bias)
 
 
+@reads(normalised=FLAG)
 def krause(
     sigma: Any = 1.0, neighbourhood: Neighbourhood | None = None, *, normalised: bool = True, pair_bias: Any = None
 ) -> Interaction:
@@ -150,6 +152,7 @@ def krause(
     return Interaction(Gaussian(sigma), Everyone() if neighbourhood is None else neighbourhood, normalised, pair_bias)
 
 
+@reads(normalised=FLAG)
 def bounded_confidence(
     radius: Any, neighbourhood: Neighbourhood | None = None, *, closed: bool = True, normalised: bool = True
 ) -> Interaction:

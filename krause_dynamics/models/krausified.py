@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
-from krause_dynamics._arguments import FLAG
+from krause_dynamics._arguments import FLAG, reads
 from krause_dynamics.interaction import Grid, TopK, krause
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.models.krausified_arguments import (
@@ -24,6 +24,7 @@ from krause_dynamics.models.krausified_sigma import starting_sigmas
 from krause_dynamics.nn.hearing import within
 
 
+@reads()
 def krausify(
     model: Any,
     neighbourhood: Neighbourhood | None = None,

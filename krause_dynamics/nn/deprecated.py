@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
+from krause_dynamics._arguments.meant import unknown
 from krause_dynamics.interaction import Causal, Everyone, Grid, TopK, Window
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 
+NAMES = ("neighbourhood", "window", "top_k", "causal", "grid", "sigma")  # of today, that others call otherwise
 WORDS: dict[str, Any] = {"side": "past", "ties": "index", "radius": 2, "metric": "chebyshev", "prefix_tokens": 0}
 
 
@@ -25,9 +27,8 @@ def neighbourhood(window: Any, top_k: Any, causal: bool, grid: Any, old: Mapping
         TypeError: A keyword that never was.
         ValueError: A word that they do not take.
     """
-    unknown = [word for word in old if word not in WORDS]
-    if unknown:
-        raise TypeError(f"krause_attention has no option {unknown[0]!r} to give here; see its signature")
+    if not old.keys() <= WORDS.keys():
+        raise unknown("Krause attention", old, (*NAMES, *WORDS))
     words = WORDS | dict(old)
     _check(words, grid)
     joined: Neighbourhood = Everyone()
@@ -53,6 +54,12 @@ def _check(words: Mapping[str, Any], grid: Any) -> None:
             raise ValueError(f"{name} must be {known[0]!r} or {known[1]!r}, got {words[name]!r}")
     if grid is not None and not (isinstance(grid, tuple | list) and len(grid) == 2):
         raise ValueError(f"grid must be (height, width) beside radius, metric and prefix_tokens, got {grid!r}")
+    for name in ("radius", "metric"):
+        if words[name] != WORDS[name] and grid is None:
+            raise ValueError(
+                f"{name}={words[name]!r} needs grid=(height, width), whose cells it counts; attention hears by index "
+                "and rank, not within a distance"
+            )
     if words["prefix_tokens"] and grid is None:
         raise ValueError(
             f"prefix_tokens={words['prefix_tokens']} needs grid=(height, width); without a grid all hear all already, "

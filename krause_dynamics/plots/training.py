@@ -10,12 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from krause_dynamics._arguments import reads
 from krause_dynamics.plots.cases import DASHES
 from krause_dynamics.plots.style import across, new_axes
 
 PARTS = ("train", "validation", "test")
 
 
+@reads()
 def training_curves(
     rows: Sequence[Mapping[str, Any]], measure: str = "loss", *, ax: Axes | None = None, **line: Any
 ) -> Axes:

@@ -29,7 +29,7 @@ def comparison_rows(comparison: xarray.Dataset) -> list[dict[str, Any]]:
     """Every quantity of a comparison, averaged over depth: a row for each case. Profiles are left out.
 
     Clusters are counted at a chord of ``RADIUS``, sinks at ``EPS``, tokens without the first. The intervals are of the
-    means over depth, by the same resampling as those of :func:`~krause_dynamics.compare`.
+    means over depth, by the same resampling as those of `kd.compare`.
 
     Returns:
         Rows with ``quantity``, ``words``, ``case``, ``mean``, ``last`` (at the deepest place), ``difference`` from the

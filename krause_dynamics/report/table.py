@@ -42,7 +42,7 @@ _PATHS = {
 
 @reads(dataset=ANALYSIS, rows=Whole(1), radius=Real(), eps=Real())
 def layer_table(dataset: xarray.Dataset, *, rows: int = 11, radius: float = RADIUS, eps: float = EPS) -> Table:
-    """Table over layers, means over sequences (and heads); :func:`legend` explains its columns.
+    """Table over layers, means over sequences (and heads); `legend` explains its columns.
 
     Args:
         dataset: Of ``kd.analyze``.
@@ -103,7 +103,7 @@ def _title(dataset: xarray.Dataset) -> str:
 
 @reads(dataset=ANALYSIS, radius=Real(), eps=Real())
 def legend(dataset: xarray.Dataset, *, radius: float = RADIUS, eps: float = EPS) -> list[str]:
-    """What the columns of :func:`layer_table` mean, for readers who do not know the code.
+    """What the columns of `layer_table` mean, for readers who do not know the code.
 
     Args:
         dataset: From `kd.analyze`.

@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from krause_dynamics._arguments import Domain, Reals, Whole
+from krause_dynamics._arguments.meant import unknown
 
 EXACT = 2**53
 P = ParamSpec("P")
@@ -43,6 +44,8 @@ def formula(**domains: Domain) -> Callable[[Callable[P, R]], Callable[P, R]]:
             if len(args) > positional:
                 kwargs = _named(function.__name__, names, args, kwargs)
                 args = ()
+            if not kwargs.keys() <= domains.keys():
+                raise unknown(f"{function.__name__}()", kwargs, names)
             bound = signature.bind(*args, **kwargs)
             for name, value in bound.arguments.items():
                 bound.arguments[name] = domains[name].read(name, value)

@@ -18,7 +18,7 @@ def critical_scaling(similarity: float) -> float:
     r"""gamma_c = 1/(1 - rho): the self weight tends to 0, 1/2, 1 below, at, above it as n grows, beta = gamma log n.
 
     The collapse of angles in one layer has the same threshold only for rho > 0; see
-    :func:`orthogonal_critical_scaling`.
+    `orthogonal_critical_scaling`.
 
     Args:
         similarity: common inner product rho of unit vectors, in [-1, 1).
@@ -103,7 +103,7 @@ def gram_map(*, similarity: float, tokens: float, scaling: float) -> float:
 
 @formula(similarity=Real(0.0, 1.0), scaling=Real())
 def gram_map_limit(*, similarity: float, scaling: float) -> float:
-    r"""Limit of :func:`gram_map` as n grows: 1, 4 rho/(1 + 3 rho), rho (rho > 0); 1, 1/2, 0 around 1/2 at rho = 0.
+    r"""Limit of `gram_map` as n grows: 1, 4 rho/(1 + 3 rho), rho (rho > 0); 1, 1/2, 0 around 1/2 at rho = 0.
 
     Args:
         similarity: common inner product rho in [0, 1).

@@ -62,7 +62,7 @@ def score_oscillation(scores: ArrayLike) -> float:
 
 @formula(scores=Reals(-math.inf, math.inf, "[]", ndim=2))
 def dobrushin_bound(scores: ArrayLike) -> float:
-    r"""Bound of the Dobrushin coefficient of softmax(scores): tanh(D/4), D from :func:`score_oscillation`.
+    r"""Bound of the Dobrushin coefficient of softmax(scores): tanh(D/4), D from `score_oscillation`.
 
     Args:
         scores: shape (n, m); those that are not finite give the bound 1.
@@ -89,7 +89,7 @@ def attention_contraction_bound(*, coupling: float, query_diameter: float, key_d
         query_diameter: largest distance of two queries; unit: position.
         key_diameter: largest distance of two keys; unit: position.
 
-    Source: derived from :func:`softmax_total_variation_bound`.
+    Source: derived from `softmax_total_variation_bound`.
 
     Examples:
         >>> from krause_dynamics import theory

@@ -86,7 +86,7 @@ def _moments(t: np.ndarray, n: int, b: float) -> tuple[np.ndarray, ...]:
 
 @formula(samples=Whole(2), beta=POSITIVE)
 def density_modes_leading_order(*, samples: int, beta: float) -> float:
-    r"""Leading order of :func:`expected_density_modes_on_line` for n^c < beta < n^{2-c}.
+    r"""Leading order of `expected_density_modes_on_line` for n^c < beta < n^{2-c}.
 
     (sqrt(3 beta log n)/pi) (sqrt(1 - a/2) - sqrt(max(0, 1 - 3a/2))),   a = log(beta)/log(n).
 

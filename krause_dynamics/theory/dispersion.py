@@ -45,7 +45,7 @@ def step_multiplier(*, wavenumber: Any, radius: float) -> np.ndarray:
     r"""Factor per step of the discrete map: 1 + g(kR).
 
     Valid for amplitudes much larger than the spacing of particles and much smaller than the wavelength: below
-    the spacing a lattice sees a frozen graph, :func:`frozen_graph_multiplier`.
+    the spacing a lattice sees a frozen graph, `frozen_graph_multiplier`.
 
     Args:
         wavenumber: k, real or complex, any shape; radians per unit of position.
@@ -114,7 +114,7 @@ def fastest_wave() -> float:
 
     The same in discrete and in both continuous models, without noise.
 
-    Source: derived: the maximum of :func:`dispersion`.
+    Source: derived: the maximum of `dispersion`.
 
     Examples:
         >>> from krause_dynamics import theory
@@ -250,7 +250,7 @@ def long_wave_critical_noise(radius: float, *, density: float = 1.0, normalised:
 def winning_wave(*, radius: float, length: float, noise: float = 0.0, normalised: bool = False) -> int:
     r"""Mode m of the uniform law on a torus that grows fastest: the number of clusters that appear; 0: none grows.
 
-    The largest :func:`growth_rate` of k = 2 pi m/L at density 1/L. Without noise kR is near 2.744: clusters
+    The largest `growth_rate` of k = 2 pi m/L at density 1/L. Without noise kR is near 2.744: clusters
     2.29 R apart, the "2R" of the literature; noise favours longer waves. Where the circumference is short, no mode may
     lie near it, and one of kR near 9.2 win; modes up to kR = 50 are compared, of equal ones the longest wins.
 

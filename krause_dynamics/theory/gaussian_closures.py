@@ -85,7 +85,7 @@ def dot_product_variance(*, times: ArrayLike, variance: float, beta: float, rela
         relative: which form.
 
     Raises:
-        ValueError: a time at or beyond :func:`dot_product_blow_up`.
+        ValueError: a time at or beyond `dot_product_blow_up`.
 
     Source: derived (Riccati); normality kept, arXiv 2501.18322.
 

@@ -96,7 +96,7 @@ def cluster_lifetime_asymptotic(*, beta: float, angle: float, mass: float = 0.5)
         angle: initial angle phi0 in (0, pi), in radians.
         mass: p of one cluster, 1 - p of the other.
 
-    Source: arXiv 2410.06833; derived (Laplace's method on the quadrature of :func:`cluster_lifetime`).
+    Source: arXiv 2410.06833; derived (Laplace's method on the quadrature of `cluster_lifetime`).
 
     Examples:
         >>> from krause_dynamics import theory

@@ -41,7 +41,7 @@ def spectral_entropy_bound(*, share: float, rank: int) -> float:
     r"""Largest entropy of sigma^2/sum sigma^2 with largest entry at least p: h(p) + (1 - p) log(r - 1), in nats.
 
     h(p) = -p log p - (1 - p) log(1 - p); log r where p <= 1/r says nothing. Equality for one value p and r - 1 equal
-    ones. With p of :func:`leading_share_bound` one massive token bounds the entropy of all states.
+    ones. With p of `leading_share_bound` one massive token bounds the entropy of all states.
 
     Args:
         share: p, a lower bound of the largest entry.

@@ -1,7 +1,7 @@
 """Linear instability of the uniform law on the sphere: growth of each degree, the winning mode, counts of modes.
 
 The uniform law mu on S^{d-1} is a fixed point of SA and USA. A perturbation by a spherical harmonic of degree l
-grows at the rate given by :func:`mode_growth`; the fastest degree predicts the number of metastable clusters
+grows at the rate given by `mode_growth`; the fastest degree predicts the number of metastable clusters
 (arXiv 2410.23228). Four counts of clusters that scale like sqrt(beta) are kept apart here: the winning mode
 (sqrt(2 beta)), the modes of the initial field (sqrt(3 beta / 2)), the modes of a kernel density estimate of Gaussian
 data (sqrt(beta log beta), in ``density_modes``), and the Renyi centres of causal attention (in ``causal``).

@@ -126,7 +126,7 @@ def vit_eigenvalues(*, height: int, width: int, pattern: Literal["cross", "squar
     Args:
         height: H patches.
         width: W patches.
-        pattern: "cross" or "square", as in :func:`vit_allowed_pairs`.
+        pattern: "cross" or "square", as in `vit_allowed_pairs`.
         radius: r, in patches of the grid.
 
     Returns:

@@ -46,7 +46,7 @@ def critical_attention_noise(*, beta: float, dimension: int) -> float:
         beta: inverse temperature > 0.
         dimension: d >= 2 of the ambient space.
 
-    Source: arXiv 2606.05140 up to its factor 2; :func:`linear_threshold` in units of sigma.
+    Source: arXiv 2606.05140 up to its factor 2; `linear_threshold` in units of sigma.
 
     Examples:
         >>> from krause_dynamics import theory
@@ -67,7 +67,7 @@ def transition_order_threshold(dimension: int) -> float:
     Args:
         dimension: d >= 2.
 
-    Source: arXiv 2604.16288, 2606.05140; for d = 2 see :func:`landau_quartic`.
+    Source: arXiv 2604.16288, 2606.05140; for d = 2 see `landau_quartic`.
 
     Examples:
         >>> from krause_dynamics import theory
@@ -131,7 +131,7 @@ def circle_order_parameter(*, beta: float, coupling: float, modes: int = 64) -> 
         r in [0, 1); below 1e-6 the uniform law is the only stationary one found.
 
     Raises:
-        ValueError: As :func:`ordered_state`.
+        ValueError: As `ordered_state`.
 
     Source: arXiv 2604.16288, 2606.05140 (stationary laws), d = 2.
 
@@ -226,7 +226,7 @@ def attention_free_energy(*, moments: ArrayLike, beta: float, coupling: float) -
 
     With f the density relative to the uniform law, of moments r_l = mean(f cos(l t)), and
     <f, W f> = (1/beta)(I_0 + 2 sum_l I_l r_l^2). Noisy USA descends it, and its stationary points are the stationary
-    laws (:func:`ordered_state`); the uniform law has -(K/2) I_0(beta)/beta.
+    laws (`ordered_state`); the uniform law has -(K/2) I_0(beta)/beta.
 
     Args:
         moments: r_1, ..., r_m; higher ones are 0.
@@ -236,7 +236,7 @@ def attention_free_energy(*, moments: ArrayLike, beta: float, coupling: float) -
     Raises:
         ValueError: the moments are those of no density (it would be negative).
 
-    Source: arXiv 2606.05140, with the factor 1/2 of the interaction; see :func:`landau_quartic`.
+    Source: arXiv 2606.05140, with the factor 1/2 of the interaction; see `landau_quartic`.
 
     Examples:
         >>> from krause_dynamics import theory

@@ -68,7 +68,7 @@ def oscillator_energy_rate(
         rotation: Omega, skew, shape (d, d), radians per unit of time.
 
     Raises:
-        ValueError: as :func:`oscillator_energy`, or a rotation that is not skew (d, d).
+        ValueError: as `oscillator_energy`, or a rotation that is not skew (d, d).
 
     Source: arXiv 2410.13821 (AKOrN); the second term is derived.
 
@@ -118,7 +118,7 @@ def kuramoto_locked_order(*, coupling: float, width: float, law: Law = "lorentz"
 
     Args:
         coupling: K.
-        width: gamma, or sigma, as in :func:`kuramoto_critical_coupling`; radians per unit of time.
+        width: gamma, or sigma, as in `kuramoto_critical_coupling`; radians per unit of time.
         law: of the natural frequencies.
 
     Returns:

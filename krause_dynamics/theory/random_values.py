@@ -33,7 +33,7 @@ def random_value_rate(*, similarity: float, beta: float, tokens: int, dimension:
     Returns:
         The speed in the time of `kd.matrices.gaussian`, whose entries have variance 1/d.
 
-    Source: derived. :func:`random_value_closure` is its limit of high dimension; they differ by
+    Source: derived. `random_value_closure` is its limit of high dimension; they differ by
         (rho p - (2 - rho^2) c)/d: two orthogonal tokens in the plane do not approach, where the closure says 1/2.
 
     Examples:
@@ -57,7 +57,7 @@ def random_value_closure(*, similarity: float, beta: float, tokens: int) -> floa
         tokens: n.
 
     Returns:
-        The speed of rho in the time of `kd.matrices.gaussian`; f and g as in :func:`random_value_rate`.
+        The speed of rho in the time of `kd.matrices.gaussian`; f and g as in `random_value_rate`.
 
     Source: arXiv 2604.01978.
 
@@ -108,7 +108,7 @@ def random_value_exponents(*, beta: float, dimension: int) -> tuple[float, float
 def antipodal_threshold(dimension: int) -> float:
     r"""Inverse temperature above which antipodal pairs attract under random values: arccosh(d - 2)/2.
 
-    lambda_- of :func:`random_value_exponents` is negative iff cosh 2 beta > d - 2.
+    lambda_- of `random_value_exponents` is negative iff cosh 2 beta > d - 2.
 
     Args:
         dimension: d >= 3.

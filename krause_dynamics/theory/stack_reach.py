@@ -61,7 +61,7 @@ def stack_reach(*, layers: int, window: int, residual: float = 0.0) -> StackReac
 
 @formula(layers=Whole(), window=Whole(), residual=RESIDUAL)
 def stack_influence(*, layers: int, window: int, residual: float = 0.0) -> np.ndarray:
-    r"""Influence of each lag on a token after L layers of a causal window W: the law behind :func:`stack_reach`.
+    r"""Influence of each lag on a token after L layers of a causal window W: the law behind `stack_reach`.
 
     Coefficients of (alpha + (1-alpha)(1 + z + ... + z^{W-1})/W)^L, by a Fourier transform: absolute error about 1e-16.
 

@@ -31,7 +31,7 @@ def merging_times(*, angles: ArrayLike, beta: float) -> np.ndarray:
     Raises:
         ValueError: one cluster alone, two in one place, or clusters over half a turn or more.
 
-    Source: derived from :func:`cluster_lifetime`; slow times of saddle-to-saddle dynamics conjectured in general, two
+    Source: derived from `cluster_lifetime`; slow times of saddle-to-saddle dynamics conjectured in general, two
         clusters in arXiv 2410.06833.
 
     Examples:

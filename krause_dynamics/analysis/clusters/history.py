@@ -34,6 +34,7 @@ class History:
     noise_share: np.ndarray
 
 
+@reads()
 def over_time(
     positions: Any,
     radii: Any,
@@ -67,6 +68,7 @@ def over_time(
     return History(radii=curves[0].radii, **columns)
 
 
+@reads()
 def labels(
     positions: Any,
     radius: float,

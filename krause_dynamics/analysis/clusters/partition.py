@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._arguments import reads
 from krause_dynamics._array import Array
 from krause_dynamics._html import facts
 from krause_dynamics.analysis.clusters._grams import COLUMNS, DIRECT, ROWS, Grams
@@ -77,6 +78,7 @@ class Clusters:
         return float(np.sum(self.masses[self.sizes == 1]))
 
 
+@reads()
 def find(
     points: Any,
     radius: float,

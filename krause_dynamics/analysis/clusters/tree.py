@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._arguments import reads
 from krause_dynamics._array import Array, to_numpy
 from krause_dynamics.analysis.clusters._points import Cloud, Metric, all_but, check_radius
 from krause_dynamics.analysis.clusters._spanning import spanning_tree
@@ -63,6 +64,7 @@ class Curve:
         return _of(cloud, *_without(cloud, self.edges, self.lengths, point), self.radii)
 
 
+@reads()
 def curve(
     points: Array,
     radii: Any = None,
