@@ -13,7 +13,6 @@ wherever a score is expected. Nothing lists the classes a second time: a class i
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Collection, Mapping
@@ -23,7 +22,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from krause_dynamics._arguments.meant import unknown
+from krause_dynamics._arguments.meant import nearest, unknown
 from krause_dynamics._array import is_torch, to_numpy
 from krause_dynamics._html import facts
 
@@ -175,9 +174,10 @@ def check_names(what: str, given: Collection[Any], known: Collection[str]) -> No
     """Names are known ones.
 
     Raises:
-        ValueError: For the first unknown name, with the nearest known one.
+        ValueError: For the first unknown name, with the one that is meant, if one comes near, and all that there are.
     """
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
-            raise ValueError(f"unknown {what} {name!r}; did you mean {near[0]!r}? Known: {', '.join(known)}")
+            near = nearest(str(name), known)
+            meant = f"did you mean {near!r}? Known" if near else "known"
+            raise ValueError(f"unknown {what} {name!r}; {meant}: {', '.join(known)}")

@@ -217,3 +217,18 @@ def test_a_sweep_keeps_its_points_and_goes_on(number, status, workers, tmp_path,
     assert sorted(done[:3]) == [0, 1, 2]
     assert len(done) == 3
     assert not (tmp_path / "sweep.unfinished.npz").exists()
+
+
+def test_a_sweep_that_kept_nothing_says_so(tmp_path, monkeypatch):
+    from krause_dynamics.command import sweep
+
+    def stop(*args, **point):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.toml").write_text('[sweep.parameters]\n"rule.beta" = [1, 2]\n')
+    monkeypatch.setattr(sweep, "evaluate_point", stop)
+    result = krause("sweep", "s.toml", "--workers", 0)
+    assert result.exit_code == 130, result.output
+    assert "interrupted; no point was finished" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["s.toml"]

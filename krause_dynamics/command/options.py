@@ -94,7 +94,7 @@ def check_model(name: str) -> None:
         raise ValueError(f"model: there is no {name!r}; did you mean {near[0]!r}?")
 
 
-def answered(call: Callable[[], Answer | str], output: Output, go_on: str = "") -> None:
+def answered(call: Callable[[], Answer | str], output: Output, go_on: str | Callable[[], str] = "") -> None:
     """Print what the call returns, as the options say; bad input becomes one line and the exit code 2.
 
     Ctrl-C ends with the exit code 130 and SIGTERM with 143, after what is finished has been kept.
@@ -102,7 +102,7 @@ def answered(call: Callable[[], Answer | str], output: Output, go_on: str = "") 
     Args:
         call: The command.
         output: What is printed, and where.
-        go_on: What to say after a signal, where the call itself has not said it.
+        go_on: What to say after a signal, where the call itself has not said it; a function is asked then.
     """
     try:
         output.check()
@@ -115,7 +115,7 @@ def answered(call: Callable[[], Answer | str], output: Output, go_on: str = "") 
             status, told = interrupting.TERMINATED, error.told
         else:
             status, told = interrupting.INTERRUPTED, "".join(map(str, error.args))
-        tell(f"interrupted; {told or go_on}")
+        tell(f"interrupted; {told or (go_on() if callable(go_on) else go_on)}")
         raise typer.Exit(code=status) from error
     except (ValueError, TypeError, OSError, RuntimeError, ModuleNotFoundError) as error:
         tell(f"Error: {error}")

@@ -46,9 +46,14 @@ def sweep(
     After a failure, Ctrl-C or SIGTERM finished points are kept, and the same command goes on.
     """
     kept = resume or unfinished(out, "unfinished").with_suffix(".npz")
-    go_on = f"finished points are in {kept}, and the same command goes on"
     call = partial(_sweep, configuration, set_ or [], out, workers, kept, resume is None, plot, output)
-    answered(call, output, go_on)
+    answered(call, output, partial(_kept_in, kept))
+
+
+def _kept_in(kept: Path) -> str:
+    if not kept.exists():
+        return "no point was finished"
+    return f"finished points are in {kept}, and the same command goes on"
 
 
 def _sweep(
@@ -104,7 +109,7 @@ def _check_plan(described: dict[str, Any]) -> None:
 
 
 def _answer(dataset: xarray.Dataset, facts: dict[str, Any]) -> Answer:
-    from krause_dynamics.report import describe
+    from krause_dynamics.report.describing import describe
 
     sizes, means = dict(dataset.sizes), dataset.mean("seed")
     words = f"{facts['out']}{drawn(facts['plot'])}\n{describe(dataset)}"

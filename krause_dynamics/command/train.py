@@ -36,8 +36,14 @@ def train(
     Several GPUs: ``torchrun --nproc-per-node 4 -m krause_dynamics train FILE``.
     """
     folder = Path(configuration.stem) if out is None else out
-    go_on = f"the last finished epoch is kept in {folder}, and the same command goes on"
-    answered(partial(_train, configuration, folder, set_ or [], device, resume, seeds, output), output, go_on)
+    call = partial(_train, configuration, folder, set_ or [], device, resume, seeds, output)
+    answered(call, output, partial(_kept_in, folder))
+
+
+def _kept_in(folder: Path) -> str:
+    if not any(folder.rglob("state.safetensors")):
+        return "no epoch was finished"
+    return f"the last finished epoch is kept in {folder}, and the same command goes on"
 
 
 def _train(
