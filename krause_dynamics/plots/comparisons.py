@@ -52,13 +52,14 @@ def difference(
     ax = new_axes(ax)
     ax.axhline(0.0, color="0.4", linewidth=0.8)
     reference = json.loads(comparison.attrs["meta"])["reference"]
-    for case in cases(comparison):
+    for number, case in enumerate(cases(comparison)):
         if case.name == reference:
             continue
         at = {"tokens": tokens, "radius": radius, "eps": eps}
+        look = {"color": f"C{number}"} | case.line | line  # as in the figures where the reference is drawn too
         mean, bounds = (_at(case.data[f"{quantity}_{what}"], **at) for what in ("difference", "interval"))
         places = mean[str(mean.dims[0])].values
-        drawn = ax.plot(places, mean.values, **(case.line | line))[0]
+        drawn = ax.plot(places, mean.values, **look)[0]
         low, high = bounds.transpose("bound", ...).values
         ax.fill_between(places, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
     label_depth(ax, comparison)

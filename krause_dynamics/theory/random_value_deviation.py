@@ -35,7 +35,7 @@ def random_value_deviation(*, time: float, start: float, beta: float, tokens: in
         tokens: n.
 
     Returns:
-        sqrt(d E (G_12 - rho)^2) with rho of :func:`random_value_closure`; exact up to O(1/sqrt d).
+        sqrt(d E (G_12 - rho)^2) with rho of `random_value_closure`; exact up to O(1/sqrt d).
 
     Source: derived (linear noise approximation); setting of arXiv 2604.01978.
 

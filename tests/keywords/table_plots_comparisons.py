@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 import krause_dynamics as kd
 from tests.keywords.figures import assert_colours, assert_drawn_on, comparison, drawing, heights
@@ -41,6 +42,11 @@ def _(first, second):
         ax = plots.difference(data)
         lines, chosen = ax.lines[1:], data.isel(case=slice(1, None), tokens=REST)  # the first line is at 0
         assert [line.get_label() for line in lines] == list(names[1:])
+        # One case, one colour.
+        colours = {line.get_label(): to_rgb(line.get_color()) for line in plots.synchronization(data).lines}
+        assert [to_rgb(line.get_color()) for line in lines] == [
+            colours[name] for name in names[1:]
+        ]  # one case, one colour
         for number, line in enumerate(lines):
             np.testing.assert_allclose(line.get_xdata(), data.depth)
             np.testing.assert_allclose(line.get_ydata(), chosen.order_parameter_difference[number])
