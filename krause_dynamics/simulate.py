@@ -16,12 +16,12 @@ from krause_dynamics.integrators import RK4, EulerMaruyama, Integrator, ManyStep
 from krause_dynamics.interaction import Graph
 from krause_dynamics.interaction.adjacency import labels_of
 from krause_dynamics.runs.arguments import check_callables, check_lengths, generator, save_times
-from krause_dynamics.runs.description import identity, memories, meta, seed_of
+from krause_dynamics.runs.description import memories, meta, run_file, seed_of
 from krause_dynamics.runs.events import Event, Watch, check_events
 from krause_dynamics.runs.fingerprints import fingerprint
 from krause_dynamics.runs.loop import Run, Stepper, Stop
 from krause_dynamics.runs.recording import AtTimes, Record, Save
-from krause_dynamics.runs.resuming import RunFile, with_form
+from krause_dynamics.runs.resuming import with_form
 from krause_dynamics.runs.stopping import StopRule
 from krause_dynamics.trajectory import Trajectory
 
@@ -106,10 +106,7 @@ def simulate(
     times = save_times(t_end, dt, save_every, save_at)
     draws = generator(rng, needed=dynamics.noise > 0)
     words = _words(drift, integrator, x) | {"seed": seed_of(rng), "t_end": t_end, "dt": dt}
-    file = None
-    if checkpoint is not None:
-        held = {"dynamics": dynamics, "integrator": integrator, "events": list(events), "save": save}
-        file = RunFile(checkpoint, checkpoint_every, identity(words, x, times, stop, draws, **held))
+    held = {"dynamics": dynamics, "integrator": integrator, "events": list(events), "save": save}
     run = Run(
         _stepper(drift, integrator, dt, draws, watched=stop is not None or len(events) > 0),
         Record(0.0, x, AtTimes(times), save),
@@ -119,7 +116,7 @@ def simulate(
         on_save=on_save,
         progress=progress,
         watch=Watch(events, drift, drift.space, 0.0, x) if events else None,
-        file=file,
+        file=run_file(checkpoint, checkpoint_every, words, x, times, stop, draws, **held),
         rng=draws,
         memories=memories(stop, save),
         is_finite=drift.is_finite,

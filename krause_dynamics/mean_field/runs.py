@@ -12,8 +12,9 @@ from krause_dynamics._progress import Progress
 from krause_dynamics.dynamics import Dynamics
 from krause_dynamics.mean_field.cells import Cells
 from krause_dynamics.mean_field.density import Density, log_of
+from krause_dynamics.runs import description
 from krause_dynamics.runs.arguments import check_callables
-from krause_dynamics.runs.description import identity, memories, meta
+from krause_dynamics.runs.description import memories, meta
 from krause_dynamics.runs.loop import Run, Stepper
 from krause_dynamics.runs.recording import Record
 from krause_dynamics.runs.resuming import RunFile
@@ -40,9 +41,7 @@ def run_file(
 ) -> RunFile | None:
     """The checkpoint file of a run with the metadata ``same``, or ``None`` without a path."""
     check_callables(stop=stop)
-    if path is None:
-        return None
-    return RunFile(path, every, identity(same, density.mass, times, stop, dynamics=dynamics))
+    return description.run_file(path, every, same, density.mass, times, stop, dynamics=dynamics)
 
 
 def run_of(

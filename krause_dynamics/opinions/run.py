@@ -17,11 +17,13 @@ from krause_dynamics.interaction.adjacency import labels_of
 from krause_dynamics.interaction.scores import Score
 from krause_dynamics.opinions.arguments import MOVED, External, Network, interaction, opinions, scale
 from krause_dynamics.opinions.disturbances import Noise, TruthSeeking
+from krause_dynamics.opinions.merging import Merging
 from krause_dynamics.opinions.model import Model
 from krause_dynamics.opinions.result import ending
 from krause_dynamics.opinions.rounding import share_at_radius, warn_of_rounding
 from krause_dynamics.opinions.schedules import Deffuant, Schedule, Sequential
 from krause_dynamics.opinions.stepping import identity, stepper_of, translator
+from krause_dynamics.opinions.stepwise import Stepwise
 from krause_dynamics.runs.arguments import check_callables
 from krause_dynamics.runs.description import memories, meta, seed_of
 from krause_dynamics.runs.fingerprints import functions_in
@@ -146,20 +148,17 @@ def hegselmann_krause(
     file = None
     if checkpoint is not None:
         same = identity(model, stepper.impl, x, draws) | {"save_every": save_every, "closed": closed}
-        same |= {"stop": None if stop is None else described(stop)}
-        held = {"influence": influence, "noise": noise, "schedule": schedule, "external": external, "stop": stop}
-        same |= {FUNCTIONS: functions_in(**held)}
-        file = RunFile(checkpoint, checkpoint_every, same, later=("impl",), translate=translator(stepper))
-    kept = given if given.ndim == 2 else given[:, None]
+        held = {"influence": influence, "noise": noise, "schedule": schedule, "external": external}
+        file = _file(checkpoint, checkpoint_every, same, stepper, stop, held)
     run = Run(
         stepper,
-        Record(0.0, kept, Every(save_every or 1, thinned=save_every is None)),
+        Record(0.0, given if given.ndim == 2 else given[:, None], Every(save_every or 1, thinned=save_every is None)),
         x,
         float(MAX_STEPS if max_steps is None else max_steps),
         at_end="max_steps",
         goes_on=True,
         stop=asked,
-        on_save=None if on_save is None else lambda t, state: on_save(t, state.astype(kept.dtype, copy=False)),
+        on_save=None if on_save is None else lambda t, state: on_save(t, state.astype(given.dtype, copy=False)),
         progress=progress,
         label="hegselmann_krause",
         file=file,
@@ -192,6 +191,19 @@ def _check(model: Model, max_steps: int | None, stop: Stop | None) -> None:
         )
     if isinstance(model.schedule, Deffuant) and model.masses is not None:
         raise ValueError("weights must be None with Deffuant: a meeting has no mean; use Sequential() or Synchronous()")
+
+
+def _file(
+    path: str | os.PathLike[str],
+    every: float,
+    same: dict[str, Any],
+    stepper: Merging | Stepwise,
+    stop: Stop | None,
+    held: dict[str, Any],
+) -> RunFile:
+    """The checkpoint file of the run that ``same`` and the functions in ``held`` make this one."""
+    same = same | {"stop": None if stop is None else described(stop), FUNCTIONS: functions_in(**held, stop=stop)}
+    return RunFile(path, every, same, later=("impl",), translate=translator(stepper))
 
 
 def _checked_share(model: Model, x: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from krause_dynamics._array import Array, is_torch
 from krause_dynamics._value import described
 from krause_dynamics._version import __version__
 from krause_dynamics.runs.fingerprints import fingerprint, functions_in
-from krause_dynamics.runs.resuming import FUNCTIONS, random_state
+from krause_dynamics.runs.resuming import FUNCTIONS, RunFile, random_state
 
 
 def meta(x: Array, impl: str, *, axis: str = "time", **words: Any) -> dict[str, Any]:
@@ -51,6 +52,31 @@ def identity(
     started = {"x0": fingerprint(x), "random": random_state(rng), "save times": fingerprint(np.asarray(times))}
     same = {name: value for name, value in words.items() if name != "seed"} | started | {"stop": described(stop)}
     return same | {FUNCTIONS: functions_in(stop=stop, **functions)}
+
+
+def run_file(
+    path: str | os.PathLike[str] | None,
+    every: float,
+    words: Mapping[str, Any],
+    x: Array,
+    times: Any,
+    stop: Any,
+    rng: Any = None,
+    **functions: Any,
+) -> RunFile | None:
+    """The checkpoint file of the run with this `identity`, ``None`` without a path.
+
+    Args:
+        path: Where, or ``None``.
+        every: Seconds between two writings.
+        words: As in `identity`, with all that follow.
+        x: Initial state.
+        times: Times at which states are kept.
+        stop: Stop rule, or ``None``.
+        rng: Generator, or ``None``.
+        **functions: Values by name that hold the caller's functions.
+    """
+    return None if path is None else RunFile(path, every, identity(words, x, times, stop, rng, **functions))
 
 
 def memories(*functions: Any) -> list[Any]:
