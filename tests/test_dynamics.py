@@ -116,6 +116,13 @@ def test_matrices_that_have_no_periodic_form_are_refused(space, name):
         kd.mean_field.solve(moved, cells, 1.0)
 
 
+def test_walls_without_mirrors_take_matrices(rng):
+    """Nobody is heard behind such a wall, so inside the interval the drift is that of the line."""
+    x, query = rng.uniform(0.0, 1.0, (9, 1)), np.array([[2.0]])
+    walled = kd.Dynamics(kd.bounded_confidence(0.3), kd.Interval(0.0, 1.0), query=query).drift(0.0, x)
+    np.testing.assert_array_equal(walled, kd.Dynamics(kd.bounded_confidence(0.3), query=query).drift(0.0, x))
+
+
 def test_value_heads_on_a_torus_are_those_of_each_run(rng):
     """V (y_j - y_i) of the image that is heard, summed over heads, each run of a batch as alone."""
     x, v = rng.uniform(0, 3, (2, 7, 2)), rng.normal(size=(2, 2, 2))

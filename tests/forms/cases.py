@@ -119,6 +119,9 @@ MEETINGS: dict[str, Meeting] = {
         _eighths(0, N, 2),
         {"sources": _eighths(1, N, 2), "query_index": np.arange(N)[::-1].copy(), "source_index": np.arange(N)},
     ),
+    "places of their own": Meeting(
+        _eighths(0, N, 2), {"query_index": np.arange(N)[::-1].copy(), "source_index": (np.arange(N) * 5) % N}
+    ),
     "batch": Meeting(_eighths(0, 2, N, 2), {"log_mass": _masses(3, 2, N)}),
     "heads": Meeting(_eighths(0, 2, 3, N, 2), parameter=np.array([[0.5], [1.0], [2.0]])),
     "one query each": Meeting(_eighths(0, N, 2), parameter=2.0 ** (np.arange(N) % 3 - 1)),

@@ -18,6 +18,8 @@ def supports(interaction: Interaction, request: Request) -> str | None:
         return "it needs queries, sources and values to be the same positions"
     if request.log_mass is not None and np.isneginf(request.log_mass).any():
         return "it knows no padding (log_mass = -inf)"
+    if not request.positions_are_ranks and interaction.neighbourhood.reach != Reach():
+        return "it counts places from 0 and takes no query_index or source_index"
     return _unsupported_rule(interaction)
 
 
