@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from krause_dynamics.forms.attention.call import Call
+from krause_dynamics.forms.attention.kept import kept
 from krause_dynamics.forms.attention.lowering import prepared, refusal
 from krause_dynamics.interaction import Interaction, Prepared, Request, random_keys
 from krause_dynamics.interaction.reach import Reach
@@ -65,7 +66,7 @@ def _mask_function(reach: Reach, offset: int, keys: int, listed: Tensor | None =
     return admits
 
 
-@lru_cache(maxsize=32)
+@kept(32)
 def _block_mask(reach: Reach, offset: int, n: int, m: int, device: str) -> BlockMask:
     listed = None
     if reach.random:

@@ -1,26 +1,25 @@
 """Random keys as tables on a device: the keys of every row, which of all keys they are, and that as bits.
 
-Each is made once and kept, so that a CUDA graph captures no copy from the host.
+Each is made once and kept (`kept`), so that a CUDA graph captures no copy from the host and reads what is still there.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
+from krause_dynamics.forms.attention.kept import kept
 from krause_dynamics.interaction import random_keys
 
 
-@lru_cache(maxsize=128)  # a captured graph reads it without holding it: more than any model has layers of their own
+@kept(128)
 def drawn(random: tuple[int, ...], rows: int, device: torch.device) -> Tensor:
     """`random_keys.table` on a device, (rows, prefix + degree)."""
     with torch.inference_mode(False):  # whoever asks first: it serves passes with gradients too
         return torch.tensor(random_keys.table(*random, rows), device=device).long()
 
 
-@lru_cache(maxsize=128)
+@kept(128)
 def chosen(random: tuple[int, ...], rows: int, columns: int, device: torch.device) -> Tensor:
     """Which of the first keys each place hears, (rows, columns) on a device; rows of the prefix hear all."""
     with torch.inference_mode(False):
@@ -31,7 +30,7 @@ def chosen(random: tuple[int, ...], rows: int, columns: int, device: torch.devic
         return heard[:, :columns].contiguous()
 
 
-@lru_cache(maxsize=1024)  # a captured graph reads it without holding it; 32 KB at most (512 tokens)
+@kept(1024)  # 32 KB each at most (512 tokens)
 def bits(random: tuple[int, ...], offset: int, rows: int, columns: int, device: torch.device) -> Tensor:
     """`chosen` of the places from ``offset`` on as bits, int32 (words, rows): bit c of word w is key 32 w + c.
 
