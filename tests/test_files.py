@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +64,25 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         beside.write_text(b"half")
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_error_of_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path, monkeypatch):
+    """A real one: the size of a file is limited to less than what is written, as a disk or a quota limits it."""
+    resource = pytest.importorskip("resource")
+    target = tmp_path / "a.npz"
+    target.write_bytes(b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="a.npz") as caught:
+            _files.write_bytes(target, bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handled)
+    assert caught.value.filename == str(target)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+    assert target.read_bytes() == b"old"
 
 
 def test_what_a_killed_writer_left_goes_and_other_files_stay(tmp_path):

@@ -70,7 +70,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A new empty file beside the target to write to, which replaces the target at the end, or goes.
 
     A kill leaves the old file or the new one, two writers each write a file of their own, a symbolic link stays one,
-    and the permissions are those of the old file. What a killed writer left is removed by the next one.
+    and the permissions are those of the old file. What a killed writer left is removed by the next one. The error of a
+    full disk names the target.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
@@ -84,6 +85,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with contextlib.suppress(FileNotFoundError):
             os.chmod(beside, stat.S_IMODE(target.stat().st_mode))
         os.replace(beside, target)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # a full disk does not say what could not be written
+            error.filename = os.fspath(path)
+        raise
     finally:
         beside.unlink(missing_ok=True)
 
