@@ -26,7 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "training": {"epochs": 2, "batch_size": 16},
     "data": {"limit": 64, "validation": 32},
 }
-SMALL_TEXT = {"limit": 4000, "length": 32, "vocabulary": 300}  # characters, tokens
+SMALL_TEXT = {"limit": 4000, "length": 32}  # characters, tokens
 
 
 def shrunk(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -36,7 +36,7 @@ def shrunk(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]
     for name, keys in SMALL.items():
         tables[name] |= {} if adapters and name == "model" else keys
     if tables["data"]["format"] == "text":
-        tables["data"] |= SMALL_TEXT
+        tables["data"] |= SMALL_TEXT | ({"vocabulary": 300} if tables["data"]["tokenizer"] == "bpe" else {})
     return tables
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ pytest.importorskip("accelerate")
 from krause_dynamics.errors import TrainingDiverged  # noqa: E402
 from krause_dynamics.models import KrauseViT  # noqa: E402
 from krause_dynamics.training import TrainingConfiguration, records, tasks, train  # noqa: E402
+from krause_dynamics.training.used import check_used  # noqa: E402
 from tests import training_data as made  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("light_training")
@@ -214,6 +216,47 @@ def test_a_folder_of_another_run_is_refused_and_left_as_it_is(tables, tmp_path):
     with pytest.raises(ValueError, match="without a run"):
         train(tables, out=tmp_path / "run", resume="never")
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(("kind", "format_", "table", "key", "value", "message"), [
+    ("lm", "text", "training", "mixup", 0.8, "it is for classes of pictures, model.kind is 'lm'; take it out"),
+    ("karm", "idx", "training", "crop", 2, "it is for classes of pictures, model.kind is 'karm'"),
+    ("gated", "text", "training", "drop_path", 0.1, "it is for models that are built here"),
+    ("kvit", "idx", "data", "size", 32, "it is for pictures from folders, data.format is 'idx'"),
+    ("kvit", "idx", "data", "test", 0.2, "have a test part of their own"),
+    ("kvit", "folders", "data", "length", 8, "it is for text, data.format is 'folders'"),
+    ("lm", "text", "data", "field", "body", "it is for JSON lines, data.format is 'text'"),
+    ("lm", "jsonl", "data", "vocabulary", 300, "it is that of data.tokenizer = 'bpe', which is 'bytes'"),
+])  # fmt: skip
+def test_a_key_that_nothing_reads_is_refused(kind, format_, table, key, value, message):
+    tables = {"model": {"kind": kind}, "data": {"format": format_, "path": "x"}, "training": {}}
+    check_used(TrainingConfiguration.read(tables))
+    tables[table][key] = value
+    with pytest.raises(ValueError, match=rf"{table}.{key} = {value!r} would change nothing: .*{message}"):
+        check_used(TrainingConfiguration.read(tables))
+
+
+def test_keys_that_are_read_are_taken(tables):
+    """Each key that is refused above, where it means something; and every configuration that ships."""
+    tables["training"] |= {"mixup": 0.8, "crop": 2, "flip": True, "label_smoothing": 0.1, "drop_path": 0.1}
+    check_used(TrainingConfiguration.read(tables))
+    text = {
+        "format": "jsonl",
+        "path": "x",
+        "field": "body",
+        "tokenizer": "bpe",
+        "vocabulary": 300,
+        "length": 8,
+        "test": 0.2,
+    }
+    check_used(TrainingConfiguration.read({"model": {"kind": "lm"}, "data": text}))
+    check_used(
+        TrainingConfiguration.read({"data": {"format": "folders", "path": "x", "size": 8, "channels": 1, "test": 3}})
+    )
+    files = sorted((Path(__file__).parents[1] / "evidence" / "configurations").glob("*.toml"))
+    assert files
+    for file in files:
+        check_used(TrainingConfiguration.read(file))
 
 
 def test_a_run_is_not_written_among_its_data(tmp_path):

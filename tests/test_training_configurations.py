@@ -53,7 +53,8 @@ def shrunk(path, folder):
     number = {"number": 2} if kind == "karm" and data["format"] == "cifar" else {}
     data |= {"path": str(FORMATS[data["format"]](folder / "data", **number)), "validation": 4}
     if data["format"] == "text":
-        data |= {"tokenizer": "bpe" if data.get("tokenizer") == "bpe" else "bytes", "vocabulary": 270, "length": 16}
+        learned = data.get("tokenizer") == "bpe"
+        data |= {"length": 16} | ({"vocabulary": 270} if learned else {"tokenizer": "bytes"})
     tables["training"] |= {"epochs": 1, "batch_size": 2 if kind == "karm" else 8}
     tables["evaluation"] = {"limit": 2}
     return tables

@@ -14,6 +14,7 @@ from krause_dynamics.training.formats import FORMATS, PICTURES, Found, Pictures
 from krause_dynamics.training.formats.files import listed
 from krause_dynamics.training.kinds import KINDS
 from krause_dynamics.training.tasks import Classes, Levels, Task, Tokens
+from krause_dynamics.training.used import check_used
 
 
 def found_in(data: Any) -> Found:
@@ -34,7 +35,8 @@ def task_of(configuration: Any, found: Found, device: torch.device) -> Task:
     """The task of a configuration, with its data on the device.
 
     Raises:
-        ValueError: A model that does not learn from data of this format, or parts without examples.
+        ValueError: A model that does not learn from data of this format, a key that nothing reads, or parts without
+            examples.
     """
     data, kind = configuration.data, KINDS[configuration.model["kind"]]
     if (data.format in PICTURES) != (kind.task != "tokens"):
@@ -42,6 +44,7 @@ def task_of(configuration: Any, found: Found, device: torch.device) -> Task:
         raise ValueError(
             f"model.kind = {configuration.model['kind']!r} learns from {wanted}, data.format is {data.format!r}"
         )
+    check_used(configuration)
     if kind.task == "tokens":
         return Tokens(corpus(texts(found, data), data), data.length, device)
     parts = pictures(found, data)
