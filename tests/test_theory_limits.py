@@ -155,3 +155,14 @@ def test_unit_vectors_of_single_precision_are_unit_vectors():
         theory.low_temperature_flow(times=[0.0], start=1.001 * start, value=value)
     energy = theory.oscillator_energy(positions=start, coupling=np.ones((2, 2)), stimulus=np.zeros((2, 2)))
     assert energy == pytest.approx(-1.0, abs=1e-7)  # -(|x_1|^2 + |x_2|^2)/2, the two are orthogonal
+
+
+def test_constants_of_leading_orders_at_long_times():
+    """At consensus no deviation is left; the lag grows with the slope of the law, and ends where that is a point."""
+    assert theory.random_value_deviation(time=60.0, start=0.2, beta=2.0, tokens=9) == pytest.approx(0.0, abs=1e-6)
+    value, start = np.diag([1.0, -0.5]), [[0.6, 0.8]]
+    whole, late = theory.low_temperature_lag(times=[9.0, 18.0], start=start, value=value)
+    # x_2/x_1 falls like e^{-1.5 t}, so that the density steepens and the lag grows like e^{1.5 t}.
+    assert np.linalg.norm(late) / np.linalg.norm(whole) == pytest.approx(math.exp(1.5 * 9.0), rel=1e-3)
+    with pytest.raises(ValueError, match=r"times must be at most 30/\|V\| = 30, got 31"):
+        theory.low_temperature_lag(times=[31.0], start=start, value=value)

@@ -51,7 +51,7 @@ class Row:
         comparison: its numbers; None when it raised.
         error: largest deviation, inf when it raised.
         passed: whether the error is within the tolerance.
-        seconds: wall time.
+        seconds: processor time, which others on the machine do not change.
         note: remark, or the text of the exception.
     """
 
@@ -93,15 +93,15 @@ class Check:
 
     def run(self) -> Row:
         """Carry it out; an exception becomes a failed row, so that one fault does not hide the others."""
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             comparison = self.function()
         except Exception as exception:
-            seconds = time.perf_counter() - start
+            seconds = time.process_time() - start
             return Row(self, None, float("inf"), False, seconds, f"{type(exception).__name__}: {exception}")
         error = comparison.error(self.kind)
         passed = bool(error <= self.tolerance)
-        return Row(self, comparison, error, passed, time.perf_counter() - start, comparison.note)
+        return Row(self, comparison, error, passed, time.process_time() - start, comparison.note)
 
 
 CHECKS: dict[str, Check] = {}

@@ -59,7 +59,7 @@ def random_value_deviation(*, time: float, start: float, beta: float, tokens: in
         return np.array([(1.0 - rho) * closed, *(2.0 * growth * state[1:] + noise)])
 
     end = at_times(rate, np.array([time]), [start, 0.0, 0.0, 0.0], atol=1e-14)[:, -1]
-    return float(np.sqrt(sizes @ end[1:] / pairs))
+    return float(np.sqrt(max(sizes @ end[1:] / pairs, 0.0)))  # at consensus below what the solver resolves
 
 
 def _drift_by_pairs(rho: float, beta: float, n: int) -> np.ndarray:
