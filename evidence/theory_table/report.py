@@ -50,7 +50,8 @@ def markdown(rows: Sequence[Row]) -> str:
         "`kd.theory`, or published values. Measured: simulation or solver. Regenerate with `make theory`.",
         "",
         f"krause_dynamics {__version__}, numpy {np.__version__}, scipy {scipy.__version__}, Python "
-        f"{platform.python_version()}, {platform.machine()}; {sum(row.seconds for row in rows):.0f} s of processor time in all.",
+        f"{platform.python_version()}, {platform.machine()}; "
+        f"{sum(row.seconds for row in rows):.0f} s of processor time in all.",
     ]
     for section, title in SECTIONS.items():
         chosen = [row for row in rows if row.check.section == section]
