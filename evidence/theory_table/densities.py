@@ -91,6 +91,7 @@ def _settled_order(beta: float, coupling: float, kappa: float, t_end: float, cel
     source="2604.16288; 2606.05140",
     setting="solver, circle, beta = 4 > beta* = 2.45, K = 0.97 K_lin, t = 10: order from a narrow and a flat start",
     tolerance=5e-3,
+    slow=True,
 )
 def coexistence() -> Comparison:
     """Noisy USA above beta*: below K_lin order holds itself beside the stable uniform law: it sets in by a jump."""

@@ -58,6 +58,7 @@ def _ends(tokens: int, beta: float, turn: float, starts: int = 80) -> tuple[floa
     source="2511.11553 (multistability, symmetric and skew V); attractors derived",
     setting="USA, beta = 1, 80 starts: consensus and triangles at turn = 1, pi/2, 2.2; polygons of 4, 5, 6 at V = -I",
     tolerance=0.0,
+    slow=True,
 )
 def polygon_basins() -> Comparison:
     """Basins of polygons: all starts or none, as consensus attracts for cos(turn) > 0, triangles for cos(turn) < 0."""

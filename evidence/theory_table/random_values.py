@@ -146,6 +146,7 @@ STRAY = ((0.25, 0.3, 1.0, 4, 32, 1000), (0.25, 0.3, 1.0, 2, 32, 1500), (1.0, 0.0
     setting="(T, rho, beta, n) = (1/4, 0.3, 1, 4), (1/4, 0.3, 1, 2), (1, 0, 2, 8); d = 32, 32, 64; 100 to 1500 draws",
     tolerance=0.06,  # three standard errors, and O(1/d)
     kind="relative",
+    slow=True,
 )
 def closure_constant() -> Comparison:
     """Random values: the constant of that order, sqrt(d) times the deviation of a pair."""

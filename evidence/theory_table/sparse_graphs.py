@@ -102,6 +102,7 @@ def _parts_left(n: int, radius: float, rng: np.random.Generator) -> np.ndarray:
     source="computed; setting of 2507.14276",
     setting="after 60 steps: parts per agent at 0.1, 0.2, 0.3, 40 trees of 500 against 100 000; largest part at 0.7",
     tolerance=0.02,  # four standard errors of 40 small trees
+    slow=True,
 )
 def large_trees() -> Comparison:
     """Large trees: parts per agent do not depend on n: no consensus at 0.3, while 0.7 joins all that it parted."""
