@@ -75,7 +75,7 @@ def dumbbell() -> Comparison:
 
 @check(
     1,
-    source="1406.0769 (slower than any multiple of n); 1211.1909 (O(n^3))",
+    source="1406.0769 (Omega(n^2)); 1211.1909 (O(n^3))",
     setting="dumbbells with n = 160 and 640 in each bell and in the bar; slope of the log of the freezing time",
     tolerance=0.05,
 )
