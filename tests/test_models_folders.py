@@ -47,6 +47,19 @@ def test_a_class_of_transformers_does_not_leave_the_rule_out(kind, how, tmp_path
     assert config._attn_implementation is None
 
 
+@pytest.mark.parametrize("kind", [krausified, gated])
+def test_a_configuration_comes_back_from_its_json_without_a_folder(kind):
+    """`AutoConfig.for_model` took the mark against other classes for an attention that was asked for."""
+    model = kind()
+    content = json.loads(model.config.to_json_string())
+    for config in (hf.AutoConfig.for_model(**content), type(model.config)(**content)):
+        assert type(config) is type(model.config)
+        assert config.to_dict() == model.config.to_dict()
+        twin = hf.AutoModelForCausalLM.from_config(config).eval()
+        twin.load_state_dict(model.state_dict())
+        assert torch.equal(logits(twin), logits(model))
+
+
 def without(folder, *ends):
     weights = load_file(folder / "model.safetensors")
     kept = {name: x for name, x in weights.items() if not name.endswith(ends)}

@@ -17,6 +17,12 @@ class OwnFolder:
         """As in transformers, with an attention that no other class knows."""
         return {**super().to_dict(), "attn_implementation": ATTENTION}  # type: ignore[misc]
 
+    def __post_init__(self, **kwargs: Any) -> None:
+        """As in transformers; what `to_dict` wrote is no attention that was asked for."""
+        if kwargs.get("attn_implementation") == ATTENTION:
+            del kwargs["attn_implementation"]
+        super().__post_init__(**kwargs)  # type: ignore[misc]
+
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As in transformers; the attention is that of the class."""
