@@ -81,7 +81,8 @@ def forecast(
         (sequence, block, head), and of its OV circuit ``ov_real`` and ``ov_imaginary`` (block, head, eigenvalue),
         largest modulus first, and ``ov_sign`` (block, head) = sum of real parts over sum of moduli: 1 attracts along
         all directions, -1 repels. NaN, or left out where it is so in all blocks, where values are no affine map of what
-        attention is given, or attention is not that of transformers' registry.
+        attention is given, or attention is seen by its weights alone (windows of a picture, families without
+        transformers' registry).
 
     Raises:
         ValueError: A sequence of fewer than 8 tokens, a model in half precision, or bad inputs.
