@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
 import sys
 
 import numpy as np
@@ -228,3 +229,22 @@ def test_rows_of_query_and_key_are_put_back_from_the_order_of_gguf():
     stored = rows.reshape(heads, 2, half, columns).swapaxes(1, 2).reshape(rows.shape)
     assert not np.array_equal(stored, rows)
     np.testing.assert_array_equal(_undo_permutation(stored, heads), rows)
+
+
+LET_GO = """
+import gc, sys, weakref
+from krause_dynamics.checkpoints import load
+
+gc.disable()
+checkpoint = load(sys.argv[1])
+model = weakref.ref(checkpoint.model)
+del checkpoint
+print(model() is None)
+"""
+
+
+def test_the_first_model_of_a_process_is_freed_when_it_is_let_go(tmp_path):
+    """Else a second one, or a budget, would find its memory taken until Python collects by itself."""
+    models.llama().save_pretrained(tmp_path)
+    command = [sys.executable, "-c", LET_GO, str(tmp_path)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() == ["True"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import logging
@@ -134,6 +135,9 @@ def _load(
     network, meta = _weighted(source, weights, dtype, target, part, trust_remote_code)
     if tokenizer is None:
         tokenizer = _tokenizer(source, trust_remote_code)
+    # What is imported meanwhile (torch.fx) may leave cycles of frames, this one and so the model among them: without
+    # this the weights of the first model would outlive it until Python collects by itself.
+    gc.collect()
     name = str(model) if str(model) in (SMOLLM2, RXN_ALBERT) else Path(str(model)).name
     return Checkpoint(network.eval(), tokenizer, name, {"source": str(model), **meta}, part)
 
