@@ -391,7 +391,7 @@ def test_bad_tensors_say_what_is_wrong():
     with pytest.raises(ValueError, match="at least 1"):
         krause_attention(q[..., :0], k[..., :0], v)
     for function in (lambda **o: explain(q, k, v, **o), lambda **o: sparse_weights(q, k, **o)):
-        with pytest.raises(TypeError, match="no option 'windw'"):
+        with pytest.raises(TypeError, match="no argument 'windw'; did you mean 'window'"):
             function(windw=4)
 
 

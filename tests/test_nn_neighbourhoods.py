@@ -97,7 +97,7 @@ def test_the_pattern_of_the_last_release_is_a_neighbourhood():
         ({"metric": "euclid"}, ValueError, "metric"),
         ({"grid": 30, "radius": 1}, ValueError, "height, width"),
         ({"prefix_tokens": 1}, ValueError, "needs grid"),
-        ({"windw": 4}, TypeError, "no option 'windw'"),
+        ({"windw": 4}, TypeError, "no argument 'windw'; did you mean 'window'"),
         ({"cu_seqlens": torch.tensor([0, 5, 29])}, ValueError, "rise from 0 to 30"),
         ({"cu_seqlens": torch.tensor([0.0, 30.0])}, TypeError, "integers"),
         ({"cu_seqlens": [0, 30]}, TypeError, "integers .* got list"),
