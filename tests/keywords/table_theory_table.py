@@ -183,8 +183,8 @@ def _(first, second):
 @row("kd.theory_table.Row", "seconds", 2.0, 40.0, "adds up in the summary")
 def _(first, second):
     rows = [made_row(seconds=first), made_row(seconds=second)]
-    assert f"; {first + second:.0f} s in all" in theory_table.report.markdown(rows)
-    assert f"; {first:.0f} s in all" in theory_table.report.markdown(rows[:1])
+    assert f"; {first + second:.0f} s of processor time in all" in theory_table.report.markdown(rows)
+    assert f"; {first:.0f} s of processor time in all" in theory_table.report.markdown(rows[:1])
 
 
 @row("kd.theory_table.Row", "note", "", "a remark", "stands behind the result")
