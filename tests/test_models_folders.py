@@ -60,6 +60,17 @@ def test_a_configuration_comes_back_from_its_json_without_a_folder(kind):
         assert torch.equal(logits(twin), logits(model))
 
 
+@pytest.mark.parametrize("name", ["KrauseLM", "KARM", "KrauseViT", "KrauseSwin"])
+def test_a_configuration_takes_what_it_writes(name):
+    small = {"KrauseLM": sizes.WORDS, "KARM": sizes.PICTURES, "KrauseViT": sizes.PATCHES, "KrauseSwin": sizes.WINDOWS}
+    kind = getattr(kd.models, f"{name}Config")
+    config = kind(**small[name])
+    assert kind(**config.to_dict()).to_dict() == config.to_dict()
+    assert kind(**json.loads(config.to_json_string())).to_dict() == config.to_dict()
+    with pytest.raises(ValueError, match="unknown"):
+        kind(**config.to_dict(), windows=3)
+
+
 def without(folder, *ends):
     weights = load_file(folder / "model.safetensors")
     kept = {name: x for name, x in weights.items() if not name.endswith(ends)}

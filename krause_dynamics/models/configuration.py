@@ -25,7 +25,7 @@ SUPPORTS = ("full", "window", "window+first_tokens", "random", "top_k", "window+
 # What transformers itself hands to a configuration beside its fields.
 OF_THE_LIBRARY = {
     "attn_implementation", "experts_implementation", "output_attentions", "name_or_path", "model_type", "num_labels",
-    "torch_dtype", "transformers_version", "_commit_hash", "_attn_implementation_internal",
+    "torch_dtype", "transformers_version", "_commit_hash", "_name_or_path", "_attn_implementation_internal",
     "_experts_implementation_internal",
 }  # fmt: skip
 
