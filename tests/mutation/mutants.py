@@ -13,8 +13,8 @@ PACKAGE = "krause_dynamics"
 # Kernels: device code and its launches (Triton, FlexAttention: CUDA alone), files of loops that numba compiles.
 KERNELS = (
     "forms/attention/triton/", "forms/attention/flex.py", "_kernels.py",
-    *(f"attention/cpu/{name}.py" for name in ("arithmetic", "block_gradients", "blocks", "compiled", "row", "rows")),
-    "attention/cpu/selection.py",
+    *(f"attention/cpu/{name}.py" for name in ("arithmetic", "block_gradients", "block_tokens", "blocks", "compiled")),
+    *(f"attention/cpu/{name}.py" for name in ("ranges", "row", "row_gradients", "rows", "selection")),
 )  # fmt: skip
 COMPILED = ("jit", "plain", "sums", "entry", "intrinsic")  # decorators of compiled loops elsewhere
 COMPARISONS = {

@@ -5,35 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from krause_dynamics.forms.attention.cpu.arithmetic import is_zero
-from krause_dynamics.forms.attention.cpu.blocks import are_finite, clear, copied, fill, measure_both, reads_columns
+from krause_dynamics.forms.attention.cpu.blocks import clear, fill, measure_both, reads_columns
 from krause_dynamics.forms.attention.cpu.compiled import entry, plain, sums
 from krause_dynamics.forms.attention.cpu.row import bits_begin, first_row, restrict, slope_dropped, weigh_again
 from krause_dynamics.forms.attention.cpu.selection import apply_bits
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
-
-
-@entry
-def load_grad(places, tiles, layout, n, given, grads):
-    """Output gradients of a chunk.
-
-    Args:
-        places: As in `load`.
-        tiles: `Tiles`.
-        layout: `Layout`.
-        n: Queries of a head.
-        given: `Given`.
-        grads: Result (chunk, size, d_v).
-
-    Returns:
-        Whether all are finite.
-    """
-    steps = given.steps
-    for g in range(places[1] - places[0]):
-        x, t = (places[0] + g) // tiles.number, (places[0] + g) % tiles.number
-        first = first_row(steps, 0, x // layout.heads, x % layout.heads) + t * tiles.size * steps[0, 2]
-        copied(given.grad_out, first, steps[0, 2], min(n - t * tiles.size, tiles.size), grads[g])
-    return are_finite(grads)
 
 
 @entry

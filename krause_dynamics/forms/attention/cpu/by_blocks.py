@@ -87,14 +87,14 @@ def forward(call: Call, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     results, means = (log_partition.numpy(), bits.numpy()), out.flatten(0, 2).numpy()
 
     def run(begin: int, end: int) -> None:
-        buffers, passes = Buffers(dtype), kernels("blocks")
+        buffers, tokens, passes = Buffers(dtype), kernels("block_tokens"), kernels("blocks")
         for chunk in chunks_of(tiles, begin, end):
             at = load(chunk, layout, arrays, buffers)
             passes.weigh_tiles(
                 chunk[1:], chunk.tiles, layout, arrays, call.dropout, at.products.numpy(), at.squares.numpy(), *results
             )
             torch.bmm(at.products, at.v, out=at.means)
-            passes.store(chunk[1:], chunk.tiles, layout, n, at.means.numpy(), means)
+            tokens.store(chunk[1:], chunk.tiles, layout, n, at.means.numpy(), means)
 
     spread(run, batch * heads * tiles.number, FEWEST_TILES, each=4)
     return out.transpose(1, 2).to(call.q.dtype), log_partition.view(batch, heads, n), bits
@@ -130,7 +130,7 @@ def _chunk_gradients(
     at, passes, place = load(chunk, layout, arrays, buffers), kernels("block_gradients"), chunk[1:]
     count, size, span = at.products.shape
     g = at.means
-    if not passes.load_grad(place, chunk.tiles, layout, len(arrays.lower), given, g.numpy()):
+    if not kernels("block_tokens").load_grad(place, chunk.tiles, layout, len(arrays.lower), given, g.numpy()):
         raise NotFinite
     slopes, of_rows, of_keys, grad_q, grad_k, grad_v = buffers(
         slopes=(count, size, span), rows=(count, size), keys=(count, span), grad_q=tuple(at.q.shape),

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-from functools import lru_cache
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from krause_dynamics.forms.attention.call import Call, Gradients, score_dtype
+from krause_dynamics.forms.attention.cpu.chunks import kernels
+from krause_dynamics.forms.attention.cpu.layout import Given
 from krause_dynamics.forms.attention.cpu.prepare import Sums, arrays_of, prepare, rows_of, spread
 
 THREAD_ROWS = 256  # fewer rows than this are not worth a second thread
-
-
-@lru_cache(maxsize=1)
-def _kernels() -> Any:
-    return importlib.import_module(
-        "krause_dynamics.forms.attention.cpu.rows"
-    )  # numba takes a second to import: on first use
 
 
 def forward(call: Call, save: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -34,7 +25,7 @@ def forward(call: Call, save: bool) -> tuple[Tensor, Tensor, Tensor]:
 
     def run(begin: int, end: int) -> None:
         scratch = np.empty((2, outline.longest), arrays.q.dtype)
-        _kernels().forward((begin, end), outline.layout, arrays, call.dropout, scratch, *results)
+        kernels("rows").forward((begin, end), outline.layout, arrays, call.dropout, scratch, *results)
 
     spread(run, batch * heads * n, THREAD_ROWS)
     return out.transpose(1, 2).to(call.q.dtype), log_partition.view(batch, heads, n), bits
@@ -46,13 +37,13 @@ def backward(call: Call, log_partition: Tensor, selection: Tensor, grad_out: Ten
     n, kv_heads, sums = call.q.shape[2], call.k.shape[0] * call.k.shape[1], Sums(call)
     log_z, g_log = arrays_of(score_dtype(call.q), log_partition, grad_log)
     (g_out,), of_out = rows_of(score_dtype(call.q), grad_out)
-    steps = np.concatenate([sums.steps, of_out])
+    given = Given(log_z, selection.numpy(), g_log, g_out, of_out)
 
     def run(begin: int, end: int) -> None:
         scratch = np.empty((4, outline.longest), arrays.q.dtype)
-        _kernels().backward(
-            (begin, end), outline.layout, arrays, call.dropout, scratch, log_z, selection.numpy(), g_out, g_log,
-            tuple(sums.tokens), steps, sums.scale, sums.mass, sums.pair,
+        kernels("row_gradients").backward(
+            (begin, end), outline.layout, arrays, call.dropout, scratch, given, tuple(sums.tokens), sums.steps,
+            sums.scale, sums.mass, sums.pair,
         )  # fmt: skip
 
     spread(run, kv_heads, 1 if n >= THREAD_ROWS else kv_heads)

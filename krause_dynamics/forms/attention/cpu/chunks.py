@@ -23,7 +23,7 @@ class NotFinite(ArithmeticError):
     """A tile holds a NaN or an infinity, or vectors whose squares overflow: products would spread it."""
 
 
-@lru_cache(maxsize=3)
+@lru_cache(maxsize=8)
 def kernels(name: str) -> Any:
     """A module of compiled passes."""
     return importlib.import_module(
@@ -108,7 +108,7 @@ def load(chunk: Chunk, layout: Layout, arrays: Arrays, buffers: Buffers) -> Load
         )
     )  # fmt: skip
     views = at.q.numpy(), at.k.numpy(), at.v.numpy(), at.squares.numpy()
-    if not kernels("blocks").load((chunk.begin, chunk.end), tiles, layout, arrays, *views):
+    if not kernels("block_tokens").load((chunk.begin, chunk.end), tiles, layout, arrays, *views):
         raise NotFinite
     torch.bmm(at.q, at.k.mT, out=at.products)
     return at
