@@ -92,6 +92,58 @@ def test_intervals_cover_as_often_as_they_say(paired):
     np.testing.assert_allclose((high - low).mean(), 2 * 1.96 * np.sqrt(2 / 60), rtol=0.03)
 
 
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("sizes", [(3, 3), (5, 9), (9, 20)])
+def test_intervals_of_few_sequences_cover_as_often_as_they_say(sizes, paired):
+    """Resampled means alone covered 50 % of pairs of two and 80 % of three; Welch's t covers rather more (his 4.3)."""
+    rng = np.random.default_rng(1)
+    sizes = (sizes[1], sizes[1]) if paired else sizes
+    one, other = (scale * rng.normal(size=(n, 1500)) for scale, n in zip((1.0, 2.0), sizes, strict=True))
+    low, high = intervals.difference(one, other, paired=paired, level=0.95, draws=300, rng=rng)
+    # Four standard errors of a share, and what 300 draws and 9 numbers leave of the bootstrap (0.02).
+    assert abs(((low < 0) & (high > 0)).mean() - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 1500) + 0.02
+
+
+def test_an_interval_is_of_what_is_known_in_both():
+    """One known number of four has no spread, and a sequence known in one case alone makes no pair."""
+    one, other = np.array([[1.0], [np.nan], [np.nan], [np.nan]]), np.array([[2.0], [2.5], [1.7], [2.2]])
+    about = {"level": 0.95, "draws": 50, "rng": np.random.default_rng(0)}
+    for paired in (False, True):
+        assert np.isnan(intervals.difference(one, other, paired=paired, **about)).all()
+    known, beside = np.array([[1.0], [2.0], [np.nan], [4.0]]), np.array([[0.0], [np.nan], [9.0], [2.0]])
+    assert intervals.apart(known, beside, paired=True) == 1.5
+    pairs = intervals.difference(known, beside, paired=True, **about)
+    np.testing.assert_allclose(pairs, intervals.difference(known[::3], beside[::3], paired=True, **about))
+    alike = intervals.difference(np.full((3, 1), 2.0), np.full((3, 1), 1.0), paired=False, **about)
+    np.testing.assert_array_equal(alike, 1.0)
+
+
+def test_means_over_depth_are_over_the_depths_of_all_cases():
+    """A case that stops half-way is compared with the first half of the others."""
+    one = analysis(1)
+    other = one.copy(deep=True)
+    half = one.sizes["layer"] // 2
+    values = other["order_parameter"].transpose("sequence", "tokens", "layer").copy()
+    values[..., half:] = np.nan
+    other["order_parameter"] = values.transpose(*one["order_parameter"].dims)
+    for paired in (False, True):
+        found = kd.compare({"one": one, "other": other})
+        meta = json.loads(found.attrs["meta"])
+        meta["paired"] = dict.fromkeys(meta["paired"], paired)
+        rows = kd.report.comparison_rows(found.assign_attrs(meta=json.dumps(meta)))
+        ours = [row for row in rows if row["quantity"] == "order_parameter"]
+        expected = float(one["order_parameter"].sel(tokens="without_first")[:, :half].mean())
+        np.testing.assert_allclose([row["mean"] for row in ours], expected)
+        np.testing.assert_allclose([row["difference"] for row in ours], 0.0, atol=1e-12)
+        assert ours[1]["low"] <= 1e-12
+        assert ours[1]["high"] >= -1e-12
+    other["order_parameter"][:] = np.nan
+    nothing = kd.compare({"one": one, "other": other})
+    words = " ".join(kd.report.comparison_findings(nothing)["other"])
+    assert "not known of both at one depth" in words
+    assert "nan" not in words.lower()
+
+
 def test_a_constant_shift_of_paired_sequences_has_no_width():
     rng = np.random.default_rng(0)
     one = rng.normal(size=(9, 4))

@@ -68,32 +68,67 @@ def _expanded(values: np.ndarray, number: int, level: float, draws: int, rng: np
     return found
 
 
+def apart(one: np.ndarray, other: np.ndarray, *, paired: bool) -> np.ndarray:
+    """mean(one) - mean(other)  over axis 0, the middle of `difference`."""
+    return mean(one - other) if paired else mean(one) - mean(other)
+
+
 def difference(
     one: np.ndarray, other: np.ndarray, *, paired: bool, level: float, draws: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Percentile interval of  mean(one) - mean(other)  over axis 0, by resampling sequences (Efron & Tibshirani 1993).
+    """Interval of  mean(one) - mean(other)  over axis 0 of what is not NaN, by t or resampling as `of_mean` chooses.
 
     Args:
         one: (sequences, ...).
         other: (its sequences, ...).
-        paired: Whether sequence i is the same in both, so that both are resampled together.
-        level: Of the interval, such as 0.95. Of few sequences (below ten, say) it covers less than that.
+        paired: Whether sequence i is the same in both: then it is the mean of the differences of sequences, of those
+            that are known in both. Else t is Welch's, and resampling draws from each on its own.
+        level: Of the interval, such as 0.95.
         draws: Number of resamples.
         rng: Of the resampling.
 
     Returns:
-        (low, high) stacked, (2, ...); NaN where an analysis has fewer than two sequences.
+        (low, high) stacked, (2, ...); NaN where fewer than two numbers are known of either.
     """
-    shape = one.shape[1:]
-    if min(len(one), len(other)) < 2:
-        return np.full((2, *shape), np.nan)
-    chosen = _counts(len(one), draws, rng)
-    rest = chosen if paired else _counts(len(other), draws, rng)
-    drawn = _means(one.reshape(len(one), -1), chosen) - _means(other.reshape(len(other), -1), rest)
-    bounds = np.full((2, drawn.shape[1]), np.nan)
-    known = ~np.isnan(drawn).all(axis=0)
-    bounds[:, known] = np.nanquantile(drawn[:, known], [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return bounds.reshape(2, *shape)
+    if paired:
+        return of_mean(one - other, method="auto", level=level, draws=draws, rng=rng)
+    flat = [values.reshape(len(values), -1) for values in (one, other)]
+    number = np.minimum(*((~np.isnan(values)).sum(axis=0) for values in flat))
+    bounds = np.full((2, flat[0].shape[1]), np.nan)
+    for some, by_t in (((number > 1) & (number < FEW), True), (number >= FEW, False)):
+        columns = np.flatnonzero(some)
+        for part in np.array_split(columns, math.ceil(len(columns) * draws / _DRAWN)) if len(columns) else ():
+            bounds[:, part] = _of_two(*(values[:, part] for values in flat), level, 0 if by_t else draws, rng)
+    return bounds.reshape(2, *one.shape[1:])
+
+
+def _of_two(one: np.ndarray, other: np.ndarray, level: float, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """By t of Welch without draws; else quantiles of resampled differences, widened as by `_expanded`."""
+    from scipy import stats
+
+    numbers = [(~np.isnan(values)).sum(axis=0) for values in (one, other)]
+    means = [mean(values) for values in (one, other)]
+    squares = [
+        np.nansum((values - middle) ** 2, axis=0) / (n - 1) / n
+        for values, middle, n in zip((one, other), means, numbers, strict=True)
+    ]
+    # Over the larger, so that no square of a square underflows.
+    shares = [part / np.maximum(np.maximum(*squares), np.finfo(float).tiny) for part in squares]
+    below = sum(share**2 / (n - 1) for share, n in zip(shares, numbers, strict=True))
+    freedom = np.where(below > 0, sum(shares) ** 2 / np.where(below > 0, below, 1.0), 1.0)
+    wide = stats.t.ppf((1 + level) / 2, freedom)
+    middle = means[0] - means[1]
+    if not draws:
+        half = wide * np.sqrt(squares[0] + squares[1])
+        return np.stack([middle - half, middle + half])
+    # Resampled means vary by (n - 1)/n of what means do.
+    away = [
+        np.sqrt(n / (n - 1)) * (_means(values, _counts(len(values), draws, rng)) - own)
+        for values, own, n in zip((one, other), means, numbers, strict=True)
+    ]
+    ends = np.nanquantile(away[0] - away[1], [(1 - level) / 2, (1 + level) / 2], axis=0)
+    found: np.ndarray = middle + ends * wide / stats.norm.ppf((1 + level) / 2)
+    return found
 
 
 def _counts(size: int, draws: int, rng: np.random.Generator) -> np.ndarray:

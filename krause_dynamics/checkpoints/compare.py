@@ -61,8 +61,9 @@ def compare(
         `analyze`, NaN beyond the sequences of a case: all its variables over layers, and over blocks their means
         over heads; ``sink_rate`` is the share of heads in a sequence (per cent). For each, ``NAME_difference``
         (case, ...) is the mean over sequences minus that of the reference, and ``NAME_interval`` (bound, case, ...) its
-        bootstrap interval: sequences are resampled in pairs where both cases were shown the same ones
-        (``meta["paired"]``). An interval is of one place; of many places, some leave out 0 by chance.
+        interval, by t below 8 sequences and by resampling them from there on (see :func:`interval`): of the differences
+        of sequences where both cases were shown the same ones (``meta["paired"]``). An interval is of one place; of
+        many places, some leave out 0 by chance.
 
     Raises:
         ValueError: Fewer than two cases, a reference of another name, no inputs, or a folder without checkpoints.
@@ -183,12 +184,12 @@ def _differences(
     dims = ours[reference].dims[1:]
     mean, bounds = [], []
     for name, values in ours.items():
-        mean.append(intervals.mean(values.values) - intervals.mean(base))
-        same = name == reference
+        same, both = name == reference, values.values
+        mean.append(intervals.apart(both, base, paired=paired[name]))
         bounds.append(
             np.zeros((2, *mean[-1].shape))
             if same
-            else intervals.difference(values.values, base, paired=paired[name], level=level, draws=draws, rng=rng)
+            else intervals.difference(both, base, paired=paired[name], level=level, draws=draws, rng=rng)
         )
     words = ours[reference].attrs.get("long_name", key)
     about = {"long_name": f"{words}: interval of that difference"}

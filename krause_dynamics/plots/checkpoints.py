@@ -52,7 +52,7 @@ def synchronization(
             over sequence and layer, or over sequence, block and head (the band is then that of heads and sequences).
         tokens: ``all`` or ``without_first``: with or without the token that most often is the attention sink.
         band: ``spread``: the middle 80 per cent of the sequences, how unlike they are; ``interval``: where their mean
-            may lie, the 95 % interval by resampling sequences (as of ``kd.checkpoints.interval``).
+            may lie, the 95 % interval over sequences (as of ``kd.checkpoints.interval``).
         **line: For ``Axes.plot``, such as ``label`` and ``color``.
 
     Raises:

@@ -28,8 +28,8 @@ COMPARED = Holds("kd.compare", ("case", "depth"))
 def comparison_rows(comparison: xarray.Dataset) -> list[dict[str, Any]]:
     """Every quantity of a comparison, averaged over depth: a row for each case. Profiles are left out.
 
-    Clusters are counted at a chord of ``RADIUS``, sinks at ``EPS``, tokens without the first. The intervals are of the
-    means over depth, by the same resampling as those of `kd.compare`.
+    Clusters are counted at a chord of ``RADIUS``, sinks at ``EPS``, tokens without the first. Means are over the depths
+    that all cases have (NaN: none); the intervals are theirs, as those of `kd.compare`.
 
     Returns:
         Rows with ``quantity``, ``words``, ``case``, ``mean``, ``last`` (at the deepest place), ``difference`` from the
@@ -41,27 +41,24 @@ def comparison_rows(comparison: xarray.Dataset) -> list[dict[str, Any]]:
         values = at_places(comparison[name])
         if values.ndim > 3:  # a profile, whose mean would say nothing
             continue
-        base = _of(values, meta["reference"])
-        for case in comparison["case"].values:
-            each, paired = _of(values, case), meta["paired"][str(case)]
-            low = high = 0.0
-            if str(case) != meta["reference"]:
-                rng = np.random.default_rng(0)
-                about: dict[str, Any] = {"level": meta["level"], "draws": meta["draws"], "rng": rng}
-                low, high = intervals.difference(each.mean(1), base.mean(1), paired=paired, **about).tolist()
-            rows.append(
-                {
-                    "quantity": name,
-                    "words": str(values.attrs.get("long_name", name)),
-                    "case": str(case),
-                    "mean": float(each.mean()),
-                    "last": float(each[:, -1].mean()),
-                    "difference": float(each.mean() - base.mean()),
-                    "low": low,
-                    "high": high,
-                }
-            )
+        by_case, words = _by_case(values), str(values.attrs.get("long_name", name))
+        base = by_case[meta["reference"]]
+        for case, each in by_case.items():
+            row = {"quantity": name, "words": words, "case": case}
+            rows.append(row | _row(each, base, case == meta["reference"], meta["paired"][case], meta))
     return rows
+
+
+def _row(each: np.ndarray, base: np.ndarray, same: bool, paired: bool, meta: dict[str, Any]) -> dict[str, float]:
+    """Numbers of one case (sequences, places) beside the reference."""
+    one, other = each.mean(1), base.mean(1)
+    low = high = apart = 0.0
+    if not same:
+        apart = float(intervals.apart(one, other, paired=paired))
+        about: dict[str, Any] = {"level": meta["level"], "draws": meta["draws"], "rng": np.random.default_rng(0)}
+        low, high = intervals.difference(one, other, paired=paired, **about).tolist()
+    last = float(intervals.mean(each[:, -1]))
+    return {"mean": float(intervals.mean(one)), "last": last, "difference": apart, "low": low, "high": high}
 
 
 def rows_text(rows: list[dict[str, Any]]) -> str:
@@ -73,12 +70,14 @@ def rows_text(rows: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _of(values: xarray.DataArray, case: Any) -> np.ndarray:
-    """(sequences, places) of one case: those sequences and places that it has."""
-    one = values.isel(case=[str(name) for name in values["case"].values].index(str(case)))
-    host = one.transpose("sequence", ...).values.reshape(one.sizes["sequence"], -1)
-    host = host[~np.isnan(host).all(axis=1)]
-    return host[:, ~np.isnan(host).any(axis=0)]
+def _by_case(values: xarray.DataArray) -> dict[str, np.ndarray]:
+    """(sequences, places) by case, of those places that all cases have: means over other depths are no comparison."""
+    ordered = values.transpose("case", "sequence", ...).values
+    rows = ordered.reshape(*ordered.shape[:2], -1)
+    counted = ~np.isnan(rows).all(axis=2, keepdims=True)
+    common = ((~np.isnan(rows) | ~counted).all(axis=1) & counted.any(axis=1)).all(axis=0)
+    places = rows[:, :, common] if common.any() else np.full((*rows.shape[:2], 1), np.nan)
+    return dict(zip(map(str, values["case"].values), places, strict=True))
 
 
 @reads(comparison=COMPARED)
@@ -105,8 +104,8 @@ def print_comparison(comparison: xarray.Dataset, console: Console | None = None)
     console.print(table)
     sequences = "the same sequences, in pairs" if all(meta["paired"].values()) else "sequences"
     lines = [
-        f"In brackets: the difference from {meta['reference']!r} within its {meta['level']:.0%} interval, by "
-        f"resampling {sequences}; of many rows, some leave out 0 by chance.",
+        f"In brackets: the difference from {meta['reference']!r} within its {meta['level']:.0%} interval, over "
+        f"{sequences}; of many rows, some leave out 0 by chance.",
         f"Tokens without the first; clusters at a chord of {RADIUS:g}, sinks above {100 * EPS:.0f} % of the attention.",
     ]
     if meta["left_out"]:
@@ -118,6 +117,8 @@ def print_comparison(comparison: xarray.Dataset, console: Console | None = None)
 def cell(row: dict[str, Any], reference: str) -> str:
     """The mean of a row; of another case than the reference with the difference and its interval."""
     if row["case"] == reference:
+        return f"{row['mean']:.3g}"
+    if np.isnan(row["difference"]):
         return f"{row['mean']:.3g}"
     # What rounding leaves of 0 is written as 0.
     exact = {name: row[name] if abs(row[name]) > 1e-9 * abs(row["mean"]) else 0.0 for name in ("low", "high")}

@@ -94,7 +94,10 @@ def _findings(comparison: xarray.Dataset, rows: list[dict[str, Any]]) -> dict[st
         detailed = leading if len(cases) <= DETAILED or case == cases[-1] else []
         both = [(by[name, case], by[name, reference]) for name in detailed if (name, case) in by]
         found[case] = [_difference(row, base["mean"]) for row, base in both]
-        ours = [row for row in rows if row["case"] == case]
+        ours = [row for row in rows if row["case"] == case and not np.isnan(row["low"])]
+        if not ours:
+            found[case].append("No measure has an interval: that takes two sequences or more.")
+            continue
         found[case].append(
             f"{sum(map(_is_apart, ours))} of {len(ours)} measures differ beyond their {meta['level']:.0%} intervals; "
             f"chance alone would give about {(1 - meta['level']) * len(ours):.1f}."
@@ -107,6 +110,9 @@ def _is_apart(row: dict[str, Any]) -> bool:
 
 
 def _difference(row: dict[str, Any], base: float) -> str:
+    words = row["words"][:1].upper() + row["words"][1:]
+    if np.isnan(row["difference"]):
+        return f"{words}: not known of both at one depth."
     if np.isnan(row["low"]):
         verdict = "too few sequences for an interval"
     elif _is_apart(row):
@@ -114,12 +120,11 @@ def _difference(row: dict[str, Any], base: float) -> str:
     else:
         verdict = "no difference that these sequences can tell"
     interval = "" if np.isnan(row["low"]) else f", {row['low']:+.2g} to {row['high']:+.2g}"
-    words = row["words"][:1].upper() + row["words"][1:]
     return f"{words}: {row['mean']:.3g} against {base:.3g} ({row['difference']:+.2g}{interval}), {verdict}."
 
 
 def _compared(meta: dict[str, Any], comparison: xarray.Dataset) -> Iterator[list[str]]:
-    """Facts of each case; how its sequences are resampled against those of the reference."""
+    """Facts of each case; how its sequences are set against those of the reference."""
     for case in comparison["case"].values:
         name, lengths = str(case), comparison["length"].sel(case=case).values.astype(float)
         here, one = lengths[~np.isnan(lengths)], meta["cases"][str(case)]

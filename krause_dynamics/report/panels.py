@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import xarray
 
 SIZE = (4.7, 3.1)  # inches: ten points stay ten on a telephone
-CURVE = "Line: mean over sequences; band: where it may lie (95 % interval, resampling sequences)."
-HEADS = "Line: mean over sequences and heads; band: where it may lie (95 % interval, resampling sequences)."
+CURVE = "Line: mean over sequences; band: where it may lie (95 % interval over sequences)."
+HEADS = "Line: mean over sequences and heads; band: where it may lie (95 % interval over sequences)."
 STEP = "Line: mean over sequences; band: the middle 80 per cent of them."
 
 
