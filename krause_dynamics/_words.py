@@ -47,9 +47,11 @@ MASSIVE = 2.0  # times the median norm: below it nothing stands out
 ABNORMAL = 0.05  # of the Krause authors: a block whose mean score is higher
 
 
-def _alike(values: xarray.DataArray, tokens: str) -> str:
+def _alike(values: xarray.DataArray, tokens: str) -> str | None:
     cosine = values.mean("sequence")
-    top = int(cosine["layer"][int(np.argmax(cosine.values))])
+    if not cosine.notnull().any():
+        return None
+    top = int(cosine["layer"][int(np.nanargmax(cosine.values))])
     return (
         f"Tokens other than the first are most alike after layer {top}: mean cosine {float(cosine.max()):.2f}; "
         f"it is {float(cosine[0]):.2f} at the embedding and {float(cosine[-1]):.2f} after the last block."
@@ -64,15 +66,19 @@ def _loud(values: xarray.DataArray, tokens: str) -> str:
     return f"The first token is largest after layer {peak}: {float(ratio.max()):.0f} times the median norm."
 
 
-def _sinks(values: xarray.DataArray, tokens: str) -> str:
+def _sinks(values: xarray.DataArray, tokens: str) -> str | None:
+    if not values.notnull().any():
+        return None
     return (
         f"Sink_1^{float(values['eps']):g} = {float(values.mean()):.1f} %: the first token is a sink in that share of "
         f"(sequence, block, head), at {tokens} tokens."
     )
 
 
-def _score(values: xarray.DataArray, tokens: str) -> str:
+def _score(values: xarray.DataArray, tokens: str) -> str | None:
     score = values.mean(["sequence", "head"])
+    if not score.notnull().any():
+        return None
     return (
         f"Mean score of the Krause authors {float(score.mean()):.3f}; {int((score > ABNORMAL).sum())} of "
         f"{int(score.notnull().sum())} blocks lie above their threshold {ABNORMAL:g}."

@@ -54,9 +54,10 @@ def _by_t(values: np.ndarray, number: int, level: float) -> np.ndarray:
     from scipy import stats
 
     middle = mean(values)
-    error = np.sqrt(np.nansum((values - middle) ** 2, axis=0) / (number - 1) / number)
-    half = stats.t.ppf((1 + level) / 2, number - 1) * error
-    return np.stack([middle - half, middle + half])
+    with np.errstate(invalid="ignore"):  # of infinite values there is none
+        error = np.sqrt(np.nansum((values - middle) ** 2, axis=0) / (number - 1) / number)
+        half = stats.t.ppf((1 + level) / 2, number - 1) * error
+        return np.stack([middle - half, middle + half])
 
 
 def _expanded(values: np.ndarray, number: int, level: float, draws: int, rng: np.random.Generator) -> np.ndarray:

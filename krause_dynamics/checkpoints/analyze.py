@@ -128,7 +128,8 @@ def analyze(
         the sequence) and ``distance`` (lower ends of bins, in tokens). Each variable says in words what it is.
 
         Over (sequence, block, head): ``importance_first`` = alpha of the first token, divided by the queries that can
-        see it, ``published_importance_first`` with the divisor of full attention, ``first_token_score``, ``entropy``,
+        see it, ``published_importance_first`` with the divisor of full attention, ``even_importance_first`` = what even
+        attention within the same reach would give it, ``first_token_score``, ``entropy``,
         ``strongest_key`` (-1 where none) and its ``strongest_importance``, ``self_weight``, ``mean_distance``,
         ``learned_sink``, see ``attention_statistics``; ``first_by_quarter`` and ``distance_profile`` likewise; over
         (sequence, block) ``head_diversity``; over (block, head, eps):

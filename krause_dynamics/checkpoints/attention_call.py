@@ -29,6 +29,7 @@ class AttentionCall:
         visible_queries: How many queries see each key, likewise.
         causal: Whether no query sees a later key.
         sees_first: Whether each query sees the first key, likewise.
+        chosen: Whether queries choose among the keys that they see (by rank, or within a radius), and hear fewer.
     """
 
     neighbourhood: Neighbourhood
@@ -37,6 +38,7 @@ class AttentionCall:
     visible_queries: Tensor
     causal: bool
     sees_first: Tensor
+    chosen: bool = False
 
     @classmethod
     def of(cls, mask: Tensor | None, bias: Tensor | None, length: int, device: torch.device) -> AttentionCall:
@@ -92,6 +94,11 @@ class AttentionCall:
         """Factors of the entropy of each query in their mean in units of ln(visible keys): 0 of those that see one."""
         several = self.visible_keys > 1
         return several / torch.log(self.visible_keys.clamp_min(2).float()) / several.sum(-1, keepdim=True)
+
+    @cached_property
+    def even_first(self) -> Tensor:
+        """Mean weight of the first key over the queries that see it, if each heard all keys it sees alike, (...)."""
+        return (self.sees_first / self.visible_keys).sum(-1) / self.sees_first.sum(-1)
 
     @cached_property
     def seeing_first(self) -> Tensor:

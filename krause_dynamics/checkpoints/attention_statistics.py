@@ -7,6 +7,8 @@ With A the row-stochastic weights of T queries (rows, i) over T keys (columns, k
   min(W, T - k) in a window of W, T where all see all;
 * published importance  the same with the divisor of full attention, T - k or T, whatever the window: the formula as
   published, which in a window measures its width as well;
+* even importance  what alpha_0 would be if every query heard all keys that it can see alike: H_T/T under a causal mask
+  (H_T the harmonic number), H_W/W in a window of W, 1/T where all see all: no sink, however large;
 * first-token score  s = mean_{i >= 1} A_i0  (published code of Krause Attention), so alpha_0 = (1 + (T-1) s)/T under a
   causal mask;
 * first by quarter  mean of A_i0 over the queries of each quarter of the sequence that can see key 0;
@@ -20,7 +22,8 @@ With A the row-stochastic weights of T queries (rows, i) over T keys (columns, k
   heads agree, 1 where no row of theirs overlaps and each is on one key; top keys  the keys with most weight in each
   sampled row;
 * score spread  standard deviation of ln A_ik over the keys that query i hears (which is that of the scores), mean over
-  the sampled rows that hear at least 8; participation  sum_k A_ik^2, mean over the same rows;
+  the sampled rows that hear at least 8, NaN where a weight of softmax is too small for its dtype and its score is lost;
+  participation  sum_k A_ik^2, mean over the same rows;
 * learned sink  mean over rows of the share that goes to a learned logit without a key (gpt-oss), or to padding inside
   windows of a picture (SAM): A_ik are the shares of the keys, which then sum to less than 1; their entropy is that of
   the keys among themselves.
@@ -76,6 +79,7 @@ class HeadStatistics:
     Attributes:
         importance: alpha_k, shape (batch, heads, T).
         published_importance: Likewise, divided as for full attention.
+        even_importance_first: Shape (batch, heads).
         first_token_score: Shape (batch, heads); NaN for T = 1.
         entropy: In units of ln(visible keys), shape (batch, heads); NaN when every row sees one key.
         strongest_key: Shape (batch, heads), whole numbers.
@@ -86,13 +90,14 @@ class HeadStatistics:
         distance_profile: Shape (batch, heads, bins), see `DISTANCES`; sums to 1.
         head_distance: Shape (batch, heads, heads), in [0, 1].
         top_keys: Keys of the sampled rows, most weight first, (batch, heads, S, 8); -1 beyond those that have any.
-        score_spread: Shape (batch, heads); NaN where no sampled row hears 8 keys.
-        participation: Likewise.
+        score_spread: Shape (batch, heads); NaN where no sampled row hears 8 keys, or where weights underflow.
+        participation: Shape (batch, heads); NaN where no sampled row hears 8 keys.
         weights: A itself (batch, heads, T, T) when it was asked for, else None.
     """
 
     importance: Tensor
     published_importance: Tensor
+    even_importance_first: Tensor
     first_token_score: Tensor
     entropy: Tensor
     strongest_key: Tensor
@@ -173,10 +178,12 @@ def summary(call: AttentionCall, sums: WeightSums, min_queries: int) -> HeadStat
     wanted = queries.amax(-1, keepdim=True).clamp_max(min_queries) if length >= min_queries else min_queries
     counted = importance.nan_to_num(-1.0).masked_fill(queries < wanted, -1.0)  # NaN: was not looked at
     strongest = counted.max(-1)
-    keys, spread, participation = _of_rows(sums.sampled)
+    rows = None if call.chosen else call.visible_keys[..., sampled_rows(length, queries.device)]
+    keys, spread, participation = _of_rows(sums.sampled, rows)
     return HeadStatistics(
         importance=importance,
         published_importance=received / call.full_queries,
+        even_importance_first=call.even_first.float().expand(received.shape[:2]),
         # NaN where the first token is alone
         first_token_score=(received[..., 0] - sums.own[..., 0].float()) / (length - 1),
         entropy=(sums.entropy.float() * call.entropy_weights).sum(-1),
@@ -227,13 +234,20 @@ def _head_distance(sampled: Tensor) -> Tensor:
     return distance
 
 
-def _of_rows(sampled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The keys with most weight, and what the theory of independent scores asks of rows: spread and participation."""
+def _of_rows(sampled: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The keys with most weight, and what the theory of independent scores asks of rows: spread and participation.
+
+    Args:
+        sampled: Rows of weights, (b, heads, S, T).
+        visible: How many keys each of them hears, (..., S); None: as many as have weight.
+    """
     if device_sums.describes(sampled):
         keys, number, spread, squares = device_sums.describe(sampled, TOP)
     else:
         keys, (number, spread, squares) = largest_keys(sampled), _moments(sampled)
-    enough = number >= HEARD
+    heard = number if visible is None else visible.expand_as(number)
+    spread = spread.masked_fill(number < heard, torch.nan)  # weights that underflow have lost their scores
+    enough = heard >= HEARD
     rows = enough.sum(-1)
     one, other = (torch.where(enough, x, 0.0).sum(-1) / rows for x in (spread, squares))
     return keys, one.float(), other.float()

@@ -35,6 +35,7 @@ from krause_dynamics._arguments import COUNT, Maybe, reads
 from krause_dynamics.analysis import clusters
 from krause_dynamics.checkpoints import ov_circuits
 from krause_dynamics.checkpoints.attention_statistics import HEARD, HeadStatistics
+from krause_dynamics.checkpoints.layer_state import ROUNDING
 from krause_dynamics.checkpoints.near_mean import predicted_contraction, residual
 from krause_dynamics.checkpoints.patterns import grown_mode
 from krause_dynamics.checkpoints.record import describe
@@ -43,8 +44,6 @@ from krause_dynamics.checkpoints.stream import Passes
 
 if TYPE_CHECKING:
     import xarray
-
-ROUNDING = 1e-5  # spreads of cosines and residuals below it are those of float32
 
 
 @reads(sequence_length=Maybe(COUNT), max_sequences=Maybe(COUNT), batch_size=COUNT)
@@ -111,8 +110,10 @@ def forecast(
         run.stream(batch, seen)
         pulls = ov_circuits.pulls(run, circuits, batch)
         for i, sequence in enumerate(members):
-            told = {"predicted": np.array([found[i] for found in predicted]), "pull": _of_heads(pulls, i, seen)}
-            rows[sequence] = seen.row(i) | told
+            row, before = seen.row(i), np.array([found[i] for found in predicted])
+            # Tokens that are one have nothing to contract.
+            told = {"predicted": np.where(np.isnan(row["contraction"]), np.nan, before)}
+            rows[sequence] = row | told | {"pull": _of_heads(pulls, i, seen)}
     return _dataset(run, rows, circuits)
 
 

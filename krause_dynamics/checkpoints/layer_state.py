@@ -16,12 +16,20 @@ from krause_dynamics.analysis.observables._state import Weighted, weighted
 from krause_dynamics.analysis.observables.rank import of_gram
 
 TOKENS = ("all", "without_first")
+ROUNDING = 1e-5  # of a layer: what float32 leaves of equal tokens, over their size
 Parts = tuple[Weighted | None, ...]
 
 
 def in_parts(tokens: Tensor) -> Parts:
     """All tokens (b, T, d), and those without the first."""
     return weighted(tokens), weighted(tokens[:, 1:]) if tokens.shape[1] > 1 else None
+
+
+def are_apart(tokens: Tensor) -> Tensor:
+    """Whether tokens (b, T, d) in float32 differ by more than its rounding, (b,)."""
+    exact = tokens.double()
+    away = (exact - exact.mean(1, keepdim=True)).norm(dim=(1, 2))
+    return away > ROUNDING * exact.norm(dim=(1, 2))
 
 
 class LayerState:

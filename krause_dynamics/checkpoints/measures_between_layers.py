@@ -13,7 +13,7 @@ from torch import Tensor
 from krause_dynamics._array import to_numpy
 from krause_dynamics.analysis import measures as distances
 from krause_dynamics.analysis import observables
-from krause_dynamics.checkpoints.layer_state import LayerState
+from krause_dynamics.checkpoints.layer_state import LayerState, are_apart
 from krause_dynamics.checkpoints.measure import Measure, of_state
 
 ASSIGNED = 512  # tokens that are assigned one to one: a quarter of a second a layer, growing as their third power
@@ -44,13 +44,23 @@ def _step(state: LayerState) -> Tensor:
     return found
 
 
+def _of_shapes(formula: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """A formula of two clouds without their means, (b,); NaN where those are rounding, of equal tokens."""
+
+    def answer(before: Tensor, after: Tensor) -> Tensor:
+        found = formula(before.double(), after.double())
+        return found.masked_fill(~(are_apart(before) & are_apart(after)).to(found.device), torch.nan)
+
+    return answer
+
+
 def _cka(before: Tensor, after: Tensor, *, shuffled: bool = False) -> Tensor:
     """Debiased; NaN of fewer than four tokens."""
     if before.shape[1] < 4:
         return torch.full((len(before),), torch.nan)
     if shuffled:
         after = after[:, torch.randperm(after.shape[1], generator=torch.Generator().manual_seed(0))]
-    alike: Tensor = observables.linear_cka(before.double(), after.double())
+    alike: Tensor = observables.linear_cka(before, after)
     return alike
 
 
@@ -80,18 +90,18 @@ def _transport_exact(before: Tensor, after: Tensor) -> list[float]:
 
 MEASURES: tuple[Measure, ...] = (
     of_state("step", "mean step of the tokens from the layer before, over their norms", _step, "tokens"),
-    of_state("cka", "debiased linear CKA with the layer before", _between(_cka), "tokens", extra=True),
+    of_state("cka", "debiased linear CKA with the layer before", _between(_of_shapes(_cka)), "tokens", extra=True),
     of_state(
         "cka_null",
         "the same with the tokens of this layer in another order: what no relation gives",
-        _between(partial(_cka, shuffled=True)),
+        _between(_of_shapes(partial(_cka, shuffled=True))),
         "tokens",
         extra=True,
     ),
     of_state(
         "procrustes",
         "residual of the best rotation, shift and scale from the layer before",
-        _between(lambda before, after: observables.procrustes_residual(before.double(), after.double())),
+        _between(_of_shapes(observables.procrustes_residual)),
         "tokens",
         extra=True,
     ),

@@ -34,6 +34,11 @@ MEASURES: tuple[Measure, ...] = (
         lambda found: found.published_importance[..., 0],
     ),
     _of(
+        "even_importance_first",
+        "what it would receive from even attention within the same reach",
+        lambda found: found.even_importance_first,
+    ),
+    _of(
         "first_token_score",
         "attention that the first token receives from the other queries (Krause authors' score)",
         lambda found: found.first_token_score,

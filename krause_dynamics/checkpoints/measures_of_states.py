@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from krause_dynamics._array import namespace, to_numpy
-from krause_dynamics.analysis import observables
+from krause_dynamics.analysis import clusters, observables
 from krause_dynamics.analysis.observables.rank import exp_entropy
-from krause_dynamics.checkpoints.layer_state import LayerState, Parts
+from krause_dynamics.checkpoints.layer_state import ROUNDING, LayerState, Parts
 from krause_dynamics.checkpoints.measure import Measure, of_state
 
 SPECTRUM = 32  # singular values that are listed
@@ -62,8 +62,17 @@ def _massive_activation(state: LayerState) -> np.ndarray:
 
 
 def _dimension(parts: Parts) -> Tensor:
-    """TwoNN of the tokens of each sequence."""
-    return _answered(parts, lambda part: [observables.two_nn(points) for points in to_numpy(part.points)])
+    """TwoNN of the tokens of each sequence; those that differ by rounding are one."""
+    return _answered(parts, lambda part: [observables.two_nn(_different(points)) for points in to_numpy(part.points)])
+
+
+def _different(points: np.ndarray) -> np.ndarray:
+    """One of each group of points (T, d) that are closer than the rounding of their size."""
+    size = float(np.sqrt(np.mean(np.sum(points.astype(float) ** 2, -1))))
+    if size == 0.0:
+        return points[:1]
+    groups = clusters.labels(points, ROUNDING * size)
+    return points[np.unique(groups, return_index=True)[1]]
 
 
 def _variants(kind: str, told: str) -> tuple[Measure, ...]:

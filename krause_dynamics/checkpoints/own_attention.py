@@ -143,7 +143,7 @@ def visible(rule: Interaction, request: Request, causal: bool) -> AttentionCall:
         first.append(heard[..., 0] if block.columns[0].start == 0 else torch.zeros_like(heard[..., 0]))
         for columns, part in block.pieces():
             queries[..., columns] += (part > 0).sum(-2)
-    return AttentionCall(Everyone(), None, torch.cat(keys, -1), queries, causal, torch.cat(first, -1))
+    return AttentionCall(Everyone(), None, torch.cat(keys, -1), queries, causal, torch.cat(first, -1), chosen=True)
 
 
 def by_index(rule: Interaction, request: Request) -> tuple[Interaction, Request]:

@@ -48,12 +48,7 @@ class Tokens:
 
     def arguments(self, batch: np.ndarray, model: Any) -> dict[str, Any]:
         """Ids (b, T) and a mask of ones, where the model's embeddings are."""
-        if hasattr(model, "get_input_embeddings"):
-            device = model.get_input_embeddings().weight.device
-            device = model.device if device.type == "meta" else device
-        else:
-            device = device_of(model)
-        ids = torch.as_tensor(batch, device=device)
+        ids = torch.as_tensor(batch, device=_device(model))
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     def described(self) -> dict[str, np.ndarray]:
@@ -62,6 +57,15 @@ class Tokens:
         for i, sequence in enumerate(self.sequences):
             ids[i, : len(sequence)] = sequence
         return {"token_ids": ids}
+
+
+def _device(model: Any) -> torch.device:
+    """Where a model wants its ids."""
+    try:
+        found: torch.device = model.get_input_embeddings().weight.device
+    except (AttributeError, NotImplementedError):  # a module of one's own, or several tables (CANINE)
+        return device_of(model)
+    return device_of(model) if found.type == "meta" else found
 
 
 def pieces(row: Sequence[int], length: int | None) -> list[tuple[int, ...]]:

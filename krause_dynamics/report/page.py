@@ -23,7 +23,7 @@ from krause_dynamics.report.table import layer_table, legend
 if TYPE_CHECKING:
     import xarray
 
-ANALYSIS = Holds("kd.analyze", ("layer", "radius", "norm_ratio", "length"))
+ANALYSIS = Holds("kd.analyze", ("layer", "length"))
 PARAMETERS = Is(dict, "{}")
 BESIDE = Beside()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ EPS = 0.3  # share of attention from which a key is a sink, as in the published 
 # A chord of 0.8 is an angle of 47 degrees: there a trained decoder shows more than one cluster and fewer than tokens.
 RADIUS = 0.8
 TOKENS = "without_first"  # the first token most often is the attention sink
+LAST = re.compile(r"\bthe last block\b")
 MEMBERS = ("sequence", "head", "other_head")  # averaged over
 
 
@@ -61,6 +64,12 @@ def told(dataset: xarray.Dataset) -> list[tuple[str, Words]]:
     return [(name, words) for name, words in WORDS.items() if name in dataset]
 
 
+def reached(words: str, dataset: xarray.Dataset) -> str:
+    """Words about the last block, of an analysis that ended before it about the block where it did."""
+    last, layers = int(dataset["layer"].max()), json.loads(dataset.attrs.get("meta", "{}")).get("layers")
+    return words if layers in (None, last) else LAST.sub(f"block {last} of {layers}", words)
+
+
 def filled(words: str, dataset: xarray.Dataset, *, radius: float = RADIUS, eps: float = EPS) -> str:
     """Words with the angle and the threshold at which a Dataset is read."""
     known: dict[str, Any] = {"angle": "", "eps": "", "percent": ""}
@@ -70,4 +79,4 @@ def filled(words: str, dataset: xarray.Dataset, *, radius: float = RADIUS, eps: 
     if "eps" in dataset.coords:
         share = float(dataset["eps"].sel(eps=eps, method="nearest"))
         known |= {"eps": f"{share:g}", "percent": f"{100 * share:.0f}"}
-    return words.format(**known)
+    return reached(words.format(**known), dataset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from krause_dynamics._words import Words
@@ -21,9 +22,13 @@ def headlines(dataset: xarray.Dataset) -> tuple[list[str], list[tuple[str, list[
     rows = []
     for name, words in told(dataset):
         if words.headline:
-            written = [words.headed.format(_number(case[name], words)) for case in cases.values()]
+            written = [_written(_number(case[name], words), words) for case in cases.values()]
             rows.append((filled(words.headline, dataset), written))
     return list(cases), rows
+
+
+def _written(number: float, words: Words) -> str:
+    return "-" if math.isnan(number) else words.headed.format(number)
 
 
 def _number(values: xarray.DataArray, words: Words) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -85,7 +86,8 @@ def _cell(curve: xarray.DataArray, layer: int, words: Words) -> str:
     place = str(curve.dims[0])
     if layer not in curve[place]:  # the embedding has no attention
         return "-"
-    return words.written.format(words.scale * float(curve.sel({place: layer})))
+    number = words.scale * float(curve.sel({place: layer}))
+    return "-" if math.isnan(number) else words.written.format(number)  # a block without attention
 
 
 def _title(dataset: xarray.Dataset) -> str:
