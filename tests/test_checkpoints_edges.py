@@ -164,3 +164,32 @@ def test_a_run_that_ended_early_is_not_told_as_the_whole():
     assert "alignment R after block 1 of 3" in text
     assert "after the last block" not in text
     assert "after the last block" in told(kd.analyze(models.llama(), IDS))
+
+
+def test_a_sequence_of_which_a_measure_says_nothing_does_not_hide_the_others():
+    """Seven tokens have no spread of scores; the line is the mean of the other sequences, as in the words."""
+    with pytest.warns(UserWarning, match="share one sink rate"):
+        found = kd.analyze(models.llama(), [*IDS, IDS[0][:7]])
+    expected = found["score_spread"][:2].mean(("sequence", "head"))
+    for band in ("spread", "interval"):
+        ax = kd.plots.synchronization(found, quantity="score_spread", band=band)
+        np.testing.assert_allclose(ax.lines[0].get_ydata(), expected, rtol=1e-6)
+        edges = ax.collections[0].get_paths()[0].vertices
+        assert np.isfinite(edges).all()
+
+
+def test_an_encoder_of_sound_itself():
+    """Moonshine reads samples (n, samples); statistics are those of the weights that it returns."""
+    halves = ("num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    sizes = {f"{stack}_{name}": 2 for stack in ("encoder", "decoder") for name in halves}
+    config = hf.MoonshineConfig(vocab_size=50, hidden_size=16, intermediate_size=24, **sizes)
+    model = models.build(hf.MoonshineModel, config, 0)
+    sound = torch.randn(2, 6000, generator=torch.Generator().manual_seed(0))
+    shown = torch.tensor([IDS[0][:9], IDS[1][:9]])
+    found = kd.checkpoints.encoder_decoder(model, sound, shown)
+    with torch.no_grad():
+        out = models.eager(model)(sound, decoder_input_ids=shown, output_attentions=True)
+    importance = torch.stack([weights.mean(-2) for weights in out.cross_attentions], 1)
+    np.testing.assert_allclose(found["cross"]["importance"], importance, atol=1e-5)
+    with pytest.raises(ValueError, match=r"takes input_values \(2 axes or more"):
+        kd.checkpoints.encoder_decoder(model, sound[0], shown)

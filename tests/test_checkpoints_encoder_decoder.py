@@ -125,7 +125,9 @@ def test_what_is_no_pair_is_named():
     model = models.t5()
     with pytest.raises(ValueError, match="one for each of the 3 inputs, got 2"):
         encoder_decoder(model, SOURCES, TARGETS[:2])
-    with pytest.raises(ValueError, match=r"takes input_ids \(token ids or text\), received torch.float32 of shape \(3, 80, 40\)"):
+    with pytest.raises(
+        ValueError, match=r"takes input_ids \(token ids or text\), received torch.float32 of shape \(3, 80, 40\)"
+    ):
         encoder_decoder(model, SOUND, TARGETS)
     with pytest.raises(ValueError, match="takes input_features; pass the floating array"):
         encoder_decoder(whisper(), SOURCES, TARGETS)

@@ -99,7 +99,7 @@ def difference(
     for some, by_t in (((number > 1) & (number < FEW), True), (number >= FEW, False)):
         columns = np.flatnonzero(some)
         for part in np.array_split(columns, math.ceil(len(columns) * draws / _DRAWN)) if len(columns) else ():
-            bounds[:, part] = _of_two(*(values[:, part] for values in flat), level, 0 if by_t else draws, rng)
+            bounds[:, part] = _of_two(flat[0][:, part], flat[1][:, part], level, 0 if by_t else draws, rng)
     return bounds.reshape(2, *one.shape[1:])
 
 

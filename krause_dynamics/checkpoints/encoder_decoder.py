@@ -50,7 +50,8 @@ def encoder_decoder(
         model: A model of ``transformers`` with an encoder and a decoder (T5, BART, Whisper, ...), or what
             `load` takes or gives.
         inputs: What the encoder reads: text or token ids, see `prepare`; for other encoders the floating array
-            that the model's processor makes, such as (n, mels, frames) of sound, one an entry of the first axis.
+            that the model's processor makes, such as (n, mels, frames) or (n, samples) of sound, one an entry of the
+            first axis.
         targets: What the decoder is shown, one for each input. Text is put behind the decoder's start token and loses
             its last token, as in training; token ids are shown as they stand.
         tokenizer: Instead of the checkpoint's own.

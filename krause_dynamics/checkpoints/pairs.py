@@ -117,9 +117,13 @@ def _sources(inputs: Any, checkpoint: Any) -> Tokens | Features:
     argument = getattr(model, "main_input_name", "input_ids")
     if isinstance(inputs, np.ndarray | Tensor) and "float" in str(inputs.dtype):
         values = torch.as_tensor(inputs)
-        if argument == "input_ids" or values.ndim < 3 or not len(values):
+        axes = 2 if argument == "input_values" else 3  # samples of sound; features over time, or a picture
+        if argument == "input_ids" or values.ndim < axes or not len(values):
+            wanted = (
+                "token ids or text" if argument == "input_ids" else f"{axes} axes or more, one an entry of the first"
+            )
             raise ValueError(
-                f"inputs: {type(model).__name__} takes {argument}, received {values.dtype} of shape "
+                f"inputs: {type(model).__name__} takes {argument} ({wanted}), received {values.dtype} of shape "
                 f"{tuple(values.shape)}"
             )
         if not bool(torch.isfinite(values).all()):

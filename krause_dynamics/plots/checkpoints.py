@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from krause_dynamics._arguments import Maybe, Real, Word, reads
 from krause_dynamics.analysis import intervals, observables
+from krause_dynamics.plots.bands import MIDDLE
 from krause_dynamics.plots.cases import Analysed, Analyses, cases, dimension, is_comparison, label_depth
 from krause_dynamics.plots.style import ON, new_axes
 from krause_dynamics.plots.words import level, plain, upright
@@ -67,7 +68,7 @@ def synchronization(
     ax = new_axes(ax)
     for case in cases(run):
         times, values, axis = _curve(case.data, quantity, tokens, heads_apart=band == "spread")
-        drawn = ax.plot(times, values.mean(0), **(case.line | line))[0]
+        drawn = ax.plot(times, intervals.mean(values), **(case.line | line))[0]
         if len(values) > 1:
             low, high = _band(values, band)
             ax.fill_between(times, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
@@ -100,9 +101,11 @@ def _quantities(run: Any) -> dict[str, str]:
 
 
 def _band(values: np.ndarray, band: str) -> np.ndarray:
-    """(low, high) over the sequences (sequences, T)."""
+    """(low, high) over the sequences (sequences, T), of those that are known at a place."""
     if band == "spread":
-        return np.quantile(values, [0.1, 0.9], axis=0)
+        bounds, known = np.full((2, values.shape[1]), np.nan), ~np.isnan(values).all(axis=0)
+        bounds[:, known] = np.nanquantile(values[:, known], MIDDLE, axis=0)
+        return bounds
     about: dict[str, Any] = {"method": "auto", "level": 0.95, "draws": 2000}
     return intervals.of_mean(values, rng=np.random.default_rng(0), **about)
 
