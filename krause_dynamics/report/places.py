@@ -66,8 +66,10 @@ def told(dataset: xarray.Dataset) -> list[tuple[str, Words]]:
 
 def reached(words: str, dataset: xarray.Dataset) -> str:
     """Words about the last block, of an analysis that ended before it about the block where it did."""
-    last, layers = int(dataset["layer"].max()), json.loads(dataset.attrs.get("meta", "{}")).get("layers")
-    return words if layers in (None, last) else LAST.sub(f"block {last} of {layers}", words)
+    layers = json.loads(dataset.attrs.get("meta", "{}")).get("layers")
+    if layers is None or "layer" not in dataset.dims or layers == (last := int(dataset["layer"].max())):
+        return words  # a comparison is over relative depth
+    return LAST.sub(f"block {last} of {layers}", words)
 
 
 def filled(words: str, dataset: xarray.Dataset, *, radius: float = RADIUS, eps: float = EPS) -> str:
