@@ -61,7 +61,7 @@ def compare(
         `analyze`, NaN beyond the sequences of a case: all its variables over layers, and over blocks their means
         over heads; ``sink_rate`` is the share of heads in a sequence (per cent). For each, ``NAME_difference``
         (case, ...) is the mean over sequences minus that of the reference, and ``NAME_interval`` (bound, case, ...) its
-        interval, by t below 8 sequences and by resampling them from there on (see :func:`interval`): of the differences
+        interval, by t below 8 sequences and by resampling them from there on (see `interval`): of the differences
         of sequences where both cases were shown the same ones (``meta["paired"]``). An interval is of one place; of
         many places, some leave out 0 by chance.
 
