@@ -121,8 +121,8 @@ def test_a_state_that_is_not_finite_is_told_with_its_layer():
     assert kd.analyze(model, IDS).sizes["layer"] == 2
 
 
-def test_states_that_are_fetched_while_the_next_block_runs_are_those_of_the_model():
-    """Bit for bit, in batches of several lengths; nothing is read before it has arrived."""
+def test_recorded_states_are_those_of_the_model_there():
+    """In batches of several lengths, each in its place."""
     model = models.llama().cuda()
     run = kd.checkpoints.record(model, IDS, batch_size=1)
     for i, ids in enumerate(IDS):

@@ -121,13 +121,11 @@ class _Recording:
         self.extras: dict[str, np.ndarray] = {"lengths": run.inputs.lengths, **run.inputs.described()}
         self._members: list[int] = []
         self._found: dict[int, HeadStatistics] = {}
-        self._coming: tuple[int, Tensor, Any] | None = None  # of a GPU: layer, state on the host, when it is there
 
     def add(self, members: list[int], batch: Any) -> None:
         """Run a batch of sequences of equal length."""
         self._members, self._found = members, {}
         output = self.run.stream(batch, self)
-        self._arrive()
         last = getattr(output, "last_hidden_state", None)  # a model with its head returns none
         if last is not None:
             self._put_final_norm(last.detach().to(device="cpu", dtype=torch.float32).numpy())
@@ -136,28 +134,13 @@ class _Recording:
             _put_attention(self.extras, members, found, len(self.run.inputs), int(self.run.inputs.lengths.max()))
 
     def state(self, layer: int, tokens: Tensor) -> None:
-        """Put a layer where it stays; that of a GPU is fetched while the next block runs."""
-        if tokens.device.type == "cuda":
-            host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
-            host.copy_(tokens, non_blocking=True)
-            there = torch.cuda.Event()
-            there.record(torch.cuda.current_stream(tokens.device))
-            self._arrive()
-            self._coming = layer, host, there
-        else:
-            self._put(layer, tokens.cpu())
+        """Put a layer where it stays."""
+        self._put(layer, tokens.cpu())
         allocator.give_back(layer)
 
     def attention(self, block: int, found: HeadStatistics) -> None:
         """Keep the statistics of a block."""
         self._found[block] = found
-
-    def _arrive(self) -> None:
-        """Wait for the state that is on its way."""
-        if self._coming is not None:
-            (layer, host, there), self._coming = self._coming, None
-            there.synchronize()
-            self._put(layer, host)
 
     def _put(self, layer: int, tokens: Tensor) -> None:
         lengths, (_, length, width) = self.run.inputs.lengths, tokens.shape
