@@ -170,6 +170,21 @@ def test_mass_by_group_of_queries(masked, rows, library, rng):
     np.testing.assert_allclose(found.own, np.diagonal(a, 0, -2, -1), **CLOSE)
 
 
+@pytest.mark.parametrize("kind", ["numbers", "members", "members of three runs"])
+def test_groups_of_a_single_run(kind, library, rng):
+    """Dot products of a torch state (n, d) take the compiled pass, unless the groups have runs of their own."""
+    x, numbers = rng.normal(size=(N, 2)), rng.integers(0, 3, N)
+    groups = {
+        "numbers": numbers,
+        "members": rng.random((4, N)) < 0.5,
+        "members of three runs": rng.random((3, 4, N)) < 0.5,
+    }
+    member = numbers == np.arange(3)[:, None] if kind == "numbers" else groups[kind]
+    rule = kd.softmax(0.9)
+    found = kd.statistics(rule, library(x), groups=library(groups[kind]))
+    np.testing.assert_allclose(found.received, member.astype(float) @ np.asarray(kd.weights(rule, x)), **CLOSE)
+
+
 def test_indices_decide_what_is_own_and_how_far(rows, library, rng):
     """Three queries at the end of a cache, and queries whose places rise in another order."""
     x, cache = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 9, 4))

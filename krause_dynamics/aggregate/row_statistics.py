@@ -112,8 +112,10 @@ def _fused(interaction: Interaction, request: Request, groups: Any, distances: i
     if isinstance(call, str):
         return call
     if groups is not None:
-        groups = _members(request, groups)
-        groups = groups.expand(*sums.leading_shape(request), *groups.shape[-2:]).flatten(0, -3)[:, None]
+        groups, runs = _members(request, groups), tuple(sums.leading_shape(request))
+        if np.broadcast_shapes(runs, tuple(groups.shape[:-2])) != runs:
+            return "groups have leading axes that the queries lack"
+        groups = groups.expand(*runs, *groups.shape[-2:]).reshape(-1, 1, *groups.shape[-2:])
     farthest = _largest_distance(request) if distances is None else _checked(distances)
     found = sums.attend(call, sums.Wanted(groups=groups, profile=farthest > 0, mean=False))
     lead, m = sums.leading_shape(request), request.sources.shape[-2]
