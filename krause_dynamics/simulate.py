@@ -22,7 +22,7 @@ from krause_dynamics.runs.fingerprints import fingerprint
 from krause_dynamics.runs.loop import Run, Stepper, Stop
 from krause_dynamics.runs.recording import AtTimes, Record, Save
 from krause_dynamics.runs.resuming import with_form
-from krause_dynamics.runs.stopping import StopRule
+from krause_dynamics.runs.stopping import StopRule, without_absent
 from krause_dynamics.trajectory import Trajectory
 
 
@@ -112,7 +112,7 @@ def simulate(
         Record(0.0, x, AtTimes(times), save),
         x,
         t_end,
-        stop=stop.on(drift.space, drift.plan.interaction.reach) if isinstance(stop, StopRule) else stop,
+        stop=_located(stop, drift),
         on_save=on_save,
         progress=progress,
         watch=Watch(events, drift, drift.space, 0.0, x) if events else None,
@@ -138,6 +138,14 @@ def _stepper(drift: Drift, integrator: Integrator, dt: float, rng: Any, *, watch
     """Many steps in one call, where the implementation offers that and nobody looks at the steps between."""
     advance = None if watched else drift.many_steps(integrator.scheme(), dt)
     return integrator.start(drift, dt, rng) if advance is None else ManySteps(integrator, drift, dt, rng, advance)
+
+
+def _located(stop: Stop | None, drift: Drift) -> Stop | None:
+    """A rule that knows where the particles live, how far they hear, and which of them are absent."""
+    if not isinstance(stop, StopRule):
+        return stop
+    rule = stop.on(drift.space, drift.plan.interaction.reach)
+    return without_absent(rule, drift.stand_ins) if drift.is_padded else rule
 
 
 def _check_integrator(integrator: Integrator, noise: float) -> None:

@@ -112,3 +112,20 @@ def test_initial_states_have_one_coordinate_unless_told_otherwise():
         for draw in (partial(kd.initial.uniform, rng=0), kd.initial.equally_spaced):
             with pytest.raises(ValueError, match="low|high"):
                 draw(4, **box)
+
+
+@pytest.mark.parametrize("absent", [7.0, np.nan])
+@pytest.mark.parametrize("stop", [kd.stopping.Consensus(1e-3), kd.stopping.Frozen(), kd.stopping.ClustersSettled(0.5)])
+@pytest.mark.parametrize("batch", [False, True])
+def test_stop_rules_do_not_wait_for_who_is_absent(batch, stop, absent):
+    """Padding, wherever it is or whatever it holds, ends a run where the run of those present ends."""
+    present, rule = np.array([[0.0], [0.2], [0.3]]), kd.Dynamics(kd.bounded_confidence(0.5))
+    ended = kd.simulate(rule, present, 9.0, dt=1.0, integrator=kd.Euler(), stop=stop | kd.stopping.AtTime(8.0))
+    x, log_mass = np.append([[absent]], present, axis=0), np.log([1e-300, 1 / 3, 1 / 3, 1 / 3])
+    log_mass[0] = -np.inf
+    x = np.stack([x, x]) if batch else x
+    padded = kd.simulate(
+        rule, x, 9.0, dt=1.0, integrator=kd.Euler(), stop=stop | kd.stopping.AtTime(8.0), log_mass=log_mass
+    )
+    assert ended.meta["stopped"] not in ("t_end", "time")
+    assert (padded.meta["stopped"], padded.times[-1]) == (ended.meta["stopped"], ended.times[-1])

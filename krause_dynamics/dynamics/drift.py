@@ -10,7 +10,7 @@ import numpy as np
 from krause_dynamics._array import Array, all_finite, is_torch, like, namespace
 from krause_dynamics.aggregate import plan_request
 from krause_dynamics.dynamics.heads import Heads, check_images
-from krause_dynamics.interaction import Aggregate, Interaction, Request
+from krause_dynamics.interaction import Aggregate, Interaction, Request, reference
 from krause_dynamics.interaction.steps import ManySteps, Scheme, Steps
 from krause_dynamics.spaces import Space
 
@@ -97,6 +97,7 @@ class Drift:
         log_mass: Masses given by the caller, or ``None``.
         plan: The rule in force and the form that computes it.
         has_images: Whether sources are heard through a border.
+        is_padded: Whether some particles have no mass.
     """
 
     def __init__(self, dynamics: Moving, x: Array, log_mass: Array | None = None, impl: str = "auto") -> None:
@@ -107,7 +108,7 @@ class Drift:
         self._response = dynamics.response
         self._heads = Heads.of(dynamics.query, dynamics.key, dynamics.value, x)
         self._fixed = _fixed_column(dynamics.fixed, x)
-        self._padded = log_mass is not None and bool((log_mass == NEVER).any())
+        self.is_padded = log_mass is not None and bool((log_mass == NEVER).any())
         self._constant = dynamics.rule if isinstance(dynamics.rule, Interaction) else None
         rule = dynamics.rule_at(0.0)
         self._uniform = like(np.full(x.shape[-2], -np.log(x.shape[-2])), x)
@@ -158,9 +159,13 @@ class Drift:
 
     def present(self, x: Array) -> Array:
         """``x`` with 0 in the rows of particles without mass."""
-        if self.log_mass is None or not self._padded:
+        if self.log_mass is None or not self.is_padded:
             return x
         return self.xp.where((self.log_mass > NEVER)[..., None], x, self.xp.zeros_like(x))
+
+    def stand_ins(self, x: Array) -> Array:
+        """``x`` with the first particle that has mass in the rows of those without."""
+        return reference.stand_ins(Request(self.xp, x, x, x, self.log_mass if self.is_padded else None), x)
 
     def many_steps(self, scheme: Scheme | None, dt: float) -> ManySteps | None:
         """``(x, steps) -> x`` in one call, where form, space and method allow it; else ``None``.

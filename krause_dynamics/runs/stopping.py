@@ -76,6 +76,20 @@ class Located(StopRule):
         return Euclidean() if self.space is None else self.space
 
 
+def without_absent(stop: Any, stand_in: Callable[[Array], Array]) -> Any:
+    """The same rule, shown somebody present in the place of every particle without mass (functions see all).
+
+    Args:
+        stop: Rule or function.
+        stand_in: The positions to show, from positions (*batch, n, d).
+    """
+    if isinstance(stop, FirstOf):
+        return FirstOf(tuple(without_absent(rule, stand_in) for rule in stop.rules))
+    if not isinstance(stop, Located):
+        return stop
+    return lambda t, x, previous: stop(t, stand_in(x), stand_in(previous))
+
+
 @dataclass(frozen=True, eq=False)
 class Frozen(Located):
     """Nobody moved: no coordinate by more than ``tolerance`` times the extent of the state, or by more than rounding.
