@@ -13,6 +13,8 @@ from krause_dynamics.plots.style import ON, new_axes
 
 CIRCUITS = Named("kd.checkpoints.forecast, of attention whose values are an affine map,", ("ov_real", "ov_imaginary"))
 
+COLOURS = {"c", "color", "facecolor", "facecolors"}  # of scatter; it takes one of them
+
 
 @reads(dataset=CIRCUITS, ax=ON, block=Maybe(Whole(1)))
 def ov_spectra(dataset: Analysed, *, ax: Axes | None = None, block: int | None = None, **artist: Any) -> Axes:
@@ -39,10 +41,13 @@ def ov_spectra(dataset: Analysed, *, ax: Axes | None = None, block: int | None =
                 raise ValueError(f"block must be one of {data['block'].values.tolist()}, got {block}")
             data = data.sel(block=[block])
         x, y = (data[name].values.ravel() for name in data)
-        known, coloured = np.isfinite(x), alone and block is None
-        look: dict[str, Any] = {"color": f"C{number}", "marker": "os^D"[number % 4]}
+        known, asked = np.isfinite(x), bool(COLOURS & artist.keys())
+        coloured = alone and block is None and not asked
+        look: dict[str, Any] = {} if asked else {"color": f"C{number}"}
         if coloured:
             look = {"c": np.repeat(data["block"].values, x.size // data.sizes["block"])[known]}
+        elif not alone:
+            look["marker"] = "os^D"[number % 4]
         dots = ax.scatter(x[known], y[known], **({"s": 6.0, "linewidths": 0.0, "alpha": 0.7} | look | artist))
         if coloured and data.sizes["block"] > 1:
             ax.figure.colorbar(dots, ax=ax, label="block")

@@ -120,6 +120,20 @@ def _(first, second):
         plots.ov_spectra(results.forecast(), block=9)
 
 
+@drawing(
+    "kd.plots.ov_spectra", "artist", {}, {"color": "C5"}, "dots by block with a bar of colours, or as asked, in all"
+)
+def _(first, second):
+    ax = plots.ov_spectra(results.forecast(), **first)
+    assert ax.collections[0].get_array() is not None
+    assert len(ax.figure.axes) == 2
+    ax = plots.ov_spectra(results.forecast(), **second)
+    assert_colours(ax.collections, ["C5"])
+    assert len(ax.figure.axes) == 1
+    two = plots.ov_spectra({"a": results.forecast(), "b": results.forecast(1)}, **second)
+    assert_colours(two.collections, ["C5"] * 2)
+
+
 @drawing("kd.plots.forecast", "ax", None, 1, "a new figure, or the axes given and none beside them")
 def _(_, second):
     known = [over_blocks(results.forecast().contraction.sel(side=side)) for side in ("measured", "predicted")]

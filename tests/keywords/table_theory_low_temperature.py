@@ -211,6 +211,7 @@ def mergers_by_integration(angles, beta):
 NAMED = (
     ("BipartiteRates", "bipartite_rates", {"eigenvalue": 1.5, "others": [0.7], "beta": 0.6, "mass": 0.7}),
     ("HeadRates", "multi_head_rates", {"heads": 2, "beta": 1.3, "normalised": False}),
+    ("PolygonRates", "polygon_rates", {"tokens": 5, "beta": 1.2, "turn": 0.4}),
     ("ModerateTimes", "moderate_times", {"beta": 4.0, "gap": 0.5, "angle": 1.5}),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import xarray as xr
 
 import krause_dynamics as kd
 from tests.keywords.figures import analysis
@@ -49,8 +50,16 @@ def reference(first, second):
     assert json.loads(other.attrs["meta"])["reference"] == second
 
 
+# Enough sequences to be resampled; of fewer, intervals are those of t.
+MANY = {
+    name: xr.concat([analysis(seed).isel(sequence=slice(0, 3)) for seed in seeds], "sequence", data_vars="minimal",
+                    coords="minimal", compat="override", combine_attrs="override").assign_coords(sequence=range(9))
+    for name, seeds in (("a", (1, 2, 3)), ("b", (4, 5, 6)))
+}  # fmt: skip
+
+
 def width(**options):
-    found = kd.compare(PAIR, **options).entropy_interval.sel(case="b")
+    found = kd.compare(MANY, **options).entropy_interval.sel(case="b")
     return float((found.sel(bound="high") - found.sel(bound="low")).mean())
 
 
