@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from typing import Any
 
 from krause_dynamics import _torch  # noqa: F401 (says how to install it)
-from krause_dynamics._extras import explaining
+from krause_dynamics._extras import on_access
 
 # Loaded on first access: most of it needs transformers. A function listed here must not bear the name of its module.
 _EXPORTS: dict[str, str] = {
@@ -38,17 +37,7 @@ _EXPORTS: dict[str, str] = {
 }
 
 __all__ = sorted(_EXPORTS)  # noqa: PLE0605
-
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        with explaining():
-            return getattr(importlib.import_module(f"krause_dynamics.models.{_EXPORTS[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(_EXPORTS)
+__getattr__, __dir__ = on_access(__name__, _EXPORTS)
 
 
 # A saved folder loads by `AutoModelForCausalLM` and its like once this room is loaded.

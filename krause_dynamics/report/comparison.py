@@ -6,15 +6,16 @@ import csv
 import io
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from krause_dynamics._arguments import FOLDER, Holds, Is, reads
-from krause_dynamics._files import replacing, write_bytes
+from krause_dynamics._files import write_bytes
 from krause_dynamics.analysis import intervals
-from krause_dynamics.report.files import ENDING, write_dataset
+from krause_dynamics.report.files import ENDING, write_dataset, write_table
 from krause_dynamics.report.places import EPS, RADIUS, at_places
 
 if TYPE_CHECKING:
@@ -139,15 +140,12 @@ def write_comparison(
         parameters: What is written beside each figure, together with the metadata of the comparison.
         ending: Of the figures: ``"png"``, which every viewer shows; ``"pdf"`` or ``"svg"`` for print.
     """
-    from rich.console import Console
-
     from krause_dynamics import plots
 
     folder, described = Path(folder), parameters | {"comparison": json.loads(comparison.attrs["meta"])}
-    written = [write_dataset(comparison, folder / "comparison.nc"), folder / "comparison.csv", folder / "table.txt"]
+    written = [write_dataset(comparison, folder / "comparison.nc"), folder / "comparison.csv"]
     write_bytes(written[1], rows_text(comparison_rows(comparison)).encode())
-    with replacing(written[2]) as beside, beside.open("w", encoding="utf-8") as stream:
-        print_comparison(comparison, Console(file=stream, width=160))
+    written.append(write_table(folder / "table.txt", partial(print_comparison, comparison), width=160))
     with plots.style():
         figures = {"synchronization": plots.layers_figure(comparison), "clusters": plots.clusters_figure(comparison)}
         figures["difference"] = plots.difference_figure(comparison)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from krause_dynamics.report.table import print_report
 
 if TYPE_CHECKING:
     import xarray
+    from rich.console import Console
 
 ENDING = Word(("png", "pdf", "svg"))
 
@@ -90,11 +92,16 @@ def write_all(
         parameters: What is written beside each figure, together with the metadata of the analysis.
         ending: Of the figures, as for `write_figures`.
     """
-    from rich.console import Console
-
     folder = Path(folder)
-    table = folder / "table.txt"
-    with replacing(table) as beside, beside.open("w", encoding="utf-8") as stream:
-        print_report(dataset, Console(file=stream, width=140))
+    table = write_table(folder / "table.txt", partial(print_report, dataset), width=140)
     figures = write_figures(dataset, folder, parameters, ending=ending)
     return [write_dataset(dataset, folder / "analysis.nc"), table, *figures]
+
+
+def write_table(path: Path, printed: Callable[[Console], None], *, width: int) -> Path:
+    """What is printed to a console of that many characters, as a file."""
+    from rich.console import Console
+
+    with replacing(path) as beside, beside.open("w", encoding="utf-8") as stream:
+        printed(Console(file=stream, width=width))
+    return path

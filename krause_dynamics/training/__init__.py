@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 from krause_dynamics import _torch  # noqa: F401 (says how to install it)
-from krause_dynamics._extras import explaining
+from krause_dynamics._extras import on_access
 
 # Loaded on first access: training needs transformers and accelerate.
 _EXPORTS: dict[str, str] = {
@@ -16,14 +13,4 @@ _EXPORTS: dict[str, str] = {
 }
 
 __all__ = sorted(_EXPORTS)  # noqa: PLE0605
-
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        with explaining():
-            return getattr(importlib.import_module(f"krause_dynamics.training.{_EXPORTS[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(_EXPORTS)
+__getattr__, __dir__ = on_access(__name__, _EXPORTS)
