@@ -25,7 +25,12 @@ def test_image_and_marks_hold_the_data():
     assert image.norm.vmin == pytest.approx(shown.min())  # empty cells have the lowest colour
     (marks,) = ax.lines
     np.testing.assert_allclose(marks.get_ydata(), [c.position for c in mf.clusters(run) if c.mass >= 1e-3])
-    assert [text.xy for text in ax.texts] == [(run.times[-1], position) for position in marks.get_ydata()]
+    assert [text.xy for text in ax.texts] == [(1.0, position) for position in marks.get_ydata()]
+    ax.figure.canvas.draw()
+    edges = image.get_coordinates()[..., 0]  # the image ends half a layer after the last: so do the marks
+    drawn = ax.transData.inverted().transform(marks.get_transform().transform(marks.get_xydata()))
+    np.testing.assert_allclose(drawn[:, 0], edges.max())
+    assert edges.max() > run.times[-1]
     assert len(ax.texts) == 3
     with pytest.raises(ValueError, match="must hold a density"):
         density(mf.follow(kd.Dynamics(kd.bounded_confidence(1.0)), mf.density_at(run), 0.1, count=9))

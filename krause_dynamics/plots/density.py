@@ -68,7 +68,10 @@ def _mark(ax: Axes, run: Trajectory, floor: float) -> None:
     from krause_dynamics.mean_field import clusters as clusters_of
 
     found = [cluster for cluster in clusters_of(run) if cluster.mass >= floor]
-    ax.plot([run.times[-1]] * len(found), [c.position for c in found], "<", color="C0", clip_on=False, label="clusters")
+    # At the border of the image, which reaches half a step beyond the last time: a line between would read as a minus.
+    border = ax.get_yaxis_transform()
+    places = [cluster.position for cluster in found]
+    ax.plot([1.0] * len(found), places, "<", color="C0", clip_on=False, transform=border, label="clusters")
     for cluster in found:
-        place = (run.times[-1], cluster.position)
-        ax.annotate(f"{cluster.mass:.3f}", place, xytext=(6, 0), textcoords="offset points", va="center")
+        place, look = (1.0, cluster.position), {"textcoords": "offset points", "va": "center"}
+        ax.annotate(f"{cluster.mass:.3f}", place, xytext=(6, 0), xycoords=border, **look)
