@@ -73,5 +73,5 @@ def _mark(ax: Axes, run: Trajectory, floor: float) -> None:
     places = [cluster.position for cluster in found]
     ax.plot([1.0] * len(found), places, "<", color="C0", clip_on=False, transform=border, label="clusters")
     for cluster in found:
-        place, look = (1.0, cluster.position), {"textcoords": "offset points", "va": "center"}
-        ax.annotate(f"{cluster.mass:.3f}", place, xytext=(6, 0), xycoords=border, **look)
+        place, words = (1.0, cluster.position), f"{cluster.mass:.3f}"
+        ax.annotate(words, place, xytext=(6, 0), xycoords=border, textcoords="offset points", va="center")
