@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,50 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tables, tmp_path, stopped, s
     assert without_times(parts.metrics) == without_times(whole.metrics)
     for name in ("best", "last"):
         assert same(weights(parts.folder / name), weights(whole.folder / name))
+
+
+FILES = (
+    "configuration.toml",
+    "state.safetensors",
+    "metrics.csv",
+    "last/config.json",
+    "best/model.safetensors",
+    "result.json",
+)
+
+
+def killed_before(file, tables, out, replace=os.replace):
+    """Train in a process that is killed, without a last word, when it would put the file in its place."""
+
+    def killing(source, target, **rest):
+        if Path(target) == out / file:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target, **rest)
+
+    process = os.fork()
+    if not process:
+        try:
+            os.replace = killing
+            train(tables, out=out)
+        finally:
+            os._exit(1)
+    return os.WTERMSIG(os.waitpid(process, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # threads of torch do nothing meanwhile
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process that knows torch already is a fork")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA cannot be used in a fork")
+def test_a_kill_at_any_file_is_gone_on_from_bit_for_bit(tables, tmp_path):
+    """The first file of each kind: the next call neither reads nor refuses what is half there."""
+    tables["evaluation"] = {"cost": False}
+    whole = train(tables, out=tmp_path / "whole")
+    for number, file in enumerate(FILES):
+        out = tmp_path / str(number)
+        assert killed_before(file, tables, out) == signal.SIGKILL, file
+        assert not (out / file).exists()
+        parts = train(tables, out=out)
+        assert without_times(parts.metrics) == without_times(whole.metrics), file
+        assert same(weights(out / "best"), weights(tmp_path / "whole" / "best")), file
 
 
 def test_the_loss_and_what_chose_the_best_epoch_are_drawn(tmp_path):

@@ -83,8 +83,13 @@ def store(name: str) -> Path:
 def reduced(found: xarray.Dataset) -> xarray.Dataset:
     """What pictures and numbers need: four digits of it."""
     known = [*STATES, *HEADS, "value_norm", "kind", *(name for name in found if str(name).startswith("long_"))]
-    small = found[[name for name in known if name in found]]
-    for name, values in small.data_vars.items():
+    return rounded(found[[name for name in known if name in found]])
+
+
+def rounded(found: xarray.Dataset) -> xarray.Dataset:
+    """Four digits of everything, which a compressed file holds in little."""
+    small = found.copy()
+    for name, values in found.data_vars.items():
         if values.dtype.kind == "f":
             exact = values.values.astype(np.float32)
             mantissa, exponent = np.frexp(exact)

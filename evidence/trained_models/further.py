@@ -15,7 +15,7 @@ import torch
 
 import krause_dynamics as kd
 from evidence.trained_models import RESULTS
-from evidence.trained_models.analyses import LENGTH, TEXT
+from evidence.trained_models.analyses import LENGTH, TEXT, rounded
 from krause_dynamics.checkpoints import Checkpoint, load
 
 FOLDER = RESULTS / "further"
@@ -29,8 +29,8 @@ def _smollm2() -> Checkpoint:
 
 
 def smollm2_forecast() -> dict[str, Any]:
-    """Theory beside what SmolLM2 does on twelve texts."""
-    return {"smollm2_forecast": kd.checkpoints.forecast(_smollm2(), TEXT, **ROWS)}
+    """Theory beside what SmolLM2 does on twelve texts, and the eigenvalues of its OV circuits."""
+    return {"smollm2_forecast": rounded(kd.checkpoints.forecast(_smollm2(), TEXT, **ROWS))}
 
 
 def smollm2_tracks() -> dict[str, Any]:
