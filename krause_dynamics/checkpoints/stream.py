@@ -35,6 +35,9 @@ from krause_dynamics.checkpoints.sequences import Inputs, model_inputs
 from krause_dynamics.checkpoints.tokens import check_company
 from krause_dynamics.errors import UnsupportedModel
 
+Running = Callable[[], int | None]  # the block that is running
+Told = Callable[[int, HeadStatistics], None]  # of the attention of a block
+
 
 class Layers(Protocol):
     """Who is told of the layers of one batch of b sequences of equal length T."""
@@ -234,30 +237,34 @@ class Passes:
             watch.heard(block, found)
             layers.attention(block + 1, found)
 
-        options: Any = {"min_queries": self.min_queries, "keep_weights": self.keep_weights}
         with ExitStack() as stack:
             stack.enter_context(capture.lock(model))
             stack.enter_context(torch.no_grad())
             stack.enter_context(torch.autocast(device_of(model).type, enabled=False))
             stack.enter_context(evaluating(model))
             stack.enter_context(stream)
-            if self.path == "registry":
-                only = self.tier == "sink"
-                later = device_of(model).type != finite.HOST  # a CPU would gain nothing, and hold more meanwhile
-                recorder = capture.AttentionRecorder(
-                    lambda: stream.block, attention, sink_only=only, later=later, **options
-                )
-                stack.enter_context(capture.recording(model, recorder))
-                at_end.append(recorder.finish)
-            elif self.path in ("krause", "calls"):
-                stack.enter_context(own_attention.watching(lambda: stream.block, attention, **options))
-            if self.path == "calls":
-                stack.enter_context(torch_calls.watching(lambda: stream.block, attention, **options))
-            if self.path == "windows":
-                stack.enter_context(windows.watching(model, self.blocks, lambda: stream.block, attention, **options))
+            at_end.extend(self._hear(lambda: stream.block, attention, stack))
             yield watch
             for finish in at_end:  # calls outside of blocks, or of one whose state nobody is told of
                 finish()
+
+    def _hear(self, running: Running, told: Told, stack: ExitStack) -> list[Callable[[], None]]:
+        """Until the stack ends, attention is told of, by the path of the model; returns what a block's end calls."""
+        model = self.checkpoint.backbone
+        options: Any = {"min_queries": self.min_queries, "keep_weights": self.keep_weights}
+        if self.path == "registry":
+            only = self.tier == "sink"
+            later = device_of(model).type != finite.HOST  # a CPU would gain nothing, and hold more meanwhile
+            recorder = capture.AttentionRecorder(running, told, sink_only=only, later=later, **options)
+            stack.enter_context(capture.recording(model, recorder))
+            return [recorder.finish]
+        if self.path in ("krause", "calls"):
+            stack.enter_context(own_attention.watching(running, told, **options))
+        if self.path == "calls":
+            stack.enter_context(torch_calls.watching(running, told, **options))
+        if self.path == "windows":
+            stack.enter_context(windows.watching(model, self.blocks, running, told, **options))
+        return []
 
     def _check_unchanged(self, model: Any, batch: Any, output: Any) -> None:
         """Asking a model for its weights must not change what it computes: seen on the first sequence of a batch."""
