@@ -23,6 +23,8 @@ from krause_dynamics.checkpoints.attention_call import AttentionCall
 from krause_dynamics.checkpoints.attention_pass import attend
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics
 from krause_dynamics.errors import UnsupportedModel
+from krause_dynamics.forms.attention.call import Call
+from krause_dynamics.interaction.reach import Reach
 
 SDPA, PROJECTED = functional.scaled_dot_product_attention, functional.multi_head_attention_forward
 _PROJECTED = inspect.signature(PROJECTED)
@@ -160,25 +162,24 @@ def _attended(call: dict[str, Any], value: Tensor, **options: Any) -> tuple[Tens
         return attend(query, key, value, mask, call["scale"], read=read, **options)
 
 
-def weights_of_call(call: dict[str, Any]) -> Tensor:
-    """The weights of one call (batch, heads, S, S), in float32 or better; of windows, which are small.
+def as_call(call: dict[str, Any]) -> Call:
+    """A call within windows (batch, heads, S, d) as one of ours, whose weights are the definition's.
 
     Raises:
         UnsupportedModel: A call that is causal, of grouped keys or with dropout, as attention within windows is not.
     """
-    query, key, mask = four_axes(call["query"]), four_axes(call["key"]), call["attn_mask"]
+    query, key, value, mask = (*(four_axes(call[name]) for name in ("query", "key", "value")), call["attn_mask"])
     if call["is_causal"] or call["enable_gqa"] or call["dropout_p"] > 0:
         raise UnsupportedModel(
             "attention within windows that is causal, of grouped keys or with dropout is not recorded; pass "
             "attention=None for the hidden states alone"
         )
-    exact = torch.promote_types(query.dtype, torch.float32)
     scale = query.shape[-1] ** -0.5 if call["scale"] is None else call["scale"]
-    with torch.no_grad():
-        scores = scale * (query.to(exact) @ key.to(exact).mT)
-        if mask is not None:
-            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-        return scores.softmax(-1)
+    if mask is not None:
+        exact = torch.promote_types(query.dtype, torch.float32)
+        admitted = mask.dtype == torch.bool
+        mask = mask.new_zeros(mask.shape, dtype=exact).masked_fill(~mask, -torch.inf) if admitted else mask.to(exact)
+    return Call(query, key, value, scale, False, Reach(), pair_bias=mask, mean_only=True)
 
 
 def _causal(length: int, mask: Any, bias: Any, tokens: int, device: torch.device) -> AttentionCall:

@@ -102,7 +102,7 @@ class _Seen:
             if self.windows.whole:
                 self.told(block, torch_calls.statistics_of_call(call, **self.options))
             else:
-                self._tell(block, torch_calls.weights_of_call(call))
+                self._tell(block, own_attention.weights_of_call(torch_calls.as_call(call)))
 
     def called(self, block: int, call: Call) -> None:
         """Attention of ours was."""
