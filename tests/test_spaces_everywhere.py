@@ -31,6 +31,21 @@ def test_whole_periods_change_nothing(rule, space, rng):
     np.testing.assert_allclose(D.drift(0.0, np.array([[5.05], [0.95]])), [[-0.05], [0.05]], atol=1e-14)
 
 
+@pytest.mark.parametrize("space", [kd.Torus(2.0), kd.Interval(0.0, 2.0, mirror=True)])
+@pytest.mark.parametrize("window", [kd.Window(3, two_sided=True, periodic=True), kd.Window(4, periodic=True)])
+@pytest.mark.parametrize("library", [np.asarray, torch.from_numpy])
+def test_a_ring_of_agents_has_as_many_places_as_agents(space, window, library, rng):
+    """The ring is the network of the same links, however many images the border shows."""
+    x, offset = rng.uniform(0, 2, (9, 1)), np.subtract.outer(np.arange(9), np.arange(9)) % 9
+    ring = kd.Graph((offset <= 1) | (offset == 8) if window.two_sided else offset < 4)
+    ball, x = kd.Within(0.9), library(x)
+    ours, expected = (kd.krause(0.5, ball & part) for part in (window, ring))
+    drifts = [kd.Dynamics(rule, space).drift(0.0, x) for rule in (ours, expected)]
+    np.testing.assert_allclose(*drifts, atol=1e-14)
+    matrices = [kd.operators.matrix(rule, x, space=space) for rule in (ours, expected)]
+    np.testing.assert_allclose(*matrices, atol=1e-14)
+
+
 def test_a_rectangular_box_is_its_periods(rng):
     box, x = kd.Torus((2.0, 1.0)), np.array([[1.9, 0.05], [0.05, 0.95]])
     np.testing.assert_allclose(box.distance(x[0], x[1]), np.hypot(0.15, 0.1))

@@ -34,7 +34,7 @@ class Window(Neighbourhood):
     Attributes:
         size: W, number of admitted sources away from the ends, at least 1.
         two_sided: Centre the window on the query, |i - j| <= (W - 1) / 2; needs an odd W.
-        periodic: Indices live on a ring of as many places as there are sources.
+        periodic: Indices live on a ring of as many places as the sources have; images of one behind a border share its.
         prefix_tokens: Leading sources that stay admitted beside the window (as in StreamingLLM, 2309.17453), to no
             query before their time unless ``two_sided``.
     """
@@ -60,8 +60,9 @@ class Window(Neighbourhood):
         return self.two_sided and not self.prefix_tokens
 
     def admits(self, pairs: Pairs) -> Array:
-        offset, places = pairs.offset, pairs.source_index.shape[-1]
+        offset = pairs.offset
         if self.periodic:
+            places = _places(pairs)
             offset = offset % places
         half = (self.size - 1) // 2
         if self.periodic and self.two_sided:
@@ -78,6 +79,13 @@ class Window(Neighbourhood):
             return "a Window on a ring has no reach; periodic=False has"
         half, first = (self.size - 1) // 2, int(self.prefix_tokens)
         return Reach(half, half, first=first) if self.two_sided else Reach(self.size - 1, 0, first=first)
+
+
+def _places(pairs: Pairs) -> Array:
+    """How many places the sources have, each counted once: integers that broadcast against (..., n, m)."""
+    rising = pairs.xp.sort(pairs.source_index, axis=-1)
+    steps = pairs.xp.astype(rising[..., 1:] != rising[..., :-1], rising.dtype)
+    return (1 + pairs.xp.sum(steps, axis=-1))[..., None, None]
 
 
 @dataclass(frozen=True, eq=False)
