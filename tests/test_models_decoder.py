@@ -11,7 +11,7 @@ import torch
 transformers = pytest.importorskip("transformers")
 
 from krause_dynamics.models import KARM, KARMConfig, KrauseLM, KrauseLMConfig  # noqa: E402
-from krause_dynamics.models.linear import causal_linear  # noqa: E402
+from krause_dynamics.models.linear import causal_linear, features  # noqa: E402
 from tests.model_sizes import PICTURES, WORDS, seeded, words  # noqa: E402
 
 ARMS = {
@@ -100,6 +100,20 @@ def test_weights_are_those_of_the_seed_and_of_the_fields_width():
     torch.testing.assert_close(first["layers.1.attention.krause.log_sigma.weight"].exp(), torch.tensor([2.0]))
     share = first["layers.0.attention.gate.bias"].softmax(0)
     torch.testing.assert_close(share, torch.tensor([0.8, 0.2]))
+
+
+def test_small_features_of_linear_attention_survive_half_precision():
+    """Features near exp(-7), as trained models have them: weights are those of float64 up to rounding."""
+    torch.manual_seed(0)
+    x = (torch.randn(1, 2, 40, 8) - 7.0).bfloat16()
+    exact = torch.nn.functional.elu(x.double()) + 1.0
+    found = features(x)
+    torch.testing.assert_close(found.double(), exact, rtol=2**-8, atol=0.0)  # one rounding to bfloat16
+    values = torch.randn(1, 2, 40, 4)
+    expected = causal_linear(exact, exact, values.double())[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        out = causal_linear(found, found, values)[0]
+    torch.testing.assert_close(out.double(), expected, rtol=0.0, atol=0.05)  # five roundings of numbers of about 1
 
 
 def test_linear_attention_is_its_double_sum():

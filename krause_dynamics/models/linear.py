@@ -76,7 +76,7 @@ class LinearAttention(nn.Module):
             projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q, k = functional.elu(q) + 1.0, functional.elu(k) + 1.0
+        q, k = features(q), features(k)
         if key_valid is not None:
             k = k * key_valid[:, None, :, None]
         past = None if cache is None else cache.state
@@ -85,6 +85,11 @@ class LinearAttention(nn.Module):
             cache.seen, cache.state = cache.seen + x.shape[1], past
         result = self.out_proj(out.transpose(1, 2).flatten(2))
         return (result, linear_weights(q, k)) if return_weights else result
+
+
+def features(x: Tensor) -> Tensor:
+    """``elu(x) + 1``, as ``exp(x)`` below 0: ``exp(x) - 1 + 1`` forgets what is small, in bfloat16 all below 0.002."""
+    return torch.where(x > 0, x + 1.0, x.clamp(max=0.0).exp())
 
 
 def linear_weights(q: Tensor, k: Tensor) -> Tensor:

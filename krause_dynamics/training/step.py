@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import reduce
+from functools import cache, reduce
 from typing import Any
 
 import torch
@@ -30,6 +30,12 @@ def learning_rates(largest: float, steps: int, warmup: int) -> list[float]:
     rise = [largest * (i + 1) / (warmup + 1) for i in range(min(warmup, steps))]
     rest = steps - len(rise)
     return rise + [largest * (1.0 + math.cos(math.pi * i / max(rest, 1))) / 2.0 for i in range(rest)]
+
+
+@cache
+def capture_stream(device: torch.device) -> Any:
+    """The stream of all captures on a card: each further one would keep a workspace of cuBLAS, 66 MiB, for good."""
+    return torch.cuda.Stream(device)
 
 
 class TrainingStep:
@@ -114,7 +120,7 @@ class TrainingStep:
         held = self._held()
         kept = [(x, x.clone()) for x in held]
         generator = torch.cuda.get_rng_state()
-        side = torch.cuda.Stream()
+        side = capture_stream(self.weights[0].device)
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
