@@ -1,15 +1,21 @@
 """Sequences hold their answers where they say, and a stack of windows sees exactly L (W - 1) tokens."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from evidence import logs
-from evidence.long_range.__main__ import ARMS, PRESETS, main
+from evidence.long_range.__main__ import main
+from evidence.long_range.presets import ARMS, PRESETS, Setting
 from evidence.long_range.tasks import IGNORED, Task
-from evidence.long_range.training import Setting, influence, model_of
+from evidence.long_range.training import influence, model_of
 from krause_dynamics import theory
 
+ROOT = Path(__file__).parent.parent
 SETTING = Setting(layers=2, window=5, width=16)
 
 
@@ -82,3 +88,13 @@ def test_the_command_writes_its_tables_and_repeats_nothing(tmp_path, capsys):
     assert "gaussian.window" in capsys.readouterr().out
     main(arguments)
     assert capsys.readouterr().out == ""
+
+
+def test_workers_find_their_jobs_where_the_command_is_the_main_module(tmp_path):
+    """Processes started afresh do not import a package's `__main__`. No time is left, so that they train nothing."""
+    chosen = ["--preset", "tiny", "--tasks", "needle", "--arms", "gaussian.window", "dot.full", "--workers", "2"]
+    command = [sys.executable, "-m", "evidence.long_range", *chosen, "--limit-seconds", "0", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    said = [f"tiny-needle-{arm}-0: later" for arm in ("dot.full", "gaussian.window")]
+    assert sorted(done.stdout.splitlines()) == said

@@ -3,46 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import cos, pi
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from evidence.long_range.presets import Setting
 from evidence.long_range.tasks import IGNORED, Task
 from evidence.plan import Arm
 from krause_dynamics.models import KrauseLM, KrauseLMConfig, parameter_groups
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Size and schedule of a model.
-
-    Attributes:
-        layers: L.
-        window: W keys, the query's own counted.
-        width: d.
-        heads: H.
-        steps: Of AdamW, with a warm-up of a twentieth and a cosine.
-        batch_size: Sequences a step.
-        learning_rate: The largest.
-        tested: Sequences on which answers are counted.
-    """
-
-    layers: int = 3
-    window: int = 16
-    width: int = 64
-    heads: int = 2
-    steps: int = 2000
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    tested: int = 8192
-
-    @property
-    def horizon(self) -> int:
-        """L (W - 1): the largest lag that a stack of windows can see."""
-        return self.layers * (self.window - 1)
 
 
 def model_of(task: Task, arm: str, setting: Setting, seed: int) -> KrauseLM:
