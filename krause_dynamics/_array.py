@@ -177,13 +177,26 @@ def may_look(x: Any) -> bool:
 
 def may_wait(x: Any) -> bool:
     """As `may_look`, but also on a GPU, which is waited for: not while a compiler or a CUDA graph listens."""
+    if is_captured():
+        return False  # of no device: the graph is repeated with other values
     if may_look(x):
         return True
     import torch
 
     if not is_torch(x) or x.device.type != "cuda" or torch.compiler.is_compiling():
         return False
-    return torch._C._functorch.maybe_current_level() is None and not torch.cuda.is_current_stream_capturing()
+    return torch._C._functorch.maybe_current_level() is None
+
+
+def is_captured() -> bool:
+    """Whether a CUDA graph captures what is computed now."""
+    if "torch" not in sys.modules:
+        return False
+    import torch
+
+    if torch.compiler.is_compiling():  # which would not trace the question
+        return False
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 def to_numpy(x: Any) -> np.ndarray:

@@ -19,6 +19,7 @@ from krause_dynamics.models.branches import Gate
 from krause_dynamics.models.gated_masks import heard_of
 from krause_dynamics.models.padding import PADDING, check_cache
 from krause_dynamics.nn import LogSigma, krause_attention
+from krause_dynamics.nn.huggingface.first_tokens import own_window
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 SUFFIX = "_krause"  # names of the published adapters
@@ -56,7 +57,12 @@ class Branch:
     @property
     def neighbourhood(self) -> Neighbourhood:
         """Who is heard."""
-        return Window(self.window) & TopK(self.top_k, ties="keep")
+        return heard_by(self.window, self.top_k)
+
+
+def heard_by(window: int, top_k: int) -> Neighbourhood:
+    """The last W keys, and of them the top-k with all ties."""
+    return Window(window) & TopK(top_k, ties="keep")
 
 
 class KrauseLayer(DynamicSlidingWindowLayer):
@@ -160,7 +166,8 @@ class KrauseBranch(nn.Module):
         **rest: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """The base's forward, then the branch and the gate; returned weights are those of the softmax branch."""
-        branch, padding = self.branch, rest.pop(PADDING, None)
+        branch, told = self.branch, PADDING in rest
+        padding = rest.pop(PADDING, None)
         closed = branch.gate == "closed"
         if past_key_values is not None and not closed:
             add_layers(past_key_values, self.config.num_hidden_layers, branch.window)
@@ -173,11 +180,12 @@ class KrauseBranch(nn.Module):
         )
         if closed:
             return softmax, weights
-        own = getattr(self, "sliding_window", None)
-        if padding is not None and (own is None or own >= branch.window):
-            attention_mask = padding  # causality and the windows are the branch's own
+        window = branch.window
+        if told:  # padding is all that a mask would add, but for a narrower window of the model
+            attention_mask, own = padding, own_window(self)
+            window = window if own is None else min(own, window)
         call = self.krause_call(hidden_states, position_embeddings, attention_mask, past_key_values)
-        krause: Any = krause_attention(*call[:3], branch.neighbourhood, **call[3])
+        krause: Any = krause_attention(*call[:3], heard_by(window, branch.top_k), **call[3])
         krause = self.o_proj_krause(krause.transpose(1, 2).flatten(2))
         return self.gate_proj_krause(softmax, krause), weights
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_mask
 
-from krause_dynamics._array import may_wait
+from krause_dynamics._array import is_captured, may_wait
 
 
 def heard_of(mask: Any, q: Tensor, k: Tensor, seen: int, window: int) -> dict[str, Tensor]:
@@ -24,13 +24,19 @@ def heard_of(mask: Any, q: Tensor, k: Tensor, seen: int, window: int) -> dict[st
     if mask is None:
         return {}
     n, m = q.shape[2], k.shape[2]
-    key, known = (n, m, seen, window), getattr(mask, "_krause_heard", None)
+    key = (n, m, seen, window, is_captured(), _version(mask))
+    known = getattr(mask, "_krause_heard", None)
     if known is not None and known[0] == key:
         return dict(known[1])
     heard = _heard(mask, q, (n, m, seen, window))
     if not torch.compiler.is_compiling():
         mask._krause_heard = key, heard  # one mask serves all layers: it is looked at once a pass
     return heard
+
+
+def _version(mask: Any) -> int:
+    """How often a mask was written to; inference tensors do not count that."""
+    return 0 if not isinstance(mask, Tensor) or torch.compiler.is_compiling() or mask.is_inference() else mask._version
 
 
 def _heard(mask: Any, q: Tensor, sizes: tuple[int, int, int, int]) -> dict[str, Tensor]:

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from krause_dynamics._array import is_captured
+
 Made = TypeVar("Made")
 _read_by_graphs: dict[tuple[Hashable, ...], Any] = {}  # for the life of the process: nobody says when a graph dies
 
@@ -33,7 +35,7 @@ def kept(most: int) -> Callable[[Callable[..., Made]], Callable[..., Made]]:
             found = _read_by_graphs.get((make, *key))
             if found is None:
                 found = recent(*key)
-                if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+                if is_captured():
                     _read_by_graphs[make, *key] = found
             return found  # type: ignore[no-any-return]
 

@@ -7,6 +7,7 @@ where a static cache is longer than what it holds. What has no such form is writ
 
 A compiler cannot look into functions. It is told by their names and by what stands beside them, which is enough for
 causal and sliding masks with padding; chunks, packed rows and queries at places that a tensor tells are written out.
+Where a CUDA graph is captured functions are read as ever, values are not: padding stays padding even if there is none.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from krause_dynamics._array import may_wait
 from krause_dynamics.interaction.reach import Reach
 
 Function = Callable[..., Any]
@@ -112,7 +114,6 @@ def pair_mask(
         `IndexRule` itself, which models hand on as they do a `BlockMask`.
     """
     from transformers.masking_utils import causal_mask_function, sdpa_mask
-    from transformers.utils.import_utils import is_tracing
 
     mask_function = causal_mask_function if mask_function is None else mask_function
     write = partial(
@@ -126,7 +127,11 @@ def pair_mask(
             return _written(write)
         place = Place(q_length, kv_length, q_offset, kv_offset)
         return IndexRule(told, key_valid=_within(attention_mask, place), offset=q_offset - kv_offset)
-    if is_tracing(attention_mask) or is_tracing(q_offset):
+    if (
+        _is_recorded(attention_mask)
+        or _is_recorded(q_offset)
+        or (isinstance(q_offset, Tensor) and not may_wait(q_offset))
+    ):
         return _written(write)
     place = Place(q_length, kv_length, int(q_offset), int(kv_offset))
     found = _read(mask_function, place)
@@ -134,6 +139,20 @@ def pair_mask(
         return _written(write)
     rule = found._replace(key_valid=_valid(attention_mask, place), offset=place.first_query - place.first_key)
     return PairMask.of((batch_size, 1, q_length, kv_length), device, rule, partial(_written, write))
+
+
+def say_everyone(mask: Tensor) -> Tensor:
+    """A mask (batch, tokens) of ones, marked as such for whoever may not look at its values."""
+    if not torch.compiler.is_compiling():
+        mask._krause_everyone = True  # type: ignore[attr-defined]
+    return mask
+
+
+def _is_recorded(x: Any) -> bool:
+    """Whether operations on x are recorded to be run again by others; a CUDA graph runs the same kernels again."""
+    from transformers.utils.import_utils import is_fake_tensor, is_jit_tracing, is_torch_fx_proxy
+
+    return bool(is_jit_tracing() or is_torch_fx_proxy(x) or is_fake_tensor(x))
 
 
 def _written(write: Callable[[], Tensor | None]) -> Tensor:
@@ -165,8 +184,10 @@ def _told(function: Function, beside: dict[str, Any]) -> Reach | None:
 
 def _valid(attention_mask: Tensor | None, place: Place) -> Tensor | None:
     """Which keys are no padding, (batch, m); ``None``: all."""
+    if getattr(attention_mask, "_krause_everyone", False):
+        return None
     valid = _within(attention_mask, place)
-    return None if valid is None or bool(valid.all()) else valid
+    return None if valid is None or (may_wait(valid) and bool(valid.all())) else valid
 
 
 def _within(attention_mask: Tensor | None, place: Place) -> Tensor | None:
@@ -206,7 +227,7 @@ def _chunks(held: Any, place: Place) -> IndexRule | None:
     """Chunks of equal length, counted from the first place; padding on the left moves them."""
     size, moved = held["chunk_size"], held["left_padding"]
     last = place.first_key + place.keys - 1
-    moves = bool((moved != 0).any())
+    moves = not may_wait(moved) or bool((moved != 0).any())
     if moves and (place.first_key or last >= size):  # within the first chunk it moves nobody out of it
         return None
     if place.first_key // size == last // size:
@@ -221,7 +242,7 @@ def _chunks(held: Any, place: Place) -> IndexRule | None:
 def _packed(held: Any, place: Place) -> IndexRule | None:
     """Sequences of one row, numbered in order; those of rows that are packed differently one row behind the other."""
     number = held["packed_sequence_mask"]
-    if not place.is_square:
+    if not place.is_square or not may_wait(number):
         return None
     alike = not bool((number != number[:1]).any())
     rows, packed = (1, number[:1]) if alike else (len(number), number)
