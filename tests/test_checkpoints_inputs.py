@@ -21,6 +21,15 @@ class Letters:
         return {"input_ids": [1, *ids, 2] if add_special_tokens else ids}
 
 
+@pytest.mark.parametrize("shape", [(2, 6), (2, 3, 2), (2, 3, 1, 2)])
+def test_arrays_of_a_file_are_rows_of_values(tmp_path, shape):
+    np.save(tmp_path / "values.npy", np.arange(12, dtype=np.uint8).reshape(shape))
+    assert prepare(tmp_path / "values.npy").sequences == (tuple(range(6)), tuple(range(6, 12)))
+    np.save(tmp_path / "values.npy", np.zeros(shape))
+    with pytest.raises(TypeError, match="must be integers"):
+        prepare(tmp_path / "values.npy")
+
+
 @pytest.mark.parametrize(
     "inputs",
     [

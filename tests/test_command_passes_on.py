@@ -96,6 +96,26 @@ def test_compare_passes_on_what_it_is_given(asked, models, texts, cases, same):
     assert {name: options[name] for name in told} == told
 
 
+def test_compare_shows_models_without_a_tokenizer_token_ids(asked):
+    (given,), options = asked(kd.checkpoints, "compare", "compare", "a", "b", "--token-ids", "values.npy")
+    assert (given, options["inputs"]) == ({"a": "a", "b": "b"}, Path("values.npy"))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((), "either --text FILE or --token-ids FILE"),
+        (("--text", "t.txt", "--token-ids", "i.json"), "either --text FILE or --token-ids FILE"),
+        (("--text", "t.npy"), "token ids go to --token-ids"),
+        (("--token-ids", "t.txt"), "ends in .json or .npy"),
+    ],
+)
+@pytest.mark.parametrize("command", [("analyze", "a"), ("compare", "a", "b")])
+def test_models_are_shown_files_of_one_kind(command, given, words):
+    result = CliRunner().invoke(app, [*command, *given])
+    assert (result.exit_code, words in result.output) == (2, True)
+
+
 def test_compare_refuses_models_and_texts_at_once():
     result = CliRunner().invoke(app, ["compare", "a", "b", "--text", "t", "--text", "u"])
     assert (result.exit_code, "several models or several texts" in result.output) == (2, True)

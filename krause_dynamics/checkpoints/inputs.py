@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from krause_dynamics._files import reading
 from krause_dynamics.checkpoints.token_ids import rows_of
 from krause_dynamics.checkpoints.tokenizing import check_vocabulary, tokenized
 from krause_dynamics.checkpoints.tokens import UNCOUNTED, Tokens, check_company, pieces, rest
@@ -30,8 +31,9 @@ def prepare(
     """Bring inputs of any accepted form to `Tokens`.
 
     Args:
-        inputs: A text or a list of texts; a ``pathlib.Path`` of a text file or of a JSON file (``.json``) with token
-            ids; token ids as a list, a list of lists or an integer array (B, T); a mapping with ``input_ids`` and
+        inputs: A text or a list of texts; a ``pathlib.Path`` of a text file, or of a file with token ids: JSON
+            (``.json``), or an array (``.npy``) whose rows are the sequences (pictures become rows of their values);
+            token ids as a list, a list of lists or an integer array (B, T); a mapping with ``input_ids`` and
             ``attention_mask`` (1 = real token; padding at either end).
         tokenizer: Needed for text; its own special tokens are added.
         context: Longest sequence that the model takes; None = no limit.
@@ -75,6 +77,8 @@ def _read(inputs: Any, pad_token: int | None) -> tuple[list[str] | None, list[li
             )
         if path.suffix == ".json":
             return None, rows_of(_json(path), pad_token)
+        if path.suffix == ".npy":
+            return None, rows_of(_array(path), pad_token)
         return [_text(path)], []
     if isinstance(inputs, str):
         _refuse_file_name(inputs)
@@ -104,6 +108,12 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"inputs: {path} is not JSON ({error}); expected a list of lists of token ids") from None
+
+
+def _array(path: Path) -> np.ndarray:
+    with reading(path):
+        array = np.load(path, allow_pickle=False)
+    return array.reshape(len(array), -1) if array.ndim > 2 else array
 
 
 def _check(

@@ -13,7 +13,8 @@ def tokenized(texts: list[str], tokenizer: Any, length: int | None, most: int | 
     """Texts as ids, cut into sequences of ``length`` tokens, special ones included: ``most`` of them at least."""
     if tokenizer is None:
         raise ValueError(
-            "inputs: text needs a tokenizer and this model came without one; pass tokenizer=, or token ids"
+            "inputs: text needs a tokenizer and this model came without one; pass tokenizer=, save the tokenizer into "
+            "the model's folder, or give token ids (on the command line --token-ids FILE)"
         )
     before, after = _special_tokens(tokenizer)
     inner = None if length is None else length - len(before) - len(after)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from krause_dynamics.command import beside as further
-from krause_dynamics.command.options import answered, check_model, free
+from krause_dynamics.command.options import answered, check_model, files_shown, free
 from krause_dynamics.command.output import Answer, Output, options
 from krause_dynamics.command.own_measures import OWN, with_own_measures
 from krause_dynamics.runs.interrupting import Terminated
@@ -28,7 +28,10 @@ def analyze(
     ],
     text: Annotated[Path | None, typer.Option(help="Text file (UTF-8).")] = None,
     token_ids: Annotated[
-        Path | None, typer.Option(help="JSON file: a list of lists of token ids, or input_ids with attention_mask.")
+        Path | None,
+        typer.Option(
+            help="JSON file: a list of lists of token ids, or input_ids with attention_mask; or .npy: a row a sequence."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for analysis.nc, table.txt and PNG figures.")] = None,
     length: Annotated[
@@ -117,7 +120,7 @@ def _analyze(
     from krause_dynamics.report.rows import csv_text
 
     settings = with_own_measures(settings)
-    inputs = _inputs(text, token_ids)
+    (inputs,) = files_shown([text], [token_ids])
     folder, page = _homes(out, page, beside, output)
     read: Any = model
     sections: list[Any] = []
@@ -184,16 +187,3 @@ def _measures(given: str, on_page: bool) -> str | list[str]:
     if on_page and "all" not in names:
         names.append("merge_tree")
     return names[0] if len(names) == 1 else names
-
-
-def _inputs(text: Path | None, token_ids: Path | None) -> Path:
-    """The one file given, of the kind that its option says."""
-    if text is not None and token_ids is None:
-        if text.suffix == ".json":
-            raise ValueError(f"--text must be a text file, received {str(text)!r}; token ids go to --token-ids")
-        return text
-    if token_ids is not None and text is None:
-        if token_ids.suffix != ".json":
-            raise ValueError(f"--token-ids must be a JSON file (.json), received {str(token_ids)!r}")
-        return token_ids
-    raise ValueError("give either --text FILE or --token-ids FILE")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from krause_dynamics.command.options import answered, check_model
+from krause_dynamics.command.options import answered, check_model, files_shown
 from krause_dynamics.command.output import Answer, Output, options
 from krause_dynamics.command.own_measures import OWN, with_own_measures
 
@@ -22,7 +22,13 @@ def compare(
             "training (checkpoint-500, ...); or one model, for several texts."
         ),
     ],
-    text: Annotated[list[Path], typer.Option(help="Text file (UTF-8); --text A --text B compares texts in one model.")],
+    text: Annotated[
+        list[Path] | None, typer.Option(help="Text file (UTF-8); --text A --text B compares texts in one model.")
+    ] = None,
+    token_ids: Annotated[
+        list[Path] | None,
+        typer.Option(help="Token ids in place of a text (.json or .npy), for models that have no tokenizer."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for comparison.nc, .csv, table.txt and PNG figures.")] = None,
     report: Annotated[
         Path | None,
@@ -53,18 +59,19 @@ def compare(
         "measures": "default",
         "own": tuple(measure or ()),
     }
-    answered(partial(_compare, models, text, (out, report), settings, output), output, "nothing was written")
+    answered(partial(_compare, models, (text or [], token_ids or []), (out, report), settings, output), output, "nothing was written")
 
 
 def _compare(
     models: list[str],
-    texts: list[Path],
+    shown: tuple[list[Path], list[Path]],
     targets: tuple[Path | None, Path | None],
     settings: dict[str, Any],
     output: Output,
 ) -> Answer:
     for model in models:
         check_model(model)
+    files = files_shown(*shown)
     from rich.console import Console
 
     from krause_dynamics import report
@@ -72,7 +79,7 @@ def _compare(
     from krause_dynamics.report.comparison import rows_text
 
     settings = with_own_measures(settings)
-    cases, inputs = _cases(models, texts)
+    cases, inputs = _cases(models, files)
     out, page = targets
     folder = None if out is None else report.check_folder(out)
     if page is not None:
@@ -80,7 +87,7 @@ def _compare(
         output.may_write(*(page.with_suffix(ending) for ending in (page.suffix, ".csv", ".nc")))
     output.may_write(folder, way_out="--out names another folder")
     comparison = run(cases, progress=output.progress, **inputs, **settings)
-    told = {"command": "krause compare", "models": models, "texts": list(map(str, texts))}
+    told = {"command": "krause compare", "models": models, "texts": list(map(str, files))}
     written = [] if folder is None else report.write_comparison(comparison, folder, told, ending=output.format)
     if page is not None:
         written += report.write_comparison_page(comparison, page, told)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +16,7 @@ from krause_dynamics.command.output import Answer, Output
 from krause_dynamics.errors import printable
 from krause_dynamics.runs import interrupting
 
+TOKEN_IDS = (".json", ".npy")  # endings of files of token ids
 BUNDLED = ("smollm2-135m", "rxn-albert")  # names that `kd.analyze` knows itself
 Settings = Annotated[
     list[str] | None,
@@ -92,6 +93,24 @@ def check_model(name: str) -> None:
     folders = [str(path.parent) for path in Path(name).parent.glob("*/config.json")]
     if near := get_close_matches(name, [*BUNDLED, *folders], n=1, cutoff=0.75):
         raise ValueError(f"model: there is no {name!r}; did you mean {near[0]!r}?")
+
+
+def files_shown(texts: Sequence[Path | None], token_ids: Sequence[Path | None]) -> list[Path]:
+    """The files that models are shown, of the kind that their option says.
+
+    Raises:
+        ValueError: Neither texts nor token ids, both, or a file of the other kind.
+    """
+    given, ids = [path for path in texts if path is not None], [path for path in token_ids if path is not None]
+    if bool(given) == bool(ids):
+        raise ValueError("give either --text FILE or --token-ids FILE")
+    for path in given:
+        if path.suffix in TOKEN_IDS:
+            raise ValueError(f"--text must be a text file, received {str(path)!r}; token ids go to --token-ids")
+    for path in ids:
+        if path.suffix not in TOKEN_IDS:
+            raise ValueError(f"--token-ids must be a file that ends in .json or .npy, received {str(path)!r}")
+    return given or ids
 
 
 def answered(call: Callable[[], Answer | str], output: Output, go_on: str | Callable[[], str] = "") -> None:
