@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import krause_dynamics as kd
+from tests.grey import confused
 from tests.keywords import (
     figures,
     results,
@@ -132,6 +133,7 @@ def words() -> Iterator[str]:
         for ax in figure.axes:
             yield from (f"  {line}" for line in _of_axes(ax))
         yield from _beyond(figure)
+        yield from (f"  {line}" for line in confused(figure))
         plt.close(figure)
 
 

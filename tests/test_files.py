@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import h5py
@@ -85,21 +86,31 @@ def test_the_error_of_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path
     assert target.read_bytes() == b"old"
 
 
-def test_what_a_killed_writer_left_goes_and_other_files_stay(tmp_path):
+@pytest.mark.parametrize("target", ["a.npz", "another.npz"])  # who was killed may never write the same file again
+def test_what_a_killed_writer_left_goes_and_other_files_stay(tmp_path, target):
     number = os.fork()
     if number == 0:
         with _files.replacing(tmp_path / "a.npz"):
             os._exit(0)
     os.waitpid(number, 0)
     (left,) = tmp_path.iterdir()
-    mine = tmp_path / ".write-test"
-    mine.write_text("mine")
-    (tmp_path / "a.npz.part").write_text("mine too")
-    RUN.save(tmp_path / "a.npz")
+    host = left.name.split("-")[2]
+    elsewhere = tmp_path / left.name.replace(host, f"{int(host, 16) ^ 1:08x}")
+    at_work = tmp_path / left.name.replace(str(number), str(os.getpid()))
+    for name in (elsewhere.name, at_work.name, ".write-test", "a.npz.part", ".part-mine"):
+        (tmp_path / name).write_text("mine")
+    RUN.save(tmp_path / target)
     assert left.exists()  # it might be of a process that has just ended
-    os.utime(left, (0, 0))
-    RUN.save(tmp_path / "a.npz")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".write-test", "a.npz", "a.npz.part"]
+    an_hour_ago = time.time() - 3600
+    for path in tmp_path.iterdir():
+        os.utime(path, (an_hour_ago, an_hour_ago))
+    RUN.save(tmp_path / target)
+    assert [path.exists() for path in (left, elsewhere, at_work)] == [False, True, True]
+    os.utime(elsewhere, (0, 0))
+    RUN.save(tmp_path / target)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        [".part-mine", at_work.name, ".write-test", "a.npz.part", target]
+    )
 
 
 def test_pipes_and_devices_are_neither_replaced_nor_waited_for(tmp_path):

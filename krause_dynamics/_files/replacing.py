@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import secrets
 import stat
 import tempfile
@@ -16,6 +17,10 @@ from pathlib import Path
 
 NO_FOLDER = "the folder does not exist"
 LEFT_ALONE = 60.0  # seconds for which what a dead process left is not touched: its clock may be another one
+DAY = 86400.0  # seconds after which no writer of any host can still be at work on a file
+NEIGHBOUR = re.compile(
+    r"\.part-[0-9a-f]{8}-(?P<host>[0-9a-f]{8})-(?P<process>\d{1,9})-[0-9a-f]{8}-"
+)  # as `replacing` names
 LONGEST = 100  # characters of the target's name in that of its neighbour: file systems allow 255 in all
 
 
@@ -70,13 +75,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A new empty file beside the target to write to, which replaces the target at the end, or goes.
 
     A kill leaves the old file or the new one, two writers each write a file of their own, a symbolic link stays one,
-    and the permissions are those of the old file. What a killed writer left is removed by the next one. The error of a
+    and the permissions are those of the old file. What a killed writer left is removed by the next one in that folder,
+    of another host after a day. The error of a
     full disk names the target.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise UnwritableTarget(f"{path} is no regular file; it was left as it is: choose another path")
-    _remove_leftovers(target)
+    _remove_leftovers(target.parent)
     beside = target.with_name(f"{_prefix(target)}{os.getpid()}-{secrets.token_hex(4)}-{target.name[-LONGEST:]}")
     os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # the user's mask applies, as to any file
     try:
@@ -107,16 +113,22 @@ def _to_disk(path: Path) -> None:
 
 def _prefix(target: Path) -> str:
     """How names of files beside a target begin: hidden, of this target and this host."""
-    return f".part-{zlib.crc32(os.fsencode(target.name)):08x}-{zlib.crc32(platform.node().encode()):08x}-"
+    return f".part-{zlib.crc32(os.fsencode(target.name)):08x}-{_host()}-"
 
 
-def _remove_leftovers(target: Path) -> None:
-    """What processes of this host that are no more left beside the target."""
-    prefix = _prefix(target)
-    for left in target.parent.glob(f"{prefix}*"):
-        number = left.name.removeprefix(prefix).partition("-")[0]
+def _host() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What processes that are no more left in the folder: who was killed may never write the same target again."""
+    for left in folder.glob(".part-*"):
+        if not (named := NEIGHBOUR.match(left.name)):
+            continue
         with contextlib.suppress(OSError):
-            if number.isdigit() and not _is_alive(int(number)) and time.time() - left.stat().st_mtime > LEFT_ALONE:
+            age = time.time() - left.stat().st_mtime
+            gone = named["host"] == _host() and not _is_alive(int(named["process"])) and age > LEFT_ALONE
+            if gone or age > DAY:  # numbers of processes of another host say nothing here
                 left.unlink()
 
 

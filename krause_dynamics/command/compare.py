@@ -59,7 +59,11 @@ def compare(
         "measures": "default",
         "own": tuple(measure or ()),
     }
-    answered(partial(_compare, models, (text or [], token_ids or []), (out, report), settings, output), output, "nothing was written")
+    answered(
+        partial(_compare, models, (text or [], token_ids or []), (out, report), settings, output),
+        output,
+        "nothing was written",
+    )
 
 
 def _compare(

@@ -94,6 +94,7 @@ def _draw(ax: Axes, case: Case, quantity: str, relative: bool, line: dict[str, A
         if quantity in EVEN and not relative and not case.name and branch != "mixed":
             places, even, _ = mean_and_spread(one[EVEN[quantity]], "block")
             faint: dict[str, Any] = {"linestyle": ":", "linewidth": 1.2, "color": drawn.get_color()}
+            faint |= {"marker": drawn.get_marker(), "markersize": 4, "markerfacecolor": "none"}
             ax.plot(places, even, label=f"even, in reach of {branch}", **faint)
 
 

@@ -20,6 +20,7 @@ from krause_dynamics.plots.words import legend_above, upright
 
 FORECAST = Named("kd.checkpoints.forecast", ("side", "contraction", "winning_mode", "clusters"))
 OF_SEQUENCES = {"winning_mode": "winning mode (degree)", "clusters": "clusters of tokens"}
+SHAPES = "os^D"  # of several models, whose colours a grey print makes alike
 
 
 @reads(dataset=FORECAST, ax=ON, quantity=Word(("contraction", *OF_SEQUENCES)))
@@ -53,6 +54,7 @@ def _over_blocks(ax: Axes, case: Case, number: int, quantity: str, artist: dict[
         label = f"{case.label}, {side}" if case.name else side
         colour = number if case.name else ("measured", "predicted").index(side)  # of one, each side has its own
         look: dict[str, Any] = {"color": f"C{colour}", "linestyle": dash, "label": label, "zorder": 2.5}
+        look |= {"marker": SHAPES[number % 4], "markersize": 4} if case.name else {}
         draw(ax, *mean_and_spread(case.data[quantity].sel(side=side), "block"), **(look | artist))
 
 
@@ -62,7 +64,7 @@ def _of_sequences(ax: Axes, case: Case, number: int, quantity: str, artist: dict
     counted = Counter(map(tuple, pairs[np.isfinite(pairs).all(-1)].tolist()))
     places = np.array(list(counted)).reshape(-1, 2)
     look: dict[str, Any] = {
-        "s": 25.0 * np.array(list(counted.values())), "marker": "os^D"[number % 4], "color": f"C{number}",
+        "s": 25.0 * np.array(list(counted.values())), "marker": SHAPES[number % 4], "color": f"C{number}",
         "alpha": 0.8, "zorder": 2.5,
     }  # fmt: skip
     ax.scatter(*places.T, **(look | artist))
