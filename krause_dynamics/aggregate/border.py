@@ -21,7 +21,18 @@ def as_points(name: str, x: Any) -> Array:
     points = points[:, None] if points.ndim == 1 else points
     if points.ndim < 2 or points.shape[-1] == 0 or points.shape[-2] == 0:
         raise ValueError(f"{name} must have shape (n,) or (..., n, d) with n, d >= 1, got {tuple(points.shape)}")
+    check_some(name, points)
     return points
+
+
+def check_some(name: str, points: Array) -> None:
+    """A batch holds at least one run.
+
+    Raises:
+        ValueError: None.
+    """
+    if 0 in tuple(points.shape):
+        raise ValueError(f"{name} must hold at least one run in its leading axes, got shape {tuple(points.shape)}")
 
 
 def check_parameters(interaction: Interaction, request: Request) -> None:
@@ -81,6 +92,7 @@ def check_finite(request: Request) -> None:
     """
     if is_torch(request.queries) and request.queries.device.type != "cpu":
         return  # asking a GPU for the answer would stall it at every call
+    check_some("queries", request.queries)
     _check_points(request, "queries", request.queries)
     if request.sources is not request.queries:
         _check_points(request, "sources", request.sources)

@@ -10,6 +10,7 @@ import numpy as np
 from krause_dynamics._array import Array, all_finite, is_torch, like, namespace
 from krause_dynamics.aggregate import plan_request
 from krause_dynamics.dynamics.heads import Heads, check_images
+from krause_dynamics.dynamics.returned import returned
 from krause_dynamics.interaction import Aggregate, Interaction, Request, reference
 from krause_dynamics.interaction.steps import ManySteps, Scheme, Steps
 from krause_dynamics.spaces import Space
@@ -131,9 +132,9 @@ class Drift:
         """Velocity of every particle, (*batch, n, d); arguments as in `Dynamics.drift`."""
         result = self._velocity(t, x, self._relative)
         if self._response is not None:
-            result = self._response(t, x, result)
+            result = returned("response", self._response(t, x, result), x)
         if self._external is not None:
-            result = result + self._external(t, x)
+            result = result + returned("external", self._external(t, x), x, broadcasts=True)
         if project:
             result = self.space.project(x, result)
         return result if self._fixed is None else self.hold(x, result)
@@ -194,7 +195,7 @@ class Drift:
 
     def _request(self, t: float, x: Array, rule: Interaction) -> tuple[Request, Array]:
         """Arguments of the one operation, and each particle's own value."""
-        y = x if self._read is None else self._read(x)
+        y = x if self._read is None else returned("read", self._read(x), x)
         y = self.space.wrap(y) if self.has_images else y
         masses = self._uniform if self.log_mass is None and not rule.normalised else self.log_mass
         queries = keys = values = y

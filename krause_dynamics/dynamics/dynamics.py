@@ -13,6 +13,7 @@ from krause_dynamics._value import Value, later
 from krause_dynamics.aggregate import as_points
 from krause_dynamics.dynamics.drift import Drift
 from krause_dynamics.interaction import Interaction
+from krause_dynamics.interaction.rules import check_rule
 from krause_dynamics.spaces import Euclidean, Space
 
 Matrix = Any  # (d', d), (heads, d', d), or a function of time returning one
@@ -35,7 +36,8 @@ class Dynamics(Value):
         key: K, likewise.
         value: V, (d, d) or (heads, d, d), likewise.
         relative: Drift towards the mean or along it; by default the space's habit (True in flat spaces).
-        external: A drift of its own, ``external(t, x) -> (..., n, d)``; for example towards a truth.
+        external: A drift of its own, ``external(t, x) -> (..., n, d)``, or (d,) for all alike; for example towards a
+            truth.
         fixed: Boolean (n,): stubborn particles, heard but never moved.
         noise: sigma of the Brownian term, in units of position / sqrt(time).
         read: What the interaction sees of a position (pre-norm: ``space.retract``); identity by default.
@@ -74,7 +76,11 @@ class Dynamics(Value):
 
     def rule_at(self, t: float) -> Interaction:
         """The interaction in force at time ``t``."""
-        return self.rule if isinstance(self.rule, Interaction) else self.rule(t)
+        if isinstance(self.rule, Interaction):
+            return self.rule
+        rule = self.rule(t)
+        check_rule(rule)
+        return rule
 
     def bind(self, x: Array, log_mass: Array | None = None, *, impl: str = "auto") -> Drift:
         """The drift of states like ``x`` (shape, library, dtype), with the form chosen once: for loops.

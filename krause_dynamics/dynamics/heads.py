@@ -25,12 +25,29 @@ class Heads(NamedTuple):
         """Queries, keys and values of positions: (..., n, d), or all (..., heads, n, d) where some matrix has heads."""
         matrices = [m(t) if callable(m) else m for m in self]
         heads = any(getattr(m, "ndim", 0) >= 3 for m in matrices)
-        query, key, value = (_apply(m, y, heads) for m in matrices)
-        return query, key, value
+        query, key = (_apply(m, y, heads) for m in matrices[:2])
+        return query, key, _square(matrices[2], y, heads)
 
     def values(self, t: float, y: Array) -> Array:
         """Values of further sources."""
-        return _apply(self.value(t) if callable(self.value) else self.value, y, heads=False)
+        return _square(self.value(t) if callable(self.value) else self.value, y, heads=False)
+
+
+def _square(matrix: Any, y: Array, heads: bool) -> Array:
+    """Values, of which a drift is made: one row of V for each coordinate, or a single one would move them all alike."""
+    values = _apply(matrix, y, heads)
+    check_square(values.shape[-1], y.shape[-1])
+    return values
+
+
+def check_square(rows: int, d: int) -> None:
+    """A value matrix has a row for each coordinate.
+
+    Raises:
+        ValueError: More or fewer.
+    """
+    if rows != d:
+        raise ValueError(f"value must have shape (d, d) or ([*batch,] heads, d, d) with d = {d}, got {rows} rows")
 
 
 def check_images(query: Any, key: Any) -> None:

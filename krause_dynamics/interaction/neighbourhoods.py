@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
+
 from krause_dynamics._arguments import COUNT, COUNT_OR_ZERO, FLAG, POSITIVE_PARAMETER
 from krause_dynamics._array import Array, like
 from krause_dynamics._value import Value, later
@@ -117,7 +119,9 @@ class Within(Neighbourhood):
             distance = pairs.xp.abs(pairs.queries[..., :, None, 0] - pairs.sources[..., None, :, 0])
             return distance <= radius if self.closed else distance < radius
         squared = direct(pairs.queries, pairs.sources)
-        return squared <= radius**2 if self.closed else squared < radius**2
+        with np.errstate(over="ignore"):  # a square beyond the dtype is infinite: everybody is within
+            bound = radius**2
+        return squared <= bound if self.closed else squared < bound
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from krause_dynamics._array import Array, is_torch, like
 from krause_dynamics.interaction.neighbourhoods import Everyone, Pairs
 from krause_dynamics.interaction.request import Aggregate, Prepared, Request
 from krause_dynamics.interaction.rules import Interaction
+from krause_dynamics.interaction.scores import bounded
 
 NEVER = -float("inf")
 
@@ -102,7 +103,7 @@ def _scores(interaction: Interaction, request: Request) -> Array:
     if interaction.pair_bias is not None:
         scores = scores + _pair_bias(interaction, request)
     if request.log_mass is None and isinstance(interaction.neighbourhood, Everyone):
-        return scores
+        return bounded(interaction.score, scores)
     pairs = Pairs(xp, request.queries, sources, request.query_index, request.source_index)
     allowed = interaction.neighbourhood.admits(pairs)
     if request.log_mass is not None:
@@ -113,7 +114,7 @@ def _scores(interaction: Interaction, request: Request) -> Array:
         chosen = scores.detach() if is_torch(scores) else scores
         stays = interaction.top_k.select(xp, chosen, request.query_index, request.source_index)
         scores = xp.where(stays, scores, nobody)
-    return scores
+    return bounded(interaction.score, scores)
 
 
 def _pair_bias(interaction: Interaction, request: Request) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._arguments import FLAG, Is, reads
-from krause_dynamics._array import to_numpy
+from krause_dynamics._array import may_look, to_numpy
 from krause_dynamics._value import Value
 from krause_dynamics.interaction.neighbourhoods import Everyone, Neighbourhood, TopK, Within
 from krause_dynamics.interaction.scores import DotProduct, Flat, Gaussian, Score
@@ -25,8 +25,8 @@ class Interaction(Value):
         score: Log-affinity of a pair.
         neighbourhood: Who is admitted; join several with ``&``.
         normalised: ``True``: row-stochastic, the drift is A; ``False``: per capita, the drift is Z A with masses 1/n.
-        pair_bias: Optional log-weights of index pairs, broadcastable to (*batch, N, N), added to the score
-            (graph weights, relative positions). It takes part in the ranking of `TopK`.
+        pair_bias: Optional log-weights of index pairs, broadcastable to (*batch, N, N), numbers or -inf, added to the
+            score (graph weights, relative positions). It takes part in the ranking of `TopK`.
     """
 
     score: Score
@@ -102,6 +102,8 @@ def _check_bias(bias: Any) -> None:
             f"pair_bias must be an array of log-weights of pairs (..., n, m), got {bias!r}; a mask of booleans is "
             "np.where(mask, 0.0, -np.inf)"
         )
+    if may_look(bias) and not bool((bias < float("inf")).all()):
+        raise ValueError("pair_bias must hold numbers or -inf (a pair that does not hear), got NaN or +infinity")
 
 
 def check_rule(rule: Any) -> None:

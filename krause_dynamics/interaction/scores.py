@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from krause_dynamics._arguments import PARAMETER, POSITIVE_PARAMETER
-from krause_dynamics._array import Array, like, to_numpy
+from krause_dynamics._array import Array, like, may_look, to_numpy
 from krause_dynamics._value import Value, later
 from krause_dynamics.interaction.distance import direct, products, squared_distances
 
@@ -99,6 +99,20 @@ def inverse_square(x: Any) -> Any:
             return x**-2
     except (OverflowError, ZeroDivisionError):
         return float("inf")
+
+
+def bounded(score: Score, logs: Array) -> Array:
+    """Scores of pairs that hear each other; those of a user's function may be infinite, which makes every mean NaN.
+
+    Raises:
+        ValueError: Infinity or NaN.
+    """
+    if score.coefficients() is None and may_look(logs) and not bool((logs < float("inf")).all()):
+        raise ValueError(
+            f"affinities must be finite where one hears the other, got infinity from {score!r}; if it is that of the "
+            "own position, leave it out with kd.Others()"
+        )
+    return logs
 
 
 def _column(parameter: Any, reference: Array) -> Array:
@@ -230,6 +244,11 @@ class Radial(Score):
         safe = xp.where(squared > 0, squared, xp.ones_like(squared))
         distance = xp.where(squared > 0, xp.sqrt(safe), xp.zeros_like(squared))
         affinity = self.phi(distance)
+        if tuple(getattr(affinity, "shape", ())) != tuple(distance.shape):
+            raise ValueError(
+                f"phi must return an affinity for each distance, shape {tuple(distance.shape)}, got {affinity!r:.80}; "
+                "where all count alike take kd.Flat()"
+            )
         if not bool(xp.all(affinity >= 0)):
             raise ValueError("phi must return non-negative affinities without NaN; check the influence function")
         positive = affinity > 0

@@ -11,7 +11,8 @@ import numpy as np
 from krause_dynamics._array import to_numpy
 from krause_dynamics.aggregate import Plan, plan
 from krause_dynamics.dynamics import Dynamics, velocity
-from krause_dynamics.dynamics.heads import check_images
+from krause_dynamics.dynamics.heads import check_images, check_square
+from krause_dynamics.dynamics.returned import returned
 from krause_dynamics.errors import UnsupportedImplementation
 from krause_dynamics.interaction import Aggregate, Interaction, Request, Within
 from krause_dynamics.mean_field.cells import Cells, CircleCells, LatitudeCells
@@ -84,14 +85,14 @@ class Velocity:
         results = []
         for k, part in enumerate(self.parts):
             log_mass = log_of(self._share(part, mass, slopes))[part.owner] + part.log_share
-            request = Request(np, self.queries, part.points, _apply(dynamics.value, part.values, t), log_mass)
+            request = Request(np, self.queries, part.points, _values(dynamics.value, part.values, t), log_mass)
             self.plans[k] = self.plans[k].under(rule, request)
             results.append(self.plans[k].prepared(request))
         drift = self._drift(t, rule, Aggregate.joined(results))
         if dynamics.response is not None:
-            drift = np.asarray(dynamics.response(t, self.points, drift))
+            drift = returned("response", dynamics.response(t, self.points, drift), drift)
         if dynamics.external is not None:
-            drift = drift + dynamics.external(t, self.points)
+            drift = drift + returned("external", dynamics.external(t, self.points), drift, broadcasts=True)
         return self.cells.speed(self.where, drift)
 
     def _share(self, part: Sources, mass: np.ndarray, slopes: np.ndarray) -> np.ndarray:
@@ -102,13 +103,19 @@ class Velocity:
 
     def _drift(self, t: float, rule: Interaction, heard: Aggregate) -> np.ndarray:
         relative, value = self.dynamics.is_relative, self.dynamics.value
-        own = _apply(value, self.points[:, : heard.mean.shape[-1]], t) if relative else None
+        own = _values(value, self.points[:, : heard.mean.shape[-1]], t) if relative else None
         return np.asarray(velocity(rule, heard, own, np))
 
 
 def _apply(matrix: Any, points: np.ndarray, t: float) -> np.ndarray:
     matrix = matrix(t) if callable(matrix) else matrix
     return points if matrix is None else points @ to_numpy(matrix).astype(np.float64).T
+
+
+def _values(matrix: Any, points: np.ndarray, t: float) -> np.ndarray:
+    values = _apply(matrix, points, t)
+    check_square(values.shape[-1], points.shape[-1])
+    return values
 
 
 def _face_points(cells: Cells, where: np.ndarray) -> np.ndarray:

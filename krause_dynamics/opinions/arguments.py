@@ -66,8 +66,11 @@ def opinions(x0: Any) -> np.ndarray:
     if not np.isfinite(points).all():
         raise ValueError("x0 must be finite, got NaN or infinity; take those agents out")
     with np.errstate(over="ignore"):
-        if not np.isfinite(np.ptp(points, axis=0)).all():
-            raise ValueError("x0 must have a range that floats can hold; divide opinions and radius by a common factor")
+        if not (np.isfinite(np.ptp(points, axis=0)) & np.isfinite(2 * np.abs(points).max(axis=0))).all():
+            raise ValueError(
+                "x0 must have a range, and sums of two opinions, that floats can hold; divide opinions and radius by a "
+                "common factor"
+            )
     return points.astype(np.float64)
 
 

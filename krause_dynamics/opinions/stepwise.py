@@ -9,6 +9,7 @@ import numpy as np
 from krause_dynamics._array import Array
 from krause_dynamics.aggregate import plan
 from krause_dynamics.dynamics import target
+from krause_dynamics.dynamics.returned import returned
 from krause_dynamics.forms.near.ball import Ball
 from krause_dynamics.opinions.disturbances import TruthSeeking
 from krause_dynamics.opinions.model import Model
@@ -83,7 +84,7 @@ class Stepwise(Stepper):
         if isinstance(external, TruthSeeking):
             new = external.mix(new)
         elif external is not None:
-            new = new + external(int(t), x)
+            new = new + returned("external", external(int(t), x), x, broadcasts=True)
         return new if self.model.fixed is None else np.where(self.model.fixed[:, None], x, new)
 
     def _log_mass(self, x: np.ndarray) -> np.ndarray | None:

@@ -9,7 +9,7 @@ import numpy as np
 from krause_dynamics.forms.near import fixed_point, near_kernels, tree
 from krause_dynamics.forms.near.ball import Ball
 from krause_dynamics.forms.near.search import search
-from krause_dynamics.interaction.scores import Flat, Score
+from krause_dynamics.interaction.scores import Flat, Score, bounded
 
 FLAT_BLOCK, SCORED_BLOCK = 1 << 16, 1 << 10  # queries at once: bounds the memory for ranges, and for lists of pairs
 
@@ -89,7 +89,7 @@ def _scored_means(score: Score, xp: Any, entry: Entry) -> tuple[np.ndarray, np.n
         members, bounds = pairs_of(columns, found.structure.points, limits, *ranges[:4], own[block])
         heard, owner = places[members], np.repeat(block, np.diff(bounds))
         # The score sees each pair as one query and one source, so there is no second definition of it here.
-        logs = score(xp, entry.queries[owner][:, None, :], entry.sources[heard][:, None, :])[:, 0, 0]
+        logs = bounded(score, score(xp, entry.queries[owner][:, None, :], entry.sources[heard][:, None, :])[:, 0, 0])
         logs = logs + entry.logs[heard]
         positive = logs > -np.inf
         logs, owner, heard = logs[positive], owner[positive], heard[positive]

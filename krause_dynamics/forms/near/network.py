@@ -14,6 +14,7 @@ import numpy as np
 from krause_dynamics._array import Array, device, is_torch, like
 from krause_dynamics.forms.near.ball import Ball
 from krause_dynamics.interaction import Aggregate, Graph, Interaction, Others, Prepared, Request, Within
+from krause_dynamics.interaction.scores import bounded
 
 WORTH, WORTH_FLAT = 1 << 13, 1 << 8  # pairs from which links are worth it
 NEVER = -float("inf")
@@ -78,7 +79,8 @@ class _Links:
         if admitted is not None:
             owner, heard = owner[admitted], heard[admitted]
         x, y = request.queries[owner], request.sources[heard]
-        logs = self.interaction.score(xp, x[:, None, :], y[:, None, :])[:, 0, 0]
+        score = self.interaction.score
+        logs = bounded(score, score(xp, x[:, None, :], y[:, None, :])[:, 0, 0])
         if request.log_mass is not None:
             logs = logs + request.log_mass[heard]
         shift = _largest(logs, owner, n)
