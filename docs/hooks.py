@@ -22,6 +22,7 @@ FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$([^$\n]+?)\$(?!\w)", re.DOTAL
 CODE = re.compile(r"(```.*?```|``[^\n]*?``|`[^`\n]*`)", re.DOTALL)
 TAGS = re.compile(r"(<pre\b.*?</pre>|<code\b.*?</code>|<script\b.*?</script>|<style\b.*?</style>|<[^>]*>)", re.DOTALL)
 MATHJAX = re.compile(r"<script[^>]*mathjax[^>]*>\s*</script>", re.IGNORECASE)
+PICTURE = re.compile(r'<p>(<img [^>]*?src="([^"]+)"[^>]*>)</p>')
 NOTEBOOK = re.compile(r'(href="(?!\w+:)[^"#]+)\.ipynb')
 
 # Tables of benchmarks/results, in the order in which the site shows them.
@@ -59,9 +60,12 @@ def on_page_markdown(markdown: str, **rest: Any) -> str:
 
 
 def on_page_content(html_of_page: str, page: Any, **rest: Any) -> str:
-    """In notebooks too formulas become MathML, in place of a script from elsewhere, and links lead to pages."""
+    """In notebooks too formulas become MathML, in place of a script from elsewhere, and links lead to pages.
+
+    On other pages a picture that stands alone leads to itself, so that a telephone shows it large.
+    """
     if not page.file.src_uri.endswith(".ipynb"):
-        return html_of_page
+        return PICTURE.sub(r'<p><a href="\2">\1</a></p>', html_of_page)
     parts = TAGS.split(MATHJAX.sub("", html_of_page))
     drawn = [part if i % 2 else FORMULA.sub(_drawn, part) for i, part in enumerate(parts)]
     return NOTEBOOK.sub(r"\1.html", "".join(drawn))

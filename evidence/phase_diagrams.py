@@ -32,7 +32,9 @@ def draw_phase_diagrams() -> None:
         plots.order_over_noise(over_noise, ax=axes["noise"])
         axes["noise"].set_title(f"noisy bounded confidence\n(dots: 150 particles, median difference {apart:.2f})")
         plots.clusters_over_beta(over_beta, ax=axes["clusters"])
-        axes["clusters"].set_title("clusters of softmax attention on the circle, 150 tokens from a lattice")
+        axes["clusters"].set_title(
+            "clusters of softmax attention on the circle, 150 tokens (winning mode: fastest in linear theory)"
+        )
         parameters = {"command": COMMAND, **over_beta.attrs, "noise_run": dict(over_noise.attrs)}
         plots.save_figure(fig, FOLDER / "phase_diagrams.png", parameters)
 
@@ -49,9 +51,11 @@ def draw_bifurcations() -> None:
         rings = {"s": 30, "color": "none", "edgecolors": "C2", "linewidths": 1.0}
         plots.clusters_over_length(density, ax=axes["discrete"], **rings)
         axes["discrete"].set_title("discrete time (rings: map of the density;\ndashed: consensus lost, found, lost)")
-        plots.clusters_over_length(flow, ax=axes["flow"]).set_title("continuous time, per capita")
+        plots.clusters_over_length(flow, ax=axes["flow"])
+        axes["flow"].set_title("continuous time, per capita\n(left and here: area of a dot = mass)")
         plots.cluster_numbers_over_length(discrete, ax=axes["numbers"])
-        plots.cluster_numbers_over_length(flow, ax=axes["numbers"]).set_title("number of clusters")
+        plots.cluster_numbers_over_length(flow, ax=axes["numbers"])
+        axes["numbers"].set_title("number of clusters (dotted: the spacing that a front selects in linear theory)")
         plots.save_figure(fig, FOLDER / "bifurcations.png", {"command": COMMAND, "count": 100_001})
 
 
@@ -70,11 +74,11 @@ def draw_fragmented_consensus() -> None:
     lifetime = theory.gaussian_lifetime(DISTANCE)
     runs = {name: kd.simulate(kd.Dynamics(rule), two_groups(), 2 * lifetime, dt=0.1) for name, rule in rules.items()}
     with plots.style():
-        fig, axes = plt.subplots(1, 3, figsize=(11, 3.4))
+        fig, axes = plt.subplots(1, 3, figsize=(11, 3.6))
         for number, (ax, (name, run)) in enumerate(zip(axes, runs.items(), strict=False)):
             plots.opinions(run, ax=ax, color=f"C{number}")
             ax.set(xscale="log", xlim=(0.1, run.times[-1]), xlabel="time (logarithmic)", ylabel="position")
-            ax.set_title(f"Gaussian rule, sigma = {SIGMA:g}: {name}")
+            ax.set_title(f"Gaussian rule, sigma = {SIGMA:g}: {name}\n(thick: opinions that have met, by their number)")
             group = run.positions[:, :MEMBERS, 0].std(axis=1)
             line = {"label": name, "color": f"C{number}", "linestyle": ("-", "--")[number]}
             axes[2].plot(run.times, group / group[0] * np.exp(run.times), **line)
@@ -85,7 +89,7 @@ def draw_fragmented_consensus() -> None:
         measured = float(np.interp(-gap[start] / 2, -gap, runs["everyone"].times))
         axes[1].legend(title=f"half as far apart at\n{measured:.1f} measured", loc="center left")
         axes[2].set(xlim=(0, 20), ylim=(0.9, 1.3), xlabel="time", ylabel="width x exp(t) / first width")
-        axes[2].set_title("width of the left group (flat: rate 1)")
+        axes[2].set_title("width of the left group\n(flat: shrinks like exp(-t))")
         axes[2].legend()
         told = {"command": COMMAND, "seed": 0, "distance": DISTANCE, "radius": REACH, "sigma": SIGMA}
         told |= {"predicted": predicted, "measured": measured}

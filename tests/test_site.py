@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from fontTools.ttLib import TTFont
 
 from tests.browsing import browse, browser, titled
 
@@ -106,6 +109,23 @@ def test_no_page_shows_markup():
         if word in page.read_text(encoding="utf-8")
     }
     assert shown == set()
+
+
+def test_the_font_of_formulas_has_every_letter_and_the_table_that_sets_indices():
+    """Telephones have no font of mathematics; ``<mi>x</mi>`` is drawn as the italic letter of mathematics."""
+    with TTFont(SITE / "assets" / "formulas.woff") as font:
+        known, tables = set(font.getBestCmap()), set(font.keys())
+    assert "MATH" in tables
+    used = {
+        letter
+        for page in PAGES
+        for formula in re.findall(r"<math.*?</math>", page.read_text(encoding="utf-8"), re.DOTALL)
+        for letter in unescape(re.sub(r"<[^>]*>", "", formula))
+        if not letter.isspace()
+    }
+    assert len(used) > 50
+    assert {letter for letter in used if ord(letter) not in known} == set()
+    assert set(range(0x1D434, 0x1D468)) - {0x1D455} | {0x210E} <= known  # italic A to z; h has its own place
 
 
 @pytest.fixture

@@ -42,6 +42,13 @@ def test_formulas_and_links_of_a_notebook(hooks):
     assert hooks.on_page_content("<p>$a$</p>", page("index.md")) == "<p>$a$</p>"
 
 
+def test_a_picture_that_stands_alone_leads_to_itself(hooks):
+    """And no link is put into a link, or around a picture in a sentence."""
+    kept = '<p>an <img alt="icon" src="i.png"> icon</p><p><a href="a.png"><img alt="a" src="a.png"></a></p>'
+    found = hooks.on_page_content(kept + '<p><img alt="b" src="figures/b.png" /></p>', page("index.md"))
+    assert found == kept + '<p><a href="figures/b.png"><img alt="b" src="figures/b.png" /></a></p>'
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.name[:2] for path in NOTEBOOKS])
 def test_every_formula_can_be_drawn_and_every_notebook_that_is_named_is_there(hooks, path):
     words = [

@@ -17,8 +17,9 @@ data = stored("further/smollm2_forecast")
 with kd.plots.style():
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.0, 4.2), sharex=True, sharey=True, width_ratios=(5, 4))
     kd.plots.ov_spectra(data, ax=left)
-    for block, colour in ((8, "C0"), (28, "C1")):
-        kd.plots.ov_spectra(data, ax=right, block=block, color=colour, label=f"block {block}")
+    for block, colour, mark in ((8, "C0", "o"), (28, "C1", "^")):
+        look = {"color": colour, "marker": mark, "s": 12.0, "label": f"block {block}"}
+        kd.plots.ov_spectra(data, ax=right, block=block, **look)
     right.set_ylabel("")
     right.legend()
     fig.savefig(sys.argv[1])

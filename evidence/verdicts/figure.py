@@ -43,7 +43,7 @@ def _panel(ax: Any, one: Found, kept: list[tuple[str, Judged]]) -> None:
     own = one.experiment
     ax.axvspan(-own.bound, own.bound, color="0.9", label="no difference")
     ax.axvline(0.0, color="black", linewidth=0.8)
-    for kind, colour in (("primary", "C0"), ("exploratory", "C1")):
+    for kind, colour, mark in (("primary", "C0", "o"), ("exploratory", "C1", "s")):  # marks: for a grey print
         places = [i for i, (k, _) in enumerate(kept) if k == kind]
         contrasts = [kept[i][1].found for i in places]
         if not contrasts:
@@ -55,7 +55,7 @@ def _panel(ax: Any, one: Found, kept: list[tuple[str, Judged]]) -> None:
             if some.any():
                 error = np.where(known, [middle - low, high - middle], 0.0)[:, some]
                 ax.errorbar(
-                    middle[some], at[some], xerr=error, fmt="o", color=colour, markersize=4, capsize=2,
+                    middle[some], at[some], xerr=error, fmt=mark, color=colour, markersize=4, capsize=2,
                     markerfacecolor=face, label=words,
                 )  # fmt: skip
     ax.set_yticks(range(len(kept)), [j.label for _, j in kept], fontsize=8)

@@ -137,6 +137,9 @@ def order_over_noise(data: xarray.Dataset, *, ax: Axes | None = None, **mesh: An
         shades = {name: options[name] for name in ("vmin", "vmax")}
         ax.scatter(noise, radius, c=data.particles.values, s=22, edgecolors="white", linewidths=0.6, **shades)
     ax.plot(data.critical_noise, data.radius, "--", color="C1", label="critical noise, linear theory")
-    ax.legend(loc="lower right", facecolor="0.35", frameon=True, labelcolor="white")
-    ax.set(xlabel="noise sigma", ylabel="radius / length")
+    low, high = ax.get_ylim()
+    ax.set(
+        xlabel="noise sigma", ylabel="radius / length", ylim=(low, high + 0.15 * (high - low))
+    )  # room for the legend
+    ax.legend(loc="upper left")
     return ax
