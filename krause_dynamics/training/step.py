@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from functools import cache, reduce
 from typing import Any
 
@@ -117,6 +118,11 @@ class TrainingStep:
 
     def _captured(self) -> None:
         """Capture the step; weights, optimiser and random numbers are afterwards as before."""
+        with warnings.catch_warnings():  # the device is waited for before and after, whatever stream a gradient came on
+            warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
+            self._recorded()
+
+    def _recorded(self) -> None:
         held = self._held()
         kept = [(x, x.clone()) for x in held]
         generator = torch.cuda.get_rng_state()
