@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from evidence.plan import Arm, Experiment, Run, Weights, difference, mean_difference
-from evidence.recipes import CIFAR, FASHION, MNIST, NOVELS, PAIR, SMOLLM2
+from evidence.recipes import CIFAR, FASHION, MNIST, NOVELS, PAIR, REACH, SMOLLM2
 
 TUNING_SEED = 100  # learning rates are chosen on this seed, which is not reported
 T, G, N, S = "dot+temperature", "gaussian", "dot+temperature+key_norm", "dot"
@@ -29,6 +29,12 @@ PICTURES: Mapping[str, Weights] = {
     "CLS row exempt - window": difference(f"{G}.window+top_k+cls_exempt", f"{G}.window"),
 }
 CORNERS = (f"{T}.full", f"{T}.window", f"{G}.full", f"{G}.window", f"{G}.window+top_k")
+# Widths of windows and numbers of keys; the narrowest window holds six keys with CLS, so that k = 8 is all of them.
+REACHES = (
+    *(f"{G}.window.r{r}" for r in (1, 2, 3)), f"{G}.full",
+    *(f"{G}.window+top_k.r{r}.k{k}" for r in (1, 2, 3) for k in (2, 4, 8) if (r, k) != (1, 8)),
+    *(f"{G}.top_k.k{k}" for k in (2, 4, 8)),
+)  # fmt: skip
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
     for experiment in (
@@ -77,6 +83,16 @@ EXPERIMENTS: dict[str, Experiment] = {
                 "random keys - window, Gaussian": difference(f"{G}.random", f"{G}.window"),
             },
             beside="fashion",
+        ),
+        Experiment(
+            "fashion-reach", "Fashion-MNIST, ViT-Ti, five epochs: how wide a window, how many keys", REACH,
+            tuple(Arm(name, 2) for name in REACHES),
+            exploratory={
+                "radius 2 - 1": difference(f"{G}.window.r2", f"{G}.window.r1"),
+                "radius 3 - 1": difference(f"{G}.window.r3", f"{G}.window.r1"),
+                "all - radius 1": difference(f"{G}.full", f"{G}.window.r1"),
+                "k 8 - 2, radius 3": difference(f"{G}.window+top_k.r3.k8", f"{G}.window+top_k.r3.k2"),
+            },
         ),
         Experiment(
             "novels", "English novels, decoder of 17 million weights, held-out authors", NOVELS,

@@ -12,6 +12,8 @@ Weights = Mapping[str, float]
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "mean": {"read_out": "mean"},
     "post": {"norm": "post"},
+    **{f"r{radius}": {"window": radius} for radius in (1, 2, 3)},
+    **{f"k{k}": {"attention_top_k": k, "attention_top_k_last": k} for k in (2, 4, 8)},
     "gated": {"gate": True, "window": 32, "attention_top_k": 16},
     "lora": {"branch": False},
     "krause+lora": {"branch": True, "window": 32, "top_k": 16, "sigma": 5.5},

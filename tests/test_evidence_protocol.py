@@ -47,7 +47,17 @@ def test_adapters_differ_in_the_branch_alone():
 
 @pytest.mark.parametrize("experiment", OWN, ids=lambda e: e.name)
 def test_arms_differ_in_their_rule_alone(experiment):
-    own = {"score", "support", "read_out", "norm", "gate", "window", "attention_top_k", "random_seed"}
+    own = {
+        "score",
+        "support",
+        "read_out",
+        "norm",
+        "gate",
+        "window",
+        "attention_top_k",
+        "attention_top_k_last",
+        "random_seed",
+    }
     shared = []
     for arm in experiment.arms:
         tables = experiments.configuration(Run(experiment.name, arm.name, 1), 1e-3, "data")

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from evidence import logs
 from evidence.experiments import EXPERIMENTS, runs
-from evidence.verdicts import figure, further, judgement, notes, plain, sampling, subjects, tables, words
+from evidence.verdicts import figure, further, judgement, notes, plain, reach, sampling, subjects, tables, words
 from evidence.verdicts.__main__ import HERE, PAGES, main
 from evidence.verdicts.claims import Claim
 from evidence.verdicts.found import Judged, all_found
@@ -242,3 +243,24 @@ def test_steps_timed_alone_are_shown_where_they_are(whole):
     assert "(captured, not compiled) with nothing beside it" in page
     assert "where that was measured." in page
     assert "| shared | - | none |" in page
+
+
+def test_accuracy_against_window_and_keys_is_a_table_of_means_with_pooled_intervals(tmp_path):
+    own = EXPERIMENTS["fashion-reach"]
+    rows = [
+        {"run": f"{arm.name}-{seed}", "experiment": own.name, "arm": arm.name, "seed": seed, "part": "reported",
+         "test": 0.8 + 0.01 * i + 0.002 * seed}
+        for i, arm in enumerate(own.arms) for seed in range(2)
+    ]  # fmt: skip
+    logs.write(tmp_path, own.name, "results", rows)
+    (text,) = reach.section(all_found(tmp_path)[own.name])
+    found = {line.split(" | ")[0]: line.rstrip(" |").split(" | ")[1:] for line in text.splitlines() if line[:1] == "|"}
+    # Seeds of an arm are 0.2 points apart: the error of a run is sqrt(0.02), of a mean of two 0.1; a degree an arm.
+    half = f"+-{0.1 * scipy.stats.t.ppf(0.975, len(own.arms)):.2f}"
+    place = {arm.name: i for i, arm in enumerate(own.arms)}
+    expected = {
+        "| 1 (6)": ["gaussian.window+top_k.r1.k2", "gaussian.window+top_k.r1.k4", None, "gaussian.window.r1"],
+        "| all (50)": [*(f"gaussian.top_k.k{k}" for k in (2, 4, 8)), "gaussian.full"],
+    }
+    for row, names in expected.items():
+        assert found[row] == [f"{80.1 + place[name]:.2f} {half}" if name else "as all" for name in names]

@@ -26,6 +26,10 @@ SUBJECTS: Mapping[str, str] = {
     "learned key norms - none, full": "A learned key norm, where all are heard",
     "Gaussian - learned key norms, full": "The Gaussian instead of a learned key norm, where all are heard",
     "random keys - window, Gaussian": "Random tokens instead of the near ones, under the Gaussian",
+    "radius 2 - 1": "Near tokens up to two steps away, instead of one",
+    "radius 3 - 1": "Near tokens up to three steps away, instead of one",
+    "all - radius 1": "Hearing all tokens, instead of those one step away",
+    "k 8 - 2, radius 3": "Eight of the tokens within three steps, instead of two",
     "KARM - ARM": "The full rule of the paper, instead of softmax attention",
     "KARM without top-k - KARM": "Leaving top-k out of the full rule",
 }

@@ -7,7 +7,7 @@ from math import isnan
 from pathlib import Path
 
 from evidence import logs, statistics
-from evidence.verdicts import distance, further, judgement, notes
+from evidence.verdicts import distance, further, judgement, notes, reach
 from evidence.verdicts.found import Found, interval, shown
 
 KINDS = ("primary", "exploratory")
@@ -48,6 +48,7 @@ def experiment(one: Found) -> Iterator[str]:
     if any(True for kind in KINDS for _ in getattr(own, kind)):
         yield contrasts(one)
         yield notes.of_contrasts(one)
+    yield from reach.section(one)
     yield arms(one)
     yield notes.of_arms(one)
     if own.learning_rates:
