@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +82,15 @@ class KrauseLayer(DynamicSlidingWindowLayer):
         self._sliding_window_tensor = torch.full((), self.sliding_window, dtype=torch.long, device=key_states.device)
         super().lazy_initialization(key_states, value_states)
 
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """As its parent's; the first tokens, all that there are in training, are handed back without a copy."""
+        if self.is_initialized or self.record_past:
+            return super().update(key_states, value_states, *args, **kwargs)
+        self.lazy_initialization(key_states, value_states)
+        self.cumulative_length += key_states.shape[-2]
+        self.keys, self.values = (x[:, :, -self.sliding_window + 1 :] for x in (key_states, value_states))
+        return key_states, value_states
+
     def get_max_length(self) -> int:
         """No limit: the cache of the model decides."""
         return -1
@@ -119,6 +128,7 @@ class KrauseBranch(nn.Module):
     o_proj_krause: Any
     gate_proj_krause: Any
     log_sigma: Any
+    rotated: ClassVar[Callable[..., tuple[Tensor, Tensor]]]  # queries and keys, by the rotary positions of the base
 
     def add_branch(self, branch: Branch, width: int) -> None:
         """The branch's modules, on the device and in the dtype of the base's.
@@ -195,7 +205,7 @@ class KrauseBranch(nn.Module):
             getattr(self, name + SUFFIX)(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for name in PROJECTIONS[:3]
         )
-        q, k = rotation_of(type(self))(q, k, *positions)
+        q, k = self.rotated(q, k, *positions)
         seen = x.shape[1]
         if cache is not None:
             layer = cache.layers[self.config.num_hidden_layers + self.layer_idx]
@@ -205,10 +215,10 @@ class KrauseBranch(nn.Module):
 
 
 def rotation_of(attention: type) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The rotary positions of the base's own file."""
-    files = (sys.modules[base.__module__] for base in attention.__mro__)
+    """The rotary positions of the file of an attention class."""
+    files = (vars(sys.modules[base.__module__]) for base in attention.__mro__)
     found: Callable[..., tuple[Tensor, Tensor]] = next(
-        file.apply_rotary_pos_emb for file in files if hasattr(file, "apply_rotary_pos_emb")
+        file["apply_rotary_pos_emb"] for file in files if "apply_rotary_pos_emb" in file
     )
     return found
 
@@ -216,13 +226,15 @@ def rotation_of(attention: type) -> Callable[..., tuple[Tensor, Tensor]]:
 @lru_cache(maxsize=64)
 def gated_attention(base: type[nn.Module]) -> type[nn.Module]:
     """The class of an attention module with the branch; still an instance of the base's, so that recorders find it."""
-    return type(f"KrauseGated{base.__name__}", (KrauseBranch, base), {"__doc__": f"`{base.__name__}` with the branch."})
+    own = {"__doc__": f"`{base.__name__}` with the branch.", "rotated": staticmethod(rotation_of(base))}
+    return type(f"KrauseGated{base.__name__}", (KrauseBranch, base), own)
 
 
 def __getattr__(name: str) -> Any:
     """A class by its name, which is all that pickle keeps of it; the model's own class, read before, has its file."""
     plain = name.removeprefix("KrauseGated")
-    for file in [file for key, file in sys.modules.items() if key.startswith("transformers.models.")]:
-        if plain != name and plain in vars(file):
+    known = [] if plain == name else list(sys.modules.items())  # thousands, which few names are worth
+    for key, file in known:
+        if key.startswith("transformers.models.") and plain in vars(file):
             return gated_attention(vars(file)[plain])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
