@@ -30,6 +30,13 @@ NEIGHBOURHOODS = {
     "wide grid neighbourhood": ({"grid": (6, 6, 5, "manhattan"), "prefix": 1, "top_k": 4}, 37),
     "later queries": ({"left": 20, "right": 0, "top_k": 8, "query_offset": 13}, 50),
     "prefix": ({"left": 10, "right": 5, "prefix": 3}, 37),
+    "first tokens, some in the window of a later block": ({"left": 30, "right": 0, "first": 3}, 70),
+    "first tokens, later than some queries": ({"left": 6, "right": 0, "first": 35, "query_offset": 9}, 70),
+    "exempt row of two": ({"grid": (6, 6, 1, "chebyshev"), "prefix": 2, "top_k": 4, "exempt": 1}, 38),
+    "exempt rows, later queries": (
+        {"grid": (4, 5, 2, "chebyshev"), "prefix": 3, "top_k": 6, "exempt": 2, "query_offset": 1},
+        23,
+    ),
 }
 
 
@@ -81,6 +88,7 @@ DISTANCES = {
     "window 12": torch.float16,
     "grid with token": torch.float32,
     "wide grid neighbourhood": torch.float32,
+    "first tokens, some in the window of a later block": torch.float32,
 }
 
 
@@ -93,6 +101,7 @@ DISTANCES = {
         ("window 12", True),
         ("grid with token", True),
         ("wide grid neighbourhood", False),
+        ("first tokens, some in the window of a later block", True),
     ],
 )
 def test_distances(name, together):

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import krause_dynamics as kd
 from krause_dynamics.forms.attention import kernels
-from krause_dynamics.forms.attention.call import Call
+from krause_dynamics.forms.attention.call import Call, split_heads
 from krause_dynamics.interaction.reach import Reach
 
 REFUSED = {
@@ -45,6 +45,28 @@ def test_the_kernels_refuse_large_heads():
     with FakeTensorMode():
         x = torch.empty(12, kernels.LARGEST_HEAD + 1, device="cuda")
         assert "head dimensions up to" in kd.supported(kd.krause(1.0, kd.Window(4)), x)["triton"]
+
+
+def test_first_tokens_and_exempt_rows_of_a_picture_take_one_pass(monkeypatch):
+    """Rows whose sequences begin at different keys, and exempt rows that no patch kernel serves, take two."""
+    tiling, passes = pytest.importorskip("krause_dynamics.forms.attention.triton.tiling"), []
+    assert kernels.PATCHES == (tiling.LARGEST_RADIUS, tiling.LARGEST_PREFIX)
+
+    def passed(call):
+        passes.append(call.joint)
+        return torch.zeros(1, 2, call.q.shape[2], 8), torch.zeros(1, 2, call.q.shape[2])
+
+    monkeypatch.setattr(kernels, "_attend", passed)
+    monkeypatch.setattr(kernels.definition, "attend", passed)
+    whole = torch.zeros(1, 26, 6, 8)
+    call = Call(*split_heads(whole, 2), 1.0, True, Reach(3, 0, first=2), joint=whole)
+    beside = torch.tensor([0, 2])[None, :, None].expand(1, 2, 26)
+    picture = Reach(grid=(5, 5, 2, 0, 1), top_k=4, exempt=1)
+    wide = picture._replace(grid=(5, 5, 5, 0, 1))
+    for changed, number in (({}, 1), ({"beside": beside}, 2), ({"reach": picture}, 1), ({"reach": wide}, 2)):
+        passes.clear()
+        kernels.attend(call._replace(**changed))
+        assert [joint is not None for joint in passes] == [number == 1] * number
 
 
 @pytest.mark.parametrize("position", [0, 2, 7, 19, 25])

@@ -42,8 +42,10 @@ CALLS = {
     "W = 1024, k = 256": {"left": 1023, "right": 0, "top_k": 256},
     "causal, k = 64": {"right": 0, "top_k": 64},
     "W = 128": {"left": 127, "right": 0},
+    "W = 64, first tokens": {"left": 63, "right": 0, "first": 4},
     "causal": {"right": 0},
     "grid, k = 8": {"grid": (14, 14, 2, "chebyshev"), "prefix": 1, "top_k": 8},
+    "grid, k = 8, exempt": {"grid": (8, 8, 2, "chebyshev"), "prefix": 1, "top_k": 8, "exempt": 1},
     "grid": {"grid": (64, 64, 2, "chebyshev")},
 }
 

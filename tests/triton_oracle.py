@@ -7,17 +7,17 @@ import torch
 from krause_dynamics.interaction.reach import MANHATTAN, UNBOUNDED, Reach
 
 
-def launched(*, left=None, right=None, top_k=None, ties="index", grid=None, prefix=0, **rest):
+def launched(*, left=None, right=None, top_k=None, ties="index", grid=None, prefix=0, first=0, exempt=0, **rest):
     """Keyword arguments of the launch functions for the words in which tests name a neighbourhood."""
     picture = ()
     if grid is not None:
         picture, left, right = (*grid[:3], MANHATTAN if grid[3] == "manhattan" else 0, prefix), None, None
     left, right = (UNBOUNDED if bound is None else bound for bound in (left, right))
-    reach = Reach(left, right, picture, top_k or 0, ties == "keep")
+    reach = Reach(left, right, picture, top_k or 0, ties == "keep", first, exempt)
     return {"reach": reach, "prefix": 0 if picture else prefix, **rest}
 
 
-def admitted(n, m, *, left=None, right=None, grid=None, prefix=0, query_offset=0, device="cpu"):
+def admitted(n, m, *, left=None, right=None, grid=None, prefix=0, first=0, query_offset=0, device="cpu"):
     """Boolean (n, m): who hears whom, before key validity and top-k."""
     i = torch.arange(n, device=device)[:, None] + query_offset
     j = torch.arange(m, device=device)[None, :]
@@ -32,7 +32,7 @@ def admitted(n, m, *, left=None, right=None, grid=None, prefix=0, query_offset=0
         rows = ((i - prefix) // width - (j - prefix) // width).abs()
         columns = ((i - prefix) % width - (j - prefix) % width).abs()
         near = rows + columns <= radius if metric == "manhattan" else (rows <= radius) & (columns <= radius)
-    return near | (i < prefix) | (j < prefix)
+    return near | (i < prefix) | (j < prefix) | ((j < first) & (j <= i))
 
 
 def select(scores, heard, top_k, ties):
@@ -48,7 +48,7 @@ def select(scores, heard, top_k, ties):
     return heard & (rank < top_k)
 
 
-def dense(q, k, v, *, scale, key_bias=None, top_k=None, ties="index", chosen=None, **where):
+def dense(q, k, v, *, scale, key_bias=None, top_k=None, ties="index", exempt=0, chosen=None, **where):
     """(out, log_partition, selected) in float64; the set is ranked in float32 or given as `chosen`."""
     group = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
@@ -63,6 +63,8 @@ def dense(q, k, v, *, scale, key_bias=None, top_k=None, ties="index", chosen=Non
         if key_bias is not None:
             rank = rank + key_bias[..., None, :]
         keep = select(rank, heard, top_k, ties) if chosen is None else chosen
+        free = torch.arange(q.shape[-2], device=q.device)[:, None] + where.get("query_offset", 0) < exempt
+        keep = torch.where(free, heard, keep)
     # Erase before multiplying, so that what nobody hears cannot poison gradients either.
     alive = keep.any(-2)[..., None]
     k = torch.where(alive, k, torch.zeros_like(k)).double()

@@ -21,6 +21,7 @@ from krause_dynamics.interaction import Aggregate, Interaction, Prepared, Reques
 from krause_dynamics.interaction.reach import UNBOUNDED, Reach
 
 LARGEST_HEAD = 256
+PATCHES = (4, 16)  # radius and prefix up to which a picture's own kernel serves, `triton.tiling.LARGEST_...`
 MOST_RANDOM_KEYS = 512  # rows that one program holds, `triton.tiling.LARGEST_WINDOW`
 FEWEST_PAIRS = 1 << 16  # of one cloud, from which the dense reference, some ten launches, is slower than one kernel
 
@@ -77,11 +78,16 @@ def serves(call: Call) -> str | None:
 def attend(call: Call) -> tuple[Tensor, Tensor]:
     """Output (b, h, n, d) and log-partition (b, h, n) of a call on a GPU."""
     reach, apart = call.reach, call._replace(joint=None)  # of passes over parts of the tokens
-    if reach.top_k and reach.exempt > call.offset:
+    if reach.top_k and reach.exempt > call.offset and not _exempts(reach):
         return _with_exempt(apart, min(reach.exempt - call.offset, call.q.shape[2]))
-    if reach.first and reach.left != UNBOUNDED:
-        return _with_first(apart)
+    if reach.first and reach.left != UNBOUNDED and call.beside is not None:
+        return _with_own_first(apart, call.beside)
     return _attend(call)
+
+
+def _exempts(reach: Reach) -> bool:
+    """Whether one pass leaves leading rows without a rank: that of a picture, whose first rows have a program each."""
+    return bool(reach.grid) and reach.grid[2] <= PATCHES[0] and reach.prefix <= PATCHES[1]
 
 
 def _with_exempt(call: Call, rows: int) -> tuple[Tensor, Tensor]:
@@ -93,20 +99,11 @@ def _with_exempt(call: Call, rows: int) -> tuple[Tensor, Tensor]:
     return out, log_partition
 
 
-def _with_first(call: Call) -> tuple[Tensor, Tensor]:
-    """The window in one pass, the tokens before it which stay admitted in another: a causal one, W places later."""
+def _with_own_first(call: Call, beside: Tensor) -> tuple[Tensor, Tensor]:
+    """The window in one pass, and the first tokens of rows that begin at different keys in another."""
     reach, number = call.reach, min(call.reach.first, call.k.shape[2])
-    if call.beside is not None:
-        near = _attend(call._replace(mean_only=False, reach=reach._replace(first=0), beside=None))
-        mean, log_partition = Aggregate.joined([Aggregate(*near), Aggregate(*_own_first(call, call.beside, number))])
-        return mean.to(call.q.dtype), log_partition
-    k, v, mass = call.k[:, :, :number], call.v[:, :, :number], call.log_mass
-    mass = None if mass is None else mass[..., :number]
-    first = call._replace(k=k, v=v, log_mass=mass, reach=Reach(right=0), offset=call.offset - reach.left - 1)
-    parts = [
-        Aggregate(*_attend(c._replace(mean_only=False))) for c in (call._replace(reach=reach._replace(first=0)), first)
-    ]
-    mean, log_partition = Aggregate.joined(parts)
+    near = _attend(call._replace(mean_only=False, reach=reach._replace(first=0), beside=None))
+    mean, log_partition = Aggregate.joined([Aggregate(*near), Aggregate(*_own_first(call, beside, number))])
     return mean.to(call.q.dtype), log_partition
 
 
@@ -134,7 +131,7 @@ def _attend(call: Call) -> tuple[Tensor, Tensor]:
     call = _spread(call)
     alone, tracked = steps.alone(call), call.is_tracked
     decodes = call.q.shape[2] == 1 and not tracked and alone
-    if alone and decodes and not (call.reach.grid or call.reach.random):
+    if decodes and not _has_far_keys(call.reach):
         call = _within_reach(call)
     if call.distance and call.q.dtype == torch.float32:
         call = _centred(call, alone)
@@ -186,7 +183,12 @@ def _fits_decode(call: Call) -> bool:
     """Whether one program reads all keys; powers of two as the kernel pads them."""
     padded = [1 << (max(16, size) - 1).bit_length() for size in (call.q.shape[3], call.k.shape[2])]
     fits: bool = padded[0] * padded[1] <= steps.launch().LARGEST_CACHE
-    return not (call.reach.grid or call.reach.random) and call.k.shape[2] > 0 and fits
+    return not _has_far_keys(call.reach) and call.k.shape[2] > 0 and fits
+
+
+def _has_far_keys(reach: Reach) -> bool:
+    """Whether one token hears keys beside its window."""
+    return bool(reach.grid or reach.random or (reach.first and reach.left != UNBOUNDED))
 
 
 def supports(interaction: Interaction, request: Request) -> str | None:

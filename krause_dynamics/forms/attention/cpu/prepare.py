@@ -137,8 +137,8 @@ def _pairs(pair: Tensor, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
 
 
 NOTHING = {
-    (dtype, axes): torch.empty((0,) * axes, dtype=dtype).numpy()
-    for dtype in (torch.float64, torch.float32)
+    (dtype, axes): np.empty((0,) * axes, kind)  # of no tensor: a mode of fake ones may be on when this is imported
+    for dtype, kind in ((torch.float64, np.float64), (torch.float32, np.float32))
     for axes in (1, 2)
 }
 NO_PAIRS = {dtype: (NOTHING[dtype, 1], np.empty(0, np.int64)) for dtype in (torch.float64, torch.float32)}

@@ -71,7 +71,7 @@ def weights(
         keep = selected(words, tl.arange(0, T), T, ACROSS)
     else:
         keep = admitted(of_rows(row, ACROSS), of_keys(j, ACROSS), m, hood[0], hood[1], hood[2], hood[3], hood[4], hood[5], PREFIX)  # fmt: skip  # noqa: E501
-        if ACROSS or (PREFIX > 0):
+        if ACROSS or (PREFIX != 0):
             keep = keep & counted
         if CAREFUL or (SELECT == 2):
             keep = keep & of_keys(bias > float("-inf"), ACROSS)

@@ -50,6 +50,7 @@ def walk_keys(
     LEFT: tl.constexpr = hood[0]
     RIGHT: tl.constexpr = hood[1]
     PREFIX: tl.constexpr = hood[6]
+    FIRST: tl.constexpr = PREFIX if PREFIX > 0 else -PREFIX
     i = block * B + tl.arange(0, B)
     last = tl.minimum(block * B + B, n) - 1 + offset
     leading, tiles, begin, least = key_range(block * B + offset, last, m, LEFT, RIGHT, PREFIX, T)
@@ -70,7 +71,7 @@ def walk_keys(
         if not FULL:
             word = (start - offset + LEFT) // 32 - i // 32
         j = start + tl.arange(0, T)
-        counted = tl.where(u < leading, j < PREFIX, j >= least)[None, :]
+        counted = tl.where(u < leading, j < FIRST, j >= least)[None, :]
         dq = add_keys(
             dq, q, do, cleared, delta, marks, K, V, BIAS, BITS, start, word, i, i + offset, counted, scale, n, m,
             stride_kn, stride_vn, hood, SELECT, HAS_BIAS, WORDS, D, DP, T, CAREFUL,
@@ -150,6 +151,9 @@ def walk_rows(
         else:
             leading = tl.cdiv(tl.minimum(tl.maximum(PREFIX - offset, 0), n), B)
             least = PREFIX
+    elif PREFIX < 0:
+        if first < -PREFIX:
+            end = n
     elif SELECT == 1:
         # In multiples of a word.
         begin = tl.maximum(position - 32 * (WORDS - 1), 0)

@@ -162,10 +162,10 @@ def grid_kernel(
     scale_value, n, m, heads, group, offset, units, patches, stored,
     stride_qb, stride_qh, stride_qn, stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
     stride_bb, stride_bh, stride_sb, stride_sh, stride_ob, stride_oh, stride_on,
-    TOP_K: tl.constexpr, KEEP_TIES: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr,
-    PREFIX: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr,
-    PH: tl.constexpr, PW: tl.constexpr, HW: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
-    WORDS: tl.constexpr,
+    TOP_K: tl.constexpr, KEEP_TIES: tl.constexpr, EXEMPT: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr,
+    MANHATTAN: tl.constexpr, PREFIX: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr,
+    SCALE_TENSOR: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr, HW: tl.constexpr, B: tl.constexpr,
+    T: tl.constexpr, NT: tl.constexpr, WORDS: tl.constexpr,
     LEADING: tl.constexpr, PATCHES: tl.constexpr, KEYS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Programs of the first LEADING queries of every head, which take longest, then (if PATCHES) those of patches."""
@@ -193,8 +193,8 @@ def grid_kernel(
                     tl.store(BITS + w * n.to(tl.int64) + patch, 0)
             prefix_row(
                 Q, K, V, BIAS, SAVED + (unit.to(tl.int64) * LEADING + patch) * m, OUT, LOGZ,
-                BITS + WORDS * n.to(tl.int64) + patch * tl.cdiv(m, 32), patch, scale, m, stride_qn, stride_kn,
-                stride_vn, stride_on, TOP_K, KEEP_TIES, D, DP, HAS_BIAS, KEYS, CHUNK,
+                BITS + WORDS * n.to(tl.int64) + patch * tl.cdiv(m, 32), patch, patch + offset >= EXEMPT, scale,
+                m, stride_qn, stride_kn, stride_vn, stride_on, TOP_K, KEEP_TIES, D, DP, HAS_BIAS, KEYS, CHUNK,
             )  # fmt: skip
     if PATCHES:
         if program >= first:
@@ -216,7 +216,7 @@ def launch_grid(
     _, _, m, _, _, offset = numbers
     leading = min(max(hood.prefix - offset, 0), n)
     saved = torch.empty((batch, heads, leading, m), dtype=torch.float32, device=q.device) if leading else log_partition
-    constants = {name: common[name] for name in SHARED}
+    constants = {name: common[name] for name in SHARED} | {"EXEMPT": hood.reach.exempt}
     stored = selected.shape[-1] * selected.shape[-2]
     for one in launches_of(hood, offset + n, leading, m, d, q.dtype, False, chosen):
         grid_kernel[(batch * heads * one.programs,)](

@@ -82,11 +82,14 @@ def _last_tie(SAVED, m, threshold, wanted, CHUNK: tl.constexpr):
 
 @triton.jit
 def prefix_row(
-    Q, K, V, BIAS, SAVED, OUT, LOGZ, BITS, i, scale, m, stride_qn, stride_kn, stride_vn, stride_on,
+    Q, K, V, BIAS, SAVED, OUT, LOGZ, BITS, i, ranks, scale, m, stride_qn, stride_kn, stride_vn, stride_on,
     TOP_K: tl.constexpr, KEEP_TIES: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr,
     KEYS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """Output, log-partition and bits of query i, which hears all m keys; its scores pass through memory."""
+    """Output, log-partition and bits of query i, which hears all m keys; its scores pass through memory.
+
+    ``ranks``: whether its keys are ranked; else it selects all that are there.
+    """
     d = tl.arange(0, DP)
     q = tl.load(Q + i.to(tl.int64) * stride_qn + d, mask=d < D, other=0.0).to(tl.float32)
     least = tl.zeros([KEYS], tl.float32) + float("inf")
@@ -112,9 +115,10 @@ def prefix_row(
     # Other threads' scores are read from here on.
     tl.debug_barrier()
     if TOP_K > 0:
-        threshold = _threshold_of_saved(SAVED, m, threshold, top, number, TOP_K, CHUNK)
+        # A row without a rank has no more than m to select.
+        threshold = _threshold_of_saved(SAVED, m, threshold, top, tl.where(ranks, number, 0.0), TOP_K, CHUNK)
         if not KEEP_TIES:
-            if _count_saved(SAVED, m, threshold, CHUNK) > TOP_K:
+            if ranks & (_count_saved(SAVED, m, threshold, CHUNK) > TOP_K):
                 above = _count_saved(SAVED, m, float_of_ordinal(ordinal_of_float(threshold) + 1), CHUNK)
                 cut = _last_tie(SAVED, m, threshold, TOP_K - above.to(tl.int32), CHUNK)
         for start in range(0, m, CHUNK):

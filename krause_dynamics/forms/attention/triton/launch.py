@@ -70,8 +70,8 @@ def forward(
         v: As k.
         scale: Number, or tensor that broadcasts to (batch, heads); multiplies in float32 after the product.
         key_bias: (batch, heads, m) or None; -inf marks a key that nobody hears (its k and v may hold anything).
-        reach: Who is heard: a window or a grid, and a rank. Token prefix + r * width + c of a grid lies at row r,
-            column c.
+        reach: Who is heard: a window (of the past, where it has first tokens) or a grid, and a rank. Token
+            prefix + r * width + c of a grid lies at row r, column c.
         prefix: First tokens, which hear all and are heard by all, beside a window; a grid names its own.
         query_offset: Position of query 0 among the keys.
         listed: Bits (words, n) of the keys that each row hears, int32 as `listed.bits` gives them, where the reach has

@@ -179,7 +179,10 @@ def admitted(
     MANHATTAN: tl.constexpr,
     PREFIX: tl.constexpr,
 ):
-    """Whether position i hears key j: in [0, m) and in the window or grid neighbourhood, or one is a prefix token."""
+    """Whether position i hears key j: in [0, m) and in the window or grid neighbourhood, or one is a prefix token.
+
+    Where PREFIX is negative, the first -PREFIX keys are heard by all that come later.
+    """
     inside = (j >= 0) & (j < m)
     if GRID:
         pi = i - PREFIX
@@ -195,4 +198,6 @@ def admitted(
         near = (j >= i - LEFT) & (j <= i + RIGHT)
     if PREFIX > 0:
         near = near | (i < PREFIX) | (j < PREFIX)
+    elif PREFIX < 0:
+        near = near | ((j < -PREFIX) & (j <= i))
     return inside & near

@@ -26,7 +26,8 @@ class Tiling(NamedTuple):
         left: Keys before the query that hold all that it hears (prefix aside).
         right: Keys after it.
         top_k: k, or 0 where no row can hear more.
-        prefix: Leading tokens that hear all and are heard by all; with a window too.
+        prefix: Leading tokens that hear all and are heard by all; with a window too. Negative: as many leading keys,
+            which all that come later hear, beside a window of the past.
     """
 
     reach: Reach
@@ -120,6 +121,8 @@ def tiling(reach: Reach, keys: int, prefix: int = 0) -> Tiling:
     left, right = (NO_BOUND if bound == UNBOUNDED else bound for bound in (reach.left, reach.right))
     if prefix == 0 and left + right + 1 <= k:
         k = 0
+    if reach.first and left < NO_BOUND:
+        prefix = -reach.first
     return Tiling(reach, left, right, k, prefix)
 
 

@@ -27,6 +27,10 @@ def key_range(first, last, m, LEFT: tl.constexpr, RIGHT: tl.constexpr, PREFIX: t
         else:
             leading = tl.cdiv(tl.minimum(m, PREFIX), T)
             least = PREFIX
+    elif PREFIX < 0:
+        if first > LEFT:  # else the band begins with them
+            leading = tl.cdiv(tl.minimum(m, -PREFIX), T)
+            least = -PREFIX
     return leading, leading + tl.cdiv(tl.maximum(end - begin, 0), T), begin, least
 
 
@@ -92,15 +96,16 @@ def masked(x, u, start, m, rows, walk, hood, T: tl.constexpr):
     GRID: tl.constexpr = hood[2]
     PREFIX: tl.constexpr = hood[6]
     c = tl.arange(0, T)
-    if GRID or PREFIX > 0:
+    FIRST: tl.constexpr = PREFIX if PREFIX > 0 else -PREFIX
+    if GRID or PREFIX != 0:
         ragged = (start < last - LEFT) | (start + T - 1 > first + RIGHT) | (start + T > m)
         ragged = ragged | (u < leading) | (start < least) | (first < PREFIX)
         if GRID or ragged:
             j = start + c
             heard = admitted(row[:, None], j[None, :], m, LEFT, RIGHT, GRID, hood[3], hood[4], hood[5], PREFIX)
-            if PREFIX > 0:
+            if PREFIX != 0:
                 # A prefix key counts once.
-                heard = heard & tl.where(u < leading, j < PREFIX, j >= least)[None, :]
+                heard = heard & tl.where(u < leading, j < FIRST, j >= least)[None, :]
             x = tl.where(heard, x, float("-inf"))
     else:
         if start < last - LEFT:
