@@ -84,9 +84,6 @@ def test_with_dot_products_on_everyone_it_is_the_vit_of_transformers():
     torch.testing.assert_close(mine(x).logits, theirs(x).logits, rtol=1e-10, atol=1e-10)
 
 
-SWIN_BLOCK = r"swin\.encoder\.layers\.(\d+)\.blocks\.(\d+)\."
-
-
 def swin_names(depths):
     """Transformers counts blocks in each stage and keeps the merging in it; we count all."""
     table = [

@@ -41,15 +41,12 @@ from krause_dynamics.theory.contraction import (
 from krause_dynamics.theory.density_modes import density_modes_leading_order, expected_density_modes_on_line
 from krause_dynamics.theory.dispersion import (
     Front,
-    critical_noise,
     dispersion,
     fastest_wave,
     frozen_graph_multiplier,
     growth_rate,
-    long_wave_critical_noise,
     selected_front,
     step_multiplier,
-    winning_wave,
 )
 from krause_dynamics.theory.entropy_collapse import expected_participation, freezing_beta, participation_limit
 from krause_dynamics.theory.freezing import (
@@ -115,16 +112,14 @@ from krause_dynamics.theory.near_consensus import (
     vit_eigenvalues,
 )
 from krause_dynamics.theory.noisy_attention import (
-    attention_free_energy,
-    circle_order_parameter,
     critical_attention_noise,
     is_transition_continuous,
     landau_quartic,
     linear_threshold,
-    ordered_state,
     transition_order_threshold,
 )
 from krause_dynamics.theory.open_trees import open_tree_part_size, open_tree_parts
+from krause_dynamics.theory.ordered_circle import attention_free_energy, circle_order_parameter, ordered_state
 from krause_dynamics.theory.oscillators import (
     kuramoto_critical_coupling,
     kuramoto_locked_order,
@@ -161,6 +156,7 @@ from krause_dynamics.theory.tokens_on_sphere import (
     kuramoto_order_parameter,
     orthogonal_similarity_without_temperature,
 )
+from krause_dynamics.theory.waves_and_noise import critical_noise, long_wave_critical_noise, winning_wave
 
 __all__ = [
     "CONSENSUS_BRANCH_POINTS", "CONSENSUS_LOST", "CONTINUOUS_BRANCH_POINTS", "DUMBBELL_FREEZING_TIMES",

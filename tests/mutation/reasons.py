@@ -59,7 +59,7 @@ REASONS = (
     Reason("integrators/derivatives.py", "vectorize=True", "", "one pass or one a column: the same derivatives"),
     Reason("observables/_state.py", "itemsize < 4", "constant", "float32 converted to float32 is itself"),
     Reason("theory/causal.py", "t**3 / 18.0", "constant", "below 1e-3 the term is below 1e-10, its change as well"),
-    Reason("theory/noisy_attention.py", "for _ in range(200)", "constant", "one step more towards the same point"),
+    Reason("theory/ordered_circle.py", "for _ in range(200)", "constant", "one step more towards the same point"),
     Reason("sweeps/evaluation.py", 'method = "fork"', "", "here both choices are fork"),
     Reason(
         "aggregate/weight_blocks.py", "width = left + right + 1", "constant", "rows a block, which changes speed alone"
