@@ -94,15 +94,18 @@ def meta(dataset):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_block_by_block_is_the_model_in_memory(tmp_path, least, family):
-    folder, inputs = saved(FAMILIES[family](), tmp_path), PIXELS if family in ("vit", "dinov2") else IDS
-    whole = kd.analyze(folder, inputs)
-    budget = least(folder, inputs)
-    found = kd.analyze(folder, inputs, memory=budget)
+    model, inputs = FAMILIES[family](), PIXELS if family in ("vit", "dinov2") else IDS
+    folder = saved(model, tmp_path)
+    found = kd.analyze(folder, inputs, memory=least(folder, inputs))
     assert meta(found)["block_by_block"]
-    same(found, whole)
-    much = kd.analyze(folder, inputs, memory="1GB")
-    same(much, whole)
-    assert "block_by_block" not in meta(much)
+    same(found, kd.analyze(model, inputs))
+
+
+def test_a_model_that_fits_is_loaded_whole(tmp_path):
+    folder = saved(models.llama(), tmp_path)
+    found = kd.analyze(folder, IDS, memory="1GB")
+    assert "block_by_block" not in meta(found)
+    same(found, kd.analyze(folder, IDS))
 
 
 def test_pictures_of_another_file_are_refused(tmp_path):

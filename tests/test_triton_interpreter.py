@@ -10,17 +10,12 @@ import pytest
 pytest.importorskip("triton")
 
 
-@pytest.mark.parametrize("name", ["interpreted_triton.py", "interpreted_ring.py", "interpreted_sums.py"])
-def test_kernels_in_the_interpreter(name):
+@pytest.mark.timeout(600)
+def test_kernels_in_the_interpreter():
+    """All in one process: to import torch, transformers and the layers takes as long as a third of the tests."""
     here = Path(__file__).parent
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(here.parent)}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-W", "ignore::RuntimeWarning"]
-    run = subprocess.run(
-        [*command, str(here / name)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    files = [str(here / f"interpreted_{name}.py") for name in ("triton", "ring", "sums")]
+    run = subprocess.run([*command, *files], env=environment, capture_output=True, text=True, timeout=590, check=False)
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]

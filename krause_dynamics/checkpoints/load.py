@@ -8,6 +8,7 @@ import importlib
 import json
 import logging
 import os
+import sys
 import weakref
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -124,6 +125,7 @@ def _load(
         return replace(_loaded(model, tokenizer), part=part)
     if not isinstance(model, str | os.PathLike):
         raise TypeError(f"model must be a transformers model, a folder or a name; received {type(model).__name__}")
+    imported = len(sys.modules)
     target = None if device == "auto" else place_of(device)  # None: several
     if isinstance(dtype, str) and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise ValueError(f"dtype must be a type of torch such as 'float32' or 'bfloat16', received {dtype!r}")
@@ -136,8 +138,10 @@ def _load(
     if tokenizer is None:
         tokenizer = _tokenizer(source, trust_remote_code)
     # What is imported meanwhile (torch.fx) may leave cycles of frames, this one and so the model among them: without
-    # this the weights of the first model would outlive it until Python collects by itself.
-    gc.collect()
+    # this the weights of the first model would outlive it until Python collects by itself. Later models import
+    # nothing, and a look at all objects of torch and transformers would take longer than to load a small one.
+    if len(sys.modules) > imported:
+        gc.collect()
     name = str(model) if str(model) in (SMOLLM2, RXN_ALBERT) else Path(str(model)).name
     return Checkpoint(network.eval(), tokenizer, name, {"source": str(model), **meta}, part)
 
