@@ -56,8 +56,6 @@ def test_what_is_captured_hears_what_is_not_without_pairs(name, writes):
     WATCHERS.append(lambda call: seen.append((call.pair_bias is None, call.log_mass is None)))
     try:
         for kind, given in GIVEN.items():
-            if name == "registered" and kind in ("no cache", "vectors"):
-                continue  # positions may tell of packed rows, and nobody says that there are none
             tokens = {"inputs_embeds": model.model.embed_tokens(x)} if kind == "vectors" else {"input_ids": x}
             free = model(**tokens, **given).logits
             seen.clear()
@@ -94,3 +92,17 @@ def test_a_mask_that_was_written_to_is_looked_at_again():
     assert heard_of(mask, q, k, 5, 3)["key_valid"].tolist() == [[False, True, True, True, True]]
     with captured():
         assert "pair_bias" in heard_of(mask, q, k, 5, 3)
+
+
+@torch.no_grad()
+def test_a_model_that_was_set_back_to_its_own_attention_is_told_nothing():
+    """A mask of ones would be written out for the softmax of the library."""
+    model, x = registered(gated_base("llama")), words(20)
+    assert len(model._forward_pre_hooks) == 1
+    model.set_attn_implementation("sdpa")
+    model.set_attn_implementation("krause")
+    assert len(model._forward_pre_hooks) == 1
+    model.set_attn_implementation("sdpa")
+    given = {"input_ids": x, "use_cache": False}
+    with captured():
+        assert next(iter(model._forward_pre_hooks.values()))(model, (), given) is None

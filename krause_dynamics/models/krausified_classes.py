@@ -6,7 +6,6 @@ and a `LogSigma` in each attention module. The Auto classes know all of them onc
 
 from __future__ import annotations
 
-import inspect
 from functools import cache
 from typing import Any
 
@@ -24,6 +23,7 @@ from krause_dynamics.models.padding import say_unpadded
 from krause_dynamics.nn.huggingface.guards import KRAUSE, SOFTMAX
 from krause_dynamics.nn.huggingface.own_code import dispatches
 from krause_dynamics.nn.huggingface.rules import LayerRule
+from krause_dynamics.nn.huggingface.unpadded import takes_masks
 from krause_dynamics.nn.parts import LogSigma
 
 PREFIX = "krause_"
@@ -111,7 +111,7 @@ def grow(model: Any) -> None:
         )
         like = next(part.parameters())  # of the attention module: its projections
         start(part.log_sigma, rule, like)
-    if {"attention_mask", "position_ids", "past_key_values"} <= inspect.signature(model.forward).parameters.keys():
+    if takes_masks(model):
         model._unpadded_hook = model.register_forward_pre_hook(say_unpadded, with_kwargs=True)
 
 

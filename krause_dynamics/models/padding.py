@@ -7,45 +7,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import Cache
 
-from krause_dynamics._array import is_captured
-from krause_dynamics.nn.huggingface.masks import say_everyone
+from krause_dynamics.nn.huggingface import unpadded
 
 PADDING = "krause_padding"  # keyword by which a mask (batch, tokens) goes on to the Krause branches; None: no padding
 
 
 def say_unpadded(model: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
-    """Hand a pass without cache that is compiled or captured a mask of ones where it has none.
-
-    Without one transformers looks for packed rows in the positions. Where it cannot see that there are none, the mask
-    of pairs would be written out.
+    """`unpadded.say_unpadded`, for models that know what their cache is.
 
     Raises:
         TypeError: A cache of another kind.
     """
     check_cache(given.get("past_key_values"))
-    tokens = args[0] if args else given.get("input_ids")
-    if tokens is None and isinstance(vectors := given.get("inputs_embeds"), Tensor):
-        tokens = vectors[..., 0]
-    told = any(given.get(name) is not None for name in ("attention_mask", "position_ids", "past_key_values"))
-    if not _is_traced() or told or _has_cache(model, given) or len(args) > 1 or tokens is None:
-        return None
-    return args, {**given, "attention_mask": say_everyone(torch.ones_like(tokens, dtype=torch.bool))}
-
-
-def _is_traced() -> bool:
-    """Whether what is computed now runs again with other values."""
-    return torch.compiler.is_compiling() or is_captured()
-
-
-def _has_cache(model: Any, given: dict[str, Any]) -> bool:
-    if given.get("past_key_values") is not None:
-        return True
-    cached = given.get("use_cache")
-    return bool(getattr(model.config, "use_cache", False) if cached is None else cached)
+    return unpadded.say_unpadded(model, args, given)
 
 
 def check_cache(cache: Any) -> None:
@@ -65,10 +42,10 @@ def hand_on(model: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
     changed = say_unpadded(model, args, given)
     if changed is not None:
         return args, {**changed[1], PADDING: None}
-    mask = given.get("attention_mask")
+    mask, cached = given.get("attention_mask"), unpadded.has_cache(model, given)
     # Beside a cache transformers takes rows to be whole; without one, positions may tell of packed ones.
-    whole = _has_cache(model, given) and (given.get("position_ids") is None or given.get("past_key_values") is not None)
+    whole = cached and (given.get("position_ids") is None or given.get("past_key_values") is not None)
     known = mask.ndim == 2 if isinstance(mask, Tensor) else mask is None and whole
-    if not _is_traced() or not known or len(args) > 1:
+    if not unpadded.is_traced() or not known or len(args) > 1:
         return None
     return args, {**given, PADDING: mask}

@@ -9,6 +9,7 @@ from typing import Any
 
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.nn.huggingface.own_code import own_attention
+from krause_dynamics.nn.huggingface.unpadded import say_unpadded, takes_masks
 
 KRAUSE, SOFTMAX = "krause", "krause_softmax"
 NAMES: set[str] = set()
@@ -69,9 +70,18 @@ def _refusing_choice(choose: Callable[..., Any]) -> Callable[..., Any]:
                 "classes, which know its own class, or kd.unkrausify the model and save it"
             )
         _refuse_own(self, _asked(args, options))
-        return choose(self, *args, **options)
+        found = choose(self, *args, **options)
+        known = _tell_unpadded in self._forward_pre_hooks.values()
+        if isinstance(found, str) and found in NAMES and takes_masks(self) and not known:
+            self.register_forward_pre_hook(_tell_unpadded, with_kwargs=True)
+        return found
 
     return chosen
+
+
+def _tell_unpadded(model: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+    """`say_unpadded`, as long as the model runs an attention of ours; it may be set to another."""
+    return say_unpadded(model, args, given) if model.config._attn_implementation in NAMES else None
 
 
 def _refusing_end(end: Callable[..., Any]) -> Callable[..., Any]:
