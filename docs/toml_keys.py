@@ -85,12 +85,14 @@ def _of_runs() -> list[str]:
 
 def _keys(tables: Any, name: str) -> dict[str, Any]:
     """The keys of a table with their defaults; those of a kind of rule or start too."""
+    from krause_dynamics.command import kinds as of_kinds
+
     found = dict(tables.DEFAULTS[name])
-    for kinds in [tables.RULES] if name == "rule" else [tables.INITIAL] if name == "initial" else []:
+    for kinds in [of_kinds.RULES] if name == "rule" else [of_kinds.INITIAL] if name == "initial" else []:
         for keys in kinds.values():
             found |= {key: default for key, default in keys.items() if key not in found}
-    kinds = [name, *(tables.RULES if name == "rule" else ())]
-    further = [key for kind in kinds for key in tables.FURTHER.get(kind, ()) if key not in found]
+    kinds = [name, *(of_kinds.RULES if name == "rule" else ())]
+    further = [key for kind in kinds for key in of_kinds.FURTHER.get(kind, ()) if key not in found]
     return found | dict.fromkeys(further)
 
 

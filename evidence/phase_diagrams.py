@@ -78,7 +78,7 @@ def draw_fragmented_consensus() -> None:
         for number, (ax, (name, run)) in enumerate(zip(axes, runs.items(), strict=False)):
             plots.opinions(run, ax=ax, color=f"C{number}")
             ax.set(xscale="log", xlim=(0.1, run.times[-1]), xlabel="time (logarithmic)", ylabel="position")
-            ax.set_title(f"Gaussian rule, sigma = {SIGMA:g}: {name}\n(thick: opinions that have met, by their number)")
+            ax.set_title(f"Gaussian rule, sigma = {SIGMA:g}: {name}\n(thick: opinions that have met)")
             group = run.positions[:, :MEMBERS, 0].std(axis=1)
             line = {"label": name, "color": f"C{number}", "linestyle": ("-", "--")[number]}
             axes[2].plot(run.times, group / group[0] * np.exp(run.times), **line)

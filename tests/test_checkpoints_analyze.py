@@ -169,7 +169,7 @@ def test_command_says_what_is_wrong_before_it_computes(app, tmp_path):
         ),
         (["./nowhere", *text], "there is no './nowhere'"),
         (["smollm2-135m"], "give either --text FILE or --token-ids FILE"),
-        (["smollm2-135m", "--token-ids", str(tmp_path / "page.txt")], "must be a JSON file"),
+        (["smollm2-135m", "--token-ids", str(tmp_path / "page.txt")], "must be a file that ends in .json or .npy"),
     ):
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 2

@@ -13,7 +13,8 @@ import krause_dynamics as kd
 from krause_dynamics._value import Value
 from krause_dynamics.command import configuration
 from krause_dynamics.command.app import app
-from krause_dynamics.command.tables import RULES, assign, load
+from krause_dynamics.command.kinds import RULES
+from krause_dynamics.command.tables import assign, load
 
 TOML = """
 [rule]
@@ -73,6 +74,22 @@ def test_options_overrule_the_file_and_settings_the_options(toml, tmp_path):
     assert run.meta["configuration"]["run"]["t_end"] == 2.0
 
 
+def test_another_type_leaves_the_keys_of_the_old_one_behind(tmp_path):
+    """As do options; what is given beside the file stays, so that a mistake in it is told."""
+    np.savetxt(tmp_path / "x.csv", np.eye(3), delimiter=",")
+    text = '[rule]\ntype = "krause"\nsigma = 0.5\n[initial]\ntype = "uniform"\nd = 3\nlow = 0.0\n[run]\nt_end = 1.0\n'
+    (tmp_path / "a.toml").write_text(text)
+    given = ("-s", "initial.type=file", "-s", f"initial.path={tmp_path / 'x.csv'}", "--out", tmp_path / "a.npz")
+    result = krause("simulate", tmp_path / "a.toml", "--rule", "softmax", *given)
+    assert result.exit_code == 0, result.output
+    run = kd.Trajectory.load(tmp_path / "a.npz")
+    np.testing.assert_array_equal(run.positions[0], np.eye(3))
+    assert run.meta["configuration"]["rule"]["beta"] == 1.0
+    assert "sigma" not in run.meta["configuration"]["rule"]
+    result = krause("simulate", tmp_path / "a.toml", "--rule", "softmax", "--sigma", 2)
+    assert (result.exit_code, "rule.sigma belongs to rule.type = 'krause'" in result.output) == (2, True)
+
+
 def test_a_sweep_writes_labelled_statistics(toml, tmp_path):
     import xarray
 
@@ -123,6 +140,13 @@ def test_the_largest_cluster_is_a_share_of_the_particles(tmp_path):
         (("simulate", "-s", "beta=3"), "named table.key"),
         (("simulate", "-s", 'rule.neighbourhood={type="Window",sise=3}'), "did you mean 'size'?"),
         (("simulate", "-s", 'rule.neighbourhood={type="Window"}'), "[rule.neighbourhood] Window needs size"),
+        (("simulate", "-s", "rule.sigma=1"), "rule.sigma belongs to rule.type = 'krause', and the type is 'softmax'"),
+        (
+            ("simulate", "-s", "initial.path=x.csv"),
+            "give that type too (--set initial.type=file), or leave the key out",
+        ),
+        (("simulate", "--out", "there.npz", "-s", "rule.bta=3"), "did you mean 'beta'?"),
+        (("simulate", "--out", "there.npz", "--plot", "a.jpg"), "path must end in .png"),
         (("simulate", "-s", "initial.n=many"), "initial.n must be an integer"),
         (("simulate", "-s", "initial.type=file"), "initial.path must name"),
         (("simulate", "-s", "integrator.type=Eulr"), "did you mean 'Euler'?"),
@@ -137,6 +161,7 @@ def test_the_largest_cluster_is_a_share_of_the_particles(tmp_path):
 )
 def test_bad_input_gets_one_line(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.npz").touch()  # a mistake is told before what is there already
     result = krause(*arguments)
     assert result.exit_code == 2
     assert message in result.output

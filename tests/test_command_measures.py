@@ -32,6 +32,7 @@ def folder(tmp_path, monkeypatch):
     for seed in (0, 1):
         models.llama(seed).save_pretrained(tmp_path / f"model{seed}")
     (tmp_path / "ids.json").write_text(json.dumps(IDS))
+    (tmp_path / "t.txt").write_text("words")
     for name in ("own.py", "found.py"):
         (tmp_path / name).write_text(OWN)
     return tmp_path

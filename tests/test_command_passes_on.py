@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,8 @@ import krause_dynamics as kd
 from krause_dynamics import report
 from krause_dynamics.command import beside, configuration
 from krause_dynamics.command.app import app
-from krause_dynamics.command.tables import DEFAULTS, INITIAL, RULES, described
+from krause_dynamics.command.kinds import INITIAL, RULES
+from krause_dynamics.command.tables import DEFAULTS, described
 
 ANALYZE = kd.checkpoints.analyze  # before it is replaced
 
@@ -33,8 +35,12 @@ class Asked(Exception):  # noqa: N818 (an end, not an error)
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """``asked(module, name, *arguments)``: positional and keyword arguments of the call of that name."""
+def asked(monkeypatch, tmp_path):
+    """``asked(module, name, *arguments)``: positional and keyword arguments of the call of that name.
+
+    Files that models are shown are made where the command runs.
+    """
+    monkeypatch.chdir(tmp_path)
 
     def of(module, name, *arguments):
         found = []
@@ -44,6 +50,9 @@ def asked(monkeypatch):
             raise Asked
 
         monkeypatch.setattr(module, name, noted)
+        for option, path in itertools.pairwise(arguments):
+            if option in ("--text", "--token-ids"):
+                Path(path).touch()
         result = CliRunner().invoke(app, [str(a) for a in arguments])
         assert isinstance(result.exception, Asked), result.output
         return found[0]
@@ -108,6 +117,8 @@ def test_compare_shows_models_without_a_tokenizer_token_ids(asked):
         (("--text", "t.txt", "--token-ids", "i.json"), "either --text FILE or --token-ids FILE"),
         (("--text", "t.npy"), "token ids go to --token-ids"),
         (("--token-ids", "t.txt"), "ends in .json or .npy"),
+        (("--text", "nowhere.txt"), "--text: there is no file 'nowhere.txt'"),
+        (("--token-ids", "nowhere.npy"), "--token-ids: there is no file 'nowhere.npy'"),
     ],
 )
 @pytest.mark.parametrize("command", [("analyze", "a"), ("compare", "a", "b")])
@@ -116,7 +127,10 @@ def test_models_are_shown_files_of_one_kind(command, given, words):
     assert (result.exit_code, words in result.output) == (2, True)
 
 
-def test_compare_refuses_models_and_texts_at_once():
+def test_compare_refuses_models_and_texts_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "tu":
+        (tmp_path / name).write_text("words")
     result = CliRunner().invoke(app, ["compare", "a", "b", "--text", "t", "--text", "u"])
     assert (result.exit_code, "several models or several texts" in result.output) == (2, True)
 
@@ -131,10 +145,11 @@ def test_analyze_writes_where_it_is_told_or_nowhere(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(kd.checkpoints, "analyze", lambda *_, **__: analysis())
+    (tmp_path / "page.txt").write_text("words")
     result = CliRunner().invoke(app, ["analyze", "m", "--text", "page.txt"])
     assert result.exit_code == 0, result.output
     assert "hand" in result.output  # the report is printed
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["page.txt"]
     told = []
     monkeypatch.setattr(report, "write_all", lambda *given, **_: told.append(given) or [given[1] / "analysis.nc"])
     result = CliRunner().invoke(app, ["analyze", "m", "--text", "page.txt", "--out", "new"])
@@ -149,6 +164,7 @@ def test_analyze_writes_a_page_where_it_is_told(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(kd.checkpoints, "analyze", lambda *_, **__: analysis())
+    (tmp_path / "page.txt").write_text("words")
     told = []
     monkeypatch.setattr(report, "write_page", lambda *given, beside: told.append(given) or [given[1]])
     result = CliRunner().invoke(app, ["analyze", "m", "--text", "page.txt", "--report", "a.html"])
@@ -218,6 +234,7 @@ def test_sections_stand_on_the_page_and_replace_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(kd.checkpoints, "analyze", lambda *_, **__: analysis())
     monkeypatch.setattr(beside, "loaded", lambda *given: given[0])
     monkeypatch.setattr(beside, "results", lambda names, *_: [f"of {name}" for name in names])
+    (tmp_path / "page.txt").write_text("words")
     told = []
     monkeypatch.setattr(report, "write_page", lambda *given, beside: told.append(beside) or [given[1]])
     call = ["analyze", "m", "--text", "page.txt", "--report", "a.html", "--beside", "tracks", "--beside", "forecast"]
@@ -327,7 +344,10 @@ def test_a_run_without_tables():
     ("tables", "message"),
     [
         ({"rule": {"type": "Krause"}}, "unknown rule.type 'Krause'; did you mean 'krause'"),
-        ({"rule": {"type": "krause", "beta": 1.0}}, "unknown key of .rule. 'beta'"),
+        (
+            {"rule": {"type": "krause", "beta": 1.0}},
+            "rule.beta belongs to rule.type = 'softmax', and the type is 'krause'",
+        ),
         ({"initial": {"type": "uniforme"}}, "unknown initial.type 'uniforme'; did you mean 'uniform'"),
         ({"initial": {"lo": 1.0, "type": "uniform"}}, "unknown key of .initial. 'lo'; did you mean 'low'"),
         ({"dynamics": {"noize": 1.0}}, "unknown key of .dynamics. 'noize'; did you mean 'noise'"),

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from krause_dynamics.command import kinds as of_kinds
 from krause_dynamics.command import tables
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
 import toml_keys  # noqa: E402
 
 NAMES = [name for name in tables.DEFAULTS if name != "files"]  # that one the command writes itself
-KEYS = [(name, key) for name in NAMES for key in [*tables.DEFAULTS[name], *tables.FURTHER.get(name, ())]]
+KEYS = [(name, key) for name in NAMES for key in [*tables.DEFAULTS[name], *of_kinds.FURTHER.get(name, ())]]
 
 
 @pytest.fixture(scope="module")

@@ -113,6 +113,7 @@ def _analyze(
     check_model(model)  # before seconds of imports
     out, page, beside = targets
     further.check(beside, page, settings)
+    (inputs,) = files_shown([text], [token_ids])
     from rich.console import Console
 
     from krause_dynamics import report
@@ -120,7 +121,6 @@ def _analyze(
     from krause_dynamics.report.rows import csv_text
 
     settings = with_own_measures(settings)
-    (inputs,) = files_shown([text], [token_ids])
     folder, page = _homes(out, page, beside, output)
     read: Any = model
     sections: list[Any] = []

@@ -27,20 +27,24 @@ Settings = Annotated[
 def tables_of(path: Path | None, settings: list[str], options: dict[str, Any]) -> dict[str, Any]:
     """The file's tables, then options, then ``--set``, each overruling what came before.
 
+    Who gives another type of rule or start need not take the keys of the old one out of the file.
+
     Raises:
         ValueError: No TOML, or a setting without ``=``.
     """
     from krause_dynamics.command.inputs import forget, located
+    from krause_dynamics.command.kinds import without_other_kinds
     from krause_dynamics.command.tables import assign, load
 
     tables = {} if path is None else load(path)
     for name, value in options.items():
         if value is not None:
             tables = assign(tables, name, value)
-    for given in settings:
-        name, value = setting(given)
+    told = {name for name, value in options.items() if value is not None}
+    for name, value in map(setting, settings):
         tables = assign(forget(tables, name), name, value)
-    return located(tables, Path.cwd())
+        told.add(name)
+    return located(without_other_kinds(tables, told), Path.cwd())
 
 
 def setting(given: str) -> tuple[str, Any]:
@@ -99,7 +103,7 @@ def files_shown(texts: Sequence[Path | None], token_ids: Sequence[Path | None]) 
     """The files that models are shown, of the kind that their option says.
 
     Raises:
-        ValueError: Neither texts nor token ids, both, or a file of the other kind.
+        ValueError: Neither texts nor token ids, both, a file of the other kind, or one that is not there.
     """
     given, ids = [path for path in texts if path is not None], [path for path in token_ids if path is not None]
     if bool(given) == bool(ids):
@@ -110,6 +114,9 @@ def files_shown(texts: Sequence[Path | None], token_ids: Sequence[Path | None]) 
     for path in ids:
         if path.suffix not in TOKEN_IDS:
             raise ValueError(f"--token-ids must be a file that ends in .json or .npy, received {str(path)!r}")
+    for path in given + ids:
+        if not path.is_file():  # told before seconds of imports
+            raise ValueError(f"{'--text' if given else '--token-ids'}: there is no file {str(path)!r}")
     return given or ids
 
 

@@ -67,12 +67,9 @@ def complete(
 
 
 def _generate(folder: Path, out: Path, count: int, drawing: Drawing, output: Output) -> Answer:
+    _check(folder, out, output)
     from krause_dynamics import models
-    from krause_dynamics.plots.pictures import picture_path
 
-    check_paths(out)
-    picture_path(out)
-    output.may_write(out, out.with_suffix(".npy"))
     model = _loaded(folder, drawing.device)
     drawn = models.generate_pictures(model, count, progress=output.progress, **drawing.options)
     return _written(
@@ -81,17 +78,31 @@ def _generate(folder: Path, out: Path, count: int, drawing: Drawing, output: Out
 
 
 def _complete(folder: Path, source: Path, out: Path, rows: int | None, drawing: Drawing, output: Output) -> Answer:
+    _check(folder, out, output, source)
     from krause_dynamics import models
-    from krause_dynamics.plots.pictures import picture_path
 
-    check_paths(out)
-    picture_path(out)
-    output.may_write(out, out.with_suffix(".npy"))
     model = _loaded(folder, drawing.device)
     given = _read(source)
     drawn = models.complete_pictures(model, given, rows, progress=output.progress, **drawing.options)
     told = {"command": "krause complete", "model": str(folder), "pictures": str(source), "rows": rows}
     return _written(drawn, out, model, told | drawing.options)
+
+
+def _check(folder: Path, out: Path, output: Output, source: Path | None = None) -> None:
+    """Tell what is mistyped before seconds of imports.
+
+    Raises:
+        ValueError: No model or pictures there, or no place for the answer.
+    """
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"model must be a folder that save_pretrained wrote, with config.json, got {str(folder)!r}")
+    if source is not None and not source.is_file():
+        raise ValueError(f"pictures: no such file {str(source)!r}")
+    check_paths(out)
+    from krause_dynamics.plots.pictures import picture_path
+
+    picture_path(out)
+    output.may_write(out, out.with_suffix(".npy"))
 
 
 def _loaded(folder: Path, device: str) -> Any:
@@ -102,8 +113,6 @@ def _loaded(folder: Path, device: str) -> Any:
     from krause_dynamics.checkpoints.sources import place_of
     from krause_dynamics.models import KARM, KARMConfig
 
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"model must be a folder that save_pretrained wrote, with config.json, got {str(folder)!r}")
     place, config = place_of(device), AutoConfig.from_pretrained(folder)
     if not isinstance(config, KARMConfig):
         raise ValueError(
@@ -118,8 +127,6 @@ def _loaded(folder: Path, device: str) -> Any:
 def _read(source: Path) -> Any:
     import numpy as np
 
-    if not source.is_file():
-        raise ValueError(f"pictures: no such file {str(source)!r}")
     if source.suffix == ".npy":
         try:
             return np.load(source, allow_pickle=False)

@@ -90,13 +90,14 @@ def _simulate(
 
     options |= rule_options({} if path is None else tables.load(path), **near)
     given = tables_of(path, settings, options)
+    described = tables.described(given)
+    configuration.check(described)  # what is mistyped is told before what is there already
     check_paths(out, checkpoint, plot)
-    output.may_write(_run_file(out), plot)
     if plot is not None:
         _check_plot(plot)
+    output.may_write(_run_file(out), plot)
     changed = settings or any(value is not None for value in options.values())
     impl = "auto" if changed else tables.form_of(path)
-    described = tables.described(given)
     if (words := disguised(described)) and not output.quiet:
         tell(f"note: {words}")
     run = _whole(partial(configuration.run, given, progress=output.progress, impl=impl), described, out, checkpoint)

@@ -74,10 +74,10 @@ def _sweep(
     plan = described["sweep"]
     _check_plan(described)
     check_paths(out, kept, plot)
-    output.may_write(None if _holds(out, described) else out, plot)
-    names = {name.replace(".", "_"): name for name in plan["parameters"]}
     if plot is not None:
         _check_plot(plot, plan["parameters"])
+    output.may_write(None if _holds(out, described) else out, plot)
+    names = {name.replace(".", "_"): name for name in plan["parameters"]}
     function = partial(evaluate_point, described, names)
     values = {label: plan["parameters"][name] for label, name in names.items()}
     dataset = run(function, values, seeds=plan["seeds"], workers=workers, path=kept, progress=output.progress)

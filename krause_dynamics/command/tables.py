@@ -11,6 +11,7 @@ from typing import Any
 from krause_dynamics._files import regular
 from krause_dynamics._value import Value, check_names, fields_of, kinds_of
 from krause_dynamics.command.inputs import digests, located
+from krause_dynamics.command.kinds import FURTHER, INITIAL, RULES, check_kind
 from krause_dynamics.trajectory import Trajectory
 
 # Every table, its keys and their defaults; None: not given. A table that describes a value ([space], [integrator], ...)
@@ -33,28 +34,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "run": {"t_end": 20.0, "dt": 0.05, "save_every": 1, "seed": None, "impl": "auto"},
     "sweep": {"parameters": {}, "seeds": 1, "statistics": ["order_parameter"], "cluster_radius": 0.1},
     "files": {},  # written into run files: the digests of the files that the other tables name
-}
-RULES: dict[str, dict[str, Any]] = {
-    "softmax": {"beta": 1.0},
-    "krause": {"sigma": 1.0},
-    "bounded_confidence": {"radius": 0.5, "closed": True},
-    "Interaction": {},
-}
-INITIAL: dict[str, dict[str, Any]] = {
-    "sample": {},
-    "uniform": {"low": 0.0, "high": 1.0},
-    "gaussian": {"mean": 0.0, "std": 1.0},
-    "equally_spaced": {"low": 0.0, "high": 1.0},
-    "dumbbell": {},
-    "file": {"path": None},
-}
-# Keys without a default: a table that does not give them stays as it was written, and so do the files made from it.
-FURTHER = {
-    "softmax": ("pair_bias",),
-    "krause": ("pair_bias",),
-    "Interaction": ("score", "pair_bias"),
-    "opinions": ("influence", "stop", "graph", "weights", "fixed"),
-    "run": ("stop",),
 }
 NO_OPINIONS = ("rule", "space", "dynamics", "integrator", "run")  # what a run of [opinions] does not read
 
@@ -110,14 +89,10 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
     result["initial"] = INITIAL[start["type"]] | start
     result["sweep"] = _gathered(result["sweep"])
     for table in ("dynamics", "opinions", "run", "sweep"):
-        _check_keys(table, result[table], [*DEFAULTS[table], *FURTHER.get(table, ())])
-    _check_keys("rule", rule, [*DEFAULTS["rule"], *RULES[rule["type"]], *FURTHER.get(rule["type"], ())])
-    _check_keys("initial", start, [*DEFAULTS["initial"], *INITIAL[start["type"]]])
+        check_names(f"key of [{table}]", result[table], [*DEFAULTS[table], *FURTHER.get(table, ())])
+    check_kind("rule", rule, DEFAULTS["rule"])
+    check_kind("initial", start, DEFAULTS["initial"])
     return result
-
-
-def _check_keys(table: str, content: Mapping[str, Any], known: list[str]) -> None:
-    check_names(f"key of [{table}]", content, known)
 
 
 def described(given: Mapping[str, Any]) -> dict[str, Any]:
