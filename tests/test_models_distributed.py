@@ -1,15 +1,16 @@
-"""Whole models in two processes with gloo: a step under DDP and under FSDP2 is the step of one process."""
+"""Whole models in two processes (gloo; NCCL on two GPUs): a step under DDP and under FSDP2 is the step of one process."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-pytest.importorskip("transformers")
+hf = pytest.importorskip("transformers")
 
 from krause_dynamics.models import (  # noqa: E402
     KrauseLM,
@@ -20,6 +21,9 @@ from krause_dynamics.models import (  # noqa: E402
     shard,
 )
 from tests.model_sizes import WORDS, gated_base, seeded, words  # noqa: E402
+
+TWO_GPUS = (pytest.mark.gpu, pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs"))
+DEVICES = [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=TWO_GPUS)]
 
 MODELS = {
     "own": lambda: seeded(KrauseLM, KrauseLMConfig(**WORDS, gate=True, tie_word_embeddings=False), torch.float32),
@@ -58,20 +62,34 @@ def weights_after_a_step(model, x):
     return {name: getattr(p, "full_tensor", lambda p=p: p)().detach().clone() for name, p in named}
 
 
-def work(rank, path, name):
+def started(rank, path, device):
+    """One of two processes, on a device of its own."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
-    x = words(16, batch=4)
-    alone, before = made(name), {key: p.detach().clone() for key, p in made(name).named_parameters()}
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    backend = {"cpu": "gloo", "cuda": "nccl"}[device]
+    dist.init_process_group(backend, init_method=f"file://{path}", rank=rank, world_size=2)
+
+
+def ended():
+    """Neither leaves while the other still talks to it."""
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def work(rank, path, name, device):
+    started(rank, path, device)
+    x = words(16, batch=4).to(device)
+    alone, before = made(name).to(device), {key: p.detach().clone() for key, p in made(name).named_parameters()}
     expected = weights_after_a_step(alone, x)
-    moved = [key for key in expected if not torch.equal(expected[key], before[key])]
+    moved = [key for key in expected if not torch.equal(expected[key].cpu(), before[key])]
     assert any("log_sigma" in key for key in moved)
-    sharded = made(name)
-    mesh = init_device_mesh("cpu", (2,))
+    sharded = made(name).to(device)
+    mesh = init_device_mesh(device, (2,))
     for block in blocks_of(sharded):
         fully_shard(block, mesh=mesh)
     fully_shard(sharded, mesh=mesh)
-    for model in (DistributedDataParallel(made(name)), sharded):
+    for model in (DistributedDataParallel(made(name).to(device)), sharded):
         found = weights_after_a_step(model, x.chunk(2)[rank])
         assert found.keys() == expected.keys()
         for key in expected:
@@ -79,25 +97,23 @@ def work(rank, path, name):
             torch.testing.assert_close(
                 found[key], expected[key], rtol=2e-4, atol=5e-6, msg=lambda m, k=key: f"{k}: {m}"
             )
-    dist.barrier()
-    dist.destroy_process_group()
+    ended()
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", MODELS)
-def test_a_step_of_two_processes_is_that_of_one(tmp_path, name):
-    torch.multiprocessing.spawn(work, (str(tmp_path / "store"), name), nprocs=2)
+def test_a_step_of_two_processes_is_that_of_one(tmp_path, name, device):
+    torch.multiprocessing.spawn(work, (str(tmp_path / "store"), name, device), nprocs=2)
 
 
-def work_in_half(rank, path):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
-    x = words(16, batch=4)
+def work_in_half(rank, path, device):
+    started(rank, path, device)
+    x = words(16, batch=4).to(device)
     for make in HALF.values():
         results = []
         for whole in (True, False):
             torch.manual_seed(0)
-            model = make().train()
+            model = make().train().to(device)
             before = {key: p.detach().clone() for key, p in model.named_parameters() if "log_sigma" in key}
             found = weights_after_a_step(model if whole else shard(model), x if whole else x.chunk(2)[rank])
             moves = {key: found[key] - before[key] for key in before if not torch.equal(found[key], before[key])}
@@ -109,13 +125,60 @@ def work_in_half(rank, path):
             for key, value in one.items():
                 # Forward passes of 4 and of 2 rows round alike, sums of gradients in bfloat16 (8 bits) do not.
                 torch.testing.assert_close(two[key], value, rtol=0.05, atol=0.02 * scale, msg=key)
-    dist.barrier()
-    dist.destroy_process_group()
+    ended()
 
 
-@pytest.mark.slow
-def test_sharded_models_of_bfloat16_move_their_bandwidths_in_float32(tmp_path):
-    torch.multiprocessing.spawn(work_in_half, (str(tmp_path / "store"),), nprocs=2)
+@pytest.mark.parametrize("device", DEVICES)
+def test_sharded_models_of_bfloat16_move_their_bandwidths_in_float32(tmp_path, device):
+    torch.multiprocessing.spawn(work_in_half, (str(tmp_path / "store"), device), nprocs=2)
+
+
+def llama():
+    """A krausified Llama with heads as wide as those of large ones."""
+    torch.manual_seed(0)
+    config = hf.LlamaConfig(
+        vocab_size=60, hidden_size=128, intermediate_size=192, num_hidden_layers=2, num_attention_heads=2,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    return krausify(hf.LlamaForCausalLM(config), window=32, top_k=8).train()
+
+
+def trained(model, rows):
+    """Losses of three steps."""
+    optimizer, losses = torch.optim.AdamW(model.parameters(), lr=1e-2), []
+    for _ in range(3):
+        loss = model(input_ids=rows, labels=rows, use_cache=False).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.detach())
+    return torch.stack(losses)
+
+
+def work_and_save(rank, path, folder, device):
+    started(rank, path, device)
+    x = words(200, batch=4, vocabulary=60).to(device)
+    sharded = shard(llama().to(device))
+    losses = trained(sharded, x.chunk(2)[rank])
+    dist.all_reduce(losses)
+    # Means of two halves in float32; a step of AdamW (nearly lr times a sign) makes rounding of small gradients seen.
+    torch.testing.assert_close(losses / 2, trained(llama().to(device), x), rtol=1e-3, atol=1e-4)
+    whole = get_model_state_dict(sharded, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    with torch.no_grad():
+        expected = sharded.eval()(input_ids=x, use_cache=False).logits
+    if rank == 0:
+        sharded.save_pretrained(folder, state_dict=whole)
+        loaded = hf.AutoModelForCausalLM.from_pretrained(folder).eval().to(device)
+        with torch.no_grad():
+            # The same weights and kernels, whole instead of gathered.
+            torch.testing.assert_close(loaded(input_ids=x, use_cache=False).logits, expected, rtol=1e-5, atol=1e-5)
+    ended()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_sharded_llama_trains_as_one_and_its_folder_is_read_by_one_process(tmp_path, device):
+    given = (str(tmp_path / "store"), str(tmp_path / "folder"), device)
+    torch.multiprocessing.spawn(work_and_save, given, nprocs=2)
 
 
 def test_a_loop_of_accelerate_trains_what_a_plain_loop_trains():

@@ -127,15 +127,19 @@ def test_sigterm_keeps_the_last_epoch_and_the_same_command_goes_on(file, tmp_pat
     assert not (tmp_path / "run" / "result.json").exists()
 
 
-@pytest.mark.slow
+TWO_GPUS = (pytest.mark.gpu, pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs"))
+
+
+@pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=TWO_GPUS)])
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-def test_two_processes_learn_what_one_does(file, tmp_path):
+def test_two_processes_learn_what_one_does(file, tmp_path, device):
     """Each batch is shared: losses and weights as of one process, up to the rounding of sums in float32."""
     port = ("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0")
     words = ("-m", "torch.distributed.run", *port, "--nproc-per-node", "2", "-m", "krause_dynamics", "train", file)
-    two = started(*words, "--out", tmp_path / "two", "--device", "cpu")
-    assert run(file, "--out", tmp_path / "one", "--device", "cpu").exit_code == 0
-    output, _ = two.communicate(timeout=120)
+    how = ("--device", device, "-s", "training.precision=float32")
+    two = started(*words, "--out", tmp_path / "two", *how)
+    assert run(file, "--out", tmp_path / "one", *how).exit_code == 0
+    output, _ = two.communicate(timeout=300)
     assert two.returncode == 0, output
     one, both = (json.loads((tmp_path / name / "result.json").read_text(encoding="utf-8")) for name in ("one", "two"))
     assert (one["processes"], both["processes"]) == (1, 2)
