@@ -1,4 +1,4 @@
-"""Whole models in two processes (gloo; NCCL on two GPUs): a step under DDP and under FSDP2 is the step of one process."""
+"""Whole models in two processes (gloo, or NCCL): a step under DDP and under FSDP2 is the step of one process."""
 
 from __future__ import annotations
 

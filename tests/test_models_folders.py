@@ -97,6 +97,17 @@ def test_files_that_lack_a_bandwidth_of_a_model_are_refused(name, tmp_path):
         kind.from_pretrained(tmp_path)
 
 
+def test_a_temperature_that_is_fixed_is_not_trained_after_loading(tmp_path):
+    """transformers makes all that it fills trainable: softmax twins learned a temperature."""
+    for name, score in (("fixed", "dot"), ("free", "dot+temperature")):
+        model = kd.models.KrauseLM(kd.models.KrauseLMConfig(**{**sizes.WORDS, "score": score}))
+        model.save_pretrained(tmp_path / name)
+        expected = {key: w.requires_grad for key, w in model.named_parameters()}
+        loaded = kd.models.KrauseLM.from_pretrained(tmp_path / name)
+        assert {key: w.requires_grad for key, w in loaded.named_parameters()} == expected
+        assert all(learned == (name == "free") for key, learned in expected.items() if "log_sigma" in key)
+
+
 def test_a_head_of_other_classes_starts_afresh_where_that_is_asked_for(tmp_path):
     model = kd.models.KrauseViT(kd.models.KrauseViTConfig(**sizes.PATCHES))
     model.save_pretrained(tmp_path)

@@ -172,7 +172,7 @@ def test_models_travel_to_other_processes():
 
 def test_what_stops_halfway_leaves_the_model(monkeypatch):
     model = base()
-    monkeypatch.setattr("krause_dynamics.models.krausified.grow", lambda model: 1 / 0)
+    monkeypatch.setattr("krause_dynamics.models.krausified_classes.grow", lambda model: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         kd.krausify(model, window=4)
     assert type(model) is hf.LlamaForCausalLM
@@ -261,6 +261,19 @@ def test_a_window_of_an_encoder_is_centred_though_its_layers_do_not_say_what_the
     changed[0, 10] = 40
     felt = (model(x).last_hidden_state != model(changed).last_hidden_state).any(-1)[0]
     assert felt.nonzero()[:, 0].tolist() == [8, 9, 10, 11, 12]
+
+
+@torch.no_grad()
+def test_a_window_of_a_text_tower_is_of_the_past_though_its_layers_are_those_of_pictures():
+    """Two layers of 3 keys under a causal mask: token 10 is felt by the four after it; centred ones felt two."""
+    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    model = hf.CLIPTextModel(hf.CLIPTextConfig(**sizes, num_attention_heads=4)).eval()
+    kd.krausify(model, window=3)
+    x = torch.arange(20)[None] + 3
+    changed = x.clone()
+    changed[0, 10] = 40
+    felt = (model(x).last_hidden_state != model(changed).last_hidden_state).any(-1)[0]
+    assert felt.nonzero()[:, 0].tolist() == [10, 11, 12, 13, 14]
 
 
 def test_the_dimension_of_heads_is_found_wherever_it_stands():

@@ -176,6 +176,24 @@ def test_files_that_are_something_else_are_refused(state, keys, says):
         from_published(state, **keys)
 
 
+LISTS = {
+    "one list": lambda s: s.pop("blocks.0.attention.valid_j_indices"),
+    "the other list": lambda s: s.pop("blocks.0.attention.valid_i_indices"),
+    "none": lambda s: s.update({f"blocks.0.attention.valid_{x}_indices": torch.empty(0, dtype=int) for x in "ij"}),
+    "no whole numbers": lambda s: s.update({f"blocks.0.attention.valid_{x}_indices": torch.ones(3) for x in "ij"}),
+    "unequal": lambda s: s.update({"blocks.0.attention.valid_i_indices": torch.zeros(1, dtype=int)}),
+    "a number": lambda s: s.update({"blocks.0.attention.local_mask_buffer": torch.tensor(True)}),
+}
+
+
+@pytest.mark.parametrize("change", LISTS.values(), ids=LISTS)
+def test_buffers_of_another_form_are_refused_in_words(change):
+    state = theirs.vit_state()
+    change(state)
+    with pytest.raises(ValueError, match=r"is not the neighbourhood of this configuration"):
+        from_published(state, num_attention_heads=2, attention_top_k=2, window=1, metric="manhattan")
+
+
 def test_settings_have_the_sizes_of_the_paper():
     config = published("kvit-small-cifar10")
     assert (config.hidden_size, config.intermediate_size, config.num_attention_heads) == (384, 1536, 6)

@@ -211,6 +211,42 @@ def test_a_model_outside_the_registry_is_refused_by_name():
         models.bloom().set_attn_implementation("krause_softmax")
 
 
+WITHOUT = {
+    "Mamba": {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1},
+    "ConvNext": {"hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1]},
+    "FNet": {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16},
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_a_model_without_attention_is_refused_and_not_taken_for_one_that_runs_the_rule(name):
+    kind, config = (getattr(transformers, name + end) for end in ("Model", "Config"))
+    with pytest.raises(UnsupportedModel, match=f"{name}Model has no attention"):
+        kind._from_config(config(**WITHOUT[name]), attn_implementation="krause")
+    model = kind(config(**WITHOUT[name]))
+    with pytest.raises(UnsupportedModel, match=f"{name}Model has no attention"):
+        model.set_attn_implementation("krause_softmax")
+    assert model.config._attn_implementation not in ("krause", "krause_softmax")
+
+
+def detector():
+    """Attention over what a convolutional network sees."""
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "out_features": ["stage4"]}
+    stacks = {f"{part}_{name}": n for part in ("encoder", "decoder") for name, n in (("layers", 1), ("ffn_dim", 16))}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    given = {**stacks, **heads, "d_model": 16, "use_timm_backbone": False, "backbone": None}
+    return transformers.DetrConfig(backbone_config=transformers.ResNetConfig(**sizes), **given)
+
+
+def test_a_part_without_attention_is_no_reason_to_refuse_the_whole_but_by_its_name():
+    assert transformers.DetrModel._from_config(detector(), attn_implementation="krause")
+    model = transformers.DetrModel(detector())
+    with pytest.raises(UnsupportedModel, match="ResNetBackbone has no attention"):
+        model.set_attn_implementation({"backbone_config": "krause"})
+    model.set_attn_implementation("krause")
+    assert model.config._attn_implementation == "krause"
+
+
 def test_saving_a_model_that_was_only_registered_warns(tmp_path):
     with pytest.warns(UserWarning, match=r"kd.krausify"):
         tiny("krause", krause=kd.krause().to_dict()).save_pretrained(tmp_path)
@@ -219,15 +255,13 @@ def test_saving_a_model_that_was_only_registered_warns(tmp_path):
         tiny("eager").save_pretrained(tmp_path)
 
 
-def test_saving_a_model_of_which_a_part_runs_the_rule_warns(tmp_path):
+def test_saving_a_model_of_which_a_part_was_told_by_name_warns(tmp_path):
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
     config = transformers.CLIPConfig(text_config=sizes, vision_config={**sizes, "image_size": 16, "patch_size": 4})
-    named, changed = transformers.CLIPModel(config), transformers.CLIPModel(config)
+    named = transformers.CLIPModel(config)
     named.set_attn_implementation({"text_config": "krause"})
-    kd.krausify(changed.vision_model, window=3)
-    for model in (named, changed):
-        with pytest.warns(UserWarning, match=r"kd.krausify"):
-            model.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match=r"kd.krausify"):
+        named.save_pretrained(tmp_path)
 
 
 def test_windows_do_not_fit_cross_attention():

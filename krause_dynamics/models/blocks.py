@@ -13,7 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.models.branches import Gate
 from krause_dynamics.models.configuration import KrauseConfig
-from krause_dynamics.models.folders import check_complete
+from krause_dynamics.models.folders import check_complete, fix_what_is_not_learned
 from krause_dynamics.nn import KrauseAttention
 from krause_dynamics.nn.parts import PerHead
 
@@ -174,6 +174,7 @@ class KrauseModel(PreTrainedModel):
         model, info = loaded
         resized = {name for name, *_ in info["mismatched_keys"]}  # a head of other classes, where that was asked for
         check_complete(info, lambda name: name not in resized, "save the model again by save_pretrained")
+        fix_what_is_not_learned(model)
         return (model, info) if output_loading_info else model
 
     @torch.no_grad()

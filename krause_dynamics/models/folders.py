@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+
+from krause_dynamics.nn.parts import PerHead
+
 ATTENTION = "that of the package krause_dynamics"
 """What a saved configuration names as its attention: a class of transformers that shares the other weights (a Llama for
 a krausified Llama) knows no such attention and does not load, instead of leaving the rule or the branch out."""
@@ -45,3 +49,10 @@ def check_complete(info: dict[str, Any], wanted: Callable[[str], bool], advice: 
     lost = sorted(name for name in info["missing_keys"] if wanted(name))
     if lost:
         raise ValueError(f"the files lack {len(lost)} weights of this model, such as {lost[0]}; {advice}")
+
+
+def fix_what_is_not_learned(model: nn.Module) -> None:
+    """Numbers of scores that are not trained: a loader of transformers makes whatever it fills trainable."""
+    for part in model.modules():
+        if isinstance(part, PerHead):
+            part.weight.requires_grad_(part.learn)

@@ -144,6 +144,19 @@ class GatedModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # mix
     """Mixed into a causal language model of transformers by `gated_classes`."""
 
     model: Any
+    remembers_attention = True
+
+    @staticmethod
+    def kept_within(model: Any) -> Any:
+        """By which saving asks a part how a model around it is saved: not at all.
+
+        Raises:
+            UnsupportedModel: Always.
+        """
+        raise UnsupportedModel(
+            f"{type(model).__name__} holds a decoder with a Krause branch, which its own folder cannot say; save the "
+            "decoder alone by its save_pretrained"
+        )
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
-
-from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from krause_dynamics._arguments import FLAG, reads
 from krause_dynamics.interaction import Grid, TopK, krause
@@ -19,7 +16,9 @@ from krause_dynamics.models.krausified_arguments import (
     ranks_of,
     sigmas_of,
 )
-from krause_dynamics.models.krausified_classes import Krausified, attention_modules, grow, krause_class, remove
+from krause_dynamics.models.krausified_becoming import become
+from krause_dynamics.models.krausified_classes import Krausified, turn
+from krause_dynamics.models.krausified_layers import attention_modules, remove
 from krause_dynamics.models.krausified_sigma import starting_sigmas
 from krause_dynamics.nn.hearing import within
 
@@ -97,17 +96,7 @@ def krausify(
         rule = krause(start, place if k is None else place & TopK(k) if place is not None else TopK(k))
         within(rule.neighbourhood)
         rules[i] = rule.to_dict()
-    base, before = type(model), model.config
-    _become(model, krause_class(base))
-    config = model.config
-    config.krause, config.krause_learns = rules, learn_sigma
-    config.krause_base_attention, config._attn_implementation_internal = config._attn_implementation, "krause"
-    try:
-        grow(model)
-    except Exception:
-        remove(model)
-        _become(model, base, before)
-        raise
+    turn(model, rules, learn_sigma)
     return model
 
 
@@ -129,26 +118,12 @@ def unkrausify(model: Any) -> Any:
     if not issubclass(kind, Krausified):
         raise TypeError(f"model must be a krausified one, got {kind.__name__}; see kd.krausify")
     remove(model)
-    base = kind.__mro__[2]
+    base = kind.krause_base
     before = getattr(model.config, "krause_base_attention", None)
-    _become(model, base)
+    become(model, base)
     for name in ("krause", "krause_learns", "krause_base_attention"):
         vars(model.config).pop(name, None)
     model.config._attn_implementation_internal = before
     if before is None:
         model.config._attn_implementation_internal = model._check_and_adjust_attn_implementation(None)
     return model
-
-
-def _become(model: Any, kind: Any, config: Any = None) -> None:
-    """Another class, with a configuration of its own unless one is given: configurations are shared between models."""
-    shared = model.config
-    if config is None:
-        config = copy.deepcopy(shared)
-        config.__class__ = kind.config_class
-        vars(config).pop("model_type", None)  # of a file that was loaded: it would hide the class's own
-    for module in model.modules():
-        if getattr(module, "config", None) is shared:
-            module.config = config
-    model.__class__ = kind
-    _CAN_RECORD_REGISTRY[model] = model._can_record_outputs  # transformers keeps it by the name of the class

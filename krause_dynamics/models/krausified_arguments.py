@@ -14,11 +14,12 @@ from krause_dynamics._arguments import COUNT
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.interaction import Grid, Window
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
-from krause_dynamics.models.krausified_classes import PREFIX, attention_modules
+from krause_dynamics.models.krausified_classes import PREFIX
+from krause_dynamics.models.krausified_layers import attention_modules
 from krause_dynamics.models.krausified_sigma import head_count, head_size
 from krause_dynamics.nn.hearing import RADIUS, within
 from krause_dynamics.nn.huggingface.first_tokens import own_window
-from krause_dynamics.nn.huggingface.options import is_causal
+from krause_dynamics.nn.huggingface.options import is_causal, masks_are_causal
 from krause_dynamics.nn.huggingface.own_code import own_attention
 
 
@@ -78,7 +79,7 @@ def place_of(
         raise ValueError(f"prefix_tokens={prefix} stay visible beside a window or a grid; give one of them")
     found = [] if heard is None else [heard]
     if window is not None:
-        causal = all(is_causal(part) for part in parts)
+        causal = all(is_causal(part) for part in parts) or masks_are_causal(model)
         found.append(Window(window, two_sided=not causal, prefix_tokens=prefix))
     if grid is not None:
         if not isinstance(grid, Grid):

@@ -1,44 +1,39 @@
 """Classes of krausified models: one beside each class of transformers, made when it is asked for.
 
 ``krause_llama`` is to ``llama`` what `KrauseLlamaForCausalLM` is to `LlamaForCausalLM`: the same modules and weights,
-and a `LogSigma` in each attention module. The Auto classes know all of them once this module is loaded.
+and a `LogSigma` in each attention module. Of a model that is made of several (CLIP) it is the class of one of which
+parts were krausified. The Auto classes know all of them once this module is loaded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-import torch
 import transformers
-from torch import Tensor, nn
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from krause_dynamics._value import value_from
 from krause_dynamics.errors import UnsupportedModel
-from krause_dynamics.interaction import Interaction
-from krause_dynamics.models.folders import OwnFolder, check_complete
-from krause_dynamics.models.padding import say_unpadded
-from krause_dynamics.nn.huggingface.guards import KRAUSE, SOFTMAX
+from krause_dynamics.models.folders import OwnFolder, check_complete, fix_what_is_not_learned
+from krause_dynamics.models.krausified_becoming import become
+from krause_dynamics.models.krausified_layers import attention_modules, grow, remove, start
 from krause_dynamics.nn.huggingface.own_code import dispatches
-from krause_dynamics.nn.huggingface.rules import LayerRule
-from krause_dynamics.nn.huggingface.unpadded import takes_masks
+from krause_dynamics.nn.huggingface.refusals import KRAUSE, SOFTMAX
 from krause_dynamics.nn.parts import LogSigma
 
 PREFIX = "krause_"
 
 
-class Krausified:
-    """Mixed into a model of transformers by `krause_class`."""
+class Mixed:
+    """What every class made here can do."""
 
-    remembers_attention = True
-
-    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        asked = config._attn_implementation  # of from_pretrained or from_config
-        config._attn_implementation = KRAUSE if asked is None else self._checked(asked)
-        super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
-        grow(self)
+    @staticmethod
+    def kept_within(model: Any) -> Any:
+        """`holding`, by which saving (`guards`) asks a part how a model around it is saved."""
+        return holding(model)
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
@@ -60,7 +55,20 @@ class Krausified:
         for name, part in own.items():
             if name in missing:
                 start(part, model.get_submodule(name.rpartition(".")[0]).krause_rule)
+        fix_what_is_not_learned(model)
         return (model, info) if output_loading_info else model
+
+
+class Krausified(Mixed):
+    """Mixed into a model of transformers by `krause_class`."""
+
+    remembers_attention = True
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        asked = config._attn_implementation  # of from_pretrained or from_config
+        config._attn_implementation = KRAUSE if asked is None else self._checked(asked)
+        super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
+        grow(self)
 
     def set_attn_implementation(self, attn_implementation: Any, *args: Any, **kwargs: Any) -> None:
         """``"krause"``, or ``"krause_softmax"``: the softmax twin on the same keys.
@@ -85,63 +93,95 @@ class Krausified:
         )
 
 
-def grow(model: Any) -> None:
-    """Give the attention modules their rules and bandwidths, as ``config.krause`` says.
+class HoldsKrausified(Mixed):
+    """Mixed into a model that is made of several, some of which are krausified, as ``config.krause_parts`` says."""
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
+        for name, told in (getattr(config, "krause_parts", None) or {}).items():
+            turn(self._part(name), told["krause"], told["krause_learns"])
+
+    def _part(self, name: str) -> Any:
+        """A part by its name in the class that was saved, which may be the base of this one or hold it.
+
+        Raises:
+            UnsupportedModel: There is none.
+        """
+        prefix = f"{self.base_model_prefix}."  # type: ignore[attr-defined]
+        parts = dict(self.named_modules())  # type: ignore[attr-defined]
+        names = (name, name.removeprefix(prefix), prefix + name)
+        found = next((parts[each] for each in names if each in parts), None)
+        if found is None:
+            raise UnsupportedModel(
+                f"{type(self).__name__} has no part {name}, which was krausified; load the folder in the class that "
+                f"was saved, {', '.join(self.config.architectures or ())}"  # type: ignore[attr-defined]
+            )
+        return found
+
+
+@contextmanager
+def holding(model: Any) -> Iterator[None]:
+    """A model with krausified parts in the class that remembers them, for as long as it is saved.
 
     Raises:
-        UnsupportedModel: The configuration holds no rules, or as many as the model has no layers.
+        UnsupportedModel: There is no such class.
     """
-    config, parts = model.config, attention_modules(model)
-    content = getattr(config, "krause", None)
-    if not isinstance(content, list | tuple) or len(content) != len(parts):
+    kind, config = type(model), model.config
+    base: Any = getattr(kind, "krause_base", kind)
+    parts = {name: part for name, part in model.named_modules() if isinstance(part, Krausified)}
+    known = config.model_type in CONFIG_MAPPING and type(config) is CONFIG_MAPPING[config.model_type]
+    if parts and not config.sub_configs and (config.is_encoder_decoder or not known):
+        name, part = next(iter(parts.items()))
         raise UnsupportedModel(
-            f"{type(model).__name__} needs config.krause, a list of {len(parts)} rules, one an attention module "
-            f"(None: softmax), got {content!r}; kd.krausify(model) writes it"
+            f"{kind.__name__} holds a {type(part).__name__} ({name}), whose rule its own folder cannot say: save that "
+            f"part alone (model.{name}.save_pretrained), or kd.unkrausify it"
         )
-    for part, item in zip(parts, content, strict=True):
-        if item is None:
-            part.krause_rule = LayerRule()
-            continue
-        rule = LayerRule.of(value_from(item, Interaction, "krause"))
-        if rule.score != "gaussian":
-            raise UnsupportedModel(f"a krausified layer has a Gaussian score, got {item!r}")
-        part.krause_rule = rule._replace(learned=True)
-        part.log_sigma = LogSigma(
-            1.0, torch.as_tensor(rule.sigma).numel(), learn=getattr(config, "krause_learns", True)
-        )
-        like = next(part.parameters())  # of the attention module: its projections
-        start(part.log_sigma, rule, like)
-    if takes_masks(model):
-        model._unpadded_hook = model.register_forward_pre_hook(say_unpadded, with_kwargs=True)
+    undo = become(model, krause_class(base) if parts else base)
+    try:
+        _tell(model, parts)
+        yield
+    finally:
+        undo()
 
 
-@torch.no_grad()
-def start(log_sigma: LogSigma, rule: LayerRule, like: Tensor | None = None) -> None:
-    """Set a bandwidth to the one that the rule says, in float32, or float64 in a model of that dtype."""
-    weight = log_sigma.weight
-    like = weight if like is None else like
-    value = torch.as_tensor(rule.sigma, dtype=torch.float64).reshape(-1).log()
-    value = value.to(like.device, torch.promote_types(torch.float32, like.dtype))
-    if value.device.type == weight.device.type:
-        weight.data = value
-    else:
-        log_sigma.weight = nn.Parameter(value, weight.requires_grad)
+def _tell(model: Any, parts: dict[str, Any]) -> None:
+    """Write the rules of parts into the configuration of the model around them."""
+    vars(model.config).pop("krause_parts", None)
+    if model.config.sub_configs:
+        told = {
+            name: {"krause": part.config.krause, "krause_learns": part.config.krause_learns}
+            for name, part in parts.items()
+        }
+        if told:
+            model.config.krause_parts = told
+        return
+    rules = {
+        id(module): rule
+        for part in parts.values()
+        for module, rule in zip(attention_modules(part), part.config.krause, strict=True)
+    }
+    model.config.krause = [rules.get(id(module)) for module in attention_modules(model)]
+    model.config.krause_learns = all(part.config.krause_learns for part in parts.values())
 
 
-def remove(model: Any) -> None:
-    """Take rules and bandwidths off the attention modules."""
-    for part in attention_modules(model):
-        vars(part).pop("krause_rule", None)
-        if "log_sigma" in part._modules:
-            del part.log_sigma
-    if "_unpadded_hook" in vars(model):
-        model._unpadded_hook.remove()
-        del model._unpadded_hook
+def turn(model: Any, rules: Any, learns: bool) -> None:
+    """Make a model of transformers a krausified one where it stands; it is left as it was if that fails.
 
-
-def attention_modules(model: nn.Module) -> list[Any]:
-    """The modules that call the attention registry, in order."""
-    return [part for part in model.modules() if dispatches(type(part))]  # type: ignore[arg-type]
+    Args:
+        model: The model.
+        rules: One dictionary or ``None`` (softmax) an attention module.
+        learns: Whether bandwidths are trained.
+    """
+    undo = become(model, krause_class(type(model)))
+    config = model.config
+    config.krause, config.krause_learns = rules, learns
+    config.krause_base_attention, config._attn_implementation_internal = config._attn_implementation, KRAUSE
+    try:
+        grow(model)
+    except Exception:
+        remove(model)
+        undo()
+        raise
 
 
 @cache
@@ -170,9 +210,10 @@ def krause_class(base: Any) -> Any:
 @cache
 def _class_of(base: Any, config: Any) -> Any:
     strict = sorted({*(getattr(base, "_keep_in_fp32_modules_strict", None) or ()), "log_sigma"})
+    mixed: Any = HoldsKrausified if config.sub_configs else Krausified
     return type(
-        f"Krause{base.__name__}", (Krausified, base),
-        {"config_class": config, "_keep_in_fp32_modules_strict": strict, "__module__": __name__,
+        f"Krause{base.__name__}", (mixed, base),
+        {"config_class": config, "krause_base": base, "_keep_in_fp32_modules_strict": strict, "__module__": __name__,
          "__doc__": f"`{base.__name__}` with Krause attention; see `krausify`."},
     )  # fmt: skip
 

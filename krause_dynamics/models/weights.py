@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from krause_dynamics._arguments import FILE, FOLDER, Is, Maybe, reads
+from krause_dynamics._arguments import COUNT, FILE, FOLDER, Is, Maybe, reads
 from krause_dynamics._files import regular
 from krause_dynamics.models.blocks import KrauseModel
 from krause_dynamics.models.swin import KrauseSwin, relative_positions
@@ -103,6 +103,8 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 def _split(state: State) -> State:
     """Projections that torchvision keeps as one, apart."""
     for name in [name for name in state if re.search(r"\.attn\.qkv\.\w+$", name)]:
+        if state[name].ndim == 0 or len(state[name]) % 3:
+            raise ValueError(f"{name} must hold queries, keys and values, got {tuple(state[name].shape)} in the file")
         parts = state.pop(name).chunk(3)
         state.update({name.replace(".qkv.", f".{x}_proj."): part for x, part in zip("qkv", parts, strict=True)})
     return state
@@ -134,7 +136,7 @@ def _keys(variant: Variant, state: State, given: dict[str, Any]) -> dict[str, An
         if held[name] != (list(given[name]) if isinstance(given[name], tuple) else given[name]):
             raise ValueError(f"{name} is {held[name]!r} in the file, got {given[name]!r}; leave it out")
     if variant.model is KrauseViT:
-        held["attention_top_k_last"] = 2 * given["attention_top_k"]
+        held["attention_top_k_last"] = 2 * COUNT.read("attention_top_k", given["attention_top_k"])
     return {**held, **given}
 
 
@@ -188,17 +190,28 @@ def _check_buffers(model: KrauseModel, state: State) -> None:
     """
     for name, buffer in state.items():
         if name.endswith("local_mask_buffer"):
-            admitted = _admitted(model, len(buffer))
+            admitted = _admitted(model, buffer.shape[0] if buffer.ndim else 0)
             right = buffer.shape == admitted.shape and torch.equal(buffer.bool(), admitted)
         elif name.endswith("valid_i_indices"):
-            other = state[name.replace("valid_i", "valid_j")]
-            right = bool(_admitted(model, 1 + int(max(buffer.max(), other.max())))[buffer, other].all())
+            right = _are_admitted(model, buffer, state.get(name.replace("valid_i", "valid_j")))
+        elif name.endswith("valid_j_indices"):
+            right = name.replace("valid_j", "valid_i") in state
         elif name.endswith("relative_position_index"):
             right = torch.equal(buffer.flatten(), relative_positions(model.config.window).flatten())
         else:
             continue
         if not right:
             raise ValueError(f"{name} is not the neighbourhood of this configuration; check window, metric, image_size")
+
+
+def _are_admitted(model: KrauseModel, queries: Tensor, keys: Tensor | None) -> bool:
+    """Whether lists of places are pairs that the window admits."""
+    if keys is None or keys.shape != queries.shape or not queries.numel():
+        return False
+    if queries.is_floating_point() or keys.is_floating_point() or int(min(queries.min(), keys.min())) < 0:
+        return False
+    admitted = _admitted(model, 1 + int(max(queries.max(), keys.max())))
+    return bool(admitted[queries.long(), keys.long()].all())
 
 
 def _admitted(model: KrauseModel, tokens: int) -> Tensor:

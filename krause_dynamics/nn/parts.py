@@ -22,7 +22,7 @@ class PerHead(nn.Module):
     @reads(value=Real(), entries=Whole(1, LARGEST), learn=FLAG)
     def __init__(self, value: float, entries: int = 1, *, learn: bool = True) -> None:
         super().__init__()
-        self.initial = float(value)
+        self.initial, self.learn = float(value), learn
         self.weight = nn.Parameter(torch.full((entries,), self.initial), requires_grad=learn)
 
     def reset_parameters(self) -> None:

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import wraps
 from typing import Any
 
 from krause_dynamics.errors import UnsupportedModel
-from krause_dynamics.nn.huggingface.own_code import own_attention
+from krause_dynamics.nn.huggingface.refusals import (
+    NAMES,
+    OWN,
+    is_built_by_another,
+    refuse_change,
+    refuse_own,
+    refuse_unheard,
+    refuse_without,
+)
 from krause_dynamics.nn.huggingface.unpadded import say_unpadded, takes_masks
-
-KRAUSE, SOFTMAX = "krause", "krause_softmax"
-NAMES: set[str] = set()
-"""Attention implementations that were registered here."""
-OWN = "krause_"  # begins the model types whose classes are ours
 
 
 def guard(base: Any) -> None:
     """Guard the class from which all models of transformers come."""
-    base.save_pretrained = _warning_save(base.save_pretrained)
+    base.save_pretrained = _remembering_save(base.save_pretrained)
     base.get_correct_attn_implementation = _refusing_choice(base.get_correct_attn_implementation)
     base.set_attn_implementation = _all_or_nothing(base.set_attn_implementation)
     base.post_init = _refusing_end(base.post_init)
 
 
-def _warning_save(save: Callable[..., Any]) -> Callable[..., Any]:
-    """Saving that warns where the file would not know that the model was one of ours: it would load as softmax."""
+def _remembering_save(save: Callable[..., Any]) -> Callable[..., Any]:
+    """Saving that keeps the rules of parts, and warns of an attention by name, which a file does not know."""
 
     @wraps(save)
     def save_pretrained(self: Any, *args: Any, **options: Any) -> Any:
@@ -39,20 +43,28 @@ def _warning_save(save: Callable[..., Any]) -> Callable[..., Any]:
                 UserWarning,
                 stacklevel=2,
             )
-        return save(self, *args, **options)
+        with _keeping(self):
+            return save(self, *args, **options)
 
     return save_pretrained
 
 
 def _forgotten(model: Any) -> str | None:
     """The attention of ours in a model or a part of it, which its folder will not say; or ``None``."""
-    if getattr(type(model), "remembers_attention", False):
+    if str(type(model.config).model_type).startswith(OWN):
         return None
-    if any(hasattr(part, "krause_rule") for part in model.modules()):  # a part was krausified
-        return KRAUSE
     configs = [model.config, *(getattr(model.config, name, None) for name in model.config.sub_configs)]
     names = (getattr(config, "_attn_implementation", None) for config in configs)
     return next((name for name in names if name in NAMES), None)
+
+
+def _keeping(model: Any) -> Any:
+    """What a class of ours in a model asks for while the model is saved."""
+    if getattr(type(model), "remembers_attention", False):
+        return nullcontext()
+    keeps = (part.kept_within for part in model.modules() if hasattr(type(part), "kept_within"))
+    keep = next(keeps, None)
+    return nullcontext() if keep is None else keep(model)
 
 
 def _refusing_choice(choose: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,7 +81,7 @@ def _refusing_choice(choose: Callable[..., Any]) -> Callable[..., Any]:
                 f"{type(self).__name__} would leave the Krause attention of this {kind} out; load it by the Auto "
                 "classes, which know its own class, or kd.unkrausify the model and save it"
             )
-        _refuse_own(self, _asked(args, options))
+        refuse_own(self, _asked(args, options))
         found = choose(self, *args, **options)
         known = _tell_unpadded in self._forward_pre_hooks.values()
         if isinstance(found, str) and found in NAMES and takes_masks(self) and not known:
@@ -89,7 +101,10 @@ def _refusing_end(end: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(end)
     def post_init(self: Any, *args: Any, **options: Any) -> Any:
-        _refuse_own(self, self.config._attn_implementation)
+        name = self.config._attn_implementation
+        refuse_own(self, name)
+        if name in NAMES and not is_built_by_another(self):
+            refuse_without(self, name)
         return end(self, *args, **options)
 
     return post_init
@@ -103,11 +118,17 @@ def _all_or_nothing(choose: Callable[..., Any]) -> Callable[..., Any]:
         parts = list(_models(self))
         before = [part.config._attn_implementation_internal for part in parts]
         try:
+            asked = _asked(args, options)
             for part in parts:  # transformers skips those without registry, and tells its log
-                _refuse_own(part, _asked(args, options))
+                refuse_own(part, asked)
                 if part is not self:
-                    _refuse_change(part, self, _asked(args, options))
-            return choose(self, *args, **options)
+                    refuse_change(part, self, asked)
+                    refuse_without(part, _asked_by_name(asked, self.config, part.config))
+            refuse_without(self, asked)
+            chosen = choose(self, *args, **options)
+            for part in parts:
+                refuse_unheard(part)
+            return chosen
         except Exception:
             for part, name in zip(parts, before, strict=True):
                 part.config._attn_implementation_internal = name
@@ -126,34 +147,8 @@ def _asked(args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     return next(iter(args or options.values()), None)
 
 
-def _refuse_change(part: Any, model: Any, name: Any) -> None:
-    """Refuse another attention for a whole model of which a part was krausified: it would drop the part's rule.
-
-    Raises:
-        UnsupportedModel: Naming the part.
-    """
-    if isinstance(name, str) and name not in (KRAUSE, SOFTMAX) and getattr(type(part), "remembers_attention", False):
-        raise UnsupportedModel(
-            f"{type(model).__name__} holds a {type(part).__name__}, whose rule attn_implementation={name!r} would drop"
-            "; name the other parts ({'vision_config': ...}), or kd.unkrausify the part"
-        )
-
-
-def _refuse_own(model: Any, name: Any) -> None:
-    """Refuse our name for a model which has attention code of its own.
-
-    Raises:
-        UnsupportedModel: Naming what has it.
-    """
-    own = own_attention(model) if isinstance(name, str) and name in NAMES else None
-    if own is None:
-        return
-    who = type(model).__name__
-    part = "" if own == who else f" in a part of it ({own})"
-    others = (
-        "; for the parts that have none: attn_implementation={'text_config': ...}" if model.config.sub_configs else ""
-    )
-    raise UnsupportedModel(
-        f"{who} has attention code of its own{part}, outside the attention registry of transformers, so that "
-        f"attn_implementation={name!r} would change nothing there; put nn.KrauseAttention in its place{others}"
-    )
+def _asked_by_name(asked: Any, whole: Any, config: Any) -> Any:
+    """What a dictionary asks of the model with this configuration; ``None``: it does not name that one."""
+    if not isinstance(asked, dict):
+        return None
+    return next((value for name, value in asked.items() if name and getattr(whole, name, None) is config), None)

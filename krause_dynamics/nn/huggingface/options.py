@@ -34,6 +34,7 @@ HARMLESS: dict[str, str] = {
     "layer_idx": "a number",
     "max_length_k": "of kernels without padding",
     "max_length_q": "of kernels without padding",
+    "grid_thw": "the size of pictures, which their positions hold",
     "ignore_index": "of the loss",
     "num_items_in_batch": "of the loss (Trainer)",
     "output_hidden_states": "asks for other outputs",
@@ -59,6 +60,11 @@ REFUSED: dict[str, str] = {
 }
 """Options that change the weights in a way that nobody here computes; one that stands nowhere is refused as well."""
 
+REFUSED_PARTS: dict[str, str] = {
+    "compressor": "keys made of several tokens each, under a mask that is joined as numbers to add (DeepSeek V4)",
+}
+"""Parts of an attention layer that do so."""
+
 
 def check(module: torch.nn.Module, options: Mapping[str, Any], served: Collection[str], way_out: str) -> None:
     """Refuse the options of one attention call that are neither served nor harmless.
@@ -70,8 +76,13 @@ def check(module: torch.nn.Module, options: Mapping[str, Any], served: Collectio
         way_out: What the user can do, for the message.
 
     Raises:
-        UnsupportedModel: For what is left.
+        UnsupportedModel: For what is left, and for the parts of `REFUSED_PARTS`.
     """
+    part = next((name for name in REFUSED_PARTS if getattr(module, name, None) is not None), None)
+    if part is not None:
+        raise UnsupportedModel(
+            f"{type(module).__name__} has a {part} that is not served ({REFUSED_PARTS[part]}); {way_out}"
+        )
     unknown = sorted(k for k, given in options.items() if given is not None and k not in served and k not in HARMLESS)
     if unknown:
         told = "; ".join(f"{name}: {_what(name)}" for name in unknown)
@@ -86,6 +97,19 @@ def is_causal(module: torch.nn.Module) -> bool:
     """
     own = getattr(module, "is_causal", None)
     return _makes_causal_masks(type(module).__module__) if own is None else bool(own)
+
+
+def masks_are_causal(model: torch.nn.Module) -> bool:
+    """Whether a model makes causal masks and no others: layers that texts and pictures share (CLIP) do not say so."""
+    return any(_masks_causally(type(part)) for part in model.modules())  # type: ignore[arg-type]
+
+
+@cache
+def _masks_causally(kind: Any) -> bool:
+    if not kind.__module__.startswith("transformers.models."):
+        return False
+    source = inspect.getsource(kind)
+    return "create_causal_mask(" in source and "bidirectional" not in source
 
 
 @cache

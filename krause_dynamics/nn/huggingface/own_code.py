@@ -19,7 +19,10 @@ from torch import nn
 
 _FAMILIES = "transformers.models."
 DISPATCH = "ALL_ATTENTION_FUNCTIONS.get_interface("
+UNTOLD = ("MaskFormerSwinBackbone", "MaskFormerSwinModel")
+"""Models that the one around them makes of a configuration of its own, without the attention that was asked for."""
 _ATTENDS = re.compile(r"softmax\(|\.Softmax\(|logsumexp\(|scaled_dot_product_attention|MultiheadAttention\(")
+_COMPARES = re.compile(r"matmul\(|bmm\(|einsum\(| @ |scaled_dot_product_attention|MultiheadAttention\(")
 
 
 def own_attention(model: Any) -> str | None:
@@ -33,7 +36,7 @@ def own_attention(model: Any) -> str | None:
         return str(kind.__name__)
     if not model._modules:  # about to be built
         return _chosen_from_a_table(kind)  # type: ignore[arg-type]
-    kinds: set[Any] = {type(part) for part in _of_itself(model)}
+    kinds: set[Any] = {type(part) for part in modules_of(model)}
     return min((kind.__name__ for kind in kinds if _has_own_code(kind)), default=None)
 
 
@@ -43,25 +46,52 @@ def dispatches(kind: Any) -> bool:
     return kind.__module__.startswith(_FAMILIES) and DISPATCH in _source(kind)
 
 
-def _of_itself(module: nn.Module) -> Iterator[nn.Module]:
+def asks_registry(model: Any) -> bool:
+    """Whether a module of a built model, or of a model inside it, may call an attention function of transformers."""
+    return any(_may_ask(type(part)) for part in model.modules())  # type: ignore[arg-type]
+
+
+@cache
+def _may_ask(kind: Any) -> bool:
+    """Code of transformers' families is read class by class, of others file by file; what cannot be read may."""
+    return any(_asks(one) for one in kind.__mro__ if one.__module__.partition(".")[0] not in ("torch", "builtins"))
+
+
+def _asks(kind: Any) -> bool:
+    if kind.__module__.startswith(_FAMILIES):
+        return dispatches(kind)
+    if kind.__module__.startswith("transformers."):
+        return False
+    try:
+        source = inspect.getsource(sys.modules[kind.__module__])
+    except (OSError, TypeError, KeyError):
+        return True
+    return "ALL_ATTENTION_FUNCTIONS" in source or "AttentionInterface" in source
+
+
+def modules_of(module: nn.Module) -> Iterator[nn.Module]:
     """Modules of a model without those of the models inside it."""
     from transformers import PreTrainedModel
 
     for part in module.children():
-        if not isinstance(part, PreTrainedModel):
+        if not isinstance(part, PreTrainedModel) or type(part).__name__ in UNTOLD:
             yield part
-            yield from _of_itself(part)
+            yield from modules_of(part)
 
 
 @cache
 def _has_own_code(kind: Any) -> bool:
-    """Whether a module weighs tokens under a mask, and asks no attention function. Heads that pool have no mask."""
+    """Whether a module weighs tokens, and asks no attention function.
+
+    Heads that pool bear other names; gates of features (PatchTSMixer) have neither a mask nor products of tokens.
+    """
     if not kind.__name__.endswith("Attention") or "Cross" in kind.__name__:
         return False
-    if not any("mask" in name for name in inspect.signature(kind.forward).parameters):
-        return False
     source = _source(kind)
-    return DISPATCH not in source and _ATTENDS.search(source) is not None
+    if DISPATCH in source or _ATTENDS.search(source) is None:
+        return False
+    masked = any("mask" in name for name in inspect.signature(kind.forward).parameters)
+    return masked or _COMPARES.search(source) is not None
 
 
 def _source(kind: Any) -> str:

@@ -13,8 +13,9 @@ from krause_dynamics._when_loaded import when_loaded
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.nn.hearing import hearing, within
 from krause_dynamics.nn.huggingface.attend import attend
-from krause_dynamics.nn.huggingface.guards import KRAUSE, NAMES, SOFTMAX, guard
+from krause_dynamics.nn.huggingface.guards import guard
 from krause_dynamics.nn.huggingface.masks import pair_mask
+from krause_dynamics.nn.huggingface.refusals import KRAUSE, NAMES, SOFTMAX
 from krause_dynamics.nn.huggingface.rules import LayerRule, rule_of
 
 _HOME = "transformers.modeling_utils"
