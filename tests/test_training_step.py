@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -152,6 +154,34 @@ def test_a_step_is_the_step_of_adamw_by_hand():
     np.testing.assert_allclose(ours.losses[:2], losses, rtol=1e-5)
     for (name, p), q in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_nothing_holds_where_gradients_are_added_while_a_step_is_captured(monkeypatch):
+    """A node that lives on from before stays on the stream of that time, of which torch warns, and orders the two."""
+    weight = torch.nn.Linear(2, 1)
+    step = TrainingStep(
+        weight, None, optimizer_of(parameter_groups(weight), 1.0, CPU), [0.1], done=0, batch_size=1, clip=1.0,
+        bfloat16=False, capture=True,
+    )  # fmt: skip
+
+    def adder(x):
+        return x.view_as(x).grad_fn.next_functions[0][0]
+
+    found = []
+
+    def once():
+        for x in step.weights:
+            adder(x).metadata["seen"] = True  # kept as long as the node is
+            found.append("seen" in adder(x).metadata)
+
+    monkeypatch.setattr(step, "_once", once)
+    monkeypatch.setattr("krause_dynamics.training.step.capture_stream", mock.MagicMock())
+    for name in ("current_stream", "get_rng_state", "set_rng_state", "CUDAGraph"):
+        monkeypatch.setattr(torch.cuda, name, mock.MagicMock())
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda *args, **rest: nullcontext())
+    step(torch.zeros(1, dtype=torch.long))
+    assert found == [False] * (2 * 4)  # two weights, in three steps to warm up and the captured one
 
 
 def test_a_step_that_cannot_be_captured_says_how_to_do_without(monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from functools import cache, reduce
 from typing import Any
 
@@ -118,13 +117,9 @@ class TrainingStep:
 
     def _captured(self) -> None:
         """Capture the step; weights, optimiser and random numbers are afterwards as before."""
-        with warnings.catch_warnings():  # the device is waited for before and after, whatever stream a gradient came on
-            warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
-            self._recorded()
-
-    def _recorded(self) -> None:
         held = self._held()
-        kept = [(x, x.clone()) for x in held]
+        # Detached: a graph of the copies would hold where gradients are added to the stream outside of the capture.
+        kept = [(x, x.detach().clone()) for x in held]
         generator = torch.cuda.get_rng_state()
         side = capture_stream(self.weights[0].device)
         side.wait_stream(torch.cuda.current_stream())
