@@ -4,10 +4,11 @@
     OMP_NUM_THREADS=1 python benchmarks/host_share.py --before CHECKOUT   # another checkout beside it, in alternation
     OMP_NUM_THREADS=1 python benchmarks/host_share.py --list              # which operations
 
-Layers of the models of models_gpu.py, forward and backward under bfloat16 autocast, on tokens of the CPU that are too
-few to take time. Everything runs as on a GPU up to the launches of Triton kernels, which are counted and left out; the
-calls are recorded before, as in any step but the first two. Beside each layer stands softmax attention: one product for
-q, k and v, and one call that allocates, in place of torch's fused attention.
+Layers of the models of models_gpu.py, and the attention of a decoder of transformers with a gated branch, forward and
+backward under bfloat16 autocast, on tokens of the CPU that are too few to take time. Everything runs as on a GPU up to
+the launches of Triton kernels, which are counted and left out; the calls are recorded before, as in any step but the
+first two. Beside each layer stands softmax attention: one product for q, k and v (transformers': three, and rotary
+positions), and one call that allocates, in place of torch's fused attention.
 
 Operations are calls of torch's dispatcher that compute or copy something (views left aside): on a GPU each is a launch
 at least. Microseconds are processor time; sides alternate, medians.
@@ -29,6 +30,7 @@ LAYERS = {
     "KARM": (96, {"window": 32, "top_k": 16}),
     "window": (96, {"window": 32}),
     "random": (65, {"random": 9}),
+    "gated Llama": (96, {"gated": {"window": 32, "top_k": 16}}),
 }
 WIDTH, HEADS = 48, 6
 # Calls that are made of others, and calls that compute nothing.
@@ -111,6 +113,8 @@ def layers_of(name):
     models_gpu.functional.scaled_dot_product_attention = fused_attention()
     torch.manual_seed(0)
     tokens, words = LAYERS[name]
+    if "gated" in words:
+        return tokens, *gated(tokens, words["gated"])
     if "grid" in words:
         hood = kd.Grid(words["grid"], words["grid"], radius=2, prefix=1)
     elif "random" in words:
@@ -123,6 +127,34 @@ def layers_of(name):
         KrauseAttention(WIDTH, HEADS, hood, impl="triton"),
         models_gpu.Softmax(WIDTH, HEADS, "window" in words),
     )
+
+
+def gated(tokens, settings):
+    """The attention of a decoder of transformers with a Krause branch and a gate, and without them."""
+    from functools import partial
+
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from krause_dynamics.models import add_krause_branch, gated_attention
+
+    gated_attention.krause_attention = partial(gated_attention.krause_attention, impl="triton")
+    config = LlamaConfig(
+        vocab_size=8, hidden_size=WIDTH, intermediate_size=WIDTH, num_hidden_layers=1, num_attention_heads=HEADS
+    )
+    bases = [LlamaForCausalLM(config) for _ in range(2)]
+    positions = bases[0].model.rotary_emb(torch.zeros(1, tokens, WIDTH), torch.arange(tokens)[None])
+    add_krause_branch(bases[0], **settings)
+
+    class Attention(torch.nn.Module):
+        def __init__(self, part):
+            super().__init__()
+            self.part = part
+
+        def forward(self, x):
+            return self.part(x, position_embeddings=positions, attention_mask=None)[0]
+
+    return [Attention(base.model.layers[0].self_attn) for base in bases]
 
 
 def step_of(layer, tokens):

@@ -82,6 +82,7 @@ CASES = {
     "float32": ({"left": 10, "right": 5, "top_k": 7}, {"n": 129, "dtype": SINGLE, "d": 16}),
     "centred, half precision": ({"left": 64, "right": 63, "top_k": 40}, {"n": 300, "dtype": HALF, "d": 128}),
     "window only": ({"left": 127, "right": 0}, {"n": 300, "dtype": BRAIN}),
+    "first tokens": ({"left": 63, "right": 0, "first": 4}, {"n": 300, "dtype": BRAIN, "heads": 4, "kv_heads": 2}),
     "all keys": ({"right": 0, "top_k": 30}, {"n": 600, "dtype": BRAIN}),
     "all of few keys": ({"top_k": 4}, {"n": 50, "dtype": BRAIN}),
     "all of very few keys": ({"top_k": 3}, {"n": 20, "dtype": HALF}),
