@@ -19,6 +19,11 @@ settings.register_profile("thorough", max_examples=400, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+def pytest_collection_modifyitems(items):
+    """The longest test begins first: of two workers, one would wait for it at the end."""
+    items.sort(key=lambda item: "test_triton_interpreter" not in item.nodeid)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20240611)
