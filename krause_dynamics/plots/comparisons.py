@@ -63,7 +63,7 @@ def difference(
         low, high = bounds.transpose("bound", ...).values
         ax.fill_between(places, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
     label_depth(ax, comparison)
-    ax.set_ylabel(upright(ax, f"difference of {quantity.replace('_', ' ')}"))
+    ax.set_ylabel(upright(ax, f"difference of {_words(quantity)}"))
     return ax
 
 
@@ -109,7 +109,7 @@ def emergence(
     low, high = values.quantile([0.1, 0.9], "sequence").values
     ax.fill_between(steps, low, high, color=drawn.get_color(), alpha=0.15, linewidth=0)
     where = "mean over depth" if depth is None else f"at depth {depth:g}"
-    ax.set(xlabel="training step", ylabel=f"{quantity.replace('_', ' ')}\n({where})")
+    ax.set(xlabel="training step", ylabel=f"{_words(quantity)}\n({where})")
     return ax
 
 
@@ -142,12 +142,19 @@ def difference_figure(comparison: xarray.Dataset) -> Figure:
     fig, axes = plt.subplots(len(shown), 1, figsize=column(0.6 * len(shown)), sharex=True, squeeze=False)
     for ax, name in zip(axes[:, 0], shown, strict=True):
         difference(comparison, ax=ax, quantity=name)
-        ax.set_ylabel(name.replace("_", " "))
+        ax.set_ylabel(_words(name))
+        if ax is not axes[0, 0] and ax.get_legend():
+            ax.get_legend().remove()  # one serves all
         if ax is not axes[-1, 0]:
             ax.set_xlabel("")
     meta = json.loads(comparison.attrs["meta"])
     headline(fig, f"difference from {plain(str(meta['reference']))} ({meta['level']:.0%} intervals)")
     return fig
+
+
+def _words(quantity: str) -> str:
+    """A variable for an axis, with its unit."""
+    return quantity.replace("_", " ") + (" (%)" if quantity == "sink_rate" else "")
 
 
 def _quantities(comparison: xarray.Dataset) -> list[str]:

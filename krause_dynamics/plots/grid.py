@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MOST_COUNTS = 12  # whole numbers with a colour each; further ones share the last
 BRIGHT = 0.55  # mean of red, green and blue from which on strokes are dark
+FINE = 8  # values of a parameter from which on lines follow the borders of the cells
 NAME = Is(str, "a name of the Dataset")
 REPEATED = ("seed", "run", "sequence")  # dimensions over which the mean is taken
 
@@ -29,7 +30,7 @@ REPEATED = ("seed", "run", "sequence")  # dimensions over which the mean is take
     y=NAME,
     value=Maybe(NAME),
     settled=Maybe(NAME),
-    contours=Flag(),
+    contours=Maybe(Flag()),
     ax=ON,
 )
 def phase(
@@ -39,7 +40,7 @@ def phase(
     y: str,
     value: str | None = None,
     settled: str | None = None,
-    contours: bool = True,
+    contours: bool | None = None,
     ax: Axes | None = None,
     **mesh: Any,
 ) -> Axes:
@@ -57,7 +58,8 @@ def phase(
         y: Parameter along the vertical axis.
         value: Name of the variable (default: the only one there is beside ``settled``).
         settled: Name of a variable that is true where a run had settled; the other cells are hatched.
-        contours: Lines between neighbouring whole numbers, on the mean over seeds.
+        contours: Lines between neighbouring whole numbers, on the mean over seeds, straight from the middle of a cell
+            to the next; ``None`` where both parameters have at least eight values, since they cross larger cells.
         ax: Where to draw.
         **mesh: For ``Axes.pcolormesh``.
 
@@ -84,6 +86,7 @@ def phase(
     drawn = ax.pcolormesh(_edges(across), _edges(up), values, **options)
     ticks = None if levels is None else levels[:-1] + 0.5
     ax.figure.colorbar(drawn, ax=ax, label=_words(dataset, value), ticks=ticks)
+    contours = min(values.shape) >= FINE if contours is None else contours
     if contours and levels is not None and min(values.shape) > 1 and len(levels) > 2:
         ax.contour(across, up, values, levels=levels[1:-1], colors="white", linewidths=0.8)
     if settled is not None:

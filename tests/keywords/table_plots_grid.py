@@ -95,10 +95,15 @@ def _(first, second):
     assert drawn(counts().assign(settled=counts().settled | True), settled=second).get_legend() is None
 
 
-@drawing("kd.plots.phase", "contours", True, False, "lines between whole numbers, by default too, or none")
+@drawing(
+    "kd.plots.phase", "contours", True, False, "lines between whole numbers, or none, as by default between large cells"
+)
 def _(first, second):
     found = [len(drawn(**ONE, **options).collections) for options in ({}, {"contours": first}, {"contours": second})]
-    assert found == [2, 2, 1]
+    assert found == [1, 2, 1]
+    whole = np.add.outer(np.arange(8), np.arange(8)) // 4
+    fine = xarray.Dataset({"clusters": (("radius", "beta"), whole)}, {"radius": range(1, 9), "beta": range(1, 9)})
+    assert [len(drawn(part).collections) for part in (fine, fine.isel(radius=slice(7)))] == [2, 1]
 
 
 @drawing("kd.plots.phase", "ax", None, 1, "a new figure, or the axes given and none beside them")
