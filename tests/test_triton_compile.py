@@ -15,7 +15,7 @@ triton = pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
-from krause_dynamics.forms.attention.ring import Ring  # noqa: E402
+from krause_dynamics.forms.attention.slots import Ring  # noqa: E402
 from krause_dynamics.forms.attention.triton import along_rows, few, launch, primitives, sums  # noqa: E402
 from krause_dynamics.interaction.reach import Reach  # noqa: E402
 from tests.triton_oracle import launched  # noqa: E402

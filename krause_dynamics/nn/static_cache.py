@@ -7,7 +7,7 @@ from torch import Tensor
 
 from krause_dynamics.forms.attention import ring as rings
 from krause_dynamics.forms.attention.call import Call
-from krause_dynamics.forms.attention.ring import Ring
+from krause_dynamics.forms.attention.slots import Ring
 from krause_dynamics.nn.cache import Cached
 from krause_dynamics.nn.checks import check_valid
 

@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from krause_dynamics.forms.attention.ring import Ring
+from krause_dynamics.forms.attention.slots import Ring
 from krause_dynamics.interaction.reach import Reach
 
 from .arguments import launch_options, on_device, padded, rows_contiguous, scale_arguments
