@@ -43,8 +43,9 @@ MODELS = {
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("writes", [False, True], ids=["", "library that writes masks"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "writes"), [*((name, False) for name in MODELS), ("gated", True), ("gated, narrower window", True)]
+)
 def test_what_is_captured_hears_what_is_not_without_pairs(name, writes):
     """Whether transformers leaves the softmax's mask out while it is captured (5.23) or writes it (5.17)."""
     model, x, seen = MODELS[name](), words(20), []
