@@ -37,8 +37,8 @@ class Gate(nn.Linear):
 
     def forward(self, softmax: Tensor, krause: Tensor) -> Tensor:  # type: ignore[override]
         """Mix outputs (..., d) of the two branches."""
-        share = self.share(softmax, krause)
-        return share[..., :1] * softmax + share[..., 1:] * krause
+        first, second = self.share(softmax, krause).split(1, -1)  # one gradient of both, as slices have not
+        return first * softmax + second * krause
 
 
 class GatedAttention(nn.Module):
