@@ -74,45 +74,50 @@ def console(first, second):
     assert "interval" in out.getvalue()
 
 
-def written(folder, names=("a", "b"), **parameters):
-    return report.write_comparison(comparison(names), folder, parameters)
-
-
-@row("kd.report.write_comparison", "comparison", ("a", "b"), (1, 2), "a file of rows equals the comparison")
-def write_compared(first, second):
-    for names in (first, second):
-        with tempfile.TemporaryDirectory() as folder:
-            paths = {path.name for path in written(folder, names)}
-            data = comparison(names)
-            with (Path(folder) / "comparison.csv").open(encoding="utf-8", newline="") as stream:
-                equal_the_comparison(data, list(csv.DictReader(stream)))
-            import xarray
-
-            with xarray.open_dataset(Path(folder) / "comparison.nc") as stored:
-                np.testing.assert_allclose(stored.entropy, data.entropy)
-            assert ("emergence.png" in paths) == isinstance(names[0], int)
-
-
-@row("kd.report.write_comparison", "folder", "one", "two", "where all of it goes, and nothing elsewhere")
-def write_folder(first, second):
+@cache  # pictures take long to draw: the rows read the same two folders
+def left(name, names, parameters):
+    """{path: bytes} of what `write_comparison` leaves in and beside a folder of that name, and what it returns."""
     with tempfile.TemporaryDirectory() as above:
-        for name in (first, second):
-            folder = Path(above) / name
-            folder.mkdir()
-            paths = written(folder)
-            made = {path.name for path in folder.iterdir()}
-            assert {path.name for path in paths} == {name for name in made if not name.endswith(".json")}
-            assert {path.parent for path in paths} == {folder}
+        folder = Path(above) / name
+        folder.mkdir()
+        paths = report.write_comparison(comparison(names), folder, dict(parameters))
+        found = {one.relative_to(above).as_posix(): one.read_bytes() for one in Path(above).rglob("*") if one.is_file()}
+        return found, [one.relative_to(above).as_posix() for one in paths]
 
 
-@row("kd.report.write_comparison", "parameters", {"seed": 1}, {"command": "x"}, "beside each figure, with the metadata")
+LEFT = (("one", ("a", "b"), (("seed", 1),)), ("two", (1, 2), (("command", "x"),)))
+
+
+@row("kd.report.write_comparison", "comparison", 0, 1, "a file of rows equals the comparison")
+def write_compared(first, second):
+    import xarray
+
+    for which in (first, second):
+        (name, names, _), (files, paths) = LEFT[which], left(*LEFT[which])
+        data = comparison(names)
+        equal_the_comparison(data, list(csv.DictReader(io.StringIO(files[f"{name}/comparison.csv"].decode()))))
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "a.nc").write_bytes(files[f"{name}/comparison.nc"])
+            with xarray.open_dataset(Path(folder) / "a.nc") as stored:
+                np.testing.assert_allclose(stored.entropy, data.entropy)
+        assert (f"{name}/emergence.png" in paths) == isinstance(names[0], int)
+
+
+@row("kd.report.write_comparison", "folder", 0, 1, "where all of it goes, and nothing elsewhere")
+def write_folder(first, second):
+    for which in (first, second):
+        files, paths = left(*LEFT[which])
+        assert set(paths) == {name for name in files if not name.endswith(".json")}
+        assert {name.partition("/")[0] for name in files} == {LEFT[which][0]}
+
+
+@row("kd.report.write_comparison", "parameters", 0, 1, "beside each figure, with the metadata")
 def write_parameters(first, second):
-    with tempfile.TemporaryDirectory() as folder:
-        for given in (first, second):
-            written(folder, **given)
-            stored = json.loads((Path(folder) / "difference.json").read_text(encoding="utf-8"))
-            assert {name: stored[name] for name in given} == given
-            assert stored["comparison"]["reference"] == "a"
+    for which in (first, second):
+        name, names, given = LEFT[which]
+        stored = json.loads(left(*LEFT[which])[0][f"{name}/difference.json"])
+        assert {key: stored[key] for key, _ in given} == dict(given)
+        assert stored["comparison"]["reference"] == str(names[0])
 
 
 @row("kd.report.write_comparison", "ending", "pdf", "svg", "every figure is of that kind, the numbers beside as ever")
