@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from krause_dynamics._arguments import COUNT, Maybe, reads
-from krause_dynamics.checkpoints import by_block, labelled
+from krause_dynamics.checkpoints import by_block, labelled, stream
 from krause_dynamics.checkpoints import measures as table
 from krause_dynamics.checkpoints.controls import analyzed, checked
 from krause_dynamics.checkpoints.load import load
@@ -20,7 +20,7 @@ from krause_dynamics.checkpoints.measure import Measure
 from krause_dynamics.checkpoints.memory import placed
 from krause_dynamics.checkpoints.moments import Moments
 from krause_dynamics.checkpoints.record import describe
-from krause_dynamics.checkpoints.stream import Passes
+from krause_dynamics.checkpoints.stream import CUTTING, Passes
 from krause_dynamics.runs.interrupting import Interrupts, Terminated
 from krause_dynamics.runs.resuming import RunFile
 
@@ -34,9 +34,7 @@ logger = logging.getLogger(__name__)
 RADII = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4)
 # 0.3 is the threshold of Gu et al. (arXiv:2410.10781); the others show how far the percentage depends on it.
 EPS = (0.1, 0.2, 0.3, 0.5)
-# Arguments that cut inputs into sequences, and those that load a model.
-CUTTING = ("sequence_length", "max_sequences", "truncate", "pad_token")
-LOADING = ("tokenizer", "dtype", "part", "device", "trust_remote_code")
+LOADING = ("tokenizer", *stream.LOADING)
 
 
 @reads(sequence_length=Maybe(COUNT), max_sequences=Maybe(COUNT), batch_size=COUNT, min_queries=COUNT)
@@ -160,7 +158,7 @@ def analyze(
     cutting, loading = ({name: asked[name] for name in names} for names in (CUTTING, LOADING))
     if memory is not None:
         model, inputs = placed(model, inputs, memory, batch_size=batch_size, cutting=cutting, **loading)
-        loading = dict.fromkeys(LOADING) | {"trust_remote_code": trust_remote_code}
+        cutting, loading = {}, {"trust_remote_code": trust_remote_code}
     run = Passes.of(
         model, inputs, attention=attention, batch_size=batch_size, min_queries=min_queries, blocks=blocks,
         progress=progress, **loading, **cutting,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.checkpoints import capture, own_attention, windows
-from krause_dynamics.checkpoints.backbone import of_transformers
+from krause_dynamics.checkpoints.backbone import evaluating, of_transformers
 from krause_dynamics.errors import UnsupportedModel
 
 TIERS = ("sink", "statistics", "full")
@@ -114,3 +114,26 @@ def returned_weights(model: Any, output: Any, expected: int) -> Sequence[Tensor]
                 f"{name}: rows of the attention of block {i + 1} do not sum to 1, {tuple(weights.shape)}"
             )
     return maps
+
+
+def check_unchanged(model: Any, plain: dict[str, Any], output: Any) -> None:
+    """Asking a model for its weights must not change what it computes: seen on the first sequence of a batch.
+
+    Args:
+        model: Which was asked.
+        plain: Arguments of the first sequence, without asking.
+        output: What it answered for the batch when asked.
+
+    Raises:
+        UnsupportedModel: It does.
+    """
+    with torch.no_grad(), evaluating(model), torch.autocast(model.device.type, enabled=False):
+        untouched = model(**plain).last_hidden_state.float()
+    asked = output.last_hidden_state[:1].float()
+    change = float((asked - untouched).norm() / untouched.norm().clamp_min(1e-30))
+    if not change < (1e-3 if model.dtype in (torch.float32, torch.float64) else 0.05):
+        raise UnsupportedModel(
+            f"{type(model).__name__} computes other states when asked for its attention weights ({change:.0%} "
+            f"off; loaded with attn_implementation={model.config._attn_implementation!r}), so these are not its "
+            "weights; load it with attn_implementation='eager', or pass attention=None for the hidden states alone"
+        )

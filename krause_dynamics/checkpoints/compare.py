@@ -150,8 +150,10 @@ def _joined(
     depths = {"depth": np.linspace(0, 1, deepest + 1), "block_depth": (np.arange(deepest) + 0.5) / deepest}
     placed = {name: on_relative_depth(one, int(metas[name]["layers"]), depths) for name, one in analyses.items()}
     common = [str(key) for key in placed[reference] if _is_common(str(key), list(placed.values()))]
-    whole = xarray.concat([one[common] for one in placed.values()], dim="case", join="outer", combine_attrs="override")
-    whole = whole.assign_coords(case=list(placed))
+    # Sequences without numbers could not be joined where cases have unlike many.
+    counted = [one[common].assign_coords(sequence=np.arange(one.sizes["sequence"])) for one in placed.values()]
+    whole = xarray.concat(counted, dim="case", join="outer", combine_attrs="override")
+    whole = whole.drop_vars("sequence").assign_coords(case=list(placed))
     marks = {name: meta.get("inputs_fingerprint") for name, meta in metas.items()}
     paired = {name: mark is not None and mark == marks[reference] for name, mark in marks.items()}
     for key in [key for key in common if key != "length"]:

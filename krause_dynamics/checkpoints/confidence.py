@@ -69,6 +69,7 @@ def confidence(
     max_sequences: int | None = None,
     batch_size: int = 1,
     progress: bool | Callable[[int, int], None] = False,
+    **options: Any,
 ) -> xarray.Dataset:
     """Geometry of Krause layers: bandwidth, reach, separation, groups, and how many tokens the paper's theorem covers.
 
@@ -83,6 +84,8 @@ def confidence(
         max_sequences: Keep only the first ones.
         batch_size: Sequences per forward pass; supports take batch x heads x T^2 bytes.
         progress: ``True`` draws a progress bar; or a function ``progress(sequences done, all sequences)``.
+        **options: Further ones of ``kd.analyze`` that load a model or cut inputs: ``dtype``, ``part``, ``device``,
+            ``trust_remote_code``, ``truncate``, ``pad_token``.
 
     Returns:
         Dataset over (sequence, block, head): ``sigma``, ``window``, ``top_k``, ``heard``, ``distance``, ``separation``,
@@ -96,9 +99,8 @@ def confidence(
     import xarray
 
     run = Passes.of(
-        model, inputs, tokenizer=tokenizer, attention=None, batch_size=batch_size, min_queries=8, device=None,
-        trust_remote_code=False, progress=progress, blocks=blocks, sequence_length=sequence_length,
-        max_sequences=max_sequences,
+        model, inputs, tokenizer=tokenizer, attention=None, batch_size=batch_size, progress=progress, blocks=blocks,
+        sequence_length=sequence_length, max_sequences=max_sequences, **options,
     )  # fmt: skip
     arrays: dict[str, np.ndarray] = {}
     places: list[int] = []

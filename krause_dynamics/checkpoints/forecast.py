@@ -56,6 +56,7 @@ def forecast(
     max_sequences: int | None = None,
     batch_size: int = 8,
     progress: bool | Callable[[int, int], None] = False,
+    **options: Any,
 ) -> xarray.Dataset:
     """Predicted beside measured: contraction of every block, winning mode, number of clusters.
 
@@ -64,13 +65,15 @@ def forecast(
     much of what the model does is attention's own doing.
 
     Args:
-        model: As of ``kd.analyze``, in float32 or float64; of a composed one ``load(model, part=...)``.
+        model: As of ``kd.analyze``, in float32 or float64; of a composed one with ``part=``.
         inputs: As there; sequences of at least 8 tokens, from which on rows of scores have a spread.
         tokenizer: Instead of the checkpoint's own.
         sequence_length: Cut text into consecutive sequences of this many tokens.
         max_sequences: Keep only the first ones.
         batch_size: Sequences per forward pass; each block runs three times.
         progress: ``True`` draws a progress bar; or a function ``progress(sequences done, all sequences)``.
+        **options: Further ones of ``kd.analyze`` that load a model or cut inputs: ``dtype``, ``part``, ``device``,
+            ``trust_remote_code``, ``truncate``, ``pad_token``, ``blocks``.
 
     Returns:
         Dataset over ``side`` (predicted, measured): ``contraction`` (side, sequence, block), below 1 where tokens come
@@ -88,8 +91,8 @@ def forecast(
         UnsupportedModel: Attention that cannot be recorded faithfully.
     """
     run = Passes.of(
-        model, inputs, tokenizer=tokenizer, attention="statistics", batch_size=batch_size, min_queries=8, device=None,
-        trust_remote_code=False, progress=progress, sequence_length=sequence_length, max_sequences=max_sequences,
+        model, inputs, tokenizer=tokenizer, batch_size=batch_size, progress=progress,
+        sequence_length=sequence_length, max_sequences=max_sequences, **options,
     )  # fmt: skip
     dtype = next(run.checkpoint.backbone.parameters()).dtype
     if dtype not in (torch.float32, torch.float64):

@@ -115,13 +115,11 @@ def _load(
     part: str | None = None,
     trust_remote_code: bool = False,
 ) -> Checkpoint:
+    if isinstance(model, Checkpoint | torch.nn.Module) and dtype is not None:
+        raise ValueError(f"dtype={dtype!r} is for models that are loaded here; convert this one with model.to(dtype)")
     if isinstance(model, Checkpoint):
         return model if part is None else replace(model, part=part)
     if isinstance(model, torch.nn.Module):
-        if dtype is not None:
-            raise ValueError(
-                f"dtype={dtype!r} is for models that are loaded here; convert this one with model.to(dtype)"
-            )
         return replace(_loaded(model, tokenizer), part=part)
     if not isinstance(model, str | os.PathLike):
         raise TypeError(f"model must be a transformers model, a folder or a name; received {type(model).__name__}")

@@ -51,13 +51,18 @@ def _spectrum(values: Tensor) -> Tensor:
 
 def _norm_ratio(state: LayerState) -> np.ndarray:
     norms = np.linalg.norm(to_numpy(state.tokens), axis=-1)
-    ratio: np.ndarray = norms[..., 0] / np.median(norms, axis=-1)
-    return ratio
+    return _over(norms[..., 0], np.median(norms, axis=-1))
 
 
 def _massive_activation(state: LayerState) -> np.ndarray:
     sizes = np.abs(to_numpy(state.tokens)).reshape(len(state.tokens), -1)
-    ratio: np.ndarray = sizes.max(-1) / np.median(sizes, axis=-1)
+    return _over(sizes.max(-1), np.median(sizes, axis=-1))
+
+
+def _over(values: np.ndarray, median: np.ndarray) -> np.ndarray:
+    """Infinite where the median is 0, and NaN where all are: tokens that start at 0 (YOLOS) are no fault."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: np.ndarray = values / median
     return ratio
 
 

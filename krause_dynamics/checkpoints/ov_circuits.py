@@ -56,15 +56,23 @@ class Circuit(NamedTuple):
         trace = (output @ value).diagonal(dim1=-2, dim2=-1).sum(-1)
         return trace / (value.shape[-2] ** 0.5 * size.clamp_min(torch.finfo(size.dtype).tiny))
 
+    def written(self, heard: Tensor) -> Tensor:
+        """W_OV m, for m (b, h, T, d): the same."""
+        return heard @ self.value @ self.output
+
     def pull(self, heard: Tensor) -> Tensor:
         """Mean over tokens of the cosine of W_OV m and m, for m (b, h, T, d): (b, h)."""
-        written = heard @ self.value @ self.output
-        return torch.nn.functional.cosine_similarity(written.double(), heard.double(), dim=-1).mean(-1)
+        return ov_seen.mean_cosine(self.written(heard), heard)
 
 
-def circuits_of(run: Passes) -> list[Circuit | None]:
-    """The circuits of every block, seen on the first sequence; None where they are no product of two matrices."""
-    found = ov_seen.matrices_of(run) if run.path in ov_seen.PATHS else [None] * run.expected
+def circuits_of(run: Passes, only: ov_seen.Only = None) -> list[Circuit | None]:
+    """The circuits of every block, seen on the first sequence; None where they are no product of two matrices.
+
+    Args:
+        run: The model and its inputs.
+        only: Of which calls of Krause attention; None: of all.
+    """
+    found = ov_seen.matrices_of(run, only) if run.path in ov_seen.PATHS else [None] * run.expected
     return [None if matrices is None else Circuit(*matrices) for matrices in found]
 
 
@@ -102,14 +110,9 @@ def variables(
         betas: Effective beta, likewise.
         dimensions: Of the sphere that the tokens of a sequence span, (sequences,).
     """
-    known = [circuit for circuit in circuits if circuit is not None]
-    if not known:
+    if all(circuit is None for circuit in circuits):
         return {}
-    predicted = np.full(measured.shape[1:], np.nan)
-    values = np.full((*predicted.shape, known[0].value.shape[-1]), np.nan, complex)
-    for block, circuit in enumerate(circuits):
-        if circuit is not None:
-            predicted[block], values[block] = circuit.predicted_pull().cpu(), circuit.eigenvalues().cpu()
+    predicted, values = listed(circuits, measured.shape[-1])
     modes = np.full(measured.shape, np.nan)
     for place in np.argwhere(np.isfinite(betas) & np.isfinite(predicted)):
         i = tuple(place)
@@ -123,3 +126,14 @@ def variables(
         "ov_imaginary": (over, values.imag),
         "ov_sign": (over[:2], values.real.sum(-1) / np.abs(values).sum(-1)),
     }
+
+
+def listed(circuits: list[Circuit | None], heads: int) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted pull (blocks, heads) and eigenvalues (blocks, heads, rank) of all blocks; NaN where there are none."""
+    rank = max((circuit.value.shape[-1] for circuit in circuits if circuit is not None), default=1)
+    predicted, values = np.full((len(circuits), heads), np.nan), np.full((len(circuits), heads, rank), np.nan, complex)
+    for block, circuit in enumerate(circuits):
+        if circuit is not None:
+            found = circuit.eigenvalues().cpu().numpy()
+            predicted[block], values[block, :, : found.shape[-1]] = circuit.predicted_pull().cpu(), found
+    return predicted, values

@@ -24,6 +24,7 @@ PATHS = ("registry", "krause", "calls")  # ways in which attention is read, of w
 TRIED = 8  # tokens on which numbers are told apart
 Mix = Callable[[Tensor], Tensor]  # values of every head (b, h, T, d) -> their means by the weights of a call
 Told = Callable[[int, Tensor, Mix], None]  # (block, values (b, key heads, T, d_head), mix)
+Only = Callable[[Call], bool] | None  # which calls of Krause attention are looked at; None: all
 Matrices = tuple[nn.Module, Tensor, Tensor]  # reader, W_V (h, d, d_head), W_O (h, d_head, d)
 
 
@@ -44,7 +45,7 @@ class _Block:
     before: int = 0
 
 
-def matrices_of(run: Passes) -> list[Matrices | None]:
+def matrices_of(run: Passes, only: Only = None) -> list[Matrices | None]:
     """Of every block who reads x and makes values, and both matrices, on the first sequence; None where there are none.
 
     Values of key heads are repeated for the heads that share them.
@@ -56,7 +57,7 @@ def matrices_of(run: Passes) -> list[Matrices | None]:
         seen = blocks.setdefault(block, _Block())
         seen.values, seen.heard, seen.before = values, mix(values)[:, :, :TRIED], len(seen.ran)
 
-    with watched(run, told) as running, ExitStack() as stack:
+    with watched(run, told, only) as running, ExitStack() as stack:
         for part in {id(x): x for block in run.blocks for x in block.modules()}.values():
             stack.callback(part.register_forward_hook(_noting(running, blocks), with_kwargs=True).remove)
         run.run(run.checkpoint.backbone, batch)
@@ -73,14 +74,15 @@ def entering(module: nn.Module, args: Any, kwargs: Any) -> Tensor:
 
 
 @contextmanager
-def watched(run: Passes, told: Told) -> Iterator[Callable[[], int | None]]:
+def watched(run: Passes, told: Told, only: Only = None) -> Iterator[Callable[[], int | None]]:
     """A forward pass inside tells of attention as it is asked for; yields who tells which block is running."""
     with replace(run, path="none", tier="none", report=None).watching(_Nothing()) as watch, ExitStack() as stack:
         running = lambda: watch.stream.block  # noqa: E731
         if run.path == "registry":
             stack.enter_context(capture.recording(run.checkpoint.backbone, _Telling(running, told)))
         else:
-            stack.enter_context(own_attention.listening(running, lambda block, call: _of_ours(block, call, told)))
+            heard = lambda block, call: _of_ours(block, call, told, only)  # noqa: E731
+            stack.enter_context(own_attention.listening(running, heard))
         if run.path == "calls":
             stack.enter_context(torch_calls.listening(running, lambda block, call: _of_torch(block, call, told)))
         yield running
@@ -106,7 +108,9 @@ class _Telling(capture.AttentionRecorder):
         return super().attention(module, query, key, value, mask, **options)
 
 
-def _of_ours(block: int, call: Call, told: Told) -> None:
+def _of_ours(block: int, call: Call, told: Told, only: Only) -> None:
+    if only is not None and not only(call):
+        return
     with torch.no_grad():
         told(block, _for_heads(call.v, call.q.shape[1]), lambda x: own_attention.mean_of_call(call, x))
 
@@ -115,6 +119,11 @@ def _of_torch(block: int, call: dict[str, Any], told: Told) -> None:
     with torch._C.DisableTorchFunction(), torch.no_grad():
         query, value = torch_calls.four_axes(call["query"]), torch_calls.four_axes(call["value"])
         told(block, _for_heads(value, query.shape[1]), lambda x: torch_calls.mean_of_call(call, x))
+
+
+def mean_cosine(one: Tensor, other: Tensor) -> Tensor:
+    """Of vectors (b, h, T, d), mean over tokens, (b, h)."""
+    return torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=-1).mean(-1)
 
 
 def _for_heads(x: Tensor, heads: int) -> Tensor:

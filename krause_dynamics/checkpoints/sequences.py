@@ -54,8 +54,17 @@ def model_inputs(
     blocks: Sequence[nn.Module] | None = None,
     **cutting: Any,
 ) -> Inputs:
-    """Inputs that this model takes; see `kd.checkpoints.prepare`."""
+    """Inputs that this model takes; see `kd.checkpoints.prepare`.
+
+    Raises:
+        ValueError: They are cut already, and shall be cut in another way.
+    """
     if isinstance(inputs, Inputs):
+        if asked := [name for name, value in cutting.items() if value not in (None, False)]:
+            raise ValueError(
+                f"{asked[0]}={cutting[asked[0]]!r} is for inputs that are cut here; these are {len(inputs)} sequences "
+                "already: pass it to kd.checkpoints.prepare"
+            )
         return inputs
     base = checkpoint.backbone
     vectors = None if of_transformers(base) else Vectors.of(inputs)

@@ -8,18 +8,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from krause_dynamics._arguments.meant import unknown
 from krause_dynamics._progress import ProgressBar
-from krause_dynamics.checkpoints import capture, finite, own_attention, own_module, torch_calls, windows
+from krause_dynamics.checkpoints import capture, own_module
 from krause_dynamics.checkpoints.attention_path import (
     TIERS,
     check_one_per_block,
+    check_unchanged,
     path_of,
     returned_weights,
     tier_of,
@@ -33,56 +35,12 @@ from krause_dynamics.checkpoints.pictures import Pictures
 from krause_dynamics.checkpoints.residual_stream import StreamRecorder
 from krause_dynamics.checkpoints.sequences import Inputs, model_inputs
 from krause_dynamics.checkpoints.tokens import check_company
-from krause_dynamics.errors import UnsupportedModel
+from krause_dynamics.checkpoints.watch import Layers, Watch, hearing
 
-Running = Callable[[], int | None]  # the block that is running
-Told = Callable[[int, HeadStatistics], None]  # of the attention of a block
-
-
-class Layers(Protocol):
-    """Who is told of the layers of one batch of b sequences of equal length T."""
-
-    def state(self, layer: int, tokens: Tensor) -> None:
-        """Residual stream (b, T, d) in float32, where the block runs; 0 = embedding, i = after block i."""
-
-    def attention(self, block: int, found: HeadStatistics) -> None:
-        """Statistics of the attention of block 1, 2, ...; before the state after that block, or after all states."""
-
-
-@dataclass
-class Watch:
-    """What is seen of one forward pass.
-
-    Attributes:
-        stream: Hooks on the blocks.
-        called: Blocks (0, 1, ...) whose attention was told, in order.
-        found: Statistics of the first of them.
-    """
-
-    stream: StreamRecorder
-    called: list[int] = field(default_factory=list)
-    found: HeadStatistics | None = None
-
-    def heard(self, block: int, found: HeadStatistics) -> None:
-        """Note statistics of a block.
-
-        Raises:
-            UnsupportedModel: They are among other tokens than the states, or of other heads than before.
-        """
-        among, states = found.importance[:, 0].shape, self.stream.shape
-        if states is not None and among != states:
-            raise UnsupportedModel(
-                f"block {block + 1} attends among {tuple(among)} tokens where states are {tuple(states)}: in windows "
-                "of a picture, perhaps; pass attention=None for the hidden states alone"
-            )
-        self.called.append(block)
-        self.found = self.found or found
-        if found.entropy.shape != self.found.entropy.shape:
-            raise UnsupportedModel(
-                f"block {block + 1} has {found.entropy.shape[1]} heads where block {self.called[0] + 1} has "
-                f"{self.found.entropy.shape[1]}: blocks of one analysis have the same; pass attention=None for the "
-                "hidden states alone, or blocks= of one kind"
-            )
+# Arguments that load a model, those that cut inputs into sequences, and all that a function hands on to `Passes.of`.
+LOADING = ("dtype", "part", "device", "trust_remote_code")
+CUTTING = ("sequence_length", "max_sequences", "truncate", "pad_token")
+OPTIONS = ("tokenizer", "blocks", "batch_size", "progress", *LOADING, *CUTTING)
 
 
 @dataclass(frozen=True)
@@ -123,27 +81,35 @@ class Passes:
         model: Any,
         inputs: Any,
         *,
-        tokenizer: Any,
-        attention: str | None,
-        batch_size: int,
-        min_queries: int,
-        device: str | torch.device | None,
-        trust_remote_code: bool,
-        progress: bool | Callable[[int, int], None],
-        dtype: str | torch.dtype | None = None,
-        part: str | None = None,
+        attention: str | None = "statistics",
+        batch_size: int = 8,
+        min_queries: int = 8,
         blocks: Sequence[nn.Module] | None = None,
-        **cutting: Any,
+        progress: bool | Callable[[int, int], None] = False,
+        tokenizer: Any = None,
+        **further: Any,
     ) -> Passes:
-        """Load the model and prepare the inputs; arguments as in ``record``, ``cutting`` as in ``prepare``.
+        """Load the model and prepare the inputs; arguments as in ``kd.analyze``.
+
+        Args:
+            model: What is loaded.
+            inputs: What it is shown.
+            attention: How much of attention is looked at.
+            batch_size: Sequences per forward pass.
+            min_queries: A key needs that many queries to be a strongest key.
+            blocks: The blocks in order.
+            progress: Whether, and whom, to tell.
+            tokenizer: Instead of the checkpoint's own.
+            **further: Of `LOADING` and `CUTTING`.
 
         Raises:
             ValueError: Bad arguments or inputs.
             UnsupportedModel: If the model cannot be recorded faithfully.
         """
-        checkpoint = load(
-            model, tokenizer=tokenizer, dtype=dtype, device=device, part=part, trust_remote_code=trust_remote_code
-        )
+        loading, cutting = ({name: further[name] for name in names if name in further} for names in (LOADING, CUTTING))
+        if len(loading) + len(cutting) < len(further):
+            raise unknown("a pass over a model", further, OPTIONS)
+        checkpoint = load(model, tokenizer=tokenizer, **loading)
         prepared = model_inputs(checkpoint, inputs, tokenizer=tokenizer, blocks=blocks, **cutting)
         if attention not in (None, "auto", *TIERS, "weights", "eager"):
             raise ValueError(
@@ -208,7 +174,8 @@ class Passes:
                 if watch.found is not None:
                     layers.attention(block + 1, watch.found.nothing())
         elif self.path == "eager":
-            self._check_unchanged(model, batch, output)
+            plain = self._arguments(model, batch[:1]) | {"output_attentions": False}
+            check_unchanged(model, plain, output)
             for block, weights in enumerate(returned_weights(model, output, self.expected)):
                 layers.attention(block + 1, statistics_of(weights, self.min_queries, self.keep_weights))
         return output
@@ -243,42 +210,14 @@ class Passes:
             stack.enter_context(torch.autocast(device_of(model).type, enabled=False))
             stack.enter_context(evaluating(model))
             stack.enter_context(stream)
-            at_end.extend(self._hear(lambda: stream.block, attention, stack))
+            heard = hearing(
+                self.path, model, self.blocks, lambda: stream.block, attention, sink_only=self.tier == "sink",
+                min_queries=self.min_queries, keep_weights=self.keep_weights,
+            )  # fmt: skip
+            at_end.extend(stack.enter_context(heard))
             yield watch
             for finish in at_end:  # calls outside of blocks, or of one whose state nobody is told of
                 finish()
-
-    def _hear(self, running: Running, told: Told, stack: ExitStack) -> list[Callable[[], None]]:
-        """Until the stack ends, attention is told of, by the path of the model; returns what a block's end calls."""
-        model = self.checkpoint.backbone
-        options: Any = {"min_queries": self.min_queries, "keep_weights": self.keep_weights}
-        if self.path == "registry":
-            only = self.tier == "sink"
-            later = device_of(model).type != finite.HOST  # a CPU would gain nothing, and hold more meanwhile
-            recorder = capture.AttentionRecorder(running, told, sink_only=only, later=later, **options)
-            stack.enter_context(capture.recording(model, recorder))
-            return [recorder.finish]
-        if self.path in ("krause", "calls"):
-            stack.enter_context(own_attention.watching(running, told, **options))
-        if self.path == "calls":
-            stack.enter_context(torch_calls.watching(running, told, **options))
-        if self.path == "windows":
-            stack.enter_context(windows.watching(model, self.blocks, running, told, **options))
-        return []
-
-    def _check_unchanged(self, model: Any, batch: Any, output: Any) -> None:
-        """Asking a model for its weights must not change what it computes: seen on the first sequence of a batch."""
-        arguments = self._arguments(model, batch[:1]) | {"output_attentions": False}
-        with torch.no_grad(), evaluating(model), torch.autocast(model.device.type, enabled=False):
-            plain = model(**arguments).last_hidden_state.float()
-        asked = output.last_hidden_state[:1].float()
-        change = float((asked - plain).norm() / plain.norm().clamp_min(1e-30))
-        if not change < (1e-3 if model.dtype in (torch.float32, torch.float64) else 0.05):
-            raise UnsupportedModel(
-                f"{type(model).__name__} computes other states when asked for its attention weights ({change:.0%} "
-                f"off; loaded with attn_implementation={model.config._attn_implementation!r}), so these are not its "
-                "weights; load it with attn_implementation='eager', or pass attention=None for the hidden states alone"
-            )
 
     def run(self, model: Any, batch: Any) -> Any:
         """One forward pass: arguments by name for a model of transformers, the inputs alone for another module."""

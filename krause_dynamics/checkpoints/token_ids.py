@@ -11,6 +11,8 @@ import numpy as np
 def rows_of(inputs: Any, pad_token: int | None) -> list[list[int]]:
     """Rows of real token ids from lists, arrays or a mapping with an attention mask."""
     mask = None
+    if _kind(inputs) == "b":
+        raise TypeError("inputs: input_ids must be integers, received True and False; a mask is passed beside them")
     if isinstance(inputs, Mapping) or hasattr(inputs, "input_ids"):
         if "input_ids" not in inputs:
             raise ValueError(f"inputs: a mapping needs the key 'input_ids', received the keys {sorted(inputs)}")
@@ -27,6 +29,11 @@ def rows_of(inputs: Any, pad_token: int | None) -> list[list[int]]:
     if pad_token is not None:
         rows = [_strip(row, pad_token) for row in rows]
     return rows
+
+
+def _kind(values: Any) -> str:
+    """Kind of the dtype of an array or tensor, of anything else the empty word."""
+    return "b" if str(getattr(values, "dtype", "")).rpartition(".")[2] == "bool" else ""
 
 
 def _paired(rows: list[list[int]], masks: list[list[int]]) -> list[tuple[list[int], list[int]]]:

@@ -20,6 +20,7 @@ _EXPORTS: dict[str, str] = {
     "KrauseViT": "vision",
     "KrauseViTConfig": "vision",
     "add_krause_branch": "gated",
+    "branch_circuits": "gated_circuits",
     "branch_statistics": "gated_statistics",
     "branch_weights": "gated_record",
     "complete_pictures": "pictures",

@@ -65,6 +65,7 @@ def branch_statistics(
     min_queries: int = 8,
     batch_size: int = 8,
     progress: bool | Callable[[int, int], None] = False,
+    **options: Any,
 ) -> xarray.Dataset:
     """Statistics of attention for each branch of a gated model, and for both as its gate weighs them.
 
@@ -80,6 +81,8 @@ def branch_statistics(
         min_queries: A key needs that many queries to be a strongest key.
         batch_size: Sequences per forward pass.
         progress: ``True`` draws a progress bar; or a function ``progress(sequences done, all sequences)``.
+        **options: Further ones of ``kd.analyze`` that load a model or cut inputs: ``dtype``, ``part``, ``device``,
+            ``trust_remote_code``, ``truncate``, ``pad_token``, ``blocks``.
 
     Returns:
         Dataset over a first dimension ``branch`` (softmax, krause, mixed; or those there are, NaN in the blocks of the
@@ -96,8 +99,8 @@ def branch_statistics(
 
     bounds = increasing("eps", eps, 1.0)
     run = Passes.of(
-        model, inputs, tokenizer=tokenizer, attention=None, batch_size=batch_size, min_queries=min_queries, device=None,
-        trust_remote_code=False, progress=progress, sequence_length=sequence_length, max_sequences=max_sequences,
+        model, inputs, tokenizer=tokenizer, attention=None, batch_size=batch_size, min_queries=min_queries,
+        progress=progress, sequence_length=sequence_length, max_sequences=max_sequences, **options,
     )  # fmt: skip
     kept: dict[str, dict[str, np.ndarray]] = {}
     for members, batch in run.batches():

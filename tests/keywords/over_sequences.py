@@ -54,3 +54,14 @@ def batches(path: str, told: Callable[..., Any], same: Callable[..., None], ids:
         for nobody in (first, second):
             told(progress=nobody)
         assert len(heard) == 2
+
+
+def options(path: str, told: Callable[..., Any], same: Callable[..., None], ids: Sequence[list[int]]) -> None:
+    """Register the row of ``options``, further keywords of ``kd.analyze``; arguments as of `cutting`."""
+
+    @row(path, "options", {}, {"pad_token": 0}, "rows lose their padding; what kd.analyze has not is answered")
+    def options(first, second):
+        padded = [[*ids[1], *[0] * (len(ids[0]) - len(ids[1]))]]
+        same(told(inputs=padded, **second), told(inputs=ids[1:], **first))
+        with pytest.raises(TypeError, match=r"no argument 'pad'; did you mean 'pad_token'\?"):
+            told(inputs=padded, pad=0)

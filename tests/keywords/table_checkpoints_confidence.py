@@ -80,3 +80,4 @@ def inputs(first, second):
 
 over_sequences.cutting(CONFIDENCE, told, same, IDS)
 over_sequences.batches(CONFIDENCE, told, same, IDS)
+over_sequences.options(CONFIDENCE, told, same, IDS)

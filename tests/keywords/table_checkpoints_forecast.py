@@ -60,3 +60,4 @@ def inputs(first, second):
 
 over_sequences.cutting(FORECAST, told, same, IDS)
 over_sequences.batches(FORECAST, told, same, IDS)
+over_sequences.options(FORECAST, told, same, IDS)

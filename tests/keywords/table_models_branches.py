@@ -106,3 +106,4 @@ def min_queries(first, second):
 
 
 over_sequences.batches(BRANCHES, told, same, IDS)
+over_sequences.options(BRANCHES, told, same, IDS)
