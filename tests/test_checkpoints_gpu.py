@@ -131,3 +131,17 @@ def test_recorded_states_are_those_of_the_model_there():
         for layer, state in enumerate(out.hidden_states[:-1]):  # the last one is after the final norm
             np.testing.assert_allclose(run.positions[layer, i, : len(ids)], state[0].cpu(), rtol=1e-5, atol=1e-5)
         assert not run.positions[:, i, len(ids) :].any()
+
+
+def test_states_that_arrive_while_the_next_block_runs_are_those_of_plain_copies(monkeypatch):
+    """Bit for bit, of batches of unlike lengths and of states large enough that a copy takes longer than a block."""
+    from krause_dynamics.checkpoints.arriving import Arriving
+
+    model = models.llama(max_position_embeddings=4096, hidden_size=256, num_hidden_layers=6).cuda()
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(0, 50, length).tolist() for length in (4000, 64, 64, 4000, 900)]
+    found = kd.checkpoints.record(model, ids, attention=None, batch_size=2)
+    monkeypatch.setattr(Arriving, "send", lambda self, layer, state: self.put(layer, state.cpu()))
+    plain = kd.checkpoints.record(model, ids, attention=None, batch_size=2)
+    np.testing.assert_array_equal(found.positions, plain.positions)
+    np.testing.assert_array_equal(found.extras["final_norm"], plain.extras["final_norm"])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from krause_dynamics._arguments import COUNT, Maybe, reads
 from krause_dynamics.checkpoints import allocator
+from krause_dynamics.checkpoints.arriving import Arriving
 from krause_dynamics.checkpoints.attention_statistics import SAMPLED, HeadStatistics
 from krause_dynamics.checkpoints.sequences import marks_of
 from krause_dynamics.checkpoints.stream import Passes
@@ -121,11 +122,13 @@ class _Recording:
         self.extras: dict[str, np.ndarray] = {"lengths": run.inputs.lengths, **run.inputs.described()}
         self._members: list[int] = []
         self._found: dict[int, HeadStatistics] = {}
+        self._arriving = Arriving(self._put)
 
     def add(self, members: list[int], batch: Any) -> None:
         """Run a batch of sequences of equal length."""
         self._members, self._found = members, {}
         output = self.run.stream(batch, self)
+        self._arriving.wait()
         last = getattr(output, "last_hidden_state", None)  # a model with its head returns none
         if last is not None:
             self._put_final_norm(last.detach().to(device="cpu", dtype=torch.float32).numpy())
@@ -134,8 +137,8 @@ class _Recording:
             _put_attention(self.extras, members, found, len(self.run.inputs), int(self.run.inputs.lengths.max()))
 
     def state(self, layer: int, tokens: Tensor) -> None:
-        """Put a layer where it stays."""
-        self._put(layer, tokens.cpu())
+        """Put a layer where it stays; that of a GPU is fetched while the next block runs."""
+        self._arriving.send(layer, tokens)
         allocator.give_back(layer)
 
     def attention(self, block: int, found: HeadStatistics) -> None:

@@ -148,8 +148,8 @@ class StreamRecorder:
             raise UnsupportedModel(
                 f"{self.shape[1]} tokens pass the blocks, and sequences have {sorted(self.lengths)[:3]}: a model that "
                 "puts tokens of its own beside them is not analysed, as what is told would be of those too; where it "
-                "pads them to a multiple of a window, pass sequence_length= such a multiple; where it lays the pictures of "
-                "a batch side by side in one row, batch_size=1"
+                "pads them to a multiple of a window, pass sequence_length= such a multiple; where it lays the "
+                "pictures of a batch side by side in one row, batch_size=1"
             )
         self.told(layer, copy)
 
