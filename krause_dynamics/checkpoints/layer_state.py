@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -20,9 +21,32 @@ ROUNDING = 1e-5  # of a layer: what float32 leaves of equal tokens, over their s
 Parts = tuple[Weighted | None, ...]
 
 
+@dataclass(frozen=True)
+class _WithoutFirst(Weighted):
+    """Tokens but the first, whose directions are those of all: computed and held once."""
+
+    whole: Weighted
+
+    @cached_property
+    def directions(self) -> Tensor:
+        """Of the tokens, (b, T - 1, d)."""
+        found: Tensor = self.whole.directions[:, 1:]
+        return found
+
+    @cached_property
+    def doubled_directions(self) -> Tensor:
+        """In float64."""
+        found: Tensor = self.whole.doubled_directions[:, 1:]
+        return found
+
+
 def in_parts(tokens: Tensor) -> Parts:
     """All tokens (b, T, d), and those without the first."""
-    return weighted(tokens), weighted(tokens[:, 1:]) if tokens.shape[1] > 1 else None
+    whole = weighted(tokens)
+    if tokens.shape[1] == 1:
+        return whole, None
+    points, present = whole.points[:, 1:], whole.present[:, 1:]
+    return whole, _WithoutFirst(whole.xp, points, torch.ones_like(points[..., 0]) / points.shape[1], present, whole)
 
 
 def are_apart(tokens: Tensor) -> Tensor:

@@ -60,10 +60,8 @@ def _massive_activation(state: LayerState) -> np.ndarray:
 
 
 def _over(values: np.ndarray, median: np.ndarray) -> np.ndarray:
-    """Infinite where the median is 0, and NaN where all are: tokens that start at 0 (YOLOS) are no fault."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio: np.ndarray = values / median
-    return ratio
+    """NaN where the median is 0, as `observables.norm_ratio`: tokens that start at 0 (YOLOS) are no fault."""
+    return np.divide(values, median, out=np.full_like(values, np.nan), where=median > 0)
 
 
 def _dimension(parts: Parts) -> Tensor:
