@@ -161,6 +161,9 @@ def test_models_on_one_text_and_their_analyses_give_one_comparison():
     xarray.testing.assert_identical(found, same)
     assert json.loads(found.attrs["meta"])["paired"] == {"llama": True, "gpt2": True}
     texts = kd.compare({"first": IDS[:3], "last": IDS[3:]}, model=one)
+    fewer = kd.compare({"first": IDS[:3], "last": IDS[3:5]}, model=one)
+    assert np.isnan(fewer.norm_ratio.sel(case="last", sequence=2)).all()
+    np.testing.assert_array_equal(fewer.norm_ratio.sel(case="first"), texts.norm_ratio.sel(case="first"))
     assert json.loads(texts.attrs["meta"])["paired"] == {"first": True, "last": False}
     np.testing.assert_allclose(
         texts.norm_ratio.sel(case="last", sequence=[0, 1, 2]), kd.analyze(one, IDS[3:]).norm_ratio

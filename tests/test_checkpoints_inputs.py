@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+import krause_dynamics as kd
 from krause_dynamics.checkpoints import prepare
+from tests import checkpoint_models as models
 
 ROWS = ((5, 6, 7), (8, 9))
 
@@ -106,6 +108,8 @@ def test_batches_hold_sequences_of_one_length_and_every_sequence_once():
         ([["a"], [1]], {}, "list of whole numbers"),
         (np.ones((2, 2, 2), int), {}, r"shape \(T,\) or \(B, T\)"),
         (np.ones((2, 2)), {}, "must be integers"),
+        (np.ones((2, 2), bool), {}, "received True and False; a mask is passed beside them"),
+        (torch.ones(2, 2, dtype=torch.bool), {}, "received True and False; a mask is passed beside them"),
         (3.5, {}, "received float"),
         ({"ids": [1]}, {}, "needs the key 'input_ids'"),
         ({"input_ids": [[1, 2, 3]], "attention_mask": [[1, 0, 1]]}, {}, "sequence 0 has holes"),
@@ -120,6 +124,15 @@ def test_batches_hold_sequences_of_one_length_and_every_sequence_once():
 def test_bad_inputs_are_named(inputs, options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         prepare(inputs, **options)
+
+
+def test_what_is_loaded_or_cut_already_is_not_so_again_in_silence():
+    model = models.llama()
+    with pytest.raises(ValueError, match=r"sequence_length=2 .* these are 2 sequences already: pass it to .*prepare"):
+        kd.analyze(model, prepare(ROWS), sequence_length=2)
+    with pytest.raises(ValueError, match=r"dtype='float64' is for models that are loaded here"):
+        kd.analyze(kd.checkpoints.load(model), ROWS, dtype="float64")
+    assert kd.analyze(model, prepare(ROWS, sequence_length=2)).sizes["sequence"] == 2
 
 
 def test_bad_files_are_named(tmp_path):

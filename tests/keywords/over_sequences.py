@@ -63,5 +63,5 @@ def options(path: str, told: Callable[..., Any], same: Callable[..., None], ids:
     def options(first, second):
         padded = [[*ids[1], *[0] * (len(ids[0]) - len(ids[1]))]]
         same(told(inputs=padded, **second), told(inputs=ids[1:], **first))
-        with pytest.raises(TypeError, match=r"no argument 'pad'; did you mean 'pad_token'\?"):
-            told(inputs=padded, pad=0)
+        with pytest.raises(TypeError, match=r"no argument 'pad_tokens'; did you mean 'pad_token'\?"):
+            told(inputs=padded, pad_tokens=0)

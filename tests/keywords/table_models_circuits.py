@@ -22,7 +22,7 @@ def model(first, second):
         part = gated(seed).model.layers[0].self_attn
         product = part.v_proj_krause.weight.T[:, :8] @ part.o_proj_krause.weight.T[:8]
         found = told(seed)["ov_real"].sel(branch="krause")[0, 0]
-        np.testing.assert_allclose(found.sum(), float(product.trace()), rtol=1e-4)
+        np.testing.assert_allclose(found.sum(), float(product.trace().detach()), rtol=1e-4)
 
 
 @row(CIRCUITS, "inputs", IDS, IDS[::-1], "pulls of these sequences, in that order")
