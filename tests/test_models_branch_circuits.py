@@ -105,3 +105,5 @@ def test_a_gated_model_of_ours_has_them_too_and_its_closed_gate_is_one_branch():
 def test_a_model_of_one_branch_is_sent_to_the_forecast():
     with pytest.raises(UnsupportedModel, match=r"no gate between two branches; kd\.checkpoints\.forecast"):
         branch_circuits(checkpoint_models.llama(), IDS)
+    with pytest.raises(UnsupportedModel, match=r"no gate .* runs, as one that is closed"):
+        branch_circuits(adapted(gate="closed"), IDS)

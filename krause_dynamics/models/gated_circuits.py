@@ -143,18 +143,25 @@ class _Watcher:
                 hook = gate.register_forward_pre_hook(lambda m, both: self._weighed(running[0](), m.share(*both)))
                 stack.callback(hook.remove)
             self.run.run(model, batch)
+        if not self.found:
+            raise UnsupportedModel(
+                f"no gate of {type(model).__name__} runs, as one that is closed: the base alone is left, whose circuits "
+                "kd.checkpoints.forecast has"
+            )
 
     def _weighed(self, block: int | None, share: Tensor) -> None:
         """Both branches of a block have been heard, and the gate gives them shares (b, T, 2)."""
         if block is None:
             return
         heard, self.heard = self.heard, {}
-        both = [self.circuits[name][block] for name in BRANCHES]
-        if len(heard) == len(BRANCHES):
-            weighed = [share[:, None, :, i, None] * heard[name] for i, name in enumerate(BRANCHES)]
-            written = sum(one.written(part) for one, part in zip(both, weighed, strict=True) if one is not None)
-            alone = [one.pull(heard[name]) for one, name in zip(both, BRANCHES, strict=True) if one is not None]
-            pulls = torch.stack([*alone, ov_seen.mean_cosine(written, weighed[0] + weighed[1])])
+        if len(heard) == len(BRANCHES):  # each has a circuit
+            parts = [
+                (self.circuits[name][block], heard[name], share[:, None, :, i, None]) for i, name in enumerate(BRANCHES)
+            ]
+            known = [(one, part, weight) for one, part, weight in parts if one is not None]
+            written = torch.stack([weight * one.written(part) for one, part, weight in known]).sum(0)
+            together = torch.stack([weight * part for _, part, weight in known]).sum(0)
+            pulls = torch.stack([*(one.pull(part) for one, part, _ in known), ov_seen.mean_cosine(written, together)])
             self.found[block] = pulls.cpu().numpy(), _shares(share)
         else:
             self.found[block] = np.full((len(BRANCHES) + 1, len(share), 1), np.nan), _shares(share)
