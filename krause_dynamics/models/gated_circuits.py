@@ -145,7 +145,7 @@ class _Watcher:
             self.run.run(model, batch)
         if not self.found:
             raise UnsupportedModel(
-                f"no gate of {type(model).__name__} runs, as one that is closed: the base alone is left, whose circuits "
+                f"no gate of {type(model).__name__} runs, as one that is closed: the base is left, whose circuits "
                 "kd.checkpoints.forecast has"
             )
 
