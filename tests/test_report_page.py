@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from krause_dynamics import report
+from krause_dynamics.report import panels
 from krause_dynamics.report.html import dark
 from krause_dynamics.report.summary import not_measured
 from tests.browsing import browse, browser, titled
@@ -134,3 +135,29 @@ def test_colours_turn_light_for_dark_and_keep_their_hue():
     assert dark("ffffff") == "262626"
     red, green, blue = (int(dark("800000")[i : i + 2], 16) for i in (0, 2, 4))
     assert red > green == blue
+
+
+def test_a_merge_tree_is_of_the_first_sequence_that_has_one():
+    """Sequences of two tokens have none: without its first, one is left; they ended the page in an error."""
+
+    class Plots:
+        @staticmethod
+        def merge_tree(dataset, ax, sequence):
+            drawn_of.append(sequence)
+
+    drawn_of: list[int] = []
+    data = with_tree()
+    trees = data["merge_tree"].copy(deep=True)
+    for missing, expected in ((0, [0]), (1, [1]), (3, [])):
+        trees[:missing] = np.nan
+        drawn_of.clear()
+        for panel in panels.drawn(data.assign(merge_tree=trees)):
+            if panel.shows == ("merge_tree",):
+                panel.draw(Plots, data.assign(merge_tree=trees), None)
+        assert drawn_of == expected
+
+
+def test_a_folder_that_is_not_there_is_made(tmp_path):
+    found = report.write_figures(analysis(), tmp_path / "new" / "folder", {})
+    assert found
+    assert all(path.is_file() for path in found)

@@ -60,13 +60,16 @@ def write_figures(
 
     Args:
         dataset: Of ``kd.analyze``.
-        folder: An existing folder.
+        folder: Is made where there is none.
         parameters: What is written beside each figure, together with the metadata of the analysis.
         ending: ``"png"``, which every viewer shows; ``"pdf"`` or ``"svg"`` for print.
+
+    Raises:
+        ValueError: The folder cannot be made or written to.
     """
     from krause_dynamics import plots
 
-    folder, described = Path(folder), parameters | {"analysis": json.loads(dataset.attrs["meta"])}
+    folder, described = check_folder(folder), parameters | {"analysis": json.loads(dataset.attrs["meta"])}
     draws: dict[str, tuple[tuple[str, ...], Any]] = {
         "synchronization": (("order_parameter", "norm_ratio"), plots.layers_figure),
         "clusters": (("clusters",), plots.clusters_figure),
@@ -88,11 +91,14 @@ def write_all(
 
     Args:
         dataset: Of ``kd.analyze``.
-        folder: An existing folder.
+        folder: Is made where there is none.
         parameters: What is written beside each figure, together with the metadata of the analysis.
         ending: Of the figures, as for `write_figures`.
+
+    Raises:
+        ValueError: The folder cannot be made or written to.
     """
-    folder = Path(folder)
+    folder = check_folder(folder)
     table = write_table(folder / "table.txt", partial(print_report, dataset), width=140)
     figures = write_figures(dataset, folder, parameters, ending=ending)
     return [write_dataset(dataset, folder / "analysis.nc"), table, *figures]

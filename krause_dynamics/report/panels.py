@@ -79,8 +79,8 @@ PANELS = (
     ),
     Panel(
         "Merge tree of the first sequence", "After the last block, without the first token: who joins whom at which "
-        "angle; colours below the dotted one.", ("merge_tree",),
-        lambda plots, dataset, ax: plots.merge_tree(as_given(dataset), ax=ax),
+        "angle (of the first sequence of three tokens or more); colours below the dotted one.", ("merge_tree",),
+        lambda plots, dataset, ax: plots.merge_tree(as_given(dataset), ax=ax, sequence=_first_tree(dataset)),
     ),
     Panel(
         "Where attention sinks are", "Block by head: sequences in which the first token receives more than the "
@@ -143,7 +143,19 @@ def compared(comparison: xarray.Dataset) -> list[Panel]:
 
 
 def _held(panels: tuple[Panel, ...], dataset: xarray.Dataset) -> list[Panel]:
-    return [panel for panel in panels if all(name in dataset for name in panel.shows)]
+    return [panel for panel in panels if all(name in dataset for name in panel.shows) and _has_tree(panel, dataset)]
+
+
+def _has_tree(panel: Panel, dataset: xarray.Dataset) -> bool:
+    """Whether a panel is of no merge tree, or there is one: sequences of two tokens, one without the first, have none."""
+    return "merge_tree" not in panel.shows or _first_tree(dataset) is not None
+
+
+def _first_tree(dataset: xarray.Dataset) -> int | None:
+    """Place of the first sequence that has a merge tree after the last block."""
+    last = as_given(dataset)["merge_tree"].isel(layer=-1)
+    found = last.notnull().any([dim for dim in last.dims if dim != "sequence"]).values.nonzero()[0]
+    return int(found[0]) if len(found) else None
 
 
 def differing(comparison: xarray.Dataset) -> list[Panel]:
