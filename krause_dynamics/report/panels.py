@@ -147,7 +147,7 @@ def _held(panels: tuple[Panel, ...], dataset: xarray.Dataset) -> list[Panel]:
 
 
 def _has_tree(panel: Panel, dataset: xarray.Dataset) -> bool:
-    """Whether a panel is of no merge tree, or there is one: sequences of two tokens, one without the first, have none."""
+    """Whether a panel is of no merge tree, or there is one: sequences of two tokens have none."""
     return "merge_tree" not in panel.shows or _first_tree(dataset) is not None
 
 
