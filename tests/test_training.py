@@ -316,6 +316,15 @@ def test_a_run_is_not_written_among_its_data(tmp_path):
     assert sorted(data.rglob("*")) == before
 
 
+def test_pictures_of_one_class_leave_nothing_to_tell_apart(tables, tmp_path):
+    """Every model was right at once, 1.0 on the test part."""
+    for path in (tmp_path / "data").glob("*labels*"):
+        content = path.read_bytes()
+        path.write_bytes(content[:8] + bytes([7]) * (len(content) - 8))
+    with pytest.raises(ValueError, match=r"two classes at least to tell apart, got \('7',\)"):
+        train(tables, out=tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [

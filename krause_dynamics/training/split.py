@@ -50,6 +50,8 @@ def task_of(configuration: Any, found: Found, device: torch.device) -> Task:
     parts = pictures(found, data)
     if kind.task == "levels":
         return Levels(parts, device)
+    if len(found.classes) < 2:
+        raise ValueError(f"data.path must hold pictures of two classes at least to tell apart, got {found.classes}")
     return Classes(parts, len(found.classes), configuration.training, device)
 
 
