@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from krause_dynamics._array import Array, to_numpy
-from krause_dynamics._files import attributes, check_target, read_netcdf, read_npz, write_netcdf, write_npz
+from krause_dynamics._files import attributes, check_target, read_netcdf, read_npz, with_ending, write_netcdf, write_npz
 from krause_dynamics._html import facts
 from krause_dynamics._value import value_from
 from krause_dynamics.spaces import Euclidean, Space
@@ -252,8 +252,7 @@ def _from_xarray(cls: type[Trajectory], dataset: xarray.Dataset) -> Trajectory:
 
 
 def _with_suffix(path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
-    return path if path.suffix in (".npz", ".nc") else path.with_name(path.name + ".npz")
+    return with_ending(path, ".npz", (".npz", ".nc"))
 
 
 def _rule_in_words(described: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import typer
 import xarray
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 import krause_dynamics as kd
@@ -111,6 +112,23 @@ def test_nothing_is_replaced_where_nobody_can_be_asked(here):
     krause("sweep", "s.toml", "--workers", 0)
     krause("sweep", "s.toml", "--workers", 0)
     assert "sweep.nc is there" in krause("sweep", "s.toml", "-s", "run.t_end=1.0", status=2).stderr
+
+
+def test_a_folder_is_no_file(here):
+    """`--out ..` wrote a file named "...npz", `--out .` ended in words of pathlib, a sweep in a traceback."""
+    (here / "s.toml").write_text(SWEEP)
+    (here / "runs").mkdir()
+    for out in (".", "..", "runs"):
+        for command in (QUICK, ("sweep", "s.toml", "--workers", 0), ("init", "sweep"), ("generate", "runs")):
+            assert f"a file is to be written, but {out} is a folder" in krause(*command, "--out", out, status=2).stderr
+    assert "but runs is a folder" in krause(*QUICK, "--plot", "runs", status=2).stderr
+    assert sorted(path.name for path in here.iterdir()) == ["runs", "s.toml"]
+    run = kd.simulate(kd.Dynamics(kd.krause(1.0)), np.zeros(3), 0.1)
+    for folder in (".", here / "runs"):
+        with pytest.raises(ValueError, match="path must name a file"):
+            run.save(folder)
+        with pytest.raises(ValueError, match="path must name a file"):
+            kd.plots.save_figure(Figure(), folder)
 
 
 def test_a_folder_counts_as_the_files_in_it(here):

@@ -10,7 +10,14 @@ from krause_dynamics._files.formats import (
     write_npz,
 )
 from krause_dynamics._files.reading import reading, regular
-from krause_dynamics._files.replacing import UnwritableTarget, check_target, replacing, why_not_writable, write_bytes
+from krause_dynamics._files.replacing import (
+    UnwritableTarget,
+    check_target,
+    replacing,
+    why_not_writable,
+    with_ending,
+    write_bytes,
+)
 
 __all__ = [
     "UnwritableTarget",
@@ -24,6 +31,7 @@ __all__ = [
     "regular",
     "replacing",
     "why_not_writable",
+    "with_ending",
     "write_bytes",
     "write_netcdf",
     "write_npz",

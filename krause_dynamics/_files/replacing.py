@@ -11,7 +11,7 @@ import stat
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,6 +68,19 @@ def check_target(name: str, path: str | os.PathLike[str]) -> Path:
     if reason:
         raise UnwritableTarget(f"{name} must lie in a folder that can be written to, got {path} ({reason})")
     return path
+
+
+def with_ending(path: str | os.PathLike[str], ending: str, known: Sequence[str] = ()) -> Path:
+    """The path of a file with its ending; a folder stays itself, to be refused as one.
+
+    Args:
+        path: As given.
+        ending: For a name without one.
+        known: Endings that a name may have; any by default.
+    """
+    path = Path(path)
+    has = path.suffix in known if known else bool(path.suffix)
+    return path if has or path.is_dir() else path.with_name(path.name + ending)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from krause_dynamics.command.options import answered
+from krause_dynamics.command.options import answered, check_paths
 from krause_dynamics.command.output import Answer, Output, options
 
 FOLDER = files("krause_dynamics.command") / "examples"
@@ -32,6 +32,7 @@ def _init(kind: str, out: Path, output: Output) -> Answer:
 
     known = sorted(entry.name.removesuffix(".toml") for entry in FOLDER.iterdir() if entry.name.endswith(".toml"))
     check_names("kind", [kind], known)
+    check_paths(out)
     output.may_write(out)
     write_bytes(check_target("out", out), (FOLDER / f"{kind}.toml").read_bytes())
     command = {"sweep": "sweep", "train": "train"}.get(kind, "simulate")

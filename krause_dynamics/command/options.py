@@ -66,7 +66,7 @@ def check_paths(*paths: Path | None) -> None:
     """Files can be written where they shall be.
 
     Raises:
-        ValueError: A folder does not exist or cannot be written to.
+        ValueError: A folder does not exist or cannot be written to, or is named instead of a file.
     """
     for path in paths:
         if path is None:
@@ -74,6 +74,8 @@ def check_paths(*paths: Path | None) -> None:
         folder = path.absolute().parent
         if not folder.is_dir():
             raise ValueError(f"the folder {folder} does not exist; a long run would be lost at its end")
+        if path.is_dir():
+            raise ValueError(f"a file is to be written, but {path} is a folder; add a file name")
         if reason := why_not_writable(path):
             raise ValueError(f"out must be a folder that can be written to, received {str(path)!r} ({reason})")
 
@@ -159,7 +161,7 @@ def tell(message: str) -> None:
 
 def unfinished(path: Path, word: str) -> Path:
     """Where a part of a result goes: beside its place, so that what is there is never replaced by less."""
-    return path.with_name(f"{path.stem}.{word.replace(' ', '_')}{path.suffix or '.npz'}")
+    return path.parent / f"{path.stem}.{word.replace(' ', '_')}{path.suffix or '.npz'}"
 
 
 def free(path: Path) -> Path:

@@ -86,6 +86,7 @@ def _simulate(
     plot: Path | None,
     output: Output,
 ) -> Answer:
+    from krause_dynamics._files import with_ending
     from krause_dynamics.command import configuration, tables
 
     options |= rule_options({} if path is None else tables.load(path), **near)
@@ -95,7 +96,7 @@ def _simulate(
     check_paths(out, checkpoint, plot)
     if plot is not None:
         _check_plot(plot)
-    output.may_write(_run_file(out), plot)
+    output.may_write(with_ending(out, ".npz", (".npz", ".nc")), plot)
     changed = settings or any(value is not None for value in options.values())
     impl = "auto" if changed else tables.form_of(path)
     if (words := disguised(described)) and not output.quiet:
@@ -136,11 +137,6 @@ def _answer(run: Trajectory, written: Path, plot: Path | None) -> Answer:
     facts = {"out": written, "plot": plot, "states": len(run), "particles": count, "dimension": run.final.shape[-1]}
     facts |= {"t_end": float(run.times[-1]), "ended_by": reason, "impl": run.meta.get("impl"), "version": __version__}
     return Answer(words, facts, partial(_positions, run))
-
-
-def _run_file(out: Path) -> Path:
-    """The file that `Trajectory.save` will write."""
-    return out if out.suffix in (".npz", ".nc") else out.with_name(out.name + ".npz")
 
 
 def _positions(run: Trajectory) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from krause_dynamics._arguments import FILE, Is, Maybe, Whole, affordable, reads
-from krause_dynamics._files import check_target, write_bytes
+from krause_dynamics._files import check_target, with_ending, write_bytes
 
 GREY = (192, 192, 192)  # of the gaps, neither the black nor the white of most pictures
 
@@ -95,8 +95,9 @@ def picture_path(path: str | os.PathLike[str]) -> Path:
     Raises:
         ValueError: An ending that is not .png.
     """
-    path = Path(path)
-    path = path if path.suffix else path.with_name(path.name + ".png")
+    path = with_ending(path, ".png")
+    if path.is_dir():
+        return check_target("path", path)  # which says that it is a folder
     if path.suffix.lower() != ".png":
         raise ValueError(f"path must end in .png, got {path.name!r}")
     return path

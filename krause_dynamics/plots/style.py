@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from krause_dynamics._arguments import FILE, Is, Maybe, Word, reads
-from krause_dynamics._files import check_target, write_bytes
+from krause_dynamics._files import check_target, with_ending, write_bytes
 from krause_dynamics.trajectory import Trajectory
 
 ON = Maybe(Is(Axes, "plt.subplots()[1]"))  # where to draw
@@ -95,8 +95,9 @@ def figure_path(path: str | os.PathLike[str]) -> Path:
     Raises:
         ValueError: An ending that is none of `FIGURES`.
     """
-    path = Path(path)
-    path = path if path.suffix else path.with_name(path.name + ".png")
+    path = with_ending(path, ".png")
+    if path.is_dir():
+        return check_target("path", path)  # which says that it is a folder
     if path.suffix.lower() not in FIGURES:
         raise ValueError(f"path must end in {', '.join(FIGURES)}, got {path.name!r}")
     return path
