@@ -119,7 +119,7 @@ def test_a_folder_is_no_file(here):
     (here / "s.toml").write_text(SWEEP)
     (here / "runs").mkdir()
     for out in (".", "..", "runs"):
-        for command in (QUICK, ("sweep", "s.toml", "--workers", 0), ("init", "sweep"), ("generate", "runs")):
+        for command in (QUICK, ("sweep", "s.toml", "--workers", 0), ("init", "sweep")):
             assert f"a file is to be written, but {out} is a folder" in krause(*command, "--out", out, status=2).stderr
     assert "but runs is a folder" in krause(*QUICK, "--plot", "runs", status=2).stderr
     assert sorted(path.name for path in here.iterdir()) == ["runs", "s.toml"]
