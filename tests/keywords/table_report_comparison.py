@@ -18,6 +18,7 @@ from rich.console import Console
 import krause_dynamics as kd
 from tests.keywords.figures import comparison
 from tests.keywords.row import row
+from tests.keywords.table_report_files import coarse
 
 report = kd.report
 
@@ -77,7 +78,7 @@ def console(first, second):
 @cache  # pictures take long to draw: the rows read the same two folders
 def left(name, names, parameters):
     """{path: bytes} of what `write_comparison` leaves in and beside a folder of that name, and what it returns."""
-    with tempfile.TemporaryDirectory() as above:
+    with tempfile.TemporaryDirectory() as above, coarse():
         folder = Path(above) / name
         folder.mkdir()
         paths = report.write_comparison(comparison(names), folder, dict(parameters))
@@ -123,7 +124,7 @@ def write_parameters(first, second):
 @row("kd.report.write_comparison", "ending", "pdf", "svg", "every figure is of that kind, the numbers beside as ever")
 def write_ending(first, second):
     for ending in (first, second):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, coarse():
             paths = report.write_comparison(comparison(), folder, {}, ending=ending)
             assert {"comparison.nc", "comparison.csv", "table.txt"} < {path.name for path in paths}
             assert {path.suffix for path in paths} == {".nc", ".csv", ".txt", f".{ending}"}
