@@ -29,7 +29,7 @@ NOTEBOOK = re.compile(r'(href="(?!\w+:)[^"#]+)\.ipynb')
 SUBJECTS = {
     "Attention": ("attention_cpu", "attention_h200", "attention_rows_h200", "attention_calls_h200", "host_share"),
     "Whole models": ("models_cpu", "models_gpu", "generation_cpu", "generation_h200", "cost", "training"),
-    "Trained models under analysis": ("checkpoints", "large", "families"),
+    "Trained models under analysis": ("checkpoints", "large", "families", "every_family"),
     "Particles, opinions, densities": (
         "simulator", "simulator_h200", "bounded_confidence", "integrators", "mean_field", "clusters", "measures",
     ),

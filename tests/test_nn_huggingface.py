@@ -21,6 +21,7 @@ from krause_dynamics.nn.huggingface.masks import PairMask, pair_mask  # noqa: E4
 from tests import checkpoint_models as models  # noqa: E402
 from tests.families.__main__ import cell  # noqa: E402
 from tests.families.checks import CHECKS  # noqa: E402
+from tests.families.every import outcome  # noqa: E402
 from tests.families.table import FAMILIES, inputs  # noqa: E402
 
 
@@ -297,6 +298,27 @@ def test_a_family_equals_its_own_eager_attention(family):
 def test_every_check_of_every_family(family):
     for name in CHECKS:
         assert cell(family, name) in ("", "equal"), name
+
+
+@pytest.mark.parametrize(
+    ("kind", "word", "reason"),
+    [("deepseek_v4", "refused", "has a compressor that is not served"), ("lfm3_vl_vision", "equal", "")],
+)
+def test_a_model_type_that_nobody_described_is_equal_or_refused(kind, word, reason):
+    """DeepSeek V4 joins numbers to our mask of booleans: what it hid was heard, and what was to be heard hidden."""
+    found = outcome(transformers.CONFIG_MAPPING[kind])
+    assert found[0] == word
+    assert reason in found[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES)
+def test_no_model_type_differs_without_a_word(kind):
+    try:
+        config = transformers.CONFIG_MAPPING[kind]
+    except ImportError as error:
+        pytest.skip(str(error))
+    assert outcome(config)[0] != "differs"
 
 
 def test_a_mask_held_as_a_rule_has_the_shape_of_the_one_it_writes():
