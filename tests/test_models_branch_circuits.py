@@ -107,3 +107,5 @@ def test_a_model_of_one_branch_is_sent_to_the_forecast():
         branch_circuits(checkpoint_models.llama(), IDS)
     with pytest.raises(UnsupportedModel, match=r"no gate .* runs, as one that is closed"):
         branch_circuits(adapted(gate="closed"), IDS)
+    with pytest.raises(ValueError, match=r"must be float32 .* torch\.bfloat16 rounds away"):
+        branch_circuits(adapted().bfloat16(), IDS)

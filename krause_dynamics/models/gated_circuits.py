@@ -22,6 +22,7 @@ from torch import Tensor
 from krause_dynamics._arguments import COUNT, reads
 from krause_dynamics.checkpoints import ov_seen, own_attention
 from krause_dynamics.checkpoints.ov_circuits import WORDS, Circuit, circuits_of, listed
+from krause_dynamics.checkpoints.precision import HALF
 from krause_dynamics.checkpoints.record import describe
 from krause_dynamics.checkpoints.stream import Passes
 from krause_dynamics.errors import UnsupportedModel
@@ -65,13 +66,19 @@ def branch_circuits(
 
     Raises:
         UnsupportedModel: No gate, or attention that cannot be recorded faithfully.
-        ValueError: Bad inputs.
+        ValueError: Bad inputs, or a model in half precision.
     """
     run = Passes.of(model, inputs, attention=None, batch_size=batch_size, progress=progress, **options)
     if not gates(run.checkpoint.backbone):
         raise UnsupportedModel(
             f"{type(run.checkpoint.backbone).__name__} has no gate between two branches; kd.checkpoints.forecast has "
             "the circuits of a model of one"
+        )
+    dtype = next(run.checkpoint.backbone.parameters()).dtype
+    if dtype in HALF:
+        raise ValueError(
+            f"model must be float32 for matrices that are held against what they make, which {dtype} rounds away; pass "
+            "dtype='float32' where it is loaded here, or convert it with model.float()"
         )
     seen = {name: _seen_as(run, name) for name in BRANCHES}
     circuits = {name: circuits_of(*way) for name, way in seen.items()}
