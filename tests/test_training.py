@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -18,6 +19,7 @@ pytest.importorskip("accelerate")
 from krause_dynamics.errors import TrainingDiverged  # noqa: E402
 from krause_dynamics.models import KrauseViT  # noqa: E402
 from krause_dynamics.training import TrainingConfiguration, records, tasks, train  # noqa: E402
+from krause_dynamics.training.run import _alone as alone  # noqa: E402
 from krause_dynamics.training.used import check_used  # noqa: E402
 from tests import training_data as made  # noqa: E402
 
@@ -365,3 +367,31 @@ def test_a_configuration_is_the_same_as_a_file(tables, tmp_path):
         TrainingConfiguration.read({**tables, "model": {"size": "tiny"}})
     with pytest.raises(ValueError, match="unknown table 'trainings'; did you mean 'training'"):
         TrainingConfiguration.read({**tables, "trainings": {}})
+
+
+def test_a_folder_in_which_another_process_trains_is_refused_and_left_alone(tables, tmp_path):
+    """Workers may outlive a launcher that is killed; two runs would write the same files."""
+    with alone(tmp_path / "run"), pytest.raises(ValueError, match="in which no other process trains, one does in"):
+        train(tables, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with alone(tmp_path / "run"):
+        pass  # free again
+
+
+def test_a_run_of_several_processes_is_gone_on_with_by_as_many(tables, tmp_path):
+    def stop(done, total):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tables, out=tmp_path / "run", progress=stop)
+    path = tmp_path / "run" / "state.safetensors"
+    with safe_open(path, "pt") as opened:
+        about = json.loads(opened.metadata()["krause_dynamics"])
+    assert about["processes"] == 1
+    save_file(load_file(path), path, {"krause_dynamics": json.dumps(about | {"processes": 2})})
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="a run of 2 processes, which 1 would take to other numbers.*: start 2, or"):
+        train(tables, out=tmp_path / "run")
+    assert path.read_bytes() == before
+    assert train(tables, out=tmp_path / "run", resume="end").result["epochs"] == 1  # no number of an epoch to come

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,31 +77,67 @@ def train(
         The result; `TrainingResult.result` is also in ``result.json``.
 
     Raises:
-        ValueError, FileNotFoundError: Bad tables or data, or a folder of another run.
+        ValueError, FileNotFoundError: Bad tables or data, a folder of another run or of another number of processes,
+            or one in which another process trains.
         TrainingDiverged: A loss became infinite or NaN.
     """
-    chosen = TrainingConfiguration.read(configuration)
-    folder = Path(out)
-    if resume == "never" and (folder / "configuration.toml").exists():
-        raise ValueError(f"out must be a folder without a run where resume='never', got {folder}")
-    is_new = not (folder / "configuration.toml").exists()
+    chosen, folder = TrainingConfiguration.read(configuration), Path(out)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     place_of(device)
-    records.prepared(folder, chosen)
-    if (folder / "result.json").exists():
-        return _finished(folder, ending)
+    with _alone(folder):
+        if resume == "never" and (folder / "configuration.toml").exists():
+            raise ValueError(f"out must be a folder without a run where resume='never', got {folder}")
+        is_new = not (folder / "configuration.toml").exists()
+        records.prepared(folder, chosen)
+        if (folder / "result.json").exists():
+            return _finished(folder, ending)
+        try:
+            with drawn(progress, "train") as told:
+                return _trained(chosen, folder, device, told, end=resume == "end", ending=ending)
+        except BaseException:
+            if is_new:
+                records.forget(folder)
+            raise
+
+
+def _trained(
+    chosen: TrainingConfiguration, folder: Path, device: str, told: Progress, *, end: bool, ending: str
+) -> TrainingResult:
+    """Train, or go on, and draw the curves; random numbers of the caller are as they were."""
     mine = [torch.cuda.current_device()] if device == "cuda" else []
+    with torch.random.fork_rng(mine), _quiet():
+        session = Session(chosen, folder, device, told)
+        result, rows = session.run(end=end)
+        if session.rank == 0:
+            records.draw_curves(folder, rows, result, ending)
+        return _result(folder, result, rows)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Workers that outlived their launcher, or a second start, would write the same files: one run at a time.
+
+    The lock is no file of the run's folder, so that a folder holds what it is read for.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    owner = getattr(os, "getuid", int)()
+    name = hashlib.sha256(f"{owner} {folder.resolve()}".encode()).hexdigest()[:32]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"krause_dynamics-{name}.lock")
     try:
-        with torch.random.fork_rng(mine), _quiet(), drawn(progress, "train") as told:
-            session = Session(chosen, folder, device, told)
-            result, rows = session.run(end=resume == "end")
-            if session.rank == 0:
-                records.draw_curves(folder, rows, result, ending)
-            return _result(folder, result, rows)
-    except BaseException:
-        if is_new:
-            records.forget(folder)
-        raise
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"out must be a folder in which no other process trains, one does in {folder}: wait for it, end it, or "
+            "choose another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -51,6 +51,7 @@ class Session:
         self.optimizer = self._optimizer()
         self.origin = state.Origin(configuration.digest(), self.found.checksums)
         self.done = state.read(folder, self.origin, self.model, self.optimizer)
+        self.before, self.done.processes = self.done.processes or self.world, self.world
         self.saved = time.monotonic()
         self.snapshot: state.Snapshot | None = None
         self.startup: float | None = None
@@ -73,6 +74,11 @@ class Session:
             if self.done.best is None:
                 raise ValueError(f"resume='end' needs a run with a finished epoch, {self.folder} has none: train it")
             return self._end()
+        if self.before != self.world:
+            raise ValueError(
+                f"{self.folder} holds a run of {self.before} processes, which {self.world} would take to other "
+                f"numbers; it was left as it is: start {self.before}, or choose another folder"
+            )
         settings, examples = self.settings, self.task.sizes["train"]
         batches = loop.Batches(
             examples, self.batch_size, seed=settings.seed, begin=self.done.epoch, rank=self.rank, world=self.world,

@@ -44,6 +44,7 @@ class Progressed:
         rows: Of the table of metrics.
         best: The row of the best epoch.
         best_weights: Weights of that epoch.
+        processes: How many share each batch; ``None`` in files that do not say.
     """
 
     epoch: int = 0
@@ -51,6 +52,7 @@ class Progressed:
     rows: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    processes: int | None = None
 
 
 def learned(model: nn.Module) -> dict[str, Tensor]:
@@ -72,6 +74,7 @@ def snapshot(origin: Origin, model: nn.Module, optimizer: torch.optim.Optimizer,
     for i, p in enumerate(_parameters(optimizer)):
         tensors |= {f"optimizer.{i}.{name}": x.clone() for name, x in optimizer.state.get(p, {}).items()}
     about = {"epoch": run.epoch, "seconds": run.seconds, "rows": run.rows, "best": run.best, **asdict(origin)}
+    about["processes"] = run.processes
     return Snapshot(tensors, json.dumps(about))
 
 
@@ -115,7 +118,7 @@ def read(folder: Path, origin: Origin, model: nn.Module, optimizer: torch.optim.
         if state:
             optimizer.state[p] = {name: x.to(p.device) for name, x in state.items()}
     best = {name: x.to(p.device) for name, x in _under("best", tensors).items()}
-    return Progressed(about["epoch"], about["seconds"], about["rows"], about["best"], best)
+    return Progressed(about["epoch"], about["seconds"], about["rows"], about["best"], best, about.get("processes"))
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
