@@ -31,6 +31,19 @@ def test_one_value_for_each_particle(given, x, words):
         kd.simulate(kd.Dynamics(**{"rule": RULE, **given}), x, 0.1)
 
 
+def test_more_may_be_read_of_a_position_than_it_has_coordinates_where_v_leads_back():
+    """Query, key and value see parts of what is read: the drift of the turned positions, written out."""
+    turn = np.array([[0.0, -1.0], [1.0, 0.0]])
+    both = kd.Dynamics(
+        RULE, query=np.eye(2, 4), key=np.eye(2, 4), value=np.eye(2, 4, k=2), relative=False,
+        read=lambda x: np.concatenate([x @ turn.T, x], axis=-1),
+    )  # fmt: skip
+    turned = kd.Dynamics(RULE, query=turn, key=turn, relative=False)
+    np.testing.assert_allclose(both.drift(0.0, PLANE), turned.drift(0.0, PLANE), rtol=1e-12)
+    with pytest.raises(ValueError, match=r"value must have shape .* d = 2, got 4 rows"):
+        kd.Dynamics(RULE, value=np.eye(4), read=lambda x: np.concatenate([x, x], axis=-1)).drift(0.0, PLANE)
+
+
 def test_a_wind_blows_on_all_alike_in_the_precision_of_the_run():
     still = kd.Dynamics(RULE).drift(0.0, PLANE)
     for wind in (0.5, [0.5, 0.5], np.full((5, 2), 0.5)):

@@ -195,12 +195,12 @@ class Drift:
 
     def _request(self, t: float, x: Array, rule: Interaction) -> tuple[Request, Array]:
         """Arguments of the one operation, and each particle's own value."""
-        y = x if self._read is None else returned("read", self._read(x), x)
+        y = x if self._read is None else returned("read", self._read(x), x, wide=self.dynamics.value is not None)
         y = self.space.wrap(y) if self.has_images else y
         masses = self._uniform if self.log_mass is None and not rule.normalised else self.log_mass
         queries = keys = values = y
         if self._heads is not None:
-            queries, keys, values = self._heads.at(t, y)
+            queries, keys, values = self._heads.at(t, y, x.shape[-1])
             if queries.ndim > y.ndim and masses is not None and masses.ndim > 1:
                 masses = masses[..., None, :]
         images = self.space.images(keys, rule) if self.has_images else None

@@ -40,7 +40,8 @@ class Dynamics(Value):
             truth.
         fixed: Boolean (n,): stubborn particles, heard but never moved.
         noise: sigma of the Brownian term, in units of position / sqrt(time).
-        read: What the interaction sees of a position (pre-norm: ``space.retract``); identity by default.
+        read: What the interaction sees of a position (pre-norm: ``space.retract``), (..., n, d); of another width,
+            (..., n, d_read), where query, key and value are matrices over it, V (d, d_read). Identity by default.
         response: What is made of the drift before it moves anybody, ``response(t, x, drift) -> (..., n, d)``; identity
             by default. `layer_normed` has those of layer normalisation.
     """

@@ -21,22 +21,28 @@ class Heads(NamedTuple):
             return None
         return cls(*(m if m is None or callable(m) else like(m, x) for m in (query, key, value)))
 
-    def at(self, t: float, y: Array) -> tuple[Array, Array, Array]:
-        """Queries, keys and values of positions: (..., n, d), or all (..., heads, n, d) where some matrix has heads."""
+    def at(self, t: float, y: Array, d: int | None = None) -> tuple[Array, Array, Array]:
+        """Queries, keys and values of positions: (..., n, d), or all (..., heads, n, d) where some matrix has heads.
+
+        Args:
+            t: Time.
+            y: What is read of the positions, (..., n, d_read).
+            d: Coordinates of a value, where more or fewer numbers are read of a position than it has.
+        """
         matrices = [m(t) if callable(m) else m for m in self]
         heads = any(getattr(m, "ndim", 0) >= 3 for m in matrices)
         query, key = (_apply(m, y, heads) for m in matrices[:2])
-        return query, key, _square(matrices[2], y, heads)
+        return query, key, _square(matrices[2], y, heads, d)
 
     def values(self, t: float, y: Array) -> Array:
         """Values of further sources."""
         return _square(self.value(t) if callable(self.value) else self.value, y, heads=False)
 
 
-def _square(matrix: Any, y: Array, heads: bool) -> Array:
+def _square(matrix: Any, y: Array, heads: bool, d: int | None = None) -> Array:
     """Values, of which a drift is made: one row of V for each coordinate, or a single one would move them all alike."""
     values = _apply(matrix, y, heads)
-    check_square(values.shape[-1], y.shape[-1])
+    check_square(values.shape[-1], d or y.shape[-1])
     return values
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from krause_dynamics._array import Array, like
 
 
-def returned(name: str, result: Any, x: Array, *, broadcasts: bool = False) -> Array:
+def returned(name: str, result: Any, x: Array, *, broadcasts: bool = False, wide: bool = False) -> Array:
     """``result`` with the shape, library, dtype and device of the positions.
 
     Another shape would broadcast against the positions without a word: n values of a line to n x n, one row to all.
@@ -19,6 +19,7 @@ def returned(name: str, result: Any, x: Array, *, broadcasts: bool = False) -> A
         result: What it returned for ``x``.
         x: Positions, (*batch, n, d).
         broadcasts: Whether a number or (d,) stands for all particles alike, such as a wind.
+        wide: Whether each particle may have another number of values than coordinates, as V leads back to these.
 
     Raises:
         TypeError: No array, or one of another library.
@@ -36,6 +37,6 @@ def returned(name: str, result: Any, x: Array, *, broadcasts: bool = False) -> A
             f"{name} must return an array of the positions' library, shape {wanted}, got {type(result).__name__}"
         )
     shape = tuple(array.shape)
-    if shape == wanted or (broadcasts and shape in ((), wanted[-1:])):
+    if shape == wanted or (broadcasts and shape in ((), wanted[-1:])) or (wide and shape[:-1] == wanted[:-1]):
         return array
     raise ValueError(f"{name} must return one value for each particle, shape {wanted} as the positions, got {shape}")
