@@ -95,6 +95,17 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tables, tmp_path, stopped, s
         assert same(weights(parts.folder / name), weights(whole.folder / name))
 
 
+def interrupted(tables, out, *, at):
+    """A run that a signal ends at a step."""
+
+    def stop(done, total):
+        if done == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tables, out=out, progress=stop)
+
+
 FILES = (
     "configuration.toml",
     "state.safetensors",
@@ -228,12 +239,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(tables, tmp_path):
 
 
 def test_data_that_changed_since_the_run_began_are_not_gone_on_with(tables, tmp_path):
-    def stop(done, total):
-        if done == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(tables, out=tmp_path / "run", progress=stop)
+    interrupted(tables, tmp_path / "run", at=5)
     path = tmp_path / "data" / "train-labels-idx1-ubyte"
     before = path.read_bytes()
     path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
@@ -379,12 +385,7 @@ def test_a_folder_in_which_another_process_trains_is_refused_and_left_alone(tabl
 
 
 def test_a_run_of_several_processes_is_gone_on_with_by_as_many(tables, tmp_path):
-    def stop(done, total):
-        if done == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(tables, out=tmp_path / "run", progress=stop)
+    interrupted(tables, tmp_path / "run", at=5)
     path = tmp_path / "run" / "state.safetensors"
     with safe_open(path, "pt") as opened:
         about = json.loads(opened.metadata()["krause_dynamics"])

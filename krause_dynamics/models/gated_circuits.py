@@ -121,7 +121,7 @@ class _Watcher:
     def __init__(self, run: Passes, circuits: dict[str, list[Circuit | None]]) -> None:
         self.run = run
         self.circuits = circuits
-        self.heard: dict[str, Tensor] = {}  # of the running block, (b, h, T, d)
+        self.heard: dict[str, tuple[Circuit, Tensor]] = {}  # of the running block, with what it hears (b, h, T, d)
         self.found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def watch(self, seen: dict[str, Seen], batch: Any) -> None:
@@ -136,7 +136,8 @@ class _Watcher:
             def tell(block: int, values: Tensor, mix: ov_seen.Mix) -> None:
                 circuit = self.circuits[branch][block]
                 if circuit is not None:
-                    self.heard[branch] = mix(entered[circuit.reader][:, None].expand(-1, len(circuit.value), -1, -1))
+                    given = entered[circuit.reader][:, None].expand(-1, len(circuit.value), -1, -1)
+                    self.heard[branch] = circuit, mix(given)
 
             return tell
 
@@ -162,10 +163,7 @@ class _Watcher:
             return
         heard, self.heard = self.heard, {}
         if len(heard) == len(BRANCHES):  # each has a circuit
-            parts = [
-                (self.circuits[name][block], heard[name], share[:, None, :, i, None]) for i, name in enumerate(BRANCHES)
-            ]
-            known = [(one, part, weight) for one, part, weight in parts if one is not None]
+            known = [(*heard[name], share[:, None, :, i, None]) for i, name in enumerate(BRANCHES)]
             written = torch.stack([weight * one.written(part) for one, part, weight in known]).sum(0)
             together = torch.stack([weight * part for _, part, weight in known]).sum(0)
             pulls = torch.stack([*(one.pull(part) for one, part, _ in known), ov_seen.mean_cosine(written, together)])

@@ -49,9 +49,8 @@ class Session:
         ours = bool(KINDS[configuration.model["kind"]].model)
         self.captures = settings.capture and cuda and self.world == 1 and (ours or can_be_captured(self.model))
         self.optimizer = self._optimizer()
-        self.origin = state.Origin(configuration.digest(), self.found.checksums)
+        self.origin = state.Origin(configuration.digest(), self.found.checksums, self.world)
         self.done = state.read(folder, self.origin, self.model, self.optimizer)
-        self.before, self.done.processes = self.done.processes or self.world, self.world
         self.saved = time.monotonic()
         self.snapshot: state.Snapshot | None = None
         self.startup: float | None = None
@@ -74,10 +73,11 @@ class Session:
             if self.done.best is None:
                 raise ValueError(f"resume='end' needs a run with a finished epoch, {self.folder} has none: train it")
             return self._end()
-        if self.before != self.world:
+        before = self.done.processes
+        if before not in (None, self.world):
             raise ValueError(
-                f"{self.folder} holds a run of {self.before} processes, which {self.world} would take to other "
-                f"numbers; it was left as it is: start {self.before}, or choose another folder"
+                f"{self.folder} holds a run of {before} processes, which {self.world} would take to other "
+                f"numbers; it was left as it is: start {before}, or choose another folder"
             )
         settings, examples = self.settings, self.task.sizes["train"]
         batches = loop.Batches(

@@ -23,15 +23,17 @@ NAME = "state.safetensors"
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run follows from: another of either would go on to other numbers.
+    """What a run follows from: another of any would go on to other numbers.
 
     Attributes:
         configuration: Its digest.
         checksums: Of the files of data, by name.
+        processes: How many share each batch.
     """
 
     configuration: str
     checksums: dict[str, str]
+    processes: int = 1
 
 
 @dataclass
@@ -44,7 +46,7 @@ class Progressed:
         rows: Of the table of metrics.
         best: The row of the best epoch.
         best_weights: Weights of that epoch.
-        processes: How many share each batch; ``None`` in files that do not say.
+        processes: How many shared each batch so far; ``None`` before the first epoch, and in files that do not say.
     """
 
     epoch: int = 0
@@ -74,7 +76,6 @@ def snapshot(origin: Origin, model: nn.Module, optimizer: torch.optim.Optimizer,
     for i, p in enumerate(_parameters(optimizer)):
         tensors |= {f"optimizer.{i}.{name}": x.clone() for name, x in optimizer.state.get(p, {}).items()}
     about = {"epoch": run.epoch, "seconds": run.seconds, "rows": run.rows, "best": run.best, **asdict(origin)}
-    about["processes"] = run.processes
     return Snapshot(tensors, json.dumps(about))
 
 
