@@ -86,7 +86,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         Experiment(
             "fashion-reach", "Fashion-MNIST, ViT-Ti, five epochs: how wide a window, how many keys", REACH,
-            tuple(Arm(name, 2) for name in REACHES),
+            tuple(Arm(name) for name in REACHES),
             exploratory={
                 "radius 2 - 1": difference(f"{G}.window.r2", f"{G}.window.r1"),
                 "radius 3 - 1": difference(f"{G}.window.r3", f"{G}.window.r1"),
