@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from evidence.plan import Arm, Experiment, Run, Weights, difference, mean_difference
-from evidence.recipes import CIFAR, FASHION, MNIST, NOVELS, PAIR, REACH, SMOLLM2
+from evidence.recipes import CIFAR, FASHION, KEYS, MNIST, NOVELS, PAIR, REACH, SMOLLM2
 
 TUNING_SEED = 100  # learning rates are chosen on this seed, which is not reported
 T, G, N, S = "dot+temperature", "gaussian", "dot+temperature+key_norm", "dot"
@@ -35,6 +35,7 @@ REACHES = (
     *(f"{G}.window+top_k.r{r}.k{k}" for r in (1, 2, 3) for k in (2, 4, 8) if (r, k) != (1, 8)),
     *(f"{G}.top_k.k{k}" for k in (2, 4, 8)),
 )  # fmt: skip
+KEPT = (f"{G}.window.r1", f"{G}.window+top_k.r1.k4", f"{G}.window.r2", f"{G}.window+top_k.r2.k8")
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
     for experiment in (
@@ -92,6 +93,14 @@ EXPERIMENTS: dict[str, Experiment] = {
                 "radius 3 - 1": difference(f"{G}.window.r3", f"{G}.window.r1"),
                 "all - radius 1": difference(f"{G}.full", f"{G}.window.r1"),
                 "k 8 - 2, radius 3": difference(f"{G}.window+top_k.r3.k8", f"{G}.window+top_k.r3.k2"),
+            },
+        ),
+        Experiment(
+            "fashion-keys", "Fashion-MNIST, ViT-Ti, 15 epochs: more keys kept by top-k inside a window", KEYS,
+            tuple(Arm(name, 4) for name in KEPT),
+            primary={
+                "k 4 - all, radius 1": difference(f"{G}.window+top_k.r1.k4", f"{G}.window.r1"),
+                "k 8 - all, radius 2": difference(f"{G}.window+top_k.r2.k8", f"{G}.window.r2"),
             },
         ),
         Experiment(

@@ -18,6 +18,7 @@ FASHION: Tables = {
     "training": {**TRAINING, "epochs": 15, "warmup_epochs": 1, "crop": 2, "flip": True, "mixup": 0.0, "cutmix": 0.0},
 }
 REACH: Tables = {**FASHION, "training": {**FASHION["training"], "epochs": 5, "learning_rate": 3e-4}}
+KEYS: Tables = {**FASHION, "training": {**FASHION["training"], "learning_rate": 3e-4}}
 CIFAR: Tables = {
     "model": {**VIT, "size": "small"},
     "data": {"format": "cifar", "path": "cifar-10", "validation": 5000, "split_seed": 0},

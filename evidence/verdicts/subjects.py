@@ -30,6 +30,8 @@ SUBJECTS: Mapping[str, str] = {
     "radius 3 - 1": "Near tokens up to three steps away, instead of one",
     "all - radius 1": "Hearing all tokens, instead of those one step away",
     "k 8 - 2, radius 3": "Eight of the tokens within three steps, instead of two",
+    "k 4 - all, radius 1": "Four of the tokens one step away, instead of all six",
+    "k 8 - all, radius 2": "Eight of the tokens within two steps, instead of all fourteen",
     "KARM - ARM": "The full rule of the paper, instead of softmax attention",
     "KARM without top-k - KARM": "Leaving top-k out of the full rule",
 }
