@@ -1,4 +1,4 @@
-"""Krause attention as a layer: its arguments, parameters and rule; `forward_pass` is what it does with tokens."""
+"""Krause attention as a layer: its arguments, parameters and rule, and the order in which it hears padded rows."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from torch import Tensor
 from krause_dynamics._arguments import FLAG
 from krause_dynamics.aggregate.calls import IMPLEMENTATIONS
 from krause_dynamics.errors import UnsupportedImplementation
-from krause_dynamics.interaction import DotProduct, Gaussian, Grid, Interaction
+from krause_dynamics.interaction import DotProduct, Gaussian, Grid, Interaction, Segments
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.nn import deprecated
 from krause_dynamics.nn.cache import WindowCache
 from krause_dynamics.nn.forward_pass import ForwardPass
 from krause_dynamics.nn.hearing import hearing, within
+from krause_dynamics.nn.leading import order_of
 from krause_dynamics.nn.parts import LogSigma, PerHead
 from krause_dynamics.nn.rule import arguments_of, cache_of
 from krause_dynamics.nn.static_cache import StaticWindowCache
@@ -175,6 +176,58 @@ class KrauseAttention(ForwardPass):
             positions: (n,) or (b, n) integers for rotary positions; default 0, 1, ...
         """
         return self.projected(x, positions)[:3]
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        key_valid: Tensor | None = None,
+        key_bias: Tensor | None = None,
+        pair_bias: Tensor | None = None,
+        segments: Segments | None = None,
+        positions: Tensor | None = None,
+        cache: WindowCache | StaticWindowCache | None = None,
+        return_weights: bool | Literal["dense"] = False,
+        **old: Tensor | None,
+    ) -> Tensor | tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
+        """Attend.
+
+        Args:
+            x: Tokens (batch, tokens, dim).
+            key_valid: Boolean (batch, tokens), false for padding. A row that begins with padding has the first tokens
+                and random keys that it has without it.
+            key_bias: As in `krause_attention`.
+            pair_bias: As in `krause_attention`; a relative position bias or the -100 between shifted regions of Swin.
+            segments: Packed sequences of this pass, which join the layer's neighbourhood; each has first tokens of its
+                own.
+            positions: For rotary positions; by default they go on where the cache ends.
+            cache: From `new_cache`: tokens are appended to it and hear what it holds.
+            return_weights: Return ``(index, weight)`` of the admitted keys as well, see `sparse_weights`; ``"dense"``:
+                matrices (batch, heads, tokens, keys), the keys those that the cache holds.
+            **old: ``cu_seqlens`` of the last release, deprecated.
+
+        Returns:
+            (batch, tokens, dim), or that and the weights before dropout.
+
+        Raises:
+            TypeError, ValueError: A shape or mask that does not fit; see `krause_attention`. First tokens beside a
+                window where rows begin with padding and there is a bias.
+        """
+        if x.ndim != 3 or x.shape[2] != self.dim:
+            raise ValueError(f"x must be (batch, tokens, {self.dim}), got {tuple(x.shape)}")
+        if return_weights not in (False, True, "dense"):
+            raise ValueError(f"return_weights must be False, True or 'dense', got {return_weights!r}")
+        packed = self._packed(segments, old)
+        order = order_of(key_valid, x, self._reach, packed, cache, key_bias is not None or pair_bias is not None)
+        if order is None or key_valid is None:
+            return self._attend(x, key_valid, key_bias, pair_bias, packed, positions, cache, return_weights)
+        x, key_valid, positions = order.to_front(x), order.to_front(key_valid), order.positions(positions)
+        found = self._attend(x, key_valid, None, None, packed, positions, cache, return_weights)
+        if not isinstance(found, tuple):
+            return order.back(found)
+        out, weights = found
+        put_back = order.sparse_back(*weights) if isinstance(weights, tuple) else order.dense_back(weights)
+        return order.back(out), put_back
 
     def extra_repr(self) -> str:
         """Heads and neighbourhood."""
