@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from evidence import logs
-from evidence.experiments import EXPERIMENTS, PRIMARY
+from evidence.experiments import EXPERIMENTS
 from evidence.statistics import ONE_SEED
 from evidence.verdicts import plain
 from evidence.verdicts.found import Found, Judged, interval, shown
@@ -31,8 +31,8 @@ READ = (
     "or *it costs*: the bracket leaves out 0. *No difference*: it lies within bounds that were set before (half a "
     "point, 0.005 bits a byte, 0.01 bits a dimension). *These runs cannot tell*: neither, which does not mean that "
     "there is nothing: more random starts would be needed. Results were looked at more than once while runs came in "
-    "(`PROTOCOL.md`, section 8); no run was added, left out or repeated for what was seen, and the brackets are those "
-    "of a single look."
+    "(`PROTOCOL.md`, section 8); no run of theirs was added, left out or repeated for what was seen, and the brackets "
+    "are those of a single look. One experiment, `fashion-keys`, was added to test what the table of another had shown."
 )
 END = """## How to repeat it
 
@@ -64,7 +64,8 @@ def page(found: dict[str, Found], folder: Path = logs.FOLDER) -> str:
 def short(found: dict[str, Found]) -> str:
     """Each question that was asked beforehand, over the sets on which it was asked, then over variants of the model."""
     lines = []
-    for label in PRIMARY:
+    asked = dict.fromkeys(label for one in found.values() for label in one.experiment.primary)
+    for label in asked:
         said = said_of(found, "primary", lambda one, judged, label=label: place(one) if judged.label == label else None)
         if said:
             lines.append(f"- {subject(label)}: {said}.")
@@ -72,7 +73,7 @@ def short(found: dict[str, Found]) -> str:
         return "Not run yet."
     others = {
         label: said_of(found, "exploratory", lambda one, judged, label=label: variant(judged.label, label))
-        for label in PRIMARY
+        for label in asked
     }
     if any(others.values()):
         lines.append("\nThe same of two further models on Fashion-MNIST (hints, not corrected for their number):\n")
@@ -167,7 +168,7 @@ def sentence(judged: Judged, one: Found) -> str:
     }
     end = ends[judged.verdict]
     if judged.verdict == "undecided" and found.low * found.high > 0:  # Holm's correction alone
-        end += f" (the bracket leaves out 0, but {len(PRIMARY)} questions were asked: corrected p {judged.p:.2g})"
+        end += f" (the bracket leaves out 0, but {len(one.experiment.primary)} questions were asked: corrected p {judged.p:.2g})"
     more = one.more_weights({**one.experiment.primary, **one.experiment.exploratory}[judged.label])
     if abs(more) > WIDER:
         end += f" ({abs(more):.0%} {'more' if more > 0 else 'fewer'} weights learn, which may be a part of it)"
@@ -184,5 +185,21 @@ def unknown(found: dict[str, Found]) -> str:
         ("Planned and not run yet: " + ", ".join(left) + ". " if left else "")
         + "Long schedules (300 epochs), ImageNet, CIFAR-100 and language models of 7 billion weights are beyond "
         "what was at hand; nothing here speaks about them. Short schedules favour whatever learns fast: a window is a "
-        "prior that pictures are local, and part of its gain may fade with longer training."
+        "prior that pictures are local, and part of its gain may fade with longer training." + faded(found)
     )
+
+
+def faded(found: dict[str, Found]) -> str:
+    """Gains after five epochs beside the same after fifteen; nothing until both were run."""
+    short, long = found["fashion-reach"], found["fashion-keys"]
+    both = [
+        (subject(label), short.of(label, weights).found, long.of(label, weights).found)
+        for label, weights in long.experiment.primary.items()
+    ]
+    lines = [
+        f" {about}: {shown(early.estimate, 'points')} points after five epochs, "
+        f"{shown(late.estimate, 'points')} ({interval(late, 'points')}) after fifteen."
+        for about, early, late in both
+        if early is not None and late is not None
+    ]
+    return " So it went with top-k (`fashion-reach`, `fashion-keys`)." + "".join(lines) if lines else ""
