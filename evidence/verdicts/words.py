@@ -168,7 +168,8 @@ def sentence(judged: Judged, one: Found) -> str:
     }
     end = ends[judged.verdict]
     if judged.verdict == "undecided" and found.low * found.high > 0:  # Holm's correction alone
-        end += f" (the bracket leaves out 0, but {len(one.experiment.primary)} questions were asked: corrected p {judged.p:.2g})"
+        asked = len(one.experiment.primary)
+        end += f" (the bracket leaves out 0, but {asked} questions were asked: corrected p {judged.p:.2g})"
     more = one.more_weights({**one.experiment.primary, **one.experiment.exploratory}[judged.label])
     if abs(more) > WIDER:
         end += f" ({abs(more):.0%} {'more' if more > 0 else 'fewer'} weights learn, which may be a part of it)"
