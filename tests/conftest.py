@@ -48,6 +48,15 @@ def light_training():
         yield
 
 
+@pytest.fixture
+def light_pictures():
+    """Pages without pictures, figures of few pixels; see `tests.drawn_lightly`."""
+    from tests.drawn_lightly import coarse, undrawn
+
+    with coarse(), undrawn():
+        yield
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _files_name_their_encoding():
     """What the package reads and writes must not depend on the platform: a text without an encoding fails its test."""

@@ -145,7 +145,7 @@ def app():
     return application
 
 
-def test_command_writes_table_dataset_and_figures(app, model, tmp_path):
+def test_command_writes_table_dataset_and_figures(app, model, tmp_path, light_pictures):
     model.save_pretrained(tmp_path / "model")
     (tmp_path / "ids.json").write_text(json.dumps(IDS))
     arguments = [str(tmp_path / "model"), "--token-ids", str(tmp_path / "ids.json"), "--out", str(tmp_path / "out")]
@@ -276,7 +276,7 @@ def test_one_token_given_as_ids_is_refused_as_text_is(tmp_path, app, model, alon
     assert "no sequence has two tokens" in " ".join(done.output.split())
 
 
-def test_the_command_says_which_block_is_no_number_and_keeps_the_layers_before(tmp_path, app):
+def test_the_command_says_which_block_is_no_number_and_keeps_the_layers_before(tmp_path, app, light_pictures):
     damaged = models.llama()
     damaged.model.layers[1].mlp.up_proj.weight.data[0, 0] = torch.nan
     damaged.save_pretrained(tmp_path / "model")

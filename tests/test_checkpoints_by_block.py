@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import struct
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ import transformers as hf
 import krause_dynamics as kd
 from krause_dynamics.checkpoints import by_block, memory, one_block
 from tests import checkpoint_models as models
+from tests.campaigns.frame import start, wait
 
 IDS = [list(range(1, 21)), list(range(5, 17)), [7, 3, 7, 3, 9, 9, 9, 1, 2, 3, 4, 5], list(range(20, 40))]
 PICTURE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
@@ -216,31 +216,20 @@ def test_a_killed_analysis_goes_on_bit_for_bit(tmp_path, least, monkeypatch, dty
         kd.analyze(other, IDS, checkpoint=file, **options)
 
 
-KILLED = """
-import os, signal, sys
-import krause_dynamics as kd
-from krause_dynamics.checkpoints import memory
-
-memory.resident, memory.RESERVE = lambda device=None: 0, 0  # as `least` counts: without the process
-
-def end(done, total):
-    if done == 6:  # in the middle of the second of three blocks: sequence 2 of 4
-        os.kill(os.getpid(), signal.SIGKILL)
-
-ids = [list(range(1, 21)), list(range(5, 17)), [7, 3, 7, 3, 9, 9, 9, 1, 2, 3, 4, 5], list(range(20, 40))]
-kd.analyze(sys.argv[1], ids, checkpoint=sys.argv[2], batch_size=1, memory=sys.argv[3], progress=end)
-"""
-
-
 def test_a_process_that_was_killed_goes_on_bit_for_bit_and_tells_where(tmp_path, least):
     """A real SIGKILL, which no handler hears, in a run that reads its blocks from files."""
     folder, file = saved(models.llama(), tmp_path / "model"), tmp_path / "half.npz"
-    arguments = [sys.executable, "-c", KILLED, str(folder), str(file), least(folder, batch_size=1)]
-    done = subprocess.run(arguments, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    options = {"batch_size": 1, "memory": least(folder, batch_size=1)}
+
+    def end(done, total):
+        if done == 6:  # in the middle of the second of three blocks: sequence 2 of 4
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    # Forked, as a new process would import torch and transformers for most of its time.
+    child = start(lambda: kd.analyze(folder, IDS, checkpoint=file, progress=end, **options))
+    assert wait(child, 60.0) == -signal.SIGKILL
     assert sorted(path.name for path in tmp_path.iterdir()) == ["half.npz", "model"]  # nothing half written
     told = []
-    options = {"batch_size": 1, "memory": arguments[-1]}
     found = kd.analyze(folder, IDS, checkpoint=file, progress=lambda *x: told.append(x), **options)
     same(found, kd.analyze(folder, IDS, batch_size=1))
     assert told == [(n, 12) for n in range(5, 13)]  # the second block from its beginning

@@ -97,7 +97,7 @@ def test_the_tables_hold_what_their_columns_say(runs):
     assert table.title == "Sink_1^0.3 in per cent"
 
 
-def test_the_demo_prints_its_tables_and_writes_where_it_is_told(monkeypatch, tmp_path, runs):
+def test_the_demo_prints_its_tables_and_writes_where_it_is_told(monkeypatch, tmp_path, runs, light_pictures):
     import typer
     from typer.testing import CliRunner
 

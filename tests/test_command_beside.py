@@ -20,7 +20,7 @@ IDS = [[(7 * i + j * j) % 49 + 1 for i in range(12)] for j in range(3)]
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, light_pictures):
     monkeypatch.chdir(tmp_path)
     models.llama(2).to(torch.bfloat16).save_pretrained(tmp_path / "model")
     (tmp_path / "ids.json").write_text(json.dumps(IDS))

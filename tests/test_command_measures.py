@@ -27,7 +27,7 @@ LARGEST = Measure("largest", ("sequence", "layer"), "largest entry", "state", la
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, light_pictures):
     monkeypatch.chdir(tmp_path)
     for seed in (0, 1):
         models.llama(seed).save_pretrained(tmp_path / f"model{seed}")

@@ -245,7 +245,7 @@ def test_sections_stand_on_the_page_and_replace_nothing(tmp_path, monkeypatch):
     assert (refused.exit_code, "a_forecast.nc" in refused.output, len(told)) == (2, True, 1), refused.output
 
 
-def test_compare_writes_a_page_where_it_is_told(tmp_path, monkeypatch):
+def test_compare_writes_a_page_where_it_is_told(tmp_path, monkeypatch, light_pictures):
     from tests.keywords.figures import comparison
 
     monkeypatch.chdir(tmp_path)

@@ -191,7 +191,7 @@ def test_further_results_in_a_sentence():
     assert "looks at place 0.10 of the sources, the last at 0.90" in line
 
 
-def test_a_page_has_a_section_and_a_file_for_each_further_result(tmp_path):
+def test_a_page_has_a_section_and_a_file_for_each_further_result(tmp_path, light_pictures):
     given = [results.forecast(), results.pairs()]
     files = report.write_page(figures.analysis(), tmp_path / "a.html", {}, beside=given)
     names = ["a.html", "a.csv", "a.nc", "a_forecast.nc", "a_encoder.nc", "a_decoder.nc", "a_cross.nc"]

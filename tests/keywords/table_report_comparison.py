@@ -16,9 +16,9 @@ import numpy as np
 from rich.console import Console
 
 import krause_dynamics as kd
+from tests.drawn_lightly import coarse, undrawn
 from tests.keywords.figures import comparison
 from tests.keywords.row import row
-from tests.keywords.table_report_files import coarse
 
 report = kd.report
 
@@ -153,7 +153,7 @@ def findings(first, second):
 @cache  # pictures take long to draw: the rows read the same two pages
 def pages(names, seed):
     """{name: bytes} of what `write_comparison_page` leaves, and the names that it returns."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, undrawn():
         paths = report.write_comparison_page(comparison(names), Path(folder) / f"{names[0]}.html", {"seed": seed})
         assert {one.parent for one in paths} == {Path(folder)}
         return {one.name: one.read_bytes() for one in Path(folder).iterdir()}, [one.name for one in paths]

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import tempfile
-from contextlib import contextmanager
 from functools import cache
 from io import StringIO
 from pathlib import Path
-from unittest.mock import patch
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray
 from rich.console import Console
 
 import krause_dynamics as kd
-from krause_dynamics import plots, report
+from krause_dynamics import report
+from tests.drawn_lightly import coarse
 from tests.keywords.figures import analysis, heights
 from tests.keywords.row import row
 
@@ -51,21 +49,6 @@ def _(first, second):
             assert path == Path(folder) / name
             assert len(list(Path(folder).iterdir())) == count
             xarray.testing.assert_identical(read_back(path), data)
-
-
-@contextmanager
-def coarse():
-    """Figures are written with few pixels and as they stand, which is sooner done; by the name of their file."""
-    save, figures = plots.save_figure, {}
-
-    def save_small(fig, path, parameters):
-        figures[path.stem] = fig
-        fig.set_layout_engine("none")
-        with plt.rc_context({"savefig.dpi": 15}):
-            return save(fig, path, parameters)
-
-    with patch.object(plots, "save_figure", save_small):
-        yield figures
 
 
 ATTENTION = ["sink_rate", "importance_first", "entropy", "first_token_score", "strongest_key"]

@@ -15,6 +15,7 @@ import pytest
 import xarray
 
 from krause_dynamics import report
+from tests.drawn_lightly import undrawn
 from tests.keywords import results
 from tests.keywords.figures import analysis, controlled
 from tests.keywords.row import row
@@ -39,7 +40,7 @@ def _(first, second):
 @cache  # pictures take long to draw: the rows read the same two pages
 def pages(which):
     """{name: bytes} of what `write_page` leaves, and the names that it returns."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, undrawn():
         path = Path(folder) / ("a.html" if which else "b.html")
         paths = report.write_page(DATA[which], path, PARAMETERS[which])
         assert {one.parent for one in paths} == {Path(folder)}
@@ -99,7 +100,7 @@ def made(page):
 @cache
 def alone(which, data=0, name="page.html"):
     """The page that `write_html` writes of one of the two datasets, with or without parameters."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, undrawn():
         path = Path(folder) / name
         assert report.write_html(DATA[data], path, *((PARAMETERS[data],) if which else ())) == path
         assert [one.name for one in Path(folder).iterdir()] == [name]
@@ -129,7 +130,7 @@ def _(first, second):
 def with_further(number):
     """Names of the files and both pages of states alone, with so many further results beside."""
     few = DATA[0][["length", "order_parameter", "norm_ratio", "clusters"]]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, undrawn():
         further = [results.confidence(seed) for seed in range(number)]
         page, *files = report.write_page(few, Path(folder) / "a.html", {}, beside=further)
         texts = page.read_text(), report.write_html(few, page, {}, beside=further).read_text()
