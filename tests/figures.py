@@ -6,9 +6,11 @@ Looks (colours, widths, places of legends) are left to the eye, and numbers to t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from typing import Any
 
 import numpy as np
+from matplotlib.transforms import Bbox
 
 import krause_dynamics as kd
 from tests.grey import confused
@@ -146,6 +148,21 @@ def _beyond(figure: Any) -> Iterator[str]:
     sizes = [ax.get_window_extent().transformed(figure.dpi_scale_trans.inverted()) for ax in figure.axes]
     if min(one.height for one in sizes) < 0.5:
         yield "  SQUEEZED: axes of less than half an inch"
+    words = [(name, box) for name, box in _words_of(figure) if box.width * box.height > 0]
+    for (name, box), (other, place) in combinations(words, 2):
+        shared = Bbox.intersection(box.padded(-1.0), place)
+        if shared is not None and shared.width * shared.height > 0:
+            yield f"  OVER ONE ANOTHER: {name} and {other}"
+
+
+def _words_of(figure: Any) -> Iterator[tuple[str, Any]]:
+    """Where labels, titles and legends are, in dots."""
+    for ax in figure.axes:
+        texts = [ax.xaxis.label, ax.yaxis.label, ax.title, *((ax.get_legend(),) if ax.get_legend() else ())]
+        for text in texts:
+            if text.get_visible() and ax.axison:
+                name = text.get_text() if hasattr(text, "get_text") else f"legend of {ax.get_title()!r}"
+                yield repr(name), text.get_window_extent()
 
 
 def _of_axes(ax: Any) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from krause_dynamics._arguments import Maybe, Whole, reads
 from krause_dynamics.plots.cases import Analysed, Named
@@ -50,7 +51,7 @@ def ov_spectra(dataset: Analysed, *, ax: Axes | None = None, block: int | None =
             look["marker"] = "os^D"[number % 4]
         dots = ax.scatter(x[known], y[known], **({"s": 6.0, "linewidths": 0.0, "alpha": 0.7} | look | artist))
         if coloured and data.sizes["block"] > 1:
-            ax.figure.colorbar(dots, ax=ax, label="block")
+            ax.figure.colorbar(dots, ax=ax, label="block", ticks=MaxNLocator(integer=True))
         elif not alone:
             dots.set_label(case.label)
     if not alone:

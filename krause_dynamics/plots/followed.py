@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import offset_copy
 
 from krause_dynamics._arguments import Holds, Whole, reads
 from krause_dynamics.plots.style import ON
@@ -31,7 +32,7 @@ def tracks(dataset: xarray.Dataset, *, ax: Axes | None = None, named: int = 8, *
     """Clusters over layers: a row is a token with its text, a colour a cluster that is followed; blank is alone.
 
     Rows are in the order of the last clusters, so that tokens that end together stand together. The largest clusters
-    have colours and are named by their texts; others are grey.
+    have colours, and a number where a token enters, and are named by their texts; others are grey.
 
     Args:
         dataset: Of ``kd.checkpoints.tracks``.
@@ -57,6 +58,7 @@ def tracks(dataset: xarray.Dataset, *, ax: Axes | None = None, named: int = 8, *
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(level(ax, "layer (0 = embedding, i = after block i)"))
     _name_rows(ax, dataset, rows)
+    _number_cells(ax, np.where(shown > 1, shown - 1, 0), layers, palette)
     _legend(ax, dataset, chosen, len(totals))
     return ax
 
@@ -78,7 +80,7 @@ def _together(numbers: np.ndarray) -> np.ndarray:
 
 def _name_rows(ax: Axes, dataset: xarray.Dataset, rows: np.ndarray) -> None:
     """The text of each row, in letters that fit, or their number where none do."""
-    height = 72.0 * ax.bbox.height / ax.figure.dpi / max(len(rows), 1)
+    height = _row_height(ax, len(rows))
     if height < 4.5 or "text" not in dataset.coords:
         ax.set_yticks([])
         ax.set_ylabel(upright(ax, f"{len(rows)} tokens, those that end together side by side"))
@@ -89,12 +91,30 @@ def _name_rows(ax: Axes, dataset: xarray.Dataset, rows: np.ndarray) -> None:
     ax.tick_params(axis="y", length=0)
 
 
+def _number_cells(ax: Axes, tracks: np.ndarray, layers: np.ndarray, palette: ListedColormap) -> None:
+    """The number of a track (row, layer; 0: none) in the cell where a token enters it: colours are not all."""
+    size = min(_row_height(ax, len(tracks)) - 1.0, 0.8 * float(mpl.rcParams["font.size"]))
+    if size < 4.0 or not wide(ax, 3 * len(layers)):
+        return
+    look: dict[str, Any] = {"size": size, "ha": "center", "va": "center_baseline"}
+    before = np.pad(tracks, ((0, 0), (1, 0)))[:, :-1]
+    for row, place in np.argwhere((tracks > 0) & (tracks != before)):
+        number = tracks[row, place]
+        light = np.dot(palette(int(number) + 1)[:3], (0.299, 0.587, 0.114)) > 0.5
+        ax.annotate(str(number), (layers[place], row), **look, color="black" if light else "white")
+
+
+def _row_height(ax: Axes, rows: int) -> float:
+    """Points."""
+    return float(72.0 * ax.bbox.height / ax.figure.dpi / max(rows, 1))
+
+
 def _legend(ax: Axes, dataset: xarray.Dataset, chosen: np.ndarray, number: int) -> None:
     """The words of each named track where it is largest."""
     patches = []
     for i, track in enumerate(chosen):
         words = drawable(" ".join(str(dataset["words"].values[track]).split()), 2 * LETTERS)
-        patches.append(Patch(facecolor=COLOURS[i], label=textwrap.fill(words, LETTERS)))
+        patches.append(Patch(facecolor=COLOURS[i], label=textwrap.fill(f"{i + 1}: {words}", LETTERS)))
     if number > len(chosen):
         patches.append(Patch(facecolor="0.7", label=f"{number - len(chosen)} more"))
     if not number:
@@ -102,10 +122,17 @@ def _legend(ax: Axes, dataset: xarray.Dataset, chosen: np.ndarray, number: int) 
         return
     angle = np.degrees(2.0 * np.arcsin(float(dataset.attrs.get("radius", np.nan)) / 2.0))
     title = f"clusters within {angle:.0f}\N{DEGREE SIGN}" if np.isfinite(angle) else "clusters"
-    below = -3.3 * mpl.rcParams["font.size"] / (72.0 * ax.bbox.height / ax.figure.dpi)
-    place = (1.0, 1.0) if wide(ax, 2 * LETTERS) else (0.0, below)  # beside the picture, or below it
+    beside = wide(ax, 2 * LETTERS)
+    # Below the numbers and the words of the axis, in points: the layout changes how high the axes are.
+    points = 0.0 if beside else (3.6 + 1.3 * ax.get_xlabel().count("\n")) * mpl.rcParams["font.size"]
     legend = ax.legend(
-        handles=patches, title=title, loc="upper left", bbox_to_anchor=place, fontsize="small", alignment="left"
+        handles=patches,
+        title=title,
+        loc="upper left",
+        bbox_to_anchor=(float(beside), float(beside)),
+        bbox_transform=offset_copy(ax.transAxes, fig=ax.figure, y=-points, units="points"),
+        fontsize="small",
+        alignment="left",
     )
     for text in legend.get_texts():
         text.set_parse_math(False)

@@ -12,6 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from krause_dynamics._arguments import Holds, Maybe, Real, Whole, Word, reads
+from krause_dynamics.plots.checkpoints import few_decades
 from krause_dynamics.plots.style import ON, new_axes
 from krause_dynamics.plots.words import level, upright
 
@@ -81,6 +82,8 @@ def spectrum(
         numbers = np.arange(1, values.shape[1] + 1)
         ax.plot(numbers, values[place], **({"color": shade, "label": label} | line))
     ax.set(xlabel="singular value, largest first", ylabel="over the largest", yscale="log")
+    if values.min() > 0.01:  # in two decades numbers are read more easily than powers of ten
+        few_decades(ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend()
     return ax

@@ -48,6 +48,8 @@ def layers_figure(dataset: Analysed) -> Figure:
     without = ["without the first token"] if is_comparison(dataset) else []
     band = ["mean, band: middle 80 % of sequences"] if several else []
     legend_above(top, "\n".join([*without, *band]) or None)
+    # The legend may be as high as a panel; without room of its own it would squeeze both.
+    fig.set_figheight(fig.get_figheight() + top.get_legend().get_window_extent().height / fig.dpi)
     top.set(xlabel="", ylabel="order parameter R", ylim=(0, 1.02))
     headline(fig, f"{title_of(dataset)}: synchronization of tokens over layers")
     norm_ratio(dataset, ax=bottom)

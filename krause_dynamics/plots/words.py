@@ -31,13 +31,13 @@ def drawable(text: str, letters: int) -> str:
 def upright(ax: Axes, words: str) -> str:
     """Words of a vertical axis, in lines that are no longer than it is high; lines of their own stay."""
     letters = max(12, int(72.0 * ax.bbox.height / ax.figure.dpi / _letter("axes.labelsize")))
-    return "\n".join(textwrap.fill(line, letters) for line in words.split("\n"))
+    return "\n".join(_even(line, letters) for line in words.split("\n"))
 
 
 def level(ax: Axes, words: str, share: float = 1.0) -> str:
     """Words of a horizontal axis, in lines that are no longer than that share of its width."""
     points = share * 72.0 * ax.bbox.width / ax.figure.dpi
-    return textwrap.fill(words, max(12, int(points / _letter("axes.labelsize"))))
+    return _even(words, max(12, int(points / _letter("axes.labelsize"))))
 
 
 def plain(name: str) -> str:
@@ -61,7 +61,19 @@ def headline(figure: Figure, words: str) -> None:
 
 
 def _within(inches: float, words: str) -> str:
-    return textwrap.fill(words, max(20, int(72.0 * inches / _letter("axes.titlesize"))))
+    return _even(words, max(20, int(72.0 * inches / _letter("axes.titlesize"))))
+
+
+def _even(words: str, letters: int) -> str:
+    """As few lines as fit, and these as even as the words allow; ``i = 1`` and ``30 %`` stay together."""
+    joined = re.sub(r" (?=[=%])|(?<==) ", "\0", words)
+    lines = textwrap.wrap(joined, letters)
+    for narrower in range(letters // 2, letters):
+        shorter = textwrap.wrap(joined, narrower, break_long_words=False)
+        if len(shorter) <= len(lines) and max(map(len, shorter), default=0) <= letters:
+            lines = shorter
+            break
+    return "\n".join(lines).replace("\0", " ")
 
 
 def legend_above(ax: Axes, title: str | None = None) -> None:
