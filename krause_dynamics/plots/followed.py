@@ -125,14 +125,9 @@ def _legend(ax: Axes, dataset: xarray.Dataset, chosen: np.ndarray, number: int) 
     beside = wide(ax, 2 * LETTERS)
     # Below the numbers and the words of the axis, in points: the layout changes how high the axes are.
     points = 0.0 if beside else (3.6 + 1.3 * ax.get_xlabel().count("\n")) * mpl.rcParams["font.size"]
-    legend = ax.legend(
-        handles=patches,
-        title=title,
-        loc="upper left",
-        bbox_to_anchor=(float(beside), float(beside)),
-        bbox_transform=offset_copy(ax.transAxes, fig=ax.figure, y=-points, units="points"),
-        fontsize="small",
-        alignment="left",
-    )
+    figure: Any = ax.figure
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (float(beside), float(beside))}
+    place["bbox_transform"] = offset_copy(ax.transAxes, fig=figure, y=-points, units="points")
+    legend = ax.legend(handles=patches, title=title, fontsize="small", alignment="left", **place)
     for text in legend.get_texts():
         text.set_parse_math(False)
