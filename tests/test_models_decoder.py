@@ -112,14 +112,15 @@ def test_small_features_of_linear_attention_survive_half_precision():
     values = torch.randn(1, 2, 40, 4)
     expected = causal_linear(exact, exact, values.double())[0]
     with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(features(x), found)  # in float32 all that follows would take twice as long
         out = causal_linear(found, found, values)[0]
     torch.testing.assert_close(out.double(), expected, rtol=0.0, atol=0.05)  # five roundings of numbers of about 1
 
 
 def test_linear_attention_is_its_double_sum():
-    """Equation 9 of 2006.16236 term by term, over more tokens than one chunk holds."""
+    """Equation 9 of 2006.16236 term by term, over more tokens than one chunk holds, and one less than two of a size."""
     draw = torch.Generator().manual_seed(0)
-    q, k, v = (torch.rand(1, 2, 150, 3, generator=draw, dtype=torch.float64) + 0.1 for _ in range(3))
+    q, k, v = (torch.rand(1, 2, 151, 3, generator=draw, dtype=torch.float64) + 0.1 for _ in range(3))
     weights = torch.einsum("bhid,bhjd->bhij", q, k).tril()
     expected = weights @ v / (weights.sum(-1, keepdim=True) + 1e-6)
     torch.testing.assert_close(causal_linear(q, k, v)[0], expected, rtol=1e-12, atol=1e-12)
