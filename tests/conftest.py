@@ -19,9 +19,13 @@ settings.register_profile("thorough", max_examples=400, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+# Of two workers one would wait at the end for a long test that began late.
+LONG = ("test_triton_interpreter", "test_fused_kernels", "test_figures", "test_models_compiled", "test_evidence_run")
+
+
 def pytest_collection_modifyitems(items):
-    """The longest test begins first: of two workers, one would wait for it at the end."""
-    items.sort(key=lambda item: "test_triton_interpreter" not in item.nodeid)
+    """The longest tests begin first, notebooks after them."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture

@@ -17,14 +17,14 @@ from krause_dynamics.interaction.reach import Reach
 from krause_dynamics.nn.arguments import call_of
 
 torch.manual_seed(0)
-q, k, v = (torch.randn(1, heads, 70, 16, requires_grad=True) for heads in (2, 1, 1))
+q, k, v = (torch.randn(1, heads, 42, 16, requires_grad=True) for heads in (2, 1, 1))
 sigma = torch.tensor([1.0, 3.0], requires_grad=True)
-valid = torch.arange(70)[None] >= 5
+valid = torch.arange(42)[None] >= 5
 cases = [
     (Reach(15, 0, (), 5), {}),
     (Reach(15, 0), {"score": "dot"}),
     (Reach(15, 0, (), 5), {"key_valid": valid}),
-    (Reach(-1, -1, (10, 7, 1, 0, 0), 4), {}),
+    (Reach(-1, -1, (6, 7, 1, 0, 0), 4), {}),
 ]
 for reach, options in cases:
     results = []
@@ -67,7 +67,7 @@ def attend(q, k, v, log_sigma):
     return kernels.attend(call_of(q, k, v, Reach(15, 0, (), 5), sigma=log_sigma.exp()))[0]
 
 
-for n in (40, 90):
+for n in (20, 45):
     q, k, v = (torch.randn(1, heads, n, 16, requires_grad=True) for heads in (2, 1, 1))
     attend(q, k, v, torch.zeros(2, requires_grad=True)).sum().backward()
     compiled.append(counter.frame_count)
