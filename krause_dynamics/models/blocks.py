@@ -88,13 +88,27 @@ class Block(GradientCheckpointingLayer):
             heard["return_weights"] = "dense"
         found = self.attention(self.norm1(x) if self.pre else x, **heard)
         mixed, weights = found if return_weights else (found, None)
-        mixed = x + self.drop_path(self.dropout(mixed))
-        if self.pre:
-            x = mixed + self.drop_path(self.mlp(self.norm2(mixed)))
-        else:
-            x = self.norm1(mixed)
-            x = self.norm2(x + self.drop_path(self.mlp(x)))
+        mixed = self.drop_path(self.dropout(mixed))
+        x = residual(x, mixed, self.pre, self.norm1, self.norm2, lambda y: self.drop_path(self.mlp(y)))
         return (x, weights) if return_weights else x
+
+
+def residual(x: Any, mixed: Any, pre: bool, norm1: Any, norm2: Any, feed: Any) -> Any:
+    """A block after its attention, of tensors and modules, or of rows and functions of rows (`stepping`).
+
+    Args:
+        x: Tokens.
+        mixed: What the attention made of them.
+        pre: Whether norms stand before the branches.
+        norm1: Norm of the attention.
+        norm2: Norm of the feed-forward layer.
+        feed: The feed-forward layer.
+    """
+    x = x + mixed
+    if pre:
+        return x + feed(norm2(x))
+    x = norm1(x)
+    return norm2(x + feed(x))
 
 
 class Trail:
@@ -126,6 +140,11 @@ class Trail:
         """Tokens after a layer without attention."""
         self.states.append(x)
         return x
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody asks."""
+        return bool(self.wants_states or self.wants_weights)
 
     @property
     def outputs(self) -> dict[str, tuple[Tensor, ...] | None]:

@@ -16,6 +16,7 @@ from krause_dynamics.models.branches import GatedAttention
 from krause_dynamics.models.decoder_configuration import KARMConfig, KrauseLMConfig
 from krause_dynamics.models.decoding import Caches
 from krause_dynamics.models.linear import LinearAttention
+from krause_dynamics.models.stepping import one_token
 
 
 class KrauseLM(KrauseModel, GenerationMixin):
@@ -112,9 +113,11 @@ class KrauseLM(KrauseModel, GenerationMixin):
         positions, valid = self._places(x, attention_mask, position_ids, cache)
         x = self.dropout(x + self.position_embedding(positions))
         trail = Trail(self.config, output_hidden_states, output_attentions, x)
-        for i, layer in enumerate(self.layers):
-            x = trail.through(layer, x, key_valid=valid, cache=None if cache is None else cache[i])
-        logits = self.head(self.norm(x[:, -logits_to_keep:]))
+        logits = None if cache is None or valid is not None or trail.is_wanted else one_token(self, x, cache)
+        if logits is None:
+            for i, layer in enumerate(self.layers):
+                x = trail.through(layer, x, key_valid=valid, cache=None if cache is None else cache[i])
+            logits = self.head(self.norm(x[:, -logits_to_keep:]))
         loss = None
         if labels is not None:
             loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)

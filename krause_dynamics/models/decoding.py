@@ -12,14 +12,19 @@ class Caches(list[Any]):
 
     Attributes:
         seen: Number of tokens ever appended.
+        step: What a model has prepared to continue these caches by one token (`stepping`), or ``None``.
     """
 
+    step: Any = None
     is_compileable = False  # the host counts; `static=True` caches are captured by our own loop
 
     @property
     def seen(self) -> Any:
         """Number of tokens ever appended: the position of the next one."""
         return self[0].seen
+
+    def __getstate__(self) -> None:
+        """Nothing beside the caches: a step belongs to these buffers and to one model, so that copies begin anew."""
 
     def reset(self) -> None:
         """Forget everything."""

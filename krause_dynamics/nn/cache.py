@@ -71,23 +71,13 @@ class WindowCache:
         Raises:
             ValueError: Batch, heads or dimension differ from what is stored.
         """
-        count = k.shape[2]
-        if self._k is not None and (k.shape[:2] != self._k.shape[:2] or k.shape[3] != self._k.shape[3]):
-            raise ValueError(
-                f"k must continue what is cached, (batch, kv_heads, _, d) = "
-                f"{(*self._k.shape[:2], self._k.shape[3])}, got {tuple(k.shape)}; use one cache per layer and batch"
-            )
-        if self.window is not None:
-            self._leave(self._end - (self.window - 1) - self.prefix_tokens)
-        self._reserve(k, v, count)
+        count, old = k.shape[2], self._make_room(k, v)
         assert self._k is not None
         assert self._v is not None
-        old, self._end = self._end, self._end + count
         # Gradients do not reach back into what is cached.
         self._k.narrow(2, old, count).copy_(k.detach())
         self._v.narrow(2, old, count).copy_(v.detach())
         self._note(valid, old)
-        self.seen += count
         length = self._end - self._begin
         return Cached(
             self._k.narrow(2, self._begin, length),
@@ -95,6 +85,29 @@ class WindowCache:
             None if self._valid is None else self._valid.narrow(1, self._begin, length),
             old - self._begin,
         )
+
+    def may_place(self, dtype: torch.dtype) -> bool:
+        """Whether `place` serves tokens of a dtype: no padding is told apart, and the buffers are of that dtype."""
+        return self._valid is None and (self._k is None or self._k.dtype == dtype)
+
+    def place(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, int, int]:
+        """Room for one new token that the caller writes: a kernel reads and writes where the tokens lie.
+
+        Args:
+            k: As in `update`, of which shape and dtype are read.
+            v: Likewise.
+
+        Returns:
+            Buffers of keys and values (batch, kv_heads, capacity, d), the first place that the token hears, and its own
+            place, the last one.
+
+        Raises:
+            ValueError: As `update`.
+        """
+        own = self._make_room(k, v)
+        assert self._k is not None
+        assert self._v is not None
+        return self._k, self._v, self._begin, own
 
     def reorder(self, beams: Tensor) -> None:
         """Batch element b becomes the former element ``beams[b]`` (beam search).
@@ -107,6 +120,21 @@ class WindowCache:
         self._k, self._v = self._k.index_select(0, beams), self._v.index_select(0, beams)
         if self._valid is not None:
             self._valid = self._valid.index_select(0, beams)
+
+    def _make_room(self, k: Tensor, v: Tensor) -> int:
+        """Count new tokens, whose first place is returned."""
+        if self._k is not None and (k.shape[:2] != self._k.shape[:2] or k.shape[3] != self._k.shape[3]):
+            raise ValueError(
+                f"k must continue what is cached, (batch, kv_heads, _, d) = "
+                f"{(*self._k.shape[:2], self._k.shape[3])}, got {tuple(k.shape)}; use one cache per layer and batch"
+            )
+        count = k.shape[2]
+        if self.window is not None:
+            self._leave(self._end - (self.window - 1) - self.prefix_tokens)
+        self._reserve(k, v, count)
+        old, self._end = self._end, self._end + count
+        self.seen += count
+        return old
 
     def _leave(self, begin: int) -> None:
         """The slice begins at ``begin`` where it began earlier, with the first tokens in front."""
