@@ -28,9 +28,9 @@ def backward_queries_kernel(
     stride_gn: tl.constexpr, stride_dqn: tl.constexpr,
     SELECT: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
-    D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, HAS_DLOGZ: tl.constexpr,
-    NEED_DSCALE: tl.constexpr, FULL: tl.constexpr, WORDS: tl.constexpr, B: tl.constexpr, T: tl.constexpr,
-    STAGES: tl.constexpr,
+    FIRST: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr,
+    HAS_DLOGZ: tl.constexpr, NEED_DSCALE: tl.constexpr, FULL: tl.constexpr, WORDS: tl.constexpr,
+    B: tl.constexpr, T: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Gradient of B queries of one head; also delta_i (read by the other kernel) and dscale_i."""
     blocks = tl.cdiv(n, B)
@@ -52,7 +52,7 @@ def backward_queries_kernel(
     dq = walk_keys(
         q, do, cleared, delta, load_marks(BITS, i, n, SELECT), K + batch * stride_kb + (head // group) * stride_kh,
         V + batch * stride_vb + (head // group) * stride_vh, BIAS + batch * stride_bb + head * stride_bh, BITS, block,
-        scale, n, m, offset, stride_kn, stride_vn, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), SELECT,
+        scale, n, m, offset, stride_kn, stride_vn, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FIRST), SELECT,
         HAS_BIAS, FULL, WORDS, D, DP, B, T, STAGES, False,
     )  # fmt: skip
     store_rows(DQ + batch * stride_dqb + head * stride_dqh, dq * scale, block * B, r, i < n, stride_dqn, D, DP)
@@ -76,9 +76,9 @@ def backward_keys_kernel(
     stride_dkn: tl.constexpr,
     SELECT: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
-    D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, NEED_DBIAS: tl.constexpr,
-    DISTANCE: tl.constexpr, NEED_DSCALE: tl.constexpr, FULL: tl.constexpr, WORDS: tl.constexpr, B: tl.constexpr,
-    T: tl.constexpr, STAGES: tl.constexpr,
+    FIRST: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr,
+    NEED_DBIAS: tl.constexpr, DISTANCE: tl.constexpr, NEED_DSCALE: tl.constexpr, FULL: tl.constexpr,
+    WORDS: tl.constexpr, B: tl.constexpr, T: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Gradients of T keys and values of one key head, summed over its query heads, and of the bias of each of those.
 
@@ -109,8 +109,8 @@ def backward_keys_kernel(
             k, v, Q + batch * stride_qb + head * stride_qh, DOUT + batch * stride_gb + head * stride_gh, DOUT,
             LOGZ + row * n, LOGZ, DELTA + row * n, BITS + row * n * WORDS, BIAS + batch * stride_bb + head * stride_bh,
             position, shift, scale, n, m, offset, stride_qn, stride_gn, stride_gn, dk, dv,
-            (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), SELECT, HAS_BIAS, False, NEED_DBIAS or DISTANCE,
-            FULL, WORDS, D, DP, B, T, STAGES, False,
+            (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FIRST), SELECT, HAS_BIAS, False,
+            NEED_DBIAS or DISTANCE, FULL, WORDS, D, DP, B, T, STAGES, False,
         )  # fmt: skip
         if NEED_DBIAS:
             tl.store(DBIAS + row * m + j, dbias, mask=inside)

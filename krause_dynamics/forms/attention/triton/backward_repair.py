@@ -32,9 +32,9 @@ def repair_kernel(
     stride_gn: tl.constexpr, stride_dqn: tl.constexpr, stride_dkn: tl.constexpr,
     SELECT: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
-    D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr, HAS_DLOGZ: tl.constexpr,
-    NEED_DBIAS: tl.constexpr, DISTANCE: tl.constexpr, NEED_DSCALE: tl.constexpr, FULL: tl.constexpr,
-    WORDS: tl.constexpr,
+    FIRST: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr,
+    HAS_DLOGZ: tl.constexpr, NEED_DBIAS: tl.constexpr, DISTANCE: tl.constexpr, NEED_DSCALE: tl.constexpr,
+    FULL: tl.constexpr, WORDS: tl.constexpr,
     SPAN: tl.constexpr, OWN: tl.constexpr, MET: tl.constexpr,
 ):  # fmt: skip
     """The first `row_programs` programs look after SPAN queries each, the others after SPAN keys, OWN at a time."""
@@ -68,7 +68,7 @@ def repair_kernel(
                         K + batch * stride_kb + (head // group) * stride_kh,
                         V + batch * stride_vb + (head // group) * stride_vh,
                         BIAS + batch * stride_bb + head * stride_bh, BITS, start // OWN, scale, n, m, offset, stride_kn,
-                        stride_vn, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), SELECT, HAS_BIAS,
+                        stride_vn, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FIRST), SELECT, HAS_BIAS,
                         FULL, WORDS, D, DP, OWN, MET, 1, True,
                     )  # fmt: skip
                     rows = DQ + batch * stride_dqb + head * stride_dqh
@@ -104,7 +104,7 @@ def repair_kernel(
                             OUT + batch * stride_ob + head * stride_oh, LOGZ + row * n, DLOGZ + row * n, LOGZ,
                             BITS + row * n * WORDS, BIAS + batch * stride_bb + head * stride_bh, position, shift, scale,
                             n, m, offset, stride_qn, stride_gn, stride_on, dk, dv,
-                            (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), SELECT, HAS_BIAS, HAS_DLOGZ,
+                            (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FIRST), SELECT, HAS_BIAS, HAS_DLOGZ,
                             NEED_DBIAS or DISTANCE, FULL, WORDS, D, DP, MET, OWN, 1, True,
                         )  # fmt: skip
                         if NEED_DBIAS:

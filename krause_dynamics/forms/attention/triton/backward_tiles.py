@@ -4,7 +4,7 @@ What no row may use (padding, keys beyond the window of a block) can hold NaN or
 kernels take that risk, since a select between a load and a product would cost them the asynchronous copies; they mark
 rows and keys whose gradients are not numbers, and `repair_kernel` does those again with care.
 
-Tuples keep argument lists short: ``hood`` = (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX).
+Tuples keep argument lists short: ``hood`` = (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FIRST).
 """
 
 import triton
@@ -66,12 +66,12 @@ def weights(
     SELECT: tl.constexpr, HAS_BIAS: tl.constexpr, T: tl.constexpr, ACROSS: tl.constexpr, CAREFUL: tl.constexpr,
 ):  # fmt: skip
     """Tile of p_ij = exp(s_ij - log Z_i), 0 where not selected, and where it is selected."""
-    PREFIX: tl.constexpr = hood[6]
+    LEADING: tl.constexpr = hood[6] + hood[7]
     if SELECT == 1:
         keep = selected(words, tl.arange(0, T), T, ACROSS)
     else:
-        keep = admitted(of_rows(row, ACROSS), of_keys(j, ACROSS), m, hood[0], hood[1], hood[2], hood[3], hood[4], hood[5], PREFIX)  # fmt: skip  # noqa: E501
-        if ACROSS or (PREFIX != 0):
+        keep = admitted(of_rows(row, ACROSS), of_keys(j, ACROSS), m, hood[0], hood[1], hood[2], hood[3], hood[4], hood[5], hood[6], hood[7])  # fmt: skip  # noqa: E501
+        if ACROSS or (LEADING > 0):
             keep = keep & counted
         if CAREFUL or (SELECT == 2):
             keep = keep & of_keys(bias > float("-inf"), ACROSS)

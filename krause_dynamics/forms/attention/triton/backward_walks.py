@@ -50,10 +50,10 @@ def walk_keys(
     LEFT: tl.constexpr = hood[0]
     RIGHT: tl.constexpr = hood[1]
     PREFIX: tl.constexpr = hood[6]
-    FIRST: tl.constexpr = PREFIX if PREFIX > 0 else -PREFIX
+    FIRST: tl.constexpr = hood[7]
     i = block * B + tl.arange(0, B)
     last = tl.minimum(block * B + B, n) - 1 + offset
-    leading, tiles, begin, least = key_range(block * B + offset, last, m, LEFT, RIGHT, PREFIX, T)
+    leading, tiles, begin, least = key_range(block * B + offset, last, m, LEFT, RIGHT, PREFIX, FIRST, T)
     if SELECT == 1:
         # Tiles start on words; those before the first key are passed over.
         leading = 0
@@ -71,7 +71,7 @@ def walk_keys(
         if not FULL:
             word = (start - offset + LEFT) // 32 - i // 32
         j = start + tl.arange(0, T)
-        counted = tl.where(u < leading, j < FIRST, j >= least)[None, :]
+        counted = tl.where(u < leading, j < PREFIX + FIRST, j >= least)[None, :]
         dq = add_keys(
             dq, q, do, cleared, delta, marks, K, V, BIAS, BITS, start, word, i, i + offset, counted, scale, n, m,
             stride_kn, stride_vn, hood, SELECT, HAS_BIAS, WORDS, D, DP, T, CAREFUL,
@@ -133,6 +133,7 @@ def walk_rows(
     LEFT: tl.constexpr = hood[0]
     RIGHT: tl.constexpr = hood[1]
     PREFIX: tl.constexpr = hood[6]
+    FIRST: tl.constexpr = hood[7]
     first = position + shift
     j = first + tl.arange(0, T)
     bias = load_bias(BIAS, first, tl.arange(0, T), m, HAS_BIAS)
@@ -151,8 +152,8 @@ def walk_rows(
         else:
             leading = tl.cdiv(tl.minimum(tl.maximum(PREFIX - offset, 0), n), B)
             least = PREFIX
-    elif PREFIX < 0:
-        if first < -PREFIX:
+    elif FIRST > 0:
+        if first < FIRST:
             end = n
     elif SELECT == 1:
         # In multiples of a word.

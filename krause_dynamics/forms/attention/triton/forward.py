@@ -48,7 +48,7 @@ def _heard(
 ):  # fmt: skip
     """Whether rows i, at the places `row`, hear the keys of tile t, a boolean (rows, T)."""
     j = start + tl.arange(0, T)
-    heard = admitted(row[:, None], j[None, :], m, hood[0], hood[1], hood[2], hood[3], hood[4], hood[5], hood[6])
+    heard = admitted(row[:, None], j[None, :], m, hood[0], hood[1], hood[2], hood[3], hood[4], hood[5], hood[6], hood[7])  # fmt: skip  # noqa: E501
     if HAS_LIST:
         words = load_words(LISTED, i, n, i * 0 + t * (T // 32), T, WORDS)
         heard = heard & selected(words, tl.arange(0, T), T, False)
@@ -137,7 +137,7 @@ def forward_kernel(
     stride_bb, stride_bh, stride_sb, stride_sh, stride_ob, stride_oh, stride_on,
     TOP_K: tl.constexpr, KEEP_TIES: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
-    D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr,
+    FIRST: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr,
     HAS_LIST: tl.constexpr, FULL: tl.constexpr, B: tl.constexpr, T: tl.constexpr, NT: tl.constexpr,
     WORDS: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
@@ -149,7 +149,7 @@ def forward_kernel(
     strides = (
         stride_qb, stride_qh, stride_kb, stride_kh, stride_vb, stride_vh, stride_bb, stride_bh, stride_ob, stride_oh,
     )  # fmt: skip
-    hood: tl.constexpr = (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX)
+    hood: tl.constexpr = (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FIRST)
     q_head, k_head, v_head, bias_head, out_head, batch, head, query = locate(
         tl.program_id(0), tensors, strides, n, heads, group, B
     )

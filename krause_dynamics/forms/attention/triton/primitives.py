@@ -178,10 +178,11 @@ def admitted(
     RADIUS: tl.constexpr,
     MANHATTAN: tl.constexpr,
     PREFIX: tl.constexpr,
+    FIRST: tl.constexpr,
 ):
     """Whether position i hears key j: in [0, m) and in the window or grid neighbourhood, or one is a prefix token.
 
-    Where PREFIX is negative, the first -PREFIX keys are heard by all that come later.
+    The FIRST keys are heard by all that come later.
     """
     inside = (j >= 0) & (j < m)
     if GRID:
@@ -198,6 +199,6 @@ def admitted(
         near = (j >= i - LEFT) & (j <= i + RIGHT)
     if PREFIX > 0:
         near = near | (i < PREFIX) | (j < PREFIX)
-    elif PREFIX < 0:
-        near = near | ((j < -PREFIX) & (j <= i))
+    elif FIRST > 0:
+        near = near | ((j < FIRST) & (j <= i))
     return inside & near

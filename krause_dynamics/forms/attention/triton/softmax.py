@@ -58,7 +58,7 @@ def _careful(
     i = query + tl.arange(0, B)
     last = tl.minimum(query + B, n) - 1 + offset
     rows = (i + offset, query + offset, last)
-    walk = key_range(query + offset, last, m, hood[0], hood[1], hood[6], CAREFUL)
+    walk = key_range(query + offset, last, m, hood[0], hood[1], hood[6], hood[7], CAREFUL)
     q = load_rows(Q, query, tl.arange(0, B), n, stride_q, D, DP, "")
     top = tl.zeros([B], tl.float32)
     weight = tl.zeros([B], tl.float32)
@@ -97,7 +97,7 @@ def softmax_kernel(
     stride_bb, stride_bh, stride_sb, stride_sh, stride_ob, stride_oh, stride_on,
     LEFT: tl.constexpr, RIGHT: tl.constexpr,
     GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
-    D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr,
+    FIRST: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr,
     B: tl.constexpr, T: tl.constexpr, STAGES: tl.constexpr, COPIES: tl.constexpr,
 ):  # fmt: skip
     """Output (n, D) and log-partition (n,) of B queries of one head."""
@@ -111,7 +111,7 @@ def softmax_kernel(
     last = tl.minimum(query + B, n) - 1 + offset
     keys = (K, V, BIAS, scale, m, stride_kn, stride_vn)
     rows = (i + offset, query + offset, last)
-    walk = key_range(query + offset, last, m, LEFT, RIGHT, PREFIX, T)
+    walk = key_range(query + offset, last, m, LEFT, RIGHT, PREFIX, FIRST, T)
     q = load_rows(Q, query, tl.arange(0, B), n, stride_qn, D, DP, "")
     if HAS_BIAS:
         factor = LOG2E
@@ -122,12 +122,12 @@ def softmax_kernel(
     weight = tl.zeros([B], tl.float32)
     out = tl.zeros([B, DP], tl.float32)
     for u in tl.range(walk[1], num_stages=STAGES):
-        top, weight, out = _step(u, q, factor, top, weight, out, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), D, DP, HAS_BIAS, T, COPIES)  # fmt: skip  # noqa: E501
+        top, weight, out = _step(u, q, factor, top, weight, out, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FIRST), D, DP, HAS_BIAS, T, COPIES)  # fmt: skip  # noqa: E501
 
     check = tl.sum(out, 1) + weight
     if tl.max((check != check).to(tl.int32), 0) > 0:
         row_strides = (stride_qn, stride_kn, stride_vn, stride_on)
-        top, weight = _careful(tensors, strides, row_strides, scale, n, m, heads, group, offset, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), D, DP, HAS_BIAS, B)  # fmt: skip  # noqa: E501
+        top, weight = _careful(tensors, strides, row_strides, scale, n, m, heads, group, offset, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FIRST), D, DP, HAS_BIAS, B)  # fmt: skip  # noqa: E501
     else:
         out *= (1.0 / tl.where(weight == 0.0, 1.0, weight))[:, None]
         d = tl.arange(0, DP)

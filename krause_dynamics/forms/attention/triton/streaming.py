@@ -181,7 +181,7 @@ def _mend(
     stride_q, stride_k, stride_v, stride_o = row_strides
     i = query + tl.arange(0, B)
     last = tl.minimum(query + B, n) - 1 + offset
-    walk = key_range(query + offset, last, m, hood[0], hood[1], hood[6], CAREFUL)
+    walk = key_range(query + offset, last, m, hood[0], hood[1], hood[6], hood[7], CAREFUL)
     rows = (i + offset, query + offset, last)
     q = load_rows(Q, query, tl.arange(0, B), n, stride_q, D, DP, "")
     for column in tl.range(0, D, CAREFUL, num_stages=1):
@@ -203,7 +203,7 @@ def streaming_kernel(
     stride_bb, stride_bh, stride_sb, stride_sh, stride_ob, stride_oh, stride_on,
     TOP_K: tl.constexpr, KEEP_TIES: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     GRID: tl.constexpr, WIDTH: tl.constexpr, RADIUS: tl.constexpr, MANHATTAN: tl.constexpr, PREFIX: tl.constexpr,
-    D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr,
+    FIRST: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HAS_BIAS: tl.constexpr, SCALE_TENSOR: tl.constexpr,
     B: tl.constexpr, T: tl.constexpr, STAGES: tl.constexpr, COPIES: tl.constexpr,
 ):  # fmt: skip
     """Output (n, D), log-partition (n,), k-th score and cut (2, n) of B queries of one head."""
@@ -215,31 +215,31 @@ def streaming_kernel(
     scale = load_scale(SCALE, scale_value, batch, head, stride_sb, stride_sh, SCALE_TENSOR)
     i = query + tl.arange(0, B)
     last = tl.minimum(query + B, n) - 1 + offset
-    walk = key_range(query + offset, last, m, LEFT, RIGHT, PREFIX, T)
+    walk = key_range(query + offset, last, m, LEFT, RIGHT, PREFIX, FIRST, T)
     rows = (i + offset, query + offset, last)
     keys = (K, V, BIAS, scale, m, stride_kn, stride_vn)
     q = load_rows(Q, query, tl.arange(0, B), n, stride_qn, D, DP, "")
 
-    top, bottom, number, mean, deviation = _extremes(q, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), (D, DP, HAS_BIAS, B, T, STAGES, COPIES))  # fmt: skip  # noqa: E501
+    top, bottom, number, mean, deviation = _extremes(q, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FIRST), (D, DP, HAS_BIAS, B, T, STAGES, COPIES))  # fmt: skip  # noqa: E501
     lo = ordinal_of_float(bottom)
     few = number <= TOP_K
     settled = few | (top != top) | (i >= n)
     hi = tl.where(settled, lo + 1, ordinal_of_float(top) + 1)
-    lo, at_lo, at_hi = _narrow(lo, hi, number.to(tl.int32), settled, mean + z_score * deviation, 0.2 * deviation, q, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), (D, DP, HAS_BIAS, B, T, STAGES, COPIES), TOP_K)  # fmt: skip  # noqa: E501
+    lo, at_lo, at_hi = _narrow(lo, hi, number.to(tl.int32), settled, mean + z_score * deviation, 0.2 * deviation, q, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FIRST), (D, DP, HAS_BIAS, B, T, STAGES, COPIES), TOP_K)  # fmt: skip  # noqa: E501
     mark = float_of_ordinal(lo)
     cut = tl.zeros([B], tl.int32) + 2 * FAR
     if not KEEP_TIES:
         tied = (at_lo > TOP_K) & ~few
         if tl.max(tied.to(tl.int32), 0) > 0:
-            cut = _cut(mark, tl.where(tied, TOP_K - at_hi, 0), q, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), (D, DP, HAS_BIAS, B, T, STAGES, COPIES))  # fmt: skip  # noqa: E501
+            cut = _cut(mark, tl.where(tied, TOP_K - at_hi, 0), q, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FIRST), (D, DP, HAS_BIAS, B, T, STAGES, COPIES))  # fmt: skip  # noqa: E501
     base = tl.where(top == float("-inf"), 0.0, top)
-    weight, out = _collect(mark, cut, base, q, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), (D, DP, HAS_BIAS, B, T, STAGES, COPIES))  # fmt: skip  # noqa: E501
+    weight, out = _collect(mark, cut, base, q, keys, rows, walk, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FIRST), (D, DP, HAS_BIAS, B, T, STAGES, COPIES))  # fmt: skip  # noqa: E501
     # A row that hears NaN answers NaN.
     weight = tl.where(top == top, weight, top)
     check = tl.sum(out, 1)
     if tl.max(((check != check) & (top == top)).to(tl.int32), 0) > 0:
         row_strides = (stride_qn, stride_kn, stride_vn, stride_on)
-        _mend(mark, cut, base, weight, tensors, strides, row_strides, scale, n, m, heads, group, offset, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX), D, DP, HAS_BIAS, B)  # fmt: skip  # noqa: E501
+        _mend(mark, cut, base, weight, tensors, strides, row_strides, scale, n, m, heads, group, offset, (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FIRST), D, DP, HAS_BIAS, B)  # fmt: skip  # noqa: E501
     else:
         out *= (1.0 / tl.where(weight == 0.0, 1.0, weight))[:, None]
         d = tl.arange(0, DP)

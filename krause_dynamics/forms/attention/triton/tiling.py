@@ -26,8 +26,8 @@ class Tiling(NamedTuple):
         left: Keys before the query that hold all that it hears (prefix aside).
         right: Keys after it.
         top_k: k, or 0 where no row can hear more.
-        prefix: Leading tokens that hear all and are heard by all; with a window too. Negative: as many leading keys,
-            which all that come later hear, beside a window of the past.
+        prefix: Leading tokens that hear all and are heard by all; with a window too.
+        first: Leading keys that all which come later hear, beside a window of the past; 0 beside a prefix.
     """
 
     reach: Reach
@@ -35,6 +35,7 @@ class Tiling(NamedTuple):
     right: int
     top_k: int
     prefix: int
+    first: int = 0
 
     @property
     def keep_ties(self) -> bool:
@@ -72,12 +73,13 @@ class Tiling(NamedTuple):
             "RADIUS": self.radius,
             "MANHATTAN": self.has_grid and self.reach.grid[3] == MANHATTAN,
             "PREFIX": self.prefix,
+            "FIRST": self.first,
         }
 
     @property
     def banded(self) -> bool:
         """Whether the neighbourhood is a window and nothing else."""
-        return not self.has_grid and self.prefix == 0 and self.left + self.right < NO_BOUND
+        return not self.has_grid and self.prefix == self.first == 0 and self.left + self.right < NO_BOUND
 
     @property
     def patched(self) -> bool:
@@ -121,9 +123,8 @@ def tiling(reach: Reach, keys: int, prefix: int = 0) -> Tiling:
     left, right = (NO_BOUND if bound == UNBOUNDED else bound for bound in (reach.left, reach.right))
     if prefix == 0 and left + right + 1 <= k:
         k = 0
-    if reach.first and left < NO_BOUND:
-        prefix = -reach.first
-    return Tiling(reach, left, right, k, prefix)
+    first = reach.first if left < NO_BOUND else 0
+    return Tiling(reach, left, right, k, prefix, first)
 
 
 def words_of(hood: Tiling, full: bool, keys: int) -> int:

@@ -1,7 +1,7 @@
-"""Walks of a block of queries over the tiles of keys that any of them may hear: the prefix keys first, then the band.
+"""Walks of a block of queries over the tiles of keys that any of them may hear: leading keys first, then the band.
 
 Tuples keep argument lists short: ``walk`` = the four numbers of `key_range`, ``rows`` = (position of each row, of the
-first, of the last), ``hood`` = (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX).
+first, of the last), ``hood`` = (LEFT, RIGHT, GRID, WIDTH, RADIUS, MANHATTAN, PREFIX, FIRST).
 """
 
 import triton
@@ -14,8 +14,10 @@ CAREFUL = tl.constexpr(16)
 
 
 @triton.jit
-def key_range(first, last, m, LEFT: tl.constexpr, RIGHT: tl.constexpr, PREFIX: tl.constexpr, T: tl.constexpr):
-    """Tiles for positions first .. last: (prefix tiles, all tiles, begin of the band, least key counted in it)."""
+def key_range(
+    first, last, m, LEFT: tl.constexpr, RIGHT: tl.constexpr, PREFIX: tl.constexpr, FIRST: tl.constexpr, T: tl.constexpr
+):  # fmt: skip
+    """Tiles for positions first .. last: (leading tiles, all tiles, begin of the band, least key counted in it)."""
     begin = tl.maximum(first - LEFT, 0)
     end = tl.minimum(last + RIGHT + 1, m)
     leading = 0
@@ -27,10 +29,10 @@ def key_range(first, last, m, LEFT: tl.constexpr, RIGHT: tl.constexpr, PREFIX: t
         else:
             leading = tl.cdiv(tl.minimum(m, PREFIX), T)
             least = PREFIX
-    elif PREFIX < 0:
+    elif FIRST > 0:
         if first > LEFT:  # else the band begins with them
-            leading = tl.cdiv(tl.minimum(m, -PREFIX), T)
-            least = -PREFIX
+            leading = tl.cdiv(tl.minimum(m, FIRST), T)
+            least = FIRST
     return leading, leading + tl.cdiv(tl.maximum(end - begin, 0), T), begin, least
 
 
@@ -95,17 +97,18 @@ def masked(x, u, start, m, rows, walk, hood, T: tl.constexpr):
     RIGHT: tl.constexpr = hood[1]
     GRID: tl.constexpr = hood[2]
     PREFIX: tl.constexpr = hood[6]
+    FIRST: tl.constexpr = hood[7]
+    LEADING: tl.constexpr = PREFIX + FIRST
     c = tl.arange(0, T)
-    FIRST: tl.constexpr = PREFIX if PREFIX > 0 else -PREFIX
-    if GRID or PREFIX != 0:
+    if GRID or LEADING > 0:
         ragged = (start < last - LEFT) | (start + T - 1 > first + RIGHT) | (start + T > m)
         ragged = ragged | (u < leading) | (start < least) | (first < PREFIX)
         if GRID or ragged:
             j = start + c
-            heard = admitted(row[:, None], j[None, :], m, LEFT, RIGHT, GRID, hood[3], hood[4], hood[5], PREFIX)
-            if PREFIX != 0:
-                # A prefix key counts once.
-                heard = heard & tl.where(u < leading, j < FIRST, j >= least)[None, :]
+            heard = admitted(row[:, None], j[None, :], m, LEFT, RIGHT, GRID, hood[3], hood[4], hood[5], PREFIX, FIRST)
+            if LEADING > 0:
+                # A leading key counts once.
+                heard = heard & tl.where(u < leading, j < LEADING, j >= least)[None, :]
             x = tl.where(heard, x, float("-inf"))
     else:
         if start < last - LEFT:
