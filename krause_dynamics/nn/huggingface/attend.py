@@ -16,7 +16,8 @@ from krause_dynamics.nn.attention import answer
 from krause_dynamics.nn.first_tokens import beside_of
 from krause_dynamics.nn.huggingface import options as table
 from krause_dynamics.nn.huggingface.first_tokens import check_visible, drawn
-from krause_dynamics.nn.huggingface.masks import IndexRule, PairMask
+from krause_dynamics.nn.huggingface.mask_functions import IndexRule
+from krause_dynamics.nn.huggingface.masks import PairMask
 from krause_dynamics.nn.huggingface.rules import LayerRule
 from krause_dynamics.nn.sparse import dense, weights_of
 

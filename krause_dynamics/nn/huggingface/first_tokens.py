@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.forms.attention.call import NEVER
 from krause_dynamics.interaction.reach import UNBOUNDED
-from krause_dynamics.nn.huggingface.masks import IndexRule
+from krause_dynamics.nn.huggingface.mask_functions import IndexRule
 from krause_dynamics.nn.huggingface.rules import LayerRule
 
 
