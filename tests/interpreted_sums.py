@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from krause_dynamics.checkpoints import attention_statistics, device_pass
-from krause_dynamics.checkpoints.attention_statistics import sampled_rows
+from krause_dynamics.checkpoints import device_pass
+from krause_dynamics.checkpoints.sampled_rows import largest_keys, moments, sampled_rows
 from krause_dynamics.forms.attention import definition
 from krause_dynamics.forms.attention.call import Call
 from krause_dynamics.forms.attention.triton import along_rows
@@ -79,8 +79,8 @@ def test_rows_are_described_as_on_the_host(longest, monkeypatch):
     weights[0, 1, 5:] = 0
     weights[1, 1] = 0
     keys, number, spread, squares = along_rows.describe(weights, 8)
-    assert torch.equal(keys, attention_statistics.largest_keys(weights))
-    expected = attention_statistics._moments(weights.double())
+    assert torch.equal(keys, largest_keys(weights))
+    expected = moments(weights.double())
     assert torch.equal(number.long(), expected[0])
     torch.testing.assert_close(spread.double(), expected[1], rtol=1e-5, atol=1e-6, equal_nan=True)
     torch.testing.assert_close(squares.double(), expected[2], rtol=1e-5, atol=1e-6)

@@ -14,7 +14,8 @@ import krause_dynamics as kd
 from krause_dynamics.aggregate import weight_blocks
 from krause_dynamics.checkpoints.attention_call import AttentionCall
 from krause_dynamics.checkpoints.attention_pass import attend
-from krause_dynamics.checkpoints.attention_statistics import DISTANCES, sampled_rows, sink_rate, statistics_of
+from krause_dynamics.checkpoints.attention_statistics import DISTANCES, sink_rate, statistics_of
+from krause_dynamics.checkpoints.sampled_rows import sampled_rows
 from krause_dynamics.forms.attention import sums as fused
 from krause_dynamics.forms.attention.softcap import SoftCapped
 

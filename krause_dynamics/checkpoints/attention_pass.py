@@ -18,13 +18,8 @@ from torch import Tensor
 
 from krause_dynamics.aggregate import Block, RowSums, blocks
 from krause_dynamics.checkpoints.attention_call import AttentionCall, quarters
-from krause_dynamics.checkpoints.attention_statistics import (
-    HeadStatistics,
-    WeightSums,
-    by_distance,
-    sampled_rows,
-    summary,
-)
+from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, WeightSums, by_distance, summary
+from krause_dynamics.checkpoints.sampled_rows import sampled_rows
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.forms.attention import sums as fused
 from krause_dynamics.forms.attention.call import Call

@@ -39,12 +39,10 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.checkpoints.attention_call import QUARTERS, AttentionCall, quarters
-from krause_dynamics.forms.attention import device_sums
+from krause_dynamics.checkpoints.sampled_rows import of_rows, sampled_rows
 
 # Lower ends of the bins of distances; the last one holds all that is farther.
 DISTANCES = (0, *(1 << power for power in range(18)))
-SAMPLED, TOP = 32, 8  # rows that are looked at one by one, and keys that are listed of each
-HEARD = 8  # keys of a row from which the spread of its scores means something
 PARTS = 16  # of a row that a GPU multiplies at once, where one after the other would leave it idle
 
 
@@ -136,14 +134,6 @@ def sink_rate(importance_of_key: Tensor, eps: Tensor) -> Tensor:
     return 100.0 * (importance_of_key[..., None] > eps).to(torch.float64).mean(dim=0)
 
 
-def sampled_rows(length: int, device: torch.device | None = None) -> Tensor:
-    """Queries that are looked at one by one: all of a short sequence, else evenly spaced ones, the last among them."""
-    number = min(length, SAMPLED)
-    steps = max(1, number - 1)
-    # Whole numbers, rounded to the nearest, are made on the device itself: a copy would make the host wait for it.
-    return (2 * torch.arange(number, device=device) * (length - 1) + steps) // (2 * steps)
-
-
 def statistics_of(weights: Tensor, min_queries: int = 8, keep_weights: bool = False) -> HeadStatistics:
     """The same statistics of weights (batch, heads, T, T) that a model returned.
 
@@ -179,7 +169,7 @@ def summary(call: AttentionCall, sums: WeightSums, min_queries: int) -> HeadStat
     counted = importance.nan_to_num(-1.0).masked_fill(queries < wanted, -1.0)  # NaN: was not looked at
     strongest = counted.max(-1)
     rows = None if call.chosen else call.visible_keys[..., sampled_rows(length, queries.device)]
-    keys, spread, participation = _of_rows(sums.sampled, rows)
+    keys, spread, participation = of_rows(sums.sampled, rows)
     return HeadStatistics(
         importance=importance,
         published_importance=received / call.full_queries,
@@ -232,39 +222,3 @@ def _head_distance(sampled: Tensor) -> Tensor:
     distance = (squared.clamp_min(0) / (2 * sampled.shape[-2])).sqrt().float()
     distance.diagonal(dim1=-2, dim2=-1).zero_()
     return distance
-
-
-def _of_rows(sampled: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The keys with most weight, and what the theory of independent scores asks of rows: spread and participation.
-
-    Args:
-        sampled: Rows of weights, (b, heads, S, T).
-        visible: How many keys each of them hears, (..., S); None: as many as have weight.
-    """
-    if device_sums.describes(sampled):
-        keys, number, spread, squares = device_sums.describe(sampled, TOP)
-    else:
-        keys, (number, spread, squares) = largest_keys(sampled), _moments(sampled)
-    heard = number if visible is None else visible.expand_as(number)
-    spread = spread.masked_fill(number < heard, torch.nan)  # weights that underflow have lost their scores
-    enough = heard >= HEARD
-    rows = enough.sum(-1)
-    one, other = (torch.where(enough, x, 0.0).sum(-1) / rows for x in (spread, squares))
-    return keys, one.float(), other.float()
-
-
-def _moments(sampled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each row how many keys it hears, the standard deviation of their log weights, and the sum of all squares."""
-    heard = sampled > 0
-    number = heard.sum(-1)
-    logs = torch.where(heard, sampled, 1.0).log()
-    mean = logs.sum(-1, keepdim=True) / number[..., None]
-    spread = (torch.where(heard, logs - mean, 0.0).square().sum(-1) / number).sqrt()
-    return number, spread, sampled.square().sum(-1)
-
-
-def largest_keys(sampled: Tensor) -> Tensor:
-    """Keys with most weight in each row (..., T), largest first, (..., 8); -1 beyond those that have any."""
-    found = sampled.topk(min(TOP, sampled.shape[-1]), dim=-1)
-    keys = torch.where(found.values > 0, found.indices, -1)
-    return torch.nn.functional.pad(keys, (0, TOP - keys.shape[-1]), value=-1)

@@ -22,12 +22,9 @@ from torch import Tensor
 
 from krause_dynamics.aggregate import blocks
 from krause_dynamics.checkpoints.attention_call import QUARTERS, quarters, split_mask
-from krause_dynamics.checkpoints.attention_statistics import (
-    largest_keys,
-    sampled_rows,
-    sink_rate,
-)
+from krause_dynamics.checkpoints.attention_statistics import sink_rate
 from krause_dynamics.checkpoints.measure import Measure
+from krause_dynamics.checkpoints.sampled_rows import largest_keys, sampled_rows
 from krause_dynamics.interaction import DotProduct, Everyone, Interaction, Request
 
 WHICH = ("first", "last", "strongest")  # sources whose sink rates are told

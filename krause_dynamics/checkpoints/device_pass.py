@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.checkpoints.attention_call import QUARTERS
-from krause_dynamics.checkpoints.attention_statistics import DISTANCES, WeightSums, sampled_rows
+from krause_dynamics.checkpoints.attention_statistics import DISTANCES, WeightSums
+from krause_dynamics.checkpoints.sampled_rows import sampled_rows
 from krause_dynamics.forms.attention import device_sums
 from krause_dynamics.forms.attention.call import Call
 

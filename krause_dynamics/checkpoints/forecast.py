@@ -34,12 +34,13 @@ from krause_dynamics import theory
 from krause_dynamics._arguments import COUNT, Maybe, reads
 from krause_dynamics.analysis import clusters
 from krause_dynamics.checkpoints import ov_circuits
-from krause_dynamics.checkpoints.attention_statistics import HEARD, HeadStatistics
+from krause_dynamics.checkpoints.attention_statistics import HeadStatistics
 from krause_dynamics.checkpoints.layer_state import ROUNDING
 from krause_dynamics.checkpoints.near_mean import predicted_contraction, residual
 from krause_dynamics.checkpoints.patterns import grown_mode
 from krause_dynamics.checkpoints.record import describe
 from krause_dynamics.checkpoints.residual_stream import entering_state, state_name
+from krause_dynamics.checkpoints.sampled_rows import HEARD
 from krause_dynamics.checkpoints.stream import Passes
 
 if TYPE_CHECKING:

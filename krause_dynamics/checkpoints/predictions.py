@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from krause_dynamics import theory
-from krause_dynamics.checkpoints.attention_statistics import HEARD, sampled_rows
+from krause_dynamics.checkpoints.sampled_rows import HEARD, sampled_rows
 
 if TYPE_CHECKING:
     import xarray

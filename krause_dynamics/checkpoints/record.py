@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from krause_dynamics._arguments import COUNT, Maybe, reads
 from krause_dynamics.checkpoints import allocator
 from krause_dynamics.checkpoints.arriving import Arriving
-from krause_dynamics.checkpoints.attention_statistics import SAMPLED, HeadStatistics
+from krause_dynamics.checkpoints.attention_statistics import HeadStatistics
+from krause_dynamics.checkpoints.sampled_rows import SAMPLED
 from krause_dynamics.checkpoints.sequences import marks_of
 from krause_dynamics.checkpoints.stream import Passes
 from krause_dynamics.errors import UnsupportedModel

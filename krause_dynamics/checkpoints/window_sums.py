@@ -8,13 +8,8 @@ import torch
 from torch import Tensor
 
 from krause_dynamics.checkpoints.attention_call import QUARTERS, AttentionCall, quarters
-from krause_dynamics.checkpoints.attention_statistics import (
-    DISTANCES,
-    HeadStatistics,
-    WeightSums,
-    sampled_rows,
-    summary,
-)
+from krause_dynamics.checkpoints.attention_statistics import DISTANCES, HeadStatistics, WeightSums, summary
+from krause_dynamics.checkpoints.sampled_rows import sampled_rows
 from krause_dynamics.checkpoints.window_places import Windows
 from krause_dynamics.interaction import Everyone
 
