@@ -155,8 +155,15 @@ def test_the_largest_cluster_is_a_share_of_the_particles(tmp_path):
         (("simulate", "-s", "rule.neighbourhood=Causal"), "rule.neighbourhood must hold tables"),
         (("simulate", "missing.toml"), "does not exist"),
         (("simulate", "--out", "/no/such/folder/a.npz"), "the folder /no/such/folder does not exist"),
-        (("simulate", "--out", "/proc/a.npz"), "out must be a folder that can be written to"),
-        (("simulate", "--checkpoint", "/proc/a.npz"), "out must be a folder that can be written to"),
+        (("simulate", "--out", "/no/such/folder/a.npz"), "make it first"),
+        (("simulate", "--out", "/proc/a.npz"), "/proc/a.npz cannot be written"),
+        (("simulate", "--checkpoint", "/proc/a.npz"), "/proc/a.npz cannot be written"),
+        (("simulate", "--out", "a.csv"), "--out must end in .npz or .nc, got 'a.csv'; --csv prints"),
+        (("sweep", "nosuch.toml"), "krause init writes one"),
+        (("train", "nosuch.toml"), "the configuration nosuch.toml does not exist; krause init train writes one"),
+        (("simulate", "--beta", "much"), "valid number, unable to parse string as a number, got 'much' (see"),
+        (("simulate", "-n", "1.5"), "got '1.5' (see"),
+        (("init", "train", "--out", "no/a.toml"), "where a.toml is to be written; make it first"),
     ],
 )
 def test_bad_input_gets_one_line(arguments, message, tmp_path, monkeypatch):

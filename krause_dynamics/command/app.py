@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +30,17 @@ def _meant(error: Any) -> str | None:
     options = [parameter.name for parameter in context.command.params if parameter.param_type_name == "option"]
     near = nearest(given.lstrip("-").replace("-", "_"), options)
     return f"No such option: {given}" + (f"; did you mean --{near.strip('_').replace('_', '-')}?" if near else "")
+
+
+def _got(error: Any, words: Sequence[str] | None) -> str:
+    """The value of an option that cannot be read, which typer's message of numbers leaves out."""
+    names = getattr(getattr(error, "param", None), "opts", ())
+    given = list(sys.argv[1:] if words is None else words)
+    for word, after in zip(given, [*given[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name in names and name.startswith("-"):
+            return f", got {value if equals else after!r}"
+    return ""
 
 
 def _way_out(error: Any) -> str:
@@ -67,7 +79,9 @@ class OneStyle(PlainFlags, TyperGroup):
             if not hasattr(error, "format_message"):  # of typer's exceptions alone
                 raise
             if words := error.format_message().rstrip("."):  # none where the help was asked for by giving nothing
-                tell(f"Error: {_meant(error) or words}{_way_out(error)}")
+                asked = args[0] if args else given.get("args")
+                words = _meant(error) or words.replace("Value error, ", "") + _got(error, asked)
+                tell(f"Error: {words}{_way_out(error)}")
             status = error.exit_code  # type: ignore[attr-defined]
         sys.exit(status if isinstance(status, int) else 0)
 

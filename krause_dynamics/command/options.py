@@ -62,6 +62,18 @@ def setting(given: str) -> tuple[str, Any]:
         return name.strip(), text  # a bare word is a string
 
 
+def check_ending(out: Path, *endings: str) -> None:
+    """The ending decides what is written; one of another format would name what is not in the file.
+
+    Raises:
+        ValueError: An ending in letters that is none of these.
+    """
+    if out.suffix[1:2].isalpha() and out.suffix not in endings:
+        raise ValueError(
+            f"--out must end in {' or '.join(endings)}, got {str(out)!r}; --csv prints numbers for a table"
+        )
+
+
 def check_paths(*paths: Path | None) -> None:
     """Files can be written where they shall be.
 
@@ -73,11 +85,11 @@ def check_paths(*paths: Path | None) -> None:
             continue
         folder = path.absolute().parent
         if not folder.is_dir():
-            raise ValueError(f"the folder {folder} does not exist; a long run would be lost at its end")
+            raise ValueError(f"the folder {folder} does not exist, where {path.name} is to be written; make it first")
         if path.is_dir():
             raise ValueError(f"a file is to be written, but {path} is a folder; add a file name")
         if reason := why_not_writable(path):
-            raise ValueError(f"out must be a folder that can be written to, received {str(path)!r} ({reason})")
+            raise ValueError(f"{path} cannot be written ({reason}); name a file in another folder")
 
 
 def check_model(name: str) -> None:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from krause_dynamics._version import __version__
-from krause_dynamics.command.options import Settings, answered, check_paths, free, tables_of, tell, unfinished
+from krause_dynamics.command.options import (
+    Settings,
+    answered,
+    check_ending,
+    check_paths,
+    free,
+    tables_of,
+    tell,
+    unfinished,
+)
 from krause_dynamics.command.output import Answer, Output, drawn, options
 from krause_dynamics.command.rules import disguised, rule_options
 from krause_dynamics.errors import SimulationDiverged
@@ -93,6 +102,7 @@ def _simulate(
     given = tables_of(path, settings, options)
     described = tables.described(given)
     configuration.check(described)  # what is mistyped is told before what is there already
+    check_ending(out, ".npz", ".nc")
     check_paths(out, checkpoint, plot)
     if plot is not None:
         _check_plot(plot)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from krause_dynamics.command.options import Settings, answered, check_paths, tables_of, unfinished
+from krause_dynamics.command.options import Settings, answered, check_ending, check_paths, tables_of, unfinished
 from krause_dynamics.command.output import Answer, Output, drawn, options
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def _sweep(
     described = tables.described(tables_of(path, settings, {}))
     plan = described["sweep"]
     _check_plan(described)
+    check_ending(out, ".nc")
     check_paths(out, kept, plot)
     if plot is not None:
         _check_plot(plot, plan["parameters"])

@@ -49,7 +49,7 @@ def load(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"the configuration {path} does not exist")
+        raise FileNotFoundError(f"the configuration {path} does not exist; krause init writes one to begin with")
     if path.suffix in (".npz", ".nc"):
         content = Trajectory.load(path).meta.get("configuration")
         if not isinstance(content, Mapping):

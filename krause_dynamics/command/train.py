@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from krause_dynamics.command.options import Settings, answered
+from krause_dynamics.command.options import answered
 from krause_dynamics.command.output import Answer, Output, options
 
 
@@ -19,10 +19,16 @@ from krause_dynamics.command.output import Answer, Output, options
 def train(
     configuration: Annotated[Path, typer.Argument(help="TOML file: model, data, training, evaluation.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the run (default: the file's name).")] = None,
-    set_: Settings = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", "-s", help="table.key=value, in TOML's notation: -s training.epochs=3 -s model.score=dot."
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda (default: a GPU where there is one).")] = None,
     resume: Annotated[
-        str, typer.Option(help="auto: go on with the folder's run; never: refuse one; end: measure its best.")
+        str,
+        typer.Option(help="auto: go on with the folder's run; never: refuse one; end: test its best weights, and end."),
     ] = "auto",
     seeds: Annotated[
         int | None,
@@ -33,7 +39,7 @@ def train(
 ) -> None:
     """Train a model; the same command goes on, bit for bit, where a run was stopped.
 
-    Several GPUs: ``torchrun --nproc-per-node 4 -m krause_dynamics train FILE``.
+    Several GPUs: torchrun --nproc-per-node 4 -m krause_dynamics train FILE
     """
     folder = Path(configuration.stem) if out is None else out
     call = partial(_train, configuration, folder, set_ or [], device, resume, seeds, output)
@@ -55,6 +61,8 @@ def _train(
     from krause_dynamics.training import train as run
     from krause_dynamics.training.configuration import tables_of
 
+    if not path.is_file():
+        raise FileNotFoundError(f"the configuration {path} does not exist; krause init train writes one to begin with")
     tables = tables_of(path)
     for given in settings:
         tables = assign(tables, *setting(given))
