@@ -130,6 +130,50 @@ def test_padding_on_the_left_and_packed_rows_are_not_heard(implementation):
     torch.testing.assert_close(logits[:, 8:], model(x[1:, :12]).logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.fixture
+def flash():
+    """An attention that is told of packed rows as the kernels of flash attention are: beside a mask that is None."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import flash_attention_mask
+
+    def attend(module, q, k, v, mask, scaling, position_ids=None, cu_seq_lens_q=None, **rest):
+        n, m = q.shape[2], k.shape[2]
+        ends = torch.arange(1) if cu_seq_lens_q is None else cu_seq_lens_q.long()
+        places = torch.arange(n) - ends[torch.searchsorted(ends, torch.arange(n), right=True) - 1]
+        places = position_ids[0] if cu_seq_lens_q is None else places
+        number = (places == 0).cumsum(0) if n == m else torch.zeros(1)
+        visible = (number[:, None] == number) & torch.ones(n, m, dtype=torch.bool).tril(m - n)
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v, visible, scale=scaling, enable_gqa=True)
+        return out.transpose(1, 2), None
+
+    AttentionInterface.register("flash_of_this_test", attend)
+    AttentionMaskInterface.register("flash_of_this_test", flash_attention_mask)
+    return "flash_of_this_test"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("told", ["positions", "lengths"])
+def test_rows_that_flash_attention_packs_without_a_mask_are_cut_for_the_branch_too(flash, told, monkeypatch):
+    model, x = gated().float(), words(20)
+    packed = torch.cat([x[:1, :8], x[1:, :12]], 1)
+    places = torch.cat([torch.arange(8), torch.arange(12)])[None]
+    ends = torch.tensor([0, 8, 20], dtype=torch.int32)
+    beside = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends} if told == "lengths" else {}
+    expected = [model(x[:1, :8]).logits, model(x[1:, :12]).logits]
+    model.config._attn_implementation_internal = flash  # set by its name the library would look for such kernels
+    for cached in (False, True):
+        logits = model(packed, position_ids=places, use_cache=cached, **beside).logits
+        torch.testing.assert_close(logits, torch.cat(expected, 1), rtol=1e-4, atol=1e-5)
+    with monkeypatch.context() as patched:  # as where a graph is captured
+        patched.setattr("krause_dynamics.models.gated_masks.may_wait", lambda _: False)
+        logits = model(packed, position_ids=places.clone(), use_cache=False, **beside).logits
+    torch.testing.assert_close(logits, torch.cat(expected, 1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model(x[:1, :8]).logits, expected[0], rtol=1e-4, atol=1e-5)
+    if told == "lengths":
+        with pytest.raises(ValueError, match="one row of tokens, got 2"):
+            model(x, **beside)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["dynamic", "static", "without configuration"])
 def test_decoding_in_any_portions_equals_the_full_pass(kind):

@@ -8,6 +8,7 @@ import torch
 pytest.importorskip("transformers")
 
 import krause_dynamics as kd  # noqa: E402
+from krause_dynamics import UnsupportedModel  # noqa: E402
 from krause_dynamics.models import (  # noqa: E402
     KARM,
     KARMConfig,
@@ -167,6 +168,17 @@ def test_a_gated_model_guesses_for_another_and_takes_its_guesses_back():
     assistant = kd.models.add_krause_branch(gated_base("llama", seed=1), window=4, top_k=2)
     how = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
     assert torch.equal(main.generate(x, assistant_model=assistant, **how), main.generate(x, **how))
+
+
+def test_a_paged_cache_is_refused_where_an_attention_does_not_read_it():
+    """A branch beside it would hear the tokens of other requests, and none of the past."""
+    gated = kd.models.add_krause_branch(gated_base("llama"), window=4, top_k=2)
+    for model in (gated, kd.krausify(gated_base("llama"), window=4), seeded(KrauseLM, KrauseLMConfig(**WORDS))):
+        with pytest.raises(UnsupportedModel, match=f"does not serve {type(model).__name__}: .* padded on the left"):
+            model.generate_batch([[1, 2, 3]])
+    gated.config.krause_branch["gate"] = "closed"
+    gated.generation_config.eos_token_id = -1
+    assert gated.init_continuous_batching() is not None
 
 
 def test_a_cache_of_a_layer_is_none_of_a_model():

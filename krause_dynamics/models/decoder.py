@@ -14,12 +14,12 @@ from krause_dynamics._array import may_look
 from krause_dynamics.models.blocks import KrauseModel, Trail, attention, blocks
 from krause_dynamics.models.branches import GatedAttention
 from krause_dynamics.models.decoder_configuration import KARMConfig, KrauseLMConfig
-from krause_dynamics.models.decoding import Caches
+from krause_dynamics.models.decoding import Caches, Unpaged
 from krause_dynamics.models.linear import LinearAttention
 from krause_dynamics.models.stepping import one_token
 
 
-class KrauseLM(KrauseModel, GenerationMixin):
+class KrauseLM(Unpaged, KrauseModel, GenerationMixin):
     """A decoder with a language modelling head; ``forward`` and ``generate`` as in transformers.
 
     Args:

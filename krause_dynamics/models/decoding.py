@@ -1,10 +1,31 @@
-"""The caches of a model's layers, as one object that transformers' ``generate`` understands."""
+"""The caches of a model's layers as one object that ``generate`` of transformers understands; paged ones are not."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from torch import Tensor
+
+from krause_dynamics.errors import UnsupportedModel
+
+
+class Unpaged:
+    """Mixed into models whose attention, or a branch of it, does not read the paged cache of continuous batching."""
+
+    config: Any
+
+    def init_continuous_batching(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers where a gate is closed.
+
+        Raises:
+            UnsupportedModel: Everywhere else; a branch would hear tokens of other requests, and none of the past.
+        """
+        if (getattr(self.config, "krause_branch", None) or {}).get("gate") == "closed":
+            return super().init_continuous_batching(*args, **kwargs)  # type: ignore[misc]
+        raise UnsupportedModel(
+            f"continuous batching (generate_batch, cache_implementation='paged') does not serve {type(self).__name__}: "
+            "Krause attention reads no paged cache; use generate, which takes batches padded on the left"
+        )
 
 
 class Caches(list[Any]):

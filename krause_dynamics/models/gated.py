@@ -22,6 +22,7 @@ from transformers import (
 from krause_dynamics._value import check_names
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.models.branches import Gate
+from krause_dynamics.models.decoding import Unpaged
 from krause_dynamics.models.folders import OwnFolder, check_complete
 from krause_dynamics.models.gated_attention import (
     PROJECTIONS,
@@ -140,7 +141,7 @@ def _base_classes(family: str) -> tuple[Any, Any]:
     return config, MODEL_FOR_CAUSAL_LM_MAPPING[config]
 
 
-class GatedModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # mixed in, both come with the model
+class GatedModel(Unpaged, PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # mixed in, both come with the model
     """Mixed into a causal language model of transformers by `gated_classes`."""
 
     model: Any

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from krause_dynamics._arguments import COUNT, POSITIVE
-from krause_dynamics.interaction import TopK, Window
+from krause_dynamics.interaction import Segments, TopK, Window
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.models.branches import Gate
-from krause_dynamics.models.gated_masks import heard_of
+from krause_dynamics.models.gated_masks import heard_of, packed_of
 from krause_dynamics.models.padding import PADDING, check_cache
 from krause_dynamics.nn import LogSigma, krause_attention
 from krause_dynamics.nn.huggingface.first_tokens import own_window
@@ -195,7 +195,10 @@ class KrauseBranch(nn.Module):
             attention_mask, own = padding, own_window(self)
             window = window if own is None else min(own, window)
         call = self.krause_call(hidden_states, position_embeddings, attention_mask, past_key_values)
-        krause: Any = krause_attention(*call[:3], heard_by(window, branch.top_k), **call[3])
+        heard = heard_by(window, branch.top_k)
+        packed = None if told else packed_of(self.config._attn_implementation, attention_mask, rest, hidden_states)
+        heard = heard if packed is None else heard & Segments(packed)
+        krause: Any = krause_attention(*call[:3], heard, **call[3])
         krause = self.o_proj_krause(krause.transpose(1, 2).flatten(2))
         return self.gate_proj_krause(softmax, krause), weights
 

@@ -34,6 +34,52 @@ def heard_of(mask: Any, q: Tensor, k: Tensor, seen: int, window: int) -> dict[st
     return heard
 
 
+def packed_of(attention: str | None, mask: Any, told: dict[str, Any], x: Tensor) -> Tensor | None:
+    """Cumulative lengths of the sequences that a row packs, where flash attention cuts it and no mask says so.
+
+    Its kernels get ``None`` for a mask and are told by ``cu_seq_lens_q``, or see it in positions that begin anew.
+
+    Args:
+        attention: Name of the base's attention.
+        mask: That of the layer.
+        told: What stands beside it.
+        x: Tokens (batch, n, width).
+
+    Raises:
+        ValueError: Lengths for several rows at once.
+    """
+    ends, places = told.get("cu_seq_lens_q"), told.get("position_ids")
+    if mask is not None or "flash" not in str(attention):
+        return None
+    if ends is not None:
+        if x.shape[0] != 1:
+            raise ValueError(
+                f"cu_seq_lens_q cut one row of tokens, got {x.shape[0]} rows; lay them one behind the other"
+            )
+        cut: Tensor = ends
+        return cut
+    if x.shape[:2] != getattr(places, "shape", None) or x.shape[0] != 1 or x.shape[1] == 1:
+        return None
+    known = getattr(places, "_krause_packed", None)
+    if known is not None and known[0] == _version(places):
+        return known[1]  # type: ignore[no-any-return]
+    packed = _cut(places[0])
+    if not torch.compiler.is_compiling():
+        places._krause_packed = _version(places), packed  # one look a pass, as at a mask
+    return packed
+
+
+def _cut(places: Tensor) -> Tensor | None:
+    """Cumulative lengths (n + 1,) of rising stretches, empty ones behind; cut short where values may be looked at."""
+    n, first = places.shape[0], nn.functional.pad(places.diff() != 1, (1, 0), value=True)
+    starts = torch.where(first, torch.arange(n, device=places.device), n).sort().values
+    cumulative = nn.functional.pad(starts, (0, 1), value=n)
+    if not may_wait(places):
+        return cumulative
+    count = int(first.sum())
+    return None if count == 1 else cumulative[: count + 1]
+
+
 def _version(mask: Any) -> int:
     """How often a mask was written to; inference tensors do not count that."""
     return 0 if not isinstance(mask, Tensor) or torch.compiler.is_compiling() or mask.is_inference() else mask._version

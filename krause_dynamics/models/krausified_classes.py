@@ -17,6 +17,7 @@ from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from krause_dynamics.errors import UnsupportedModel
+from krause_dynamics.models.decoding import Unpaged
 from krause_dynamics.models.folders import OwnFolder, check_complete, fix_what_is_not_learned
 from krause_dynamics.models.krausified_becoming import become
 from krause_dynamics.models.krausified_layers import attention_modules, grow, remove, start
@@ -59,7 +60,7 @@ class Mixed:
         return (model, info) if output_loading_info else model
 
 
-class Krausified(Mixed):
+class Krausified(Unpaged, Mixed):
     """Mixed into a model of transformers by `krause_class`."""
 
     remembers_attention = True
