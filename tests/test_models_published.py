@@ -124,6 +124,15 @@ def test_a_pickled_object_is_not_read(tmp_path):
         convert(tmp_path / "weights.pt")
 
 
+@pytest.mark.parametrize("ending", [".pt", ".txt", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"epoch,loss\n1,0.5\n"])
+def test_an_empty_file_and_a_text_are_refused(tmp_path, ending, content):
+    path = tmp_path / f"weights{ending}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"weights{ending} is no state dictionary of tensors that can be read"):
+        convert(path, **KARM_KEYS)
+
+
 @pytest.mark.parametrize("ending", [".pt", ".safetensors"])
 def test_half_a_file_and_a_folder_that_is_a_file_are_refused(tmp_path, ending):
     state, path = theirs.karm_state(), tmp_path / f"weights{ending}"
@@ -169,6 +178,12 @@ def wrong(state, name, change):
         (theirs.karm_state(), {**KARM_KEYS, "image_size": 4}, "max_position_embeddings follows"),
         (wrong(theirs.karm_state(), "ln_f.bias", lambda v: v / 0), KARM_KEYS, "finite, got others in norm.bias"),
         ({"weight": torch.ones(2)}, {}, "no published module"),
+        ({**theirs.karm_state(), "module.ln_f.bias": torch.ones(8)}, KARM_KEYS, "holds ln_f.bias twice"),
+        (wrong(theirs.karm_state(), "ln_f.bias", lambda v: v.to("meta")), KARM_KEYS, "content .meta. for ln_f.bias"),
+        (wrong(theirs.karm_state(), "head.weight", torch.Tensor.to_sparse), KARM_KEYS, "sparse_coo for head.weight"),
+        (wrong(theirs.karm_state(), "pos_emb.weight", torch.sum), KARM_KEYS, r"pos_emb.weight tells sizes, got \(\)"),
+        (wrong(theirs.vit_state(), "pos_embed", lambda v: v[0, :, 0]), VIT, r"pos_embed tells sizes, got \(10,\)"),
+        (wrong(theirs.swin_state(), "head.weight", torch.sum), {"image_size": 16}, r"head.weight tells sizes, got"),
     ],
 )  # fmt: skip
 def test_files_that_are_something_else_are_refused(state, keys, says):

@@ -58,7 +58,7 @@ def packed_of(attention: str | None, mask: Any, told: dict[str, Any], x: Tensor)
             )
         cut: Tensor = ends
         return cut
-    if x.shape[:2] != getattr(places, "shape", None) or x.shape[0] != 1 or x.shape[1] == 1:
+    if places is None or places.shape != x.shape[:2] or x.shape[0] != 1 or x.shape[1] == 1:
         return None
     known = getattr(places, "_krause_packed", None)
     if known is not None and known[0] == _version(places):

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -18,9 +17,7 @@ from krause_dynamics.models.blocks import KrauseModel
 from krause_dynamics.models.swin import KrauseSwin, relative_positions
 from krause_dynamics.models.variants import VARIANTS, State, Variant
 from krause_dynamics.models.vision import KrauseViT
-
-WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # of DistributedDataParallel and torch.compile
-NESTS = ("state_dict", "model_state_dict", "model")  # under which training scripts keep the weights
+from krause_dynamics.models.weight_files import read, unwrapped
 
 
 @reads(path=FILE, folder=Maybe(FOLDER))
@@ -49,7 +46,7 @@ def convert(path: str | Path, folder: str | Path | None = None, **keys: Any) -> 
     """
     if folder is not None and Path(folder).is_file():
         raise ValueError(f"folder must be a folder, got the file {folder}")
-    model = from_published(_read(regular(path)), **keys)
+    model = from_published(read(regular(path)), **keys)
     if folder is not None:
         model.save_pretrained(folder)
     return model
@@ -66,38 +63,13 @@ def from_published(state: Mapping[str, Tensor], **keys: Any) -> KrauseModel:
     Raises:
         ValueError: As `convert`.
     """
-    other = next((name for name, weight in state.items() if not isinstance(weight, Tensor)), None)
-    if other is not None:
-        raise ValueError(f"a state dictionary holds tensors, got {type(state[other]).__name__} for {other}")
-    found = _split({WRAPPERS.sub("", name): weight for name, weight in state.items()})
+    found = _split(unwrapped(state))
     variant = _variant(found)
     kind: Any = variant.model
     model = kind(kind.config_class(**_keys(variant, found, keys)))
     _check_buffers(model, found)
     _load(model, _renamed(variant, found, model))
     return model.eval()
-
-
-def _read(path: Path) -> Mapping[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError) as error:
-        reason = str(error).splitlines()[0].partition("Weights only load failed")[0]
-        raise ValueError(
-            f"{path} is no state dictionary of tensors that can be read, or it is truncated or damaged"
-            + (f" ({reason})" if reason else "")
-        ) from error
-    for nest in NESTS:
-        if isinstance(content, dict) and isinstance(content.get(nest), dict):
-            content = content[nest]
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a state dictionary of tensors, got {type(content).__name__}")
-    return content
 
 
 def _split(state: State) -> State:
@@ -120,12 +92,25 @@ def _variant(state: State) -> Variant:
     )
 
 
+class _Asked(dict[str, Tensor]):
+    """Weights, and which of them was asked for last."""
+
+    last = ""
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.last = name
+        return super().__getitem__(name)
+
+
 def _keys(variant: Variant, state: State, given: dict[str, Any]) -> dict[str, Any]:
     """The configuration: what the file says, and what was given for the rest."""
+    state = _Asked(state)
     try:
         held = variant.reads(state)
     except KeyError as error:
         raise ValueError(f"weights of this module are missing: {error.args[0]}, which tells its sizes") from None
+    except (IndexError, TypeError):  # the last weight that was asked for has fewer dimensions than tell a size
+        raise ValueError(f"{state.last} tells sizes, got {tuple(state[state.last].shape)} in the file") from None
     missing = [name for name in variant.asks if name not in held and name not in given]
     if missing:
         raise ValueError(
