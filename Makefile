@@ -41,9 +41,10 @@ $(VENV)/.test: $(VENV)/.python pyproject.toml constraints.txt
 demo: $(VENV)/.demo  ## analyze a trained decoder on a page of text; simulate softmax and Krause particles beside it
 	$(BIN)/python -m krause_dynamics.demo
 
-# Two workers share two cores; the notebooks come first, since they are the longest pieces.
+# Two workers share two cores; the longest pieces come first, here and among the tests. The site last would leave one core idle
+# (two minutes of processor time, as the types), before `compiled` it would compile the same loops again.
 test: $(VENV)/.test  ## what CI runs
-	$(MAKE) --output-sync -j2 wheel types compiled lint imports pages
+	$(MAKE) --output-sync -j2 wheel compiled pages types imports lint
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal --nbmake --nbmake-timeout=240 notebooks tests
 
 docs: $(VENV)/.test $(VENV)/.demo  ## the site, notebooks run: build/site/index.html
