@@ -60,7 +60,7 @@ def test_the_sweep_runs_and_is_drawn(tmp_path, monkeypatch):
     found = xarray.open_dataset("sweep.nc")
     assert dict(found.sizes) == {"rule_sigma": 3, "rule_neighbourhood_radius": 3, "seed": 1}
     assert found.rule_neighbourhood_radius.values.tolist() == [0.5, 1.0, 2.0]
-    assert "rule neighbourhood radius" in (tmp_path / "a.svg").read_text() or (tmp_path / "a.svg").stat().st_size > 9000
+    assert "rule neighbourhood radius" in (tmp_path / "a.svg").read_text()  # a comment beside the paths of the letters
     refused = called(
         "sweep", "sweep.toml", "-s", 'sweep.parameters={"rule.sigma"=[1.0]}', "--plot", "a.svg", "--force", status=2
     )  # fmt: skip
