@@ -13,7 +13,7 @@ import pytest
 import krause_dynamics as kd
 from krause_dynamics._value import Value, kinds_of, value_from
 from krause_dynamics.dynamics.layer_norm import MixedResponse
-from krause_dynamics.forms.attention.lowering import Beside
+from krause_dynamics.forms.attention.lifting import Beside
 from krause_dynamics.forms.attention.softcap import SoftCapped
 from krause_dynamics.interaction import Edges
 from krause_dynamics.interaction.neighbourhoods import All

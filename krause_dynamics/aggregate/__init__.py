@@ -4,7 +4,8 @@ from krause_dynamics.aggregate.border import as_points, check_masses
 from krause_dynamics.aggregate.operation import aggregate, supported, weights
 from krause_dynamics.aggregate.plans import Plan, plan, plan_request
 from krause_dynamics.aggregate.registry import FORMS, Form, choose, form
-from krause_dynamics.aggregate.row_statistics import RowSums, Statistics, statistics
+from krause_dynamics.aggregate.row_statistics import statistics
+from krause_dynamics.aggregate.row_sums import RowSums, Statistics
 from krause_dynamics.aggregate.weight_blocks import Block, blocks
 
 __all__ = [

@@ -19,7 +19,7 @@ from krause_dynamics.checkpoints.attention_pass import Kept, summed
 from krause_dynamics.checkpoints.attention_statistics import HeadStatistics, summary
 from krause_dynamics.errors import UnsupportedModel
 from krause_dynamics.forms.attention.call import Call
-from krause_dynamics.forms.attention.lowering import lift
+from krause_dynamics.forms.attention.lifting import lift
 from krause_dynamics.interaction import (
     DotProduct,
     Everyone,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from krause_dynamics._when_loaded import when_loaded
 from krause_dynamics.forms.attention.call import Call
-from krause_dynamics.forms.attention.lowering import lift
+from krause_dynamics.forms.attention.lifting import lift
 from krause_dynamics.forms.attention.packed import Packed
 from krause_dynamics.forms.attention.softcap import SoftCapped
 from krause_dynamics.interaction import reference
