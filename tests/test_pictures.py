@@ -21,6 +21,7 @@ from krause_dynamics.models import (
     drawing,
     generate_pictures,
 )
+from krause_dynamics.runs.interrupting import Terminated
 from tests.model_sizes import WORDS
 
 SIZE = {"image_size": [4, 5], "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "levels": 7}
@@ -161,6 +162,34 @@ def test_commands(tmp_path):
     made = run(app, ["complete", str(tmp_path / "model"), str(tmp_path / "nothing.npy")])
     assert made.exit_code == 2
     assert "no such file" in made.output
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_a_signal_keeps_the_batches_that_are_finished(tmp_path, monkeypatch, error, status):
+    tiny().save_pretrained(tmp_path / "model")
+    whole, step, steps = generate_pictures(tiny(), 5, seed=4), drawing.Drawing.step, []
+
+    def interrupted(self):
+        steps.append(1)
+        if len(steps) == limit:
+            raise error
+        step(self)
+
+    monkeypatch.setattr(drawing.Drawing, "step", interrupted)
+    command = ["generate", str(tmp_path / "model"), "--out", str(tmp_path / "a.png"), "--count", "5", "--seed", "4"]
+    for limit, told in ((3, "nothing was written"), (50, "a.interrupted.png"), (50, "a.interrupted.2.png")):
+        steps.clear()
+        made = CliRunner().invoke(app, [*command, "--batch-size", "2"])
+        assert made.exit_code == status
+        assert f"interrupted; {'no batch' if limit == 3 else 'wrote'}" in made.output
+        assert told in "".join(made.output.split()) or told in made.output
+    # 19 steps draw a picture of 20 values: the third batch was begun.
+    np.testing.assert_array_equal(np.load(tmp_path / "a.interrupted.npy"), whole[:4])
+    assert sorted(path.suffix for path in tmp_path.glob("a.*")) == [".json"] * 2 + [".npy"] * 2 + [".png"] * 2
+    steps.clear()
+    with pytest.raises(error) as raised:
+        generate_pictures(tiny(), 5, seed=4, batch_size=2)
+    np.testing.assert_array_equal(raised.value.result, whole[:4])
 
 
 def test_what_a_command_cannot_do_it_says_before_it_draws(tmp_path):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
-from krause_dynamics.command.options import answered, check_paths
+from krause_dynamics.command.options import answered, check_paths, free, unfinished
 from krause_dynamics.command.output import Answer, Output, gathered, options
+from krause_dynamics.runs.interrupting import Terminated
 
 Model = Annotated[Path, typer.Argument(help="Folder of an autoregressive model of pictures (KARM, ARM, LARM).")]
 Out = Annotated[Path, typer.Option(help="PNG of all pictures side by side; a .npy beside it holds their levels.")]
@@ -71,10 +73,9 @@ def _generate(folder: Path, out: Path, count: int, drawing: Drawing, output: Out
     from krause_dynamics import models
 
     model = _loaded(folder, drawing.device)
-    drawn = models.generate_pictures(model, count, progress=output.progress, **drawing.options)
-    return _written(
-        drawn, out, model, {"command": "krause generate", "model": str(folder), "count": count} | drawing.options
-    )
+    told = {"command": "krause generate", "model": str(folder), "count": count} | drawing.options
+    draw = partial(models.generate_pictures, model, count, progress=output.progress, **drawing.options)
+    return _written(_drawn(draw, out, model, told), out, model, told)
 
 
 def _complete(folder: Path, source: Path, out: Path, rows: int | None, drawing: Drawing, output: Output) -> Answer:
@@ -83,9 +84,10 @@ def _complete(folder: Path, source: Path, out: Path, rows: int | None, drawing: 
 
     model = _loaded(folder, drawing.device)
     given = _read(source)
-    drawn = models.complete_pictures(model, given, rows, progress=output.progress, **drawing.options)
     told = {"command": "krause complete", "model": str(folder), "pictures": str(source), "rows": rows}
-    return _written(drawn, out, model, told | drawing.options)
+    told |= drawing.options
+    draw = partial(models.complete_pictures, model, given, rows, progress=output.progress, **drawing.options)
+    return _written(_drawn(draw, out, model, told), out, model, told)
 
 
 def _check(folder: Path, out: Path, output: Output, source: Path | None = None) -> None:
@@ -143,6 +145,24 @@ def _read(source: Path) -> Any:
             return np.array(picture)[None]
     except UnidentifiedImageError:
         raise ValueError(f"pictures must be a .npy file or a picture, got {str(source)!r}") from None
+
+
+def _drawn(draw: Callable[[], Any], out: Path, model: Any, told: dict[str, Any]) -> Any:
+    """What is drawn; after a signal the finished batches lie beside the place of all.
+
+    Raises:
+        KeyboardInterrupt, Terminated: A signal, with what was kept in words.
+    """
+    try:
+        return draw()
+    except (KeyboardInterrupt, Terminated) as error:
+        finished, words = getattr(error, "result", None), "no batch of pictures is finished, nothing was written"
+        if finished is not None:
+            from krause_dynamics.plots.pictures import picture_path
+
+            place = free(unfinished(picture_path(out), "interrupted"))
+            words = _written(finished, place, model, told | {"stopped": "interrupted"}).words
+        raise type(error)(f"{words}; parts are kept from one batch to the next (--batch-size)") from error
 
 
 def _written(drawn: Any, out: Path, model: Any, told: dict[str, Any]) -> Answer:

@@ -19,6 +19,7 @@ from krause_dynamics._arguments import POSITIVE, Flag, Is, Maybe, Whole, reads
 from krause_dynamics._progress import ProgressBar
 from krause_dynamics.models.decoder import KARM
 from krause_dynamics.models.drawing import Drawing, batch_of, numbers_of, why_not_captured
+from krause_dynamics.runs.interrupting import Terminated
 
 MODEL = Is(KARM, 'kd.models.KARM.from_pretrained("folder")')
 
@@ -62,6 +63,8 @@ def generate_pictures(
 
     Raises:
         ValueError: A capture that cannot be.
+        KeyboardInterrupt: Ctrl-C; its attribute ``result`` holds the pictures of the batches that are finished, or
+            ``None``.
 
     Source: Krause Synchronization Transformers, 2602.11534 (autoregressive generation).
     """
@@ -172,7 +175,15 @@ def _drawn(
                     told(done + len(part) * (place - part.shape[1]), total)
             done += len(part) * (length - part.shape[1])
             parts.append(state.values.cpu().numpy())
+    except (KeyboardInterrupt, Terminated) as error:
+        error.result = _whole(model, parts) if parts else None  # type: ignore[union-attr]
+        raise
     finally:
         model.train(training)
-    values = np.concatenate(parts).reshape(count, *model.config.picture)
+    return _whole(model, parts)
+
+
+def _whole(model: KARM, parts: list[np.ndarray]) -> np.ndarray:
+    """Batches of values as pictures."""
+    values = np.concatenate(parts).reshape(-1, *model.config.picture)
     return values.astype(np.uint8 if model.config.levels <= 256 else np.int64)

@@ -52,12 +52,8 @@ def read(path: Path) -> Mapping[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, LookupError) as error:
-        # Of a text the unpickler says the number of a letter, of an empty file nothing.
-        reason = (
-            ""
-            if isinstance(error, LookupError)
-            else "".join(str(error).splitlines()[:1]).partition("Weights only load failed")[0]
-        )
+        said = [] if isinstance(error, LookupError) else str(error).splitlines()  # of a text: the number of a letter
+        reason = "".join(said[:1]).partition("Weights only load failed")[0]
         raise ValueError(
             f"{path} is no state dictionary of tensors that can be read, or it is truncated or damaged"
             + (f" ({reason})" if reason else "")
