@@ -43,42 +43,49 @@ def check():
     print(f"largest difference of cached and whole logits: {error:.1e}\n")
 
 
-def per_value(model, rows):
-    """Processor milliseconds a value: completion of the last ``rows`` rows of a picture, the given part subtracted."""
+def values(model, rows):
+    """Processor milliseconds of the completion of the last ``rows`` rows of a picture."""
     height, width, _ = model.config.picture
-    given = np.zeros((1, height, width), np.int64)
-    times = []
-    for left in (rows, 1):
-        runs = []
-        for _ in range(3):
-            begin = time.process_time()
-            complete_pictures(model, given, height - left)
-            runs.append(time.process_time() - begin)
-        times.append(statistics.median(runs))
-    return 1e3 * (times[0] - times[1]) / ((rows - 1) * width)
+    begin = time.process_time()
+    complete_pictures(model, np.zeros((1, height, width), np.int64), height - rows)
+    return 1e3 * (time.process_time() - begin)
 
 
 @torch.no_grad()
-def floor(model, repeats=30):
+def products(model, repeats=30):
     """Processor milliseconds of the products of one value: every weight matrix once, with a vector."""
-    products = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
-    vectors = [torch.randn(1, m.in_features) for m in products]
-    runs = []
-    for _ in range(3):
-        begin = time.process_time()
-        for _ in range(repeats):
-            for m, x in zip(products, vectors, strict=True):
-                torch.nn.functional.linear(x, m.weight, m.bias)
-        runs.append((time.process_time() - begin) / repeats)
-    return 1e3 * statistics.median(runs)
+    layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    vectors = [torch.randn(1, m.in_features) for m in layers]
+    begin = time.process_time()
+    for _ in range(repeats):
+        for m, x in zip(layers, vectors, strict=True):
+            torch.nn.functional.linear(x, m.weight, m.bias)
+    return 1e3 * (time.process_time() - begin) / repeats
+
+
+def measured(model, rows=10, rounds=5):
+    """Milliseconds a value, of its products, and their ratio: medians of rounds in which they alternate.
+
+    The given part of a picture is subtracted; each round has the products before and after, since others may load the
+    machine.
+    """
+    width, found = model.config.picture[1], []
+    for x in (values, products):
+        x(model, 1)
+    for _ in range(rounds):
+        before = products(model)
+        value = (values(model, rows) - values(model, 1)) / ((rows - 1) * width)
+        alone = (before + products(model)) / 2
+        found.append((value, alone, value / alone))
+    return [statistics.median(column) for column in zip(*found, strict=True)]
 
 
 if __name__ == "__main__":
     check()
-    karm, arm = built(), built(score="dot", support="full")
-    lowest = floor(karm)
     rows = []
-    for name, model in (("KARM, window 128, k 96", karm), ("ARM, softmax over all", arm)):
-        value = per_value(model, 10)
-        rows.append((name, f"{value:.2f}", f"{lowest:.2f}", f"{value / lowest:.2f}"))
+    for name, options in (
+        ("KARM, window 128, k 96", {}),
+        ("ARM, softmax over all", {"score": "dot", "support": "full"}),
+    ):
+        rows.append((name, *(f"{x:.2f}" for x in measured(built(**options)))))
     print(table(("model, batch 1", "ms a value", "products alone, ms", "ratio"), rows))

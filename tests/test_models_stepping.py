@@ -19,7 +19,7 @@ BEFORE, AFTER = 4, 3  # tokens on either side of a change
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """One row meets a matrix by our own loop, with one thread only."""
+    """A few rows meet a matrix by our own loop with one thread only."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

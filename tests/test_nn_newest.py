@@ -9,7 +9,7 @@ import torch
 from krause_dynamics import TopK, Window
 from krause_dynamics.nn import KrauseAttention
 from krause_dynamics.nn.newest import attention_rows
-from krause_dynamics.nn.rows import Read, rows_of
+from krause_dynamics.nn.rows import FEW, Read, rows_of
 
 LAYERS = {
     "window and rank": {"neighbourhood": Window(5) & TopK(2), "sigma_per_head": True},
@@ -67,7 +67,7 @@ def test_a_token_that_is_told_from_padding_is_given_to_the_layer():
 
 @torch.no_grad()
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("batch", [1, 4, FEW + 1])
 @pytest.mark.parametrize(
     "module",
     [

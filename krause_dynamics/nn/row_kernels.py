@@ -1,6 +1,6 @@
 """Plain modules on the rows of a few tokens, compiled: a product with a matrix, layer norm, GELU.
 
-A call costs half a microsecond, of torch's operators two to ten; and one row meets a matrix as fast as memory gives it.
+A call costs half a microsecond, of torch's operators two to ten; and a row meets a matrix as fast as memory gives it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,21 @@ compiled = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"
 
 @compiled
 def product(x, weight, bias, out):
-    """``out = W x + b`` of one row: x (1, d), weight (d_out, d), bias (d_out,), out (1, d_out)."""
-    row, result = x[0], out[0]
+    """``out = x W^T + b`` of a few rows, for which a weight is read once.
+
+    Args:
+        x: (rows, d).
+        weight: (d_out, d).
+        bias: (d_out,).
+        out: Result (rows, d_out).
+    """
     for i in range(weight.shape[0]):
-        line, total = weight[i], x.dtype.type(0)
-        for c in range(row.shape[0]):
-            total += line[c] * row[c]
-        result[i] = total + bias[i]
+        line, shift = weight[i], bias[i]
+        for r in range(x.shape[0]):
+            row, total = x[r], x.dtype.type(0)
+            for c in range(line.shape[0]):
+                total += line[c] * row[c]
+            out[r, i] = total + shift
 
 
 @compiled
