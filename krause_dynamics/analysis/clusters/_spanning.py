@@ -31,7 +31,7 @@ def prim(points: np.ndarray, period: np.ndarray | None) -> tuple[np.ndarray, np.
 
     Compiled a tenth of a second at a time, so that Ctrl-C is answered between.
     """
-    from krause_dynamics.analysis.clusters import _kernels
+    from krause_dynamics.analysis.clusters import _tree_kernels
 
     n, d = points.shape
     outside, around = np.array(points.T, np.float64, order="C"), np.zeros(d) if period is None else period
@@ -39,7 +39,7 @@ def prim(points: np.ndarray, period: np.ndarray | None) -> tuple[np.ndarray, np.
     edges, squares, place, step = np.empty((n - 1, 2), np.int64), np.empty(n - 1), 0, 0
     while step < n - 1:
         end = min(n - 1, step + 1 + PER_CALL // (d * (n - step)))
-        place = _kernels.grow(outside, nearest, partner, index, place, (step, end), around, edges, squares)
+        place = _tree_kernels.grow(outside, nearest, partner, index, place, (step, end), around, edges, squares)
         step = end
     return edges, squares
 
@@ -97,7 +97,7 @@ def _boruvka(points: np.ndarray, component: np.ndarray | None = None) -> tuple[n
     Returns:
         Edges between them, (components - 1, 2), and squared lengths.
     """
-    from krause_dynamics.analysis.clusters import _kernels
+    from krause_dynamics.analysis.clusters import _tree_kernels
 
     m = len(points)
     tiles = _Tiles(points)
@@ -109,7 +109,7 @@ def _boruvka(points: np.ndarray, component: np.ndarray | None = None) -> tuple[n
         both = 2 * len(rows) > m
         best, edge = np.full(count, np.inf), np.full(count, -1)
         tiles.shortest_edges(np.arange(m) if both else rows, both, component, best, edge)
-        found, count = _kernels.join_components(component, best, edge, edges, squared, found)
+        found, count = _tree_kernels.join_components(component, best, edge, edges, squared, found)
     return edges, squared
 
 
@@ -125,7 +125,7 @@ class _Tiles:
         self, rows: np.ndarray, both: bool, component: np.ndarray, best: np.ndarray, edge: np.ndarray
     ) -> None:
         """Fill ``best`` and ``edge`` by one pass over the tiles of the rows with all points (`nearest_tile`)."""
-        from krause_dynamics.analysis.clusters._kernels import nearest_tile
+        from krause_dynamics.analysis.clusters._tree_kernels import nearest_tile
 
         m, grams = len(self.points), self.grams
         for start in range(0, m, COLUMNS):

@@ -104,9 +104,9 @@ def curve(
 
 def _of(cloud: Cloud, edges: np.ndarray, lengths: np.ndarray, radii: np.ndarray) -> Curve:
     """The curve of a tree."""
-    from krause_dynamics.analysis.clusters import _kernels
+    from krause_dynamics.analysis.clusters import _tree_kernels
 
-    squares, groups, noise, _ = _kernels.merge_statistics(edges, cloud.masses, 2)
+    squares, groups, noise, _ = _tree_kernels.merge_statistics(edges, cloud.masses, 2)
     joins = np.searchsorted(lengths, radii, side="right")
     return Curve(
         radii=radii,
