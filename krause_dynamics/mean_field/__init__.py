@@ -7,8 +7,9 @@
 
 from krause_dynamics.mean_field.cells import Cells, CircleCells, LatitudeCells, LineCells
 from krause_dynamics.mean_field.cluster_list import Cluster, clusters
-from krause_dynamics.mean_field.density import (
-    Density,
+from krause_dynamics.mean_field.density import Density
+from krause_dynamics.mean_field.distance import wasserstein
+from krause_dynamics.mean_field.initial_densities import (
     from_function,
     from_particles,
     gaussian,
@@ -16,7 +17,6 @@ from krause_dynamics.mean_field.density import (
     uniform,
     von_mises,
 )
-from krause_dynamics.mean_field.distance import wasserstein
 from krause_dynamics.mean_field.lagrangian import Outcome, follow, settle
 from krause_dynamics.mean_field.maps import iterate
 from krause_dynamics.mean_field.solver import density_at, solve

@@ -34,7 +34,8 @@ def refuse_unheard(model: Any) -> None:
 def is_built_by_another(model: Any) -> bool:
     """Whether the model is made by the constructor of another one, which answers for both.
 
-    Nothing that either of them holds says so; the constructors that are running do.
+    Nothing that either of them holds says so; the constructors that are running do. A list of those that have begun
+    would keep one that failed, or that never comes to `post_init`, and excuse every model after it.
     """
     from transformers import PreTrainedModel
 
