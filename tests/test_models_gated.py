@@ -218,6 +218,21 @@ def test_a_cache_that_the_branch_has_not_seen_is_refused():
 
 
 @torch.no_grad()
+def test_a_gate_that_is_closed_for_some_tokens_of_a_cache_stays_closed():
+    """The branch would go on without their keys."""
+    model, x = gated(), words(8)
+    cache = transformers.DynamicCache(config=model.config)
+    model(x[:, :4], past_key_values=cache)
+    model.config.krause_branch["gate"] = "closed"
+    model(x[:, 4:6], past_key_values=cache)
+    model.config.krause_branch["gate"] = "learned"
+    with pytest.raises(ValueError, match="its gate was closed meanwhile; start with an empty one"):
+        model(x[:, 6:], past_key_values=cache)
+    cache.reset()
+    torch.testing.assert_close(model(x, past_key_values=cache).logits, model(x, use_cache=False).logits)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 @pytest.mark.parametrize(
     "options",

@@ -29,9 +29,9 @@ from krause_dynamics.models.gated_attention import (
     SUFFIX,
     Branch,
     KrauseBranch,
-    add_layers,
     gated_attention,
 )
+from krause_dynamics.models.gated_cache import add_layers
 from krause_dynamics.models.padding import hand_on
 from krause_dynamics.nn import LogSigma
 

@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from krause_dynamics._arguments import COUNT, POSITIVE
 from krause_dynamics.interaction import Segments, TopK, Window
 from krause_dynamics.interaction.neighbourhoods import Neighbourhood
 from krause_dynamics.models.branches import Gate
+from krause_dynamics.models.gated_cache import add_layers, layer_of, miss
 from krause_dynamics.models.gated_masks import heard_of, packed_of
-from krause_dynamics.models.padding import PADDING, check_cache
+from krause_dynamics.models.padding import PADDING
 from krause_dynamics.nn import LogSigma, krause_attention
 from krause_dynamics.nn.huggingface.first_tokens import own_window
 
@@ -63,59 +63,6 @@ class Branch:
 def heard_by(window: int, top_k: int) -> Neighbourhood:
     """The last W keys, and of them the top-k with all ties."""
     return Window(window) & TopK(top_k, ties="keep")
-
-
-class KrauseLayer(DynamicSlidingWindowLayer):
-    """Keys and values of the branch in a cache of transformers: the last W - 1, beside the model's own.
-
-    To the mask functions it is no sliding layer and as static as the model's own, since masks follow those.
-    """
-
-    is_sliding = False
-
-    def __init__(self, window: int, is_compileable: bool) -> None:
-        super().__init__(window)
-        self.is_compileable = is_compileable
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """As its parent's, with the window written on the device: no CUDA graph holds a copy from the host."""
-        self._sliding_window_tensor = torch.full((), self.sliding_window, dtype=torch.long, device=key_states.device)
-        super().lazy_initialization(key_states, value_states)
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """As its parent's; the first tokens, all that there are in training, are handed back without a copy."""
-        if self.is_initialized or self.record_past:
-            return super().update(key_states, value_states, *args, **kwargs)
-        self.lazy_initialization(key_states, value_states)
-        self.cumulative_length += key_states.shape[-2]
-        self.keys, self.values = (x[:, :, -self.sliding_window + 1 :] for x in (key_states, value_states))
-        return key_states, value_states
-
-    def get_max_length(self) -> int:
-        """No limit: the cache of the model decides."""
-        return -1
-
-
-def add_layers(cache: Any, count: int, window: int) -> None:
-    """Append a `KrauseLayer` for each of the `count` layers of a model to its cache, once.
-
-    Raises:
-        TypeError: Not a cache of transformers.
-        ValueError: A cache that has seen tokens without the branch, or one that is offloaded.
-    """
-    check_cache(cache)
-    if len(cache.layers) > count:
-        return
-    if cache.offloading:
-        raise ValueError("an offloaded cache does not serve the Krause branch; use DynamicCache or StaticCache")
-    if seen := int(cache.get_seq_length()):
-        raise ValueError(f"the cache holds {seen} tokens that the Krause branch has not seen; start with an empty one")
-    while len(cache.layers) < count and cache.layer_class_to_replicate is not None:
-        cache.layers.append(cache.layer_class_to_replicate())
-    if len(cache.layers) != count:
-        raise ValueError(f"past_key_values must have {count} layers, got {len(cache.layers)}; make it for this model")
-    static = cache.is_compileable
-    cache.layers.extend(KrauseLayer(window, static) for _ in range(count))
 
 
 class KrauseBranch(nn.Module):
@@ -181,6 +128,8 @@ class KrauseBranch(nn.Module):
         closed = branch.gate == "closed"
         if past_key_values is not None and not closed:
             add_layers(past_key_values, self.config.num_hidden_layers, branch.window)
+        elif past_key_values is not None:
+            miss(past_key_values, self.config.num_hidden_layers, self.layer_idx)
         softmax, weights = super().forward(
             hidden_states,
             position_embeddings=position_embeddings,
@@ -211,7 +160,7 @@ class KrauseBranch(nn.Module):
         q, k = self.rotated(q, k, *positions)
         seen = x.shape[1]
         if cache is not None:
-            layer = cache.layers[self.config.num_hidden_layers + self.layer_idx]
+            layer = layer_of(cache, self.config.num_hidden_layers, self.layer_idx)
             k, v = layer.update(k, v)
             seen = layer.get_seq_length()
         return q, k, v, {"sigma": self.sigma, **heard_of(mask, q, k, seen, self.branch.window)}
