@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from krause_dynamics.forms.near import pencils as cells
-from krause_dynamics.forms.near import tree
+from krause_dynamics.forms.near import pencils, tree
 from krause_dynamics.forms.near.ball import Ball
 
 CELLS_PER_POINT = 4  # more cells than that would be mostly empty: outliers or many dimensions, left to the tree
@@ -33,19 +32,19 @@ class Search:
 
     Attributes:
         sources: (m, d).
-        structure: `cells.Pencils` or `tree.Tree`.
+        structure: `pencils.Pencils` or `tree.Tree`.
         ball: Whom to find.
     """
 
     sources: np.ndarray
-    structure: cells.Pencils | tree.Tree
+    structure: pencils.Pencils | tree.Tree
     ball: Ball
 
     def blocks(self, queries: np.ndarray, size: int) -> Iterator[Block]:
         """Queries in blocks that lie near each other, with their candidates."""
         structure, same = self.structure, queries is self.sources
-        if isinstance(structure, cells.Pencils):
-            order, keys = (structure.order, structure.keys) if same else cells.sort_queries(structure, queries)
+        if isinstance(structure, pencils.Pencils):
+            order, keys = (structure.order, structure.keys) if same else pencils.sort_queries(structure, queries)
         else:
             order, keys = (structure.order if same else tree.build(queries).order), np.empty(0, np.int64)
         coordinates = structure.points if same else _gathered(queries, order)
@@ -53,15 +52,15 @@ class Search:
             part = slice(start, min(start + size, order.size))
             members, columns = order[part], np.ascontiguousarray(coordinates[:, part])
             limits = self.ball.limits[members] if self.ball.limits.size > 1 else self.ball.limits
-            if isinstance(structure, cells.Pencils):
+            if isinstance(structure, pencils.Pencils):
                 ranges = self._in_cells(structure, columns, keys[part])
             else:
                 ranges = self._in_tree(structure, queries, members)
             yield Block(members, columns, limits, ranges)
 
-    def _in_cells(self, s: cells.Pencils, columns: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _in_cells(self, s: pencils.Pencils, columns: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, ...]:
         reach = float(self.ball.radii.max())
-        found = cells.ranges(columns[s.axis], keys, s.shape, reach, s.points[s.axis], s.starts)
+        found = pencils.ranges(columns[s.axis], keys, s.shape, reach, s.points[s.axis], s.starts)
         return (*found, np.zeros(found[2].size, np.bool_))
 
     def _in_tree(self, s: tree.Tree, queries: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -73,9 +72,9 @@ def search(sources: np.ndarray, ball: Ball) -> Search:
     """Arrange sources (m, d): cells where at most two axes need them and few would be empty, else the tree."""
     m, d = sources.shape
     if d <= 3:
-        shape = cells.layout(sources, float(ball.radii.max()))[3]
+        shape = pencils.layout(sources, float(ball.radii.max()))[3]
         if shape[0] * shape[1] <= CELLS_PER_POINT * m + 1024:
-            return Search(sources, cells.build(sources, float(ball.radii.max())), ball)
+            return Search(sources, pencils.build(sources, float(ball.radii.max())), ball)
     return Search(sources, tree.build(sources), ball)
 
 
