@@ -216,3 +216,22 @@ def test_a_pass_refuses_what_does_not_fit():
         model.generate(x, assistant_model=model, max_new_tokens=2)
     with pytest.raises(ValueError, match="passes no gradients"):
         model(x, use_cache=True)
+
+
+@pytest.mark.parametrize("change", [{}, {"tie_word_embeddings": False, "head_bias": True}])
+def test_a_vocabulary_grows_as_that_of_any_decoder(change, tmp_path):
+    """As fine-tuning with added tokens asks for; a picture's levels do not grow."""
+    model, x = seeded(KrauseLM, KrauseLMConfig(**{**WORDS, **change})), words(9)
+    before, count = model(x).logits, model.config.vocab_size
+    model.resize_token_embeddings(count + 5)
+    torch.testing.assert_close(model(x).logits[..., :count], before)
+    assert model(torch.full((1, 3), count + 4)).logits.shape == (1, 3, count + 5)
+    model.save_pretrained(tmp_path)
+    back = KrauseLM.from_pretrained(tmp_path)
+    assert all(torch.equal(back.state_dict()[name], weight) for name, weight in model.state_dict().items())
+    torch.testing.assert_close(back(x).logits, model(x).logits)
+    karm = seeded(KARM, KARMConfig(**PICTURES)) if not change else None
+    if karm is not None:
+        with pytest.raises(ValueError, match=f"its {karm.config.levels} levels, got 300 tokens"):
+            karm.resize_token_embeddings(300)
+        assert karm(words(5, vocabulary=karm.config.levels)).logits.shape[-1] == karm.config.levels

@@ -78,6 +78,8 @@ def test_angles_leave_a_gap_where_a_particle_crosses_the_cut():
 
 
 def test_sink_map_shows_the_rate_at_the_threshold_asked_for(dataset):
+    drawn = plots.sink_map(dataset)  # at the threshold of the tables beside it
+    assert f"over {100 * kd.report.EPS:.0f} % of attention" in drawn.figure.axes[-1].get_ylabel().replace("\n", " ")
     ax = plots.sink_map(dataset, eps=0.1)
     image = ax.images[0]
     np.testing.assert_array_equal(image.get_array(), dataset["sink_rate"].sel(eps=0.1))

@@ -421,3 +421,11 @@ def test_metadata_rebuild_the_run():
     np.testing.assert_array_equal(again.positions, run.positions)
     assert run.meta["impl"] == "blocked"
     assert (run.meta["library"], run.meta["dtype"]) == ("numpy", "float64")
+
+
+def test_a_run_in_place_of_a_state_is_refused():
+    """Its states would go on side by side, T runs instead of one."""
+    dynamics = kd.Dynamics(kd.softmax(1.0), kd.Sphere())
+    run = kd.simulate(dynamics, kd.Sphere().sample(4, 3, rng=0), 0.1)
+    with pytest.raises(TypeError, match=r"x0 must be one state .*, got a Trajectory; pass run\.final"):
+        kd.simulate(dynamics, run, 0.1)

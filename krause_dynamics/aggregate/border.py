@@ -14,9 +14,11 @@ def as_points(name: str, x: Any) -> Array:
     """Positions as a floating (..., n, d) array; one dimension (n,) becomes (n, 1).
 
     Raises:
-        TypeError: No real numbers.
+        TypeError: No real numbers, or a whole run, whose states would be read as runs side by side.
         ValueError: Empty, or a single number.
     """
+    if hasattr(x, "final") and hasattr(x, "positions"):
+        raise TypeError(f"{name} must be one state or a batch of them, got a {type(x).__name__}; pass run.final")
     points = as_floating(name, x)
     points = points[:, None] if points.ndim == 1 else points
     if points.ndim < 2 or points.shape[-1] == 0 or points.shape[-2] == 0:

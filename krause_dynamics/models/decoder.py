@@ -54,6 +54,14 @@ class KrauseLM(Unpaged, KrauseModel, GenerationMixin):
         """The head."""
         return self.head
 
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Another table of tokens, as ``resize_token_embeddings`` gives it."""
+        self.token_embedding = value  # type: ignore[assignment]
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Another head, likewise."""
+        self.head = new_embeddings  # type: ignore[assignment]
+
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
         """``generate`` leaves the cache to `forward`: a window of the past, not all of it."""
@@ -176,6 +184,17 @@ class KARM(KrauseLM):
 
     config_class = KARMConfig
     config: KARMConfig
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Another table of as many levels.
+
+        Raises:
+            ValueError: Of more or fewer: levels belong to the pictures.
+        """
+        count, levels = len(value.weight), self.config.levels  # type: ignore[arg-type]
+        if count != levels:
+            raise ValueError(f"the vocabulary of a {type(self).__name__} are its {levels} levels, got {count} tokens")
+        super().set_input_embeddings(value)
 
 
 def _mixer(config: KrauseLMConfig, layer: int) -> nn.Module:

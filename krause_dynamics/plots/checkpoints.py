@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Chords; smaller ones leave tokens of a trained model alone, larger ones join independent directions.
 CLUSTER_RADII = (0.4, 0.6, 0.8, 0.9, 1.0)
 COMPARED_RADIUS = 0.8  # 47 degrees: one line a case
+SINK = 0.3  # share of attention that makes a sink, `report.EPS`
 # Short words for an axis; what else a Dataset holds by layer is labelled with its own long_name.
 _LABELS = {
     "order_parameter": "order parameter R",
@@ -193,13 +194,14 @@ def sink_map(dataset: Analysed, *, ax: Axes | None = None, eps: float | None = N
     Args:
         dataset: Of ``kd.analyze``; of ``kd.compare``: case by depth, the share of heads and sequences.
         ax: Where to draw.
-        eps: One of the thresholds of the Dataset (default: its first).
+        eps: Share of attention that makes a sink; the nearest threshold of the Dataset (default: 0.3, as in tables,
+            reports and published rates).
         **image: For ``Axes.imshow``.
     """
     ax = new_axes(ax)
-    chosen = float(dataset["eps"].values[0] if eps is None else eps)
     several = is_comparison(dataset)
-    rate = dataset["sink_rate"].sel(eps=chosen, method="nearest")
+    rate = dataset["sink_rate"].sel(eps=SINK if eps is None else eps, method="nearest")
+    chosen = float(rate["eps"])
     if several:
         members = [dim for dim in ("sequence", "head") if dim in rate.dims]
         rate = rate.mean(members).transpose(dimension(dataset), ...)

@@ -22,7 +22,8 @@ CONSENSUS_BRANCH_POINTS = (5.23, 5.67)
 #: with this package (quantiles, n up to 32 001, drifting by 0.005 from n = 2001 on); not from the literature.
 CONTINUOUS_BRANCH_POINTS = {"normalised": 4.69, "per_capita": 4.55}
 
-#: Interval length L/R above which consensus is lost for good; finite populations need an enormous n to show it.
+#: Interval length L/R above which consensus is lost for good, as published. Equally spaced starts of 30 001 to
+#: 1 000 001 agents split already between 6.70 and 6.72 (`phase_diagrams.branch_point(6.69, 6.73)`, notebook 04).
 CONSENSUS_LOST = 6.84
 
 #: Radius, on [0, 1], with P(consensus) = 1/2 for N = 1000 independent uniform opinions: (value, half width).

@@ -54,17 +54,17 @@ def _(first, second):
         assert ax.figure.get_suptitle().startswith("hand (T = 8)")
 
 
-@drawing("kd.plots.sinks_figure", "dataset", 0, 1, "the rates of sinks at the first threshold, under the model's name")
+@drawing("kd.plots.sinks_figure", "dataset", 0, 1, "the rates at the reports' threshold, under the model's name")
 def _(first, second):
     for seed in (first, second):
         ax = kd.plots.sinks_figure(analysis(seed)).axes[0]
-        np.testing.assert_array_equal(rates(ax), analysis(seed)["sink_rate"].values[..., 0])
+        np.testing.assert_array_equal(rates(ax), analysis(seed)["sink_rate"].values[..., 1])
         assert ax.get_title().startswith("hand (T = 8)")
 
 
-@drawing("kd.plots.sinks_figure", "eps", None, 0.3, "the rates at the first threshold, or at the one asked for")
+@drawing("kd.plots.sinks_figure", "eps", None, 0.1, "rates at the reports' threshold, or at the one asked for")
 def _(first, second):
-    for eps, column in ((first, 0), (second, 1)):
+    for eps, column in ((first, 1), (second, 0)):
         figure = kd.plots.sinks_figure(analysis(), eps)
         np.testing.assert_array_equal(rates(figure.axes[0]), analysis()["sink_rate"].values[..., column])
 
@@ -74,15 +74,19 @@ def _(first, second):
     for seed in (first, second):
         figure = kd.plots.clusters_and_sinks_figure(analysis(seed))
         np.testing.assert_allclose(heights(figure.axes[0]), cluster_lines(analysis(seed)))
-        np.testing.assert_array_equal(rates(figure.axes[1]), analysis(seed)["sink_rate"].values[..., 0])
+        np.testing.assert_array_equal(rates(figure.axes[1]), analysis(seed)["sink_rate"].values[..., 1])
         assert figure.get_suptitle() == "hand (T = 8)"
 
 
 @drawing(
-    "kd.plots.clusters_and_sinks_figure", "eps", None, 0.3, "the rates at the first threshold, or at the one asked for"
+    "kd.plots.clusters_and_sinks_figure",
+    "eps",
+    None,
+    0.1,
+    "rates at the reports' threshold, or at the one asked for",
 )
 def _(first, second):
-    for eps, column in ((first, 0), (second, 1)):
+    for eps, column in ((first, 1), (second, 0)):
         figure = kd.plots.clusters_and_sinks_figure(analysis(), eps)
         np.testing.assert_array_equal(rates(figure.axes[1]), analysis()["sink_rate"].values[..., column])
 

@@ -214,22 +214,22 @@ def _(first, second):
         data = analysis(seed)
         for given in (data, data.transpose("eps", "head", "block", ...)):
             ax = kd.plots.sink_map(given)
-            np.testing.assert_array_equal(shown_rates(ax)[0], data["sink_rate"].values[:, :, 0])
+            np.testing.assert_array_equal(shown_rates(ax)[0], data["sink_rate"].values[:, :, 1])
             assert [label.get_text() for label in ax.get_yticklabels()] == ["1", "2", "3", "4"]
             assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "1"]
 
 
 @drawing("kd.plots.sink_map", "ax", None, 1, "a new figure, or the axes given and none but a colour bar beside")
 def _(_, second):
-    known = analysis()["sink_rate"].values[:, :, 0]
+    known = analysis()["sink_rate"].values[:, :, 1]
     assert_drawn_on(partial(kd.plots.sink_map, analysis()), second, lambda ax: shown_rates(ax)[0], known)
 
 
 @drawing(
-    "kd.plots.sink_map", "eps", None, 0.3, "rates at that threshold, or at the first one; the colour bar says which"
+    "kd.plots.sink_map", "eps", None, 0.1, "rates at that threshold, or at the reports'; the colour bar says which"
 )
 def _(first, second):
-    for options, column, percent in (({}, 0, 10), ({"eps": first}, 0, 10), ({"eps": second}, 1, 30)):
+    for options, column, percent in (({}, 1, 30), ({"eps": first}, 1, 30), ({"eps": second}, 0, 10)):
         rates, label = shown_rates(kd.plots.sink_map(analysis(), **options))
         np.testing.assert_array_equal(rates, analysis()["sink_rate"].values[:, :, column])
         assert f"over {percent} % of attention" in label
