@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import io
 import json
@@ -156,13 +157,16 @@ def answered(answer):
     while b"Replace?" not in said:
         assert time.monotonic() < deadline
         said += os.read(leader, 1000)
-    if isinstance(answer, int):
-        process.send_signal(answer)
-    else:
-        os.write(leader, answer)
-    status = process.wait(60)
+    while process.poll() is None:
+        assert time.monotonic() < deadline + 60
+        if isinstance(answer, int):  # again where it fell into a finaliser, in which Python drops an exception
+            process.send_signal(answer)
+        else:
+            os.write(leader, answer)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
     os.close(leader)
-    return status
+    return process.returncode
 
 
 def test_a_terminal_is_asked(here):

@@ -93,7 +93,7 @@ def _name_rows(ax: Axes, dataset: xarray.Dataset, rows: np.ndarray) -> None:
 
 def _number_cells(ax: Axes, tracks: np.ndarray, layers: np.ndarray, palette: ListedColormap) -> None:
     """The number of a track (row, layer; 0: none) in the cell where a token enters it: colours are not all."""
-    size = min(_row_height(ax, len(tracks)) - 1.0, 0.8 * float(mpl.rcParams["font.size"]))
+    size = min(_row_height(ax, len(tracks)) - 1.0, 0.85 * float(mpl.rcParams["font.size"]))
     if size < 4.0 or not wide(ax, 3 * len(layers)):
         return
     look: dict[str, Any] = {"size": size, "ha": "center", "va": "center_baseline"}

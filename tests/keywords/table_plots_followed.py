@@ -111,7 +111,7 @@ def _(first, second):
     blank, zero, one, two = 0, 2, 4, 3
     known = [[zero] * 3, [one, one, two], [blank, two, two], [blank, two, two], [zero, zero, blank], [one, one, blank]]
     np.testing.assert_array_equal(pixels(ax), known)
-    assert words(ax.get_legend()) == ["a | b", "d | e", "$c x2"]
+    assert words(ax.get_legend()) == ["1: a | b", "2: d | e", "3: $c x2"]
     assert ax.get_legend().get_title().get_text() == "clusters within 41\N{DEGREE SIGN}"
     some = results.tracks().isel(layer=slice(second))
     assert pixels(plots.tracks(some)).shape == (6, 1)
@@ -133,7 +133,7 @@ def _(first, second):
     assert set(np.unique(pixels(plots.tracks(results.tracks(), named=first)))) == {0, 2, 3, 4}
     ax = plots.tracks(results.tracks(), named=second)
     assert set(np.unique(pixels(ax))) == {0, 1, 2}
-    assert words(ax.get_legend()) == ["a | b", "2 more"]
+    assert words(ax.get_legend()) == ["1: a | b", "2 more"]
 
 
 @drawing("kd.plots.tracks", "image", {}, {"alpha": 0.5}, "of the picture")
