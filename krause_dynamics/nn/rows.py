@@ -23,9 +23,7 @@ from krause_dynamics.nn.parts import is_untouched
 
 Rows = Callable[[np.ndarray], np.ndarray]
 DTYPES = (torch.float32, torch.float64)
-FEW = (
-    16  # rows of one thread: a model of 38 MB takes 3.6, 5.2, 6.6, 10.4 ms for 1, 4, 8, 16; by MKL 5.2, 10.4, 11, 13.5
-)
+FEW = 16  # rows, of one thread, up to which our loop was the faster one: it reads each weight once
 _HOOKS, _PRE_HOOKS, _TRAINING = map(itemgetter, ("_forward_hooks", "_forward_pre_hooks", "training"))
 
 

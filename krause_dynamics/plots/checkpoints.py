@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from krause_dynamics._arguments import Maybe, Real, Word, reads
+from krause_dynamics._thresholds import RADIUS, SINK
 from krause_dynamics.analysis import intervals, observables
 from krause_dynamics.plots.bands import MIDDLE
 from krause_dynamics.plots.cases import Analysed, Analyses, cases, dimension, is_comparison, label_depth
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 # Chords; smaller ones leave tokens of a trained model alone, larger ones join independent directions.
 CLUSTER_RADII = (0.4, 0.6, 0.8, 0.9, 1.0)
-COMPARED_RADIUS = 0.8  # 47 degrees: one line a case
-SINK = 0.3  # share of attention that makes a sink, `report.EPS`
 # Short words for an axis; what else a Dataset holds by layer is labelled with its own long_name.
 _LABELS = {
     "order_parameter": "order parameter R",
@@ -146,7 +145,7 @@ def clusters(
         dataset: Of ``kd.analyze``, or of ``kd.compare``: then also one line a case.
         ax: Where to draw.
         radii: Some of the radii of the Dataset, which are chords (default: those nearest to ``CLUSTER_RADII``, of a
-            comparison the one nearest to ``COMPARED_RADIUS``).
+            comparison the one nearest to ``RADIUS``).
         tokens: ``all`` or ``without_first``.
         quantity: ``clusters`` or ``effective_clusters``.
         **line: For ``Axes.plot``.
@@ -154,7 +153,7 @@ def clusters(
     ax = new_axes(ax)
     have = dataset["radius"].values
     if radii is None:
-        wanted = (COMPARED_RADIUS,) if is_comparison(dataset) else CLUSTER_RADII
+        wanted = (RADIUS,) if is_comparison(dataset) else CLUSTER_RADII
         radii = np.unique([have[np.argmin(np.abs(have - radius))] for radius in wanted]).tolist()
     radii = sorted(radii, reverse=True)
     shades = plt.get_cmap("viridis_r")(np.linspace(1.0, 0.15, len(radii)))

@@ -14,9 +14,10 @@ import numpy as np
 
 from krause_dynamics._arguments import FOLDER, Holds, Is, reads
 from krause_dynamics._files import write_bytes
+from krause_dynamics._thresholds import RADIUS
 from krause_dynamics.analysis import intervals
 from krause_dynamics.report.files import ENDING, write_dataset, write_table
-from krause_dynamics.report.places import EPS, RADIUS, at_places
+from krause_dynamics.report.places import EPS, at_places
 
 if TYPE_CHECKING:
     import xarray

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from krause_dynamics._arguments import Holds, reads
+from krause_dynamics._thresholds import RADIUS, SINK
 from krause_dynamics._words import WORDS, Words
 
 if TYPE_CHECKING:
     import xarray
 
-EPS = 0.3  # share of attention from which a key is a sink, as in the published rates Sink_1^0.3
-# A chord of 0.8 is an angle of 47 degrees: there a trained decoder shows more than one cluster and fewer than tokens.
-RADIUS = 0.8
+EPS = SINK
 TOKENS = "without_first"  # the first token most often is the attention sink
 LAST = re.compile(r"\bthe last block\b")
 MEMBERS = ("sequence", "head", "other_head")  # averaged over

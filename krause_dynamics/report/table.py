@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from krause_dynamics._arguments import Holds, Real, Whole, reads
+from krause_dynamics._thresholds import RADIUS
 from krause_dynamics._words import Words
 from krause_dynamics.errors import printable
 from krause_dynamics.report.findings import findings
 from krause_dynamics.report.places import (
     EPS,
-    RADIUS,
     TOKENS,
     as_given,
     at_places,

@@ -8,14 +8,12 @@ import numpy as np
 
 from krause_dynamics.forms.attention.cpu.arithmetic import (
     distances,
-    exponentials,
-    highest,
     products,
     scale_by,
     weighted_vectors,
 )
 from krause_dynamics.forms.attention.cpu.compiled import entry, plain
-from krause_dynamics.forms.attention.cpu.row import compact, select
+from krause_dynamics.forms.attention.cpu.row import compact, normalise, select
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -78,7 +76,7 @@ def attend(q, k, v, keys, values, log_sigma, place, out):
     d, width, group = keys.shape[1], values.shape[1], place.heads // place.kv_heads
     length = place.end - place.begin
     scores, columns = np.empty(length, q.dtype), np.empty(length, np.int32)
-    half, one = q.dtype.type(-0.5), q.dtype.type(1)
+    half = q.dtype.type(-0.5)
     for x in range(q.shape[0] * place.heads):
         b, h = x // place.heads, x % place.heads
         start = (b * place.kv_heads + h // group) * place.capacity
@@ -101,6 +99,5 @@ def attend(q, k, v, keys, values, log_sigma, place, out):
             continue
         if stay < length:
             count = compact(scores, columns, columns, length)
-        total = exponentials(scores, count, highest(scores, count))
-        scale_by(scores, count, one / total)
+        normalise(scores, count)
         weighted_vectors(scores, columns, count, values, start, 1, mean)

@@ -64,6 +64,12 @@ def select(scores, count, layout, position):
 def weigh(scores, count, columns, x, layout, mass):
     """Scores become weights of sum 1 (0 where -inf); returns the log-partition."""
     add_mass(scores, count, columns, x, layout, mass)
+    return normalise(scores, count)
+
+
+@plain
+def normalise(scores, count):
+    """`weigh` without masses."""
     largest = highest(scores, count)
     partition = exponentials(scores, count, largest)
     scale_by(scores, count, scores.dtype.type(1) / partition)
